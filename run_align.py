@@ -1,0 +1,211 @@
+#!/usr/bin/env python
+"""Adjust a multilingual encoder on a parallel corpus, so that translated words get similar vectors.
+
+    python run_align.py --model google-bert/bert-base-multilingual-cased --language hi \\
+        --parallel_dataset sentence-transformers/parallel-sentences-wikimatrix \\
+        --do_train --do_eval --validation_split_percentage 2 --output_dir aligned-mbert-hi
+
+Linked words of the two sides are pulled together in the last hidden layer, while English words are held where the
+original encoder has them (Cao et al., ICLR 2020; Efimov et al., ECIR 2023). The defaults are the paper's. The
+adjusted encoder loads wherever the original did, and keeps every weight that came with it.
+"""
+
+import copy
+from dataclasses import dataclass, field
+
+from datasets import concatenate_datasets
+from transformers import TrainingArguments, set_seed
+from transformers.hf_argparser import HfArg
+
+from utils.alignment import AlignmentCollator, AlignmentLoss, alignment_objective
+from utils.arguments import (
+    AlignerArguments,
+    AlignmentArguments,
+    ModelArguments,
+    ParallelDataArguments,
+    checkpoint_to_resume,
+    parse_arguments,
+    require,
+)
+from utils.encoders import freeze_lower_layers, freeze_unused_parameters, load_encoder, load_tokenizer
+from utils.errors import run_script
+from utils.parallel_corpus import HELD_OUT_SEED, ParallelCorpus
+from utils.records import run_record, write_json
+from utils.trainers import AlignmentTrainer
+from utils.word_pooling import WordTokenizer, encoder_max_length
+
+
+@dataclass
+class AlignModelArguments(ModelArguments):
+    """Which encoder, and which one it is compared with."""
+
+    reference_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "The frozen encoder f0 that the regulariser compares with and that `--aligner encoder` asks; by "
+            "default --model as it is at the start. Name the original here to measure an adjusted model by --do_eval."
+        },
+    )
+
+
+@dataclass
+class AlignDataArguments(ParallelDataArguments):
+    """Where the parallel sentences come from, and which are held out."""
+
+    parallel_dataset: str | None = HfArg(
+        default=None,
+        aliases=["--dataset_name"],
+        help="Parallel corpus: a data set on the Hub or in a local folder, for example "
+        "sentence-transformers/parallel-sentences-wikimatrix, Helsinki-NLP/opus-100 or data/parallel.",
+    )
+    parallel_config: str | None = HfArg(
+        default=None,
+        aliases=["--dataset_config_name"],
+        help="Its configuration; {language} stands for the language. Default: the first of en-{language}, "
+        "{language}-en, {language} that there is.",
+    )
+    validation_file: list[str] | None = field(
+        default=None, metadata={"help": "Held-out pairs for --do_eval, in the formats of --parallel_file."}
+    )
+    validation_links_file: list[str] | None = field(
+        default=None, metadata={"help": "Word links of the held-out pairs; by default the aligner makes them."}
+    )
+    validation_split: str | None = field(
+        default=None, metadata={"help": "Held-out pairs are this split of --parallel_dataset."}
+    )
+    validation_split_percentage: float | None = field(
+        default=None,
+        metadata={"help": "Hold out this percentage of the corpus instead; the same pairs whatever the seed."},
+    )
+    max_eval_pairs: int | None = field(
+        default=5000, metadata={"help": "Measure on at most this many pairs a language."}
+    )
+    eval_layers: list[int] = field(
+        default_factory=list, metadata={"help": "Also measure word retrieval at these hidden states: 0 4 8 12."}
+    )
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into --output_dir even if not empty."})
+
+
+@dataclass
+class AlignTrainingArguments(TrainingArguments):
+    """The paper's settings are the defaults; everything else is as in `TrainingArguments`."""
+
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
+    num_train_epochs: float = field(default=1, metadata={"help": "Passes over the pairs."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs per step and device."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Pairs measured at once per device."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Second beta of Adam."})
+    adam_epsilon: float = field(default=1e-9, metadata={"help": "Epsilon of Adam."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm (0: do not clip)."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Linear warm-up: steps, or below 1 a share of all."})
+    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
+
+
+def main() -> None:
+    # --- Arguments ---
+    model, data, links, alignment, training = parse_arguments(
+        AlignModelArguments, AlignDataArguments, AlignerArguments, AlignmentArguments, AlignTrainingArguments,
+        description=__doc__,
+    )  # fmt: skip
+    training.do_train = training.do_train or not training.do_eval
+    separate_held_out = data.validation_file or data.validation_split
+    if training.do_eval:
+        held_out_arguments = ["--validation_file", "--validation_split", "--validation_split_percentage"]
+        require(separate_held_out or data.validation_split_percentage, held_out_arguments, "--do_eval needs pairs")
+    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
+    set_seed(training.seed)
+
+    # --- Data: parallel sentences, split into words ---
+    hub_options = {"cache_dir": model.cache_dir, "token": model.token}
+    tokenizer = load_tokenizer(model.model_name_or_path, **model.hub_options())
+    reading = {
+        "data": data,
+        "tokenizer": tokenizer,
+        "word_pooling": alignment.word_pooling,
+        "hub_options": hub_options,
+    }
+    corpus = held_out = None
+    if training.do_train or not separate_held_out:
+        files, links_files = ("--parallel_file", data.parallel_file), ("--links_file", links.links_file)
+        corpus = ParallelCorpus.read(**reading, files=files, links_files=links_files)
+    if training.do_eval and separate_held_out:
+        files = "--validation_file", data.validation_file
+        links_files = "--validation_links_file", data.validation_links_file
+        held_out = ParallelCorpus.read(
+            **reading, files=files, links_files=links_files, dataset_split=data.validation_split
+        )
+
+    # --- Model: the encoder to adjust (f), and the frozen one that its English is compared with (f0) ---
+    encoder = load_encoder(model.model_name_or_path, **model.hub_options())
+    reference = load_encoder(model.reference_model, **hub_options) if model.reference_model else copy.deepcopy(encoder)
+    reference.to(training.device)
+    freeze_unused_parameters(encoder, alignment.alignment_layer)
+    freeze_lower_layers(encoder, alignment.freeze_layers)
+
+    # --- Links: which words are pulled together ---
+    max_length = alignment.max_seq_length or encoder_max_length(tokenizer, encoder)
+    word_tokenizer = WordTokenizer(tokenizer, alignment.word_pooling, max_length)
+    with training.main_process_first(desc="preparing the pairs"):
+        corpus = corpus and corpus.linked(links, reference, word_tokenizer)
+        held_out = held_out and held_out.linked(links, reference, word_tokenizer)
+        if links.write_links and training.should_save:
+            (corpus or held_out).write_links(links)
+        corpus = corpus and corpus.chosen(data.max_words)
+        if training.do_eval and not held_out:
+            corpus, held_out = corpus.split(data.validation_split_percentage / 100)
+        else:
+            held_out = held_out and held_out.chosen(data.max_words)
+        corpus = corpus and corpus.sampled(data.max_train_pairs, training.seed)
+        held_out = held_out and held_out.sampled(data.max_eval_pairs, HELD_OUT_SEED)
+        train_rows = corpus.encoded(word_tokenizer, alignment.include_special_tokens) if corpus else {}
+        eval_rows = held_out.encoded(word_tokenizer, alignment.include_special_tokens) if held_out else {}
+
+    # --- Train ---
+    trainer = AlignmentTrainer(
+        model=encoder,
+        args=training,
+        alignment_loss=AlignmentLoss(
+            alignment_objective(alignment.alignment_objective, alignment.temperature),
+            reference,
+            alignment.alignment_layer,
+        ),
+        alignment_weight=alignment.alignment_weight,
+        regularization_weight=alignment.regularization_weight,
+        eval_layers=tuple(data.eval_layers),
+        data_collator=AlignmentCollator(tokenizer.pad_token_id, pad_to_multiple_of=8 if training.bf16 else None),
+        train_dataset=concatenate_datasets(list(train_rows.values())) if train_rows else None,
+        eval_dataset=eval_rows or None,
+        processing_class=tokenizer,
+    )
+    if training.do_train:
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        trainer.save_model()
+        trainer.log_metrics("train", metrics)
+        trainer.save_metrics("train", metrics)
+        trainer.save_state()
+
+    # --- Evaluate ---
+    if training.do_eval:
+        metrics = trainer.evaluate()
+        trainer.log_metrics("eval", metrics)
+        trainer.save_metrics("eval", metrics)
+
+    # --- Share ---
+    if trainer.is_world_process_zero():
+        record = run_record(
+            [model, data, links, alignment, training],
+            base_model=model.model_name_or_path,
+            base_model_revision=getattr(encoder.config, "_commit_hash", None),
+            reference_model=model.reference_model or model.model_name_or_path,
+            seed=training.seed,
+            train_data=corpus and corpus.fingerprints(),
+            eval_data=held_out and held_out.fingerprints(),
+        )
+        write_json(f"{training.output_dir}/run.json", record)
+    if training.push_to_hub:
+        trainer.push_to_hub(language=data.languages, finetuned_from=model.model_name_or_path)
+
+
+if __name__ == "__main__":
+    run_script(main)

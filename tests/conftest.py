@@ -1,0 +1,50 @@
+"""Tests need no network, leave no files behind and give the same result every time."""
+
+import os
+
+
+# Before any library of Hugging Face reads them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import json  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import datasets  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+
+REFERENCE = Path(__file__).parent / "reference"
+
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _fresh(tmp_path, monkeypatch):
+    """Every test has its own cache of data sets, and its own random numbers."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
+    datasets.disable_progress_bars()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def expected() -> dict:
+    """What the paper's own code computes (tests/reference/README.md)."""
+    return json.loads((REFERENCE / "expected.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run a script's `main` as if its arguments had been typed."""
+
+    def run_main(main, *arguments: object):
+        monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, arguments)])
+        return main()
+
+    return run_main

@@ -1,0 +1,1 @@
+"""What the scripts share: each module is named after what it holds."""

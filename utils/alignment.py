@@ -1,0 +1,273 @@
+"""The adjustment itself: batches of linked words, the two losses, the two objectives.
+
+Method: Efimov et al., ECIR 2023, section 3, after Cao et al., ICLR 2020, section 2.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel
+
+from utils.word_pooling import WordTokenizer, pool_words
+
+
+OBJECTIVES = ("mse", "contrastive")
+
+# The spelling recorded for the special tokens around a sentence; real words have a checksum, which is not negative.
+SPECIAL_TOKEN = -1
+
+
+def encode_pairs(
+    pairs: Dataset, word_tokenizer: WordTokenizer, include_special_tokens: bool = True, num_proc: int | None = None
+) -> Dataset:
+    """Tokenise linked pairs for `AlignmentCollator`.
+
+    Args:
+        pairs: columns `source` and `english` (lists of words) and `links` (lists of `[i, j]`: source word i and
+            English word j).
+        word_tokenizer: tokenises both sides.
+        include_special_tokens: link the k-th special token of one side with the k-th of the other
+            (`[CLS]`-`[CLS]`, `[SEP]`-`[SEP]`).
+        num_proc: processes that share the work.
+
+    Returns:
+        Columns `source_input_ids`, `source_word_ids`, `english_input_ids`, `english_word_ids` (see
+        `WordTokenizer`), `links` (indices into the words that have a vector), `source_spelling`,
+        `english_spelling` (one checksum per link; -1 for special tokens) and `length` (tokens of both sides).
+        A link of a word without vector, cut off or tokenised to nothing, is dropped.
+    """
+    return pairs.map(
+        _encode_batch,
+        batched=True,
+        remove_columns=pairs.column_names,
+        num_proc=num_proc,
+        fn_kwargs={"word_tokenizer": word_tokenizer, "include_special_tokens": include_special_tokens},
+        desc="Tokenising the pairs",
+    )
+
+
+def _encode_batch(batch: Mapping[str, list], word_tokenizer: WordTokenizer, include_special_tokens: bool) -> dict:
+    sides = {side: word_tokenizer(batch[side]) for side in ("source", "english")}
+    encoded: dict[str, list] = {"links": [], "source_spelling": [], "english_spelling": [], "length": []}
+    for side, tokens in sides.items():
+        encoded[f"{side}_input_ids"] = tokens["input_ids"]
+        encoded[f"{side}_word_ids"] = tokens["word_ids"]
+    n_before, n_after = len(word_tokenizer.prefix), len(word_tokenizer.suffix)
+    for row, (source, english, links) in enumerate(zip(batch["source"], batch["english"], batch["links"])):
+        source_vectors = {word: k for k, word in enumerate(sides["source"]["words"][row])}
+        english_vectors = {word: k for k, word in enumerate(sides["english"]["words"][row])}
+        kept = [(i, j) for i, j in links if i in source_vectors and j in english_vectors]
+        spellings = [(zlib.crc32(source[i].encode()), zlib.crc32(english[j].encode())) for i, j in kept]
+        if include_special_tokens:
+            special = [(-1 - k, -1 - k) for k in range(n_before)]
+            special += [(len(source) + k, len(english) + k) for k in range(n_after)]
+            kept += special
+            spellings += [(SPECIAL_TOKEN, SPECIAL_TOKEN)] * len(special)
+        encoded["links"].append([[source_vectors[i], english_vectors[j]] for i, j in kept])
+        encoded["source_spelling"].append([s for s, _ in spellings])
+        encoded["english_spelling"].append([e for _, e in spellings])
+        encoded["length"].append(sum(len(sides[side]["input_ids"][row]) for side in sides))
+    return encoded
+
+
+@dataclass
+class AlignmentCollator:
+    """Pads encoded pairs into one batch in which words and links are numbered through.
+
+    Given rows of `encode_pairs`, a batch of B pairs with W_s source words, W_e English words and N links holds:
+
+    - `source_input_ids`, `source_attention_mask` [B, L_s], and the same for `english` [B, L_e];
+    - `source_word_ids` [B, L_s]: the word of the batch, 0 … W_s - 1, that a token represents, -1 for none;
+      `source_word_lengths` [W_s]: how many tokens represent it; the same for `english`;
+    - `links` [N, 2]: linked words, as numbers within the batch, source first;
+    - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens).
+
+    Args:
+        pad_token_id: the id that fills up `input_ids`.
+        pad_to_multiple_of: round lengths up (8 suits half-precision matrix units).
+    """
+
+    pad_token_id: int
+    pad_to_multiple_of: int | None = None
+
+    def __call__(self, pairs: Sequence[Mapping[str, list]]) -> dict[str, torch.Tensor]:
+        batch: dict[str, torch.Tensor] = {}
+        first_words = {}
+        for side in ("source", "english"):
+            first_words[side] = self._pad(batch, side, pairs)
+        links = [np.asarray(pair["links"], np.int64).reshape(-1, 2) for pair in pairs]
+        first_word = np.stack([first_words["source"], first_words["english"]], axis=1)
+        batch["links"] = torch.from_numpy(
+            np.concatenate(links) + np.repeat(first_word, [len(rows) for rows in links], axis=0)
+        )
+        for spelling in ("source_spelling", "english_spelling"):
+            batch[spelling] = torch.from_numpy(np.concatenate([np.asarray(p[spelling], np.int64) for p in pairs]))
+        return batch
+
+    def _pad(self, batch: dict[str, torch.Tensor], side: str, pairs: Sequence[Mapping[str, list]]) -> np.ndarray:
+        """Add one side's tensors to the batch; returns the number of the first word of each of its sentences."""
+        lengths = np.array([len(pair[f"{side}_input_ids"]) for pair in pairs])
+        multiple = self.pad_to_multiple_of or 1
+        width = -(-int(lengths.max()) // multiple) * multiple
+        real = np.arange(width) < lengths[:, None]
+        ids = np.full(real.shape, self.pad_token_id, np.int64)
+        ids[real] = np.concatenate([pair[f"{side}_input_ids"] for pair in pairs])
+        words = np.full(real.shape, -1, np.int64)
+        words[real] = np.concatenate([pair[f"{side}_word_ids"] for pair in pairs])
+        words_in_sentence = words.max(axis=1) + 1
+        first_word = np.cumsum(words_in_sentence) - words_in_sentence
+        words = np.where(words < 0, -1, words + first_word[:, None])
+        batch[f"{side}_input_ids"] = torch.from_numpy(ids)
+        batch[f"{side}_attention_mask"] = torch.from_numpy(real.astype(np.int64))
+        batch[f"{side}_word_ids"] = torch.from_numpy(words)
+        batch[f"{side}_word_lengths"] = torch.from_numpy(
+            np.bincount(words[words >= 0], minlength=int(words_in_sentence.sum())).astype(np.float32)
+        )
+        return first_word
+
+
+class AlignmentObjective(Protocol):
+    """How far apart the two ends of each link are. One value per link, so that the caller chooses the mean."""
+
+    def __call__(
+        self,
+        source: torch.Tensor,
+        english: torch.Tensor,
+        source_spelling: torch.Tensor,
+        english_spelling: torch.Tensor,
+    ) -> torch.Tensor:
+        """Losses [N] of N links from their word vectors [N, dimensions] and the words' checksums [N]."""
+        ...
+
+
+class MeanSquaredError:
+    """The paper's objective: the squared difference of the linked vectors, averaged over dimensions.
+
+    Efimov et al. (2023), eq. 1; Cao et al. (2020), eq. 2 (there summed over dimensions).
+    """
+
+    def __call__(
+        self,
+        source: torch.Tensor,
+        english: torch.Tensor,
+        source_spelling: torch.Tensor,
+        english_spelling: torch.Tensor,
+    ) -> torch.Tensor:
+        return (source - english).square().mean(dim=1)
+
+
+@dataclass
+class ContrastiveObjective:
+    """InfoNCE over the linked words of the batch, in both directions.
+
+    The linked word has to be told from every other linked word of the batch by its cosine similarity. A candidate
+    spelt like the right one is no negative: the same word in another sentence should not be pushed away. The
+    negatives are those of one forward pass: they are not gathered over processes or accumulated batches.
+    This kind of realignment: Wu and Dredze (EMNLP 2020), Gaschi et al. (ACL 2023).
+
+    Args:
+        temperature: divides the similarities.
+    """
+
+    temperature: float = 0.1
+
+    def __call__(
+        self,
+        source: torch.Tensor,
+        english: torch.Tensor,
+        source_spelling: torch.Tensor,
+        english_spelling: torch.Tensor,
+    ) -> torch.Tensor:
+        similarity = F.normalize(source, dim=1) @ F.normalize(english, dim=1).T / self.temperature
+        right = torch.arange(len(source), device=source.device)
+        to_english = _mask_same_spelling(similarity, english_spelling)
+        to_source = _mask_same_spelling(similarity.T, source_spelling)
+        losses = F.cross_entropy(to_english, right, reduction="none")
+        return (losses + F.cross_entropy(to_source, right, reduction="none")) / 2
+
+
+def _mask_same_spelling(similarity: torch.Tensor, spelling: torch.Tensor) -> torch.Tensor:
+    """Take candidates spelt like the right one, which stays on the diagonal, out of the competition."""
+    same = spelling.unsqueeze(0) == spelling.unsqueeze(1)
+    return similarity.masked_fill(same.fill_diagonal_(False), float("-inf"))
+
+
+def alignment_objective(name: str, temperature: float = 0.1) -> AlignmentObjective:
+    """The objective that `--alignment_objective` names."""
+    return ContrastiveObjective(temperature) if name == "contrastive" else MeanSquaredError()
+
+
+def hidden_states_at(
+    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, layers: Sequence[int]
+) -> list[torch.Tensor]:
+    """Hidden states of an encoder at some layers, [batch, length, dimensions] each.
+
+    A layer is an index into `hidden_states`: 0 the embeddings, -1 the last layer.
+    """
+    if list(layers) == [-1]:
+        return [model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state]
+    states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
+    return [states[layer] for layer in layers]
+
+
+@dataclass
+class AlignmentTerms:
+    """Both losses of a batch as sums, with the counts that make means of them.
+
+    Sums, so that the mean can be taken over more than this batch: over processes and accumulated batches.
+    """
+
+    alignment: torch.Tensor  # scalar: sum over links
+    regularization: torch.Tensor  # scalar: sum over English words
+    n_links: int
+    n_words: int
+
+
+class AlignmentLoss:
+    """`alignment_loss` and `regularization_loss` of a batch of `AlignmentCollator`.
+
+    Args:
+        objective: compares linked words.
+        reference_model: the encoder as it was before adjustment (f0): frozen here, never trained or saved.
+        layer: which hidden state the words are pooled from.
+    """
+
+    def __init__(self, objective: AlignmentObjective, reference_model: PreTrainedModel, layer: int = -1) -> None:
+        self.objective = objective
+        self.reference_model = reference_model.eval().requires_grad_(False)
+        self.layer = layer
+
+    def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> AlignmentTerms:
+        """The two sums for an encoder `model` (f): gradients reach it from both sides of a link."""
+        source = word_vectors(model, batch, "source", [self.layer])[0]
+        english = word_vectors(model, batch, "english", [self.layer])[0]
+        with torch.no_grad():
+            before = word_vectors(self.reference_model, batch, "english", [self.layer])[0]
+        return self.compare(source, english, before, batch)
+
+    def compare(
+        self, source: torch.Tensor, english: torch.Tensor, before: torch.Tensor, batch: Mapping[str, torch.Tensor]
+    ) -> AlignmentTerms:
+        """The two sums from the word vectors [words, dimensions] of source (f), English (f) and English (f0)."""
+        links = batch["links"]
+        losses = self.objective(
+            source[links[:, 0]], english[links[:, 1]], batch["source_spelling"], batch["english_spelling"]
+        )
+        drift = (english - before).square().mean(dim=1)
+        return AlignmentTerms(losses.sum(), drift.sum(), len(links), len(english))
+
+
+def word_vectors(
+    model: nn.Module, batch: Mapping[str, torch.Tensor], side: str, layers: Sequence[int]
+) -> list[torch.Tensor]:
+    """The vectors [words, dimensions], fp32, of one side's words at each of the layers."""
+    states = hidden_states_at(model, batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"], layers)
+    word_ids, word_lengths = batch[f"{side}_word_ids"], batch[f"{side}_word_lengths"]
+    return [pool_words(state, word_ids, word_lengths) for state in states]

@@ -1,0 +1,247 @@
+"""Arguments that several scripts take, as dataclasses for `HfArgumentParser`, and how a script parses its own."""
+
+import os
+import sys
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import HfArg
+from transformers.trainer_utils import get_last_checkpoint
+
+from utils.errors import InputError
+from utils.records import check_output_dir
+
+
+class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults, and the script's own description as it was written."""
+
+
+def parse_arguments(*dataclasses: type, description: str | None = None) -> tuple[Any, ...]:
+    """Parse `sys.argv` into one object per dataclass.
+
+    A single argument that ends in `.json`, `.yaml` or `.yml` is read as a file of settings; arguments after it win
+    over what it says.
+
+    Raises:
+        InputError: for a settings file that is missing or is no mapping of arguments.
+    """
+    parser = HfArgumentParser(dataclasses, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+    arguments = sys.argv[1:]
+    if arguments and arguments[0].endswith((".json", ".yaml", ".yml")):
+        arguments = [*_arguments_from(arguments[0]), *arguments[1:]]
+    return parser.parse_args_into_dataclasses(args=arguments)
+
+
+def _arguments_from(path: str) -> list[str]:
+    """A settings file as the words that would be typed (YAML reads JSON as well)."""
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The settings file {path} cannot be read ({error.strerror}); check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The settings file {path} is neither YAML nor JSON ({' '.join(str(error).split())})."
+        ) from None
+    if not isinstance(settings, dict):
+        raise InputError(f"The settings file {path} must map argument names to values, like `seed: 42`.")
+    words = []
+    for name, value in settings.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
+    return words
+
+
+@dataclass
+class ModelArguments:
+    """Which encoder."""
+
+    model_name_or_path: str = HfArg(
+        default="google-bert/bert-base-multilingual-cased",
+        aliases=["--model"],
+        help="Encoder to start from: a Hub id or a local folder; anything AutoModel loads with a fast tokenizer.",
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the Hub repository."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept, if not in HF_HOME."})
+    token: str | None = field(
+        default=None, metadata={"help": "Hub token for private models; by default the one of `hf auth login`."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that the model's repository brings along. Only if you trust it."}
+    )
+
+    def hub_options(self) -> dict[str, Any]:
+        """What `from_pretrained` wants to know beside the name."""
+        return {
+            "revision": self.model_revision,
+            "cache_dir": self.cache_dir,
+            "token": self.token,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+@dataclass
+class ParallelDataArguments:
+    """Where the parallel sentences come from, and which of them are used."""
+
+    languages: list[str] = HfArg(
+        default_factory=list,
+        aliases=["--language"],
+        help="Language(s) pulled to English, by code: `--language hi`; several at once share one model: "
+        "`--languages es ru vi hi`.",
+    )
+    parallel_dataset: str | None = field(
+        default=None, metadata={"help": "Parallel corpus: a data set on the Hub or in a local folder."}
+    )
+    parallel_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "Its configuration; {language} stands for the language. Default: the first of en-{language}, "
+            "{language}-en, {language} that there is."
+        },
+    )
+    parallel_split: str = field(default="train", metadata={"help": "Its split."})
+    parallel_file: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Parallel corpus in a file: .tsv, .csv, .jsonl, .parquet or Moses lines `source ||| English`, each "
+            "also .gz; or two files aligned line by line: `--parallel_file corpus.hi corpus.en`. With several "
+            "languages LANGUAGE=FILE each: `--parallel_file hi=a.tsv ru=b.ru,b.en`."
+        },
+    )
+    source_column: str | None = field(
+        default=None, metadata={"help": "Column of the foreign sentences, if it is not named by the language's code."}
+    )
+    english_column: str | None = field(
+        default=None, metadata={"help": "Column of the English sentences, if it is not named `en`."}
+    )
+    word_splitting: str = field(
+        default="auto",
+        metadata={
+            "help": "How sentences become words: `space` for text that is tokenised already, `punctuation` also cuts "
+            "off punctuation marks; `auto`: as the links file says or else by space, without one by punctuation.",
+            "choices": ["auto", "space", "punctuation"],
+        },
+    )
+    max_words: int = field(default=64, metadata={"help": "Drop pairs with more words than this on a side."})
+    max_train_pairs: int | None = field(
+        default=250_000,
+        metadata={
+            "help": "Pairs per language, drawn at random after everything that cannot be used has been dropped. The "
+            "paper adjusts with 250,000 and keeps 30,000 for continual learning."
+        },
+    )
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that prepare the pairs. Default: one."}
+    )
+
+
+@dataclass
+class AlignerArguments:
+    """Where the word links come from."""
+
+    aligner: str | None = field(
+        default=None,
+        metadata={
+            "help": "Who links the words: `file` reads --links_file (the default where there is one); `encoder` asks "
+            "the encoder itself: mutual nearest words in its middle layer (the default otherwise); `statistical` "
+            "learns from the corpus alone (pip install sil-thot); `dictionary` looks them up in --dictionary_file.",
+            "choices": ["file", "encoder", "statistical", "dictionary"],
+        },
+    )
+    links_file: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Word links in Pharaoh format, a line `0-0 1-2 …` per pair, source-English, as fast_align, "
+            "eflomal, awesome-align and simalign write them. With several languages LANGUAGE=FILE each."
+        },
+    )
+    reverse_links: bool = field(default=False, metadata={"help": "The links file has English first."})
+    dictionary_file: list[str] | None = field(
+        default=None,
+        metadata={"help": "Word list for `--aligner dictionary`: foreign word, white space, English word on a line."},
+    )
+    aligner_layer: int | None = field(
+        default=None, metadata={"help": "Layer (index into hidden_states) that `--aligner encoder` compares."}
+    )
+    symmetrization: str = field(
+        default="intersection",
+        metadata={"help": "How `--aligner statistical` joins its two directions; the paper intersects."},
+    )
+    write_links: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Keep the links in this file, to be given as --links_file next time. With several languages "
+            "LANGUAGE=FILE each."
+        },
+    )
+
+
+@dataclass
+class AlignmentArguments:
+    """What is pulled together, and how."""
+
+    word_pooling: str = field(
+        default="avg",
+        metadata={
+            "help": "A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: "
+            "every subword is a word of its own.",
+            "choices": ["avg", "start", "end", "token"],
+        },
+    )
+    alignment_layer: int = field(
+        default=-1, metadata={"help": "Hidden state that is aligned: 0 the embeddings, -1 the last layer."}
+    )
+    alignment_objective: str = field(
+        default="mse",
+        metadata={
+            "help": "`mse`: squared difference of linked words, as in the paper; `contrastive`: tell the linked word "
+            "from the other words of the batch.",
+            "choices": ["mse", "contrastive"],
+        },
+    )
+    temperature: float = field(default=0.1, metadata={"help": "Divides the similarities of `contrastive`."})
+    alignment_weight: float = field(default=1.0, metadata={"help": "Weight of the alignment loss."})
+    regularization_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the loss that keeps English words where the original has them."}
+    )
+    include_special_tokens: bool = field(
+        default=True, metadata={"help": "Count [CLS]-[CLS] and [SEP]-[SEP] (whatever they are called) as links too."}
+    )
+    max_seq_length: int | None = field(
+        default=None, metadata={"help": "Cut sentences after this many tokens. Default: what the encoder can take."}
+    )
+    freeze_layers: int = field(
+        default=0, metadata={"help": "Keep the embeddings and the first N layers as they are (0: train all)."}
+    )
+
+
+def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint` means: a folder, or `true` for the last one in the output folder.
+
+    Raises:
+        InputError: if there is none, or if nothing is to be resumed and the output folder is not empty.
+    """
+    resume = training.resume_from_checkpoint
+    if not resume:
+        check_output_dir(training.output_dir, overwrite_output_dir)
+        return None
+    if str(resume).lower() == "true":
+        resume = get_last_checkpoint(training.output_dir) if os.path.isdir(training.output_dir) else None
+        require(resume, [f"A checkpoint in {training.output_dir}"], "start without --resume_from_checkpoint")
+    elif not os.path.isdir(resume):
+        raise InputError(
+            f"There is no checkpoint {resume} to resume from; check the path, or say true for the last one."
+        )
+    return resume
+
+
+def require(value: object, arguments: Sequence[str], why: str) -> None:
+    """Stop if none of the arguments was given."""
+    if not value:
+        raise InputError(f"{' or '.join(arguments)} is missing: {why}.")

@@ -1,0 +1,204 @@
+"""A parallel corpus from the command line to the batches: read, link, choose, sample, encode."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from utils.alignment import encode_pairs
+from utils.arguments import AlignerArguments, ParallelDataArguments, require
+from utils.bitext import choose_pairs, content_fingerprint, load_bitext, paths_by_language, read_bitext, sample_pairs
+from utils.errors import InputError
+from utils.word_aligners import WordAligner, make_aligner, read_header, write_pharaoh
+from utils.word_pooling import WordTokenizer, word_splitter
+
+
+logger = logging.getLogger("utils.parallel_corpus")
+
+# Held-out pairs are the same for every seed, so that runs can be compared.
+HELD_OUT_SEED = 0
+
+
+@dataclass(frozen=True)
+class ParallelCorpus:
+    """The sentence pairs of one or several languages with English. Every step returns a new corpus.
+
+    Attributes:
+        pairs: by language, a bitext (see `utils.bitext`).
+        splitting: by language, how sentences became words: `space`, `punctuation` or `subword`.
+        links_files: by language, the file that holds the word links, where there is one.
+        num_proc: processes that share the work.
+    """
+
+    pairs: dict[str, Dataset]
+    splitting: dict[str, str]
+    links_files: dict[str, str]
+    num_proc: int | None = None
+
+    @classmethod
+    def read(
+        cls,
+        data: ParallelDataArguments,
+        tokenizer: PreTrainedTokenizerBase,
+        word_pooling: str,
+        files: tuple[str, list[str] | None],
+        links_files: tuple[str, list[str] | None],
+        dataset_split: str | None = None,
+        hub_options: Mapping[str, Any] | None = None,
+    ) -> "ParallelCorpus":
+        """Read the sentences of all languages, from files if there are any, else from the data set.
+
+        Args:
+            data: languages, data set, columns.
+            tokenizer: splits into subwords where each is a word of its own (`word_pooling` is `token`).
+            word_pooling: as in `AlignmentArguments`.
+            files: the argument that names files, and its values.
+            links_files: the argument that names files with word links for these pairs, and its values.
+            dataset_split: split of the data set, if not `data.parallel_split`.
+            hub_options: `cache_dir` and `token`.
+
+        Raises:
+            InputError: for data that cannot be read.
+        """
+        require(data.languages, ["--language"], "say which language is pulled to English, for example --language hi")
+        links = {k: v[0] for k, v in paths_by_language(links_files[1], data.languages, links_files[0]).items()}
+        paths = paths_by_language(files[1], data.languages, files[0])
+        columns = {"source_column": data.source_column, "english_column": data.english_column}
+        pairs, splitting = {}, {}
+        for language in data.languages:
+            splitting[language] = _word_splitting(data.word_splitting, links.get(language), word_pooling)
+            split = word_splitter(splitting[language], tokenizer)
+            if files[1]:
+                require(paths.get(language), [f"{files[0]} {language}=FILE"], f"there is no file for {language}")
+                name = f"{splitting[language]} {tokenizer.name_or_path if word_pooling == 'token' else ''}"
+                pairs[language] = read_bitext(paths[language], language, split, name, **columns)
+            else:
+                require(data.parallel_dataset, ["--parallel_dataset", files[0]], "there are no parallel sentences")
+                pairs[language] = load_bitext(
+                    data.parallel_dataset,
+                    language,
+                    split,
+                    data.parallel_config,
+                    dataset_split or data.parallel_split,
+                    num_proc=data.preprocessing_num_workers,
+                    **columns,
+                    **(hub_options or {}),
+                )
+        return cls(pairs, splitting, links, data.preprocessing_num_workers)
+
+    def linked(
+        self, arguments: AlignerArguments, encoder: PreTrainedModel, word_tokenizer: WordTokenizer
+    ) -> "ParallelCorpus":
+        """Add the word links in a column `links`: from the links file where there is one, else by an aligner.
+
+        Links that an aligner makes are cached with the pairs: another run on the same data, aligner and encoder
+        reads them, and so do the other processes of this one.
+        """
+        dictionaries = paths_by_language(arguments.dictionary_file, list(self.pairs), "--dictionary_file")
+
+        def link(language: str, bitext: Dataset) -> Dataset:
+            name = aligner_name(arguments, language in self.links_files)
+            aligner = make_aligner(
+                name,
+                links_file=self.links_files.get(language),
+                reverse_links=arguments.reverse_links,
+                dictionary_file=dictionaries.get(language, [None])[0],
+                symmetrization=arguments.symmetrization,
+                model=encoder,
+                word_tokenizer=word_tokenizer,
+                layer=arguments.aligner_layer,
+            )
+            made_by = [name, arguments.aligner_layer, arguments.symmetrization]
+            made_by += [_checksum(encoder), word_tokenizer.max_length] if name == "encoder" else []
+            return bitext.map(
+                _add_links,
+                batched=True,
+                batch_size=None,  # a statistical aligner learns from all pairs, a file has a line for each of them
+                fn_kwargs={"aligner": aligner},
+                new_fingerprint=Hasher.hash([bitext._fingerprint, made_by]),
+                load_from_cache_file=name in ("encoder", "statistical"),  # the others read files that may change
+                desc=f"Linking the words of {language} and English ({name})",
+            )
+
+        return self._with({language: link(language, bitext) for language, bitext in self.pairs.items()})
+
+    def write_links(self, arguments: AlignerArguments) -> None:
+        """Keep the links in Pharaoh files, one a language, to be given as `--links_file` next time."""
+        paths = paths_by_language(arguments.write_links, list(self.pairs), "--write_links")
+        for language, bitext in self.pairs.items():
+            require(paths.get(language), [f"--write_links {language}=FILE"], f"there is no file for {language}")
+            aligner = aligner_name(arguments, language in self.links_files)
+            header = {"word_splitting": self.splitting[language], "aligner": aligner, "pairs": len(bitext)}
+            write_pharaoh(paths[language][0], bitext["links"], header)
+            logger.info(f"Word links of {len(bitext):,} pairs written to {paths[language][0]}")
+
+    def chosen(self, max_words: int) -> "ParallelCorpus":
+        """Keep the links and pairs that can be learnt from (see `choose_pairs`)."""
+        return self._each(lambda bitext: choose_pairs(bitext, max_words, self.num_proc))
+
+    def sampled(self, max_pairs: int | None, seed: int) -> "ParallelCorpus":
+        """At most `max_pairs` random pairs of each language."""
+        return self._each(lambda bitext: sample_pairs(bitext, max_pairs, seed))
+
+    def split(self, share: float) -> tuple["ParallelCorpus", "ParallelCorpus"]:
+        """The corpus without, and the corpus of, a random share of the pairs."""
+        parts = {k: bitext.train_test_split(share, seed=HELD_OUT_SEED) for k, bitext in self.pairs.items()}
+        return tuple(self._with({k: part[name] for k, part in parts.items()}) for name in ("train", "test"))
+
+    def encoded(self, word_tokenizer: WordTokenizer, include_special_tokens: bool) -> dict[str, Dataset]:
+        """By language, rows for `AlignmentCollator`."""
+        return {
+            language: encode_pairs(bitext, word_tokenizer, include_special_tokens, self.num_proc)
+            for language, bitext in self.pairs.items()
+        }
+
+    def fingerprints(self) -> dict[str, dict[str, Any]]:
+        """By language, how many pairs and links there are, and the SHA-256 of their content."""
+        return {
+            language: {
+                "pairs": len(bitext),
+                "links": sum(len(links) for links in bitext["links"]),
+                "sha256": content_fingerprint(bitext),
+            }
+            for language, bitext in self.pairs.items()
+        }
+
+    def _each(self, step: Callable[[Dataset], Dataset]) -> "ParallelCorpus":
+        return self._with({language: step(bitext) for language, bitext in self.pairs.items()})
+
+    def _with(self, pairs: dict[str, Dataset]) -> "ParallelCorpus":
+        return replace(self, pairs=pairs)
+
+
+def aligner_name(arguments: AlignerArguments, has_links: bool) -> str:
+    """The aligner at work: the one asked for; by default the links file where there is one, else the encoder."""
+    if has_links and arguments.aligner in (None, "file"):
+        return "file"
+    return arguments.aligner or "encoder"
+
+
+def _word_splitting(wanted: str, links_file: str | None, word_pooling: str) -> str:
+    """How sentences become words, so that links that were made before still fit.
+
+    Links written by `--write_links` say how words were split; others belong to text that is tokenised already.
+    """
+    recorded = read_header(links_file).get("word_splitting") if links_file else None
+    if recorded and (recorded == "subword") != (word_pooling == "token"):
+        between, remedy = ("subwords", "use") if recorded == "subword" else ("words", "do without")
+        raise InputError(f"The links in {links_file} are between {between}; {remedy} --word_pooling token with them.")
+    if word_pooling == "token":
+        return "subword"
+    return wanted if wanted != "auto" else recorded or ("space" if links_file else "punctuation")
+
+
+def _add_links(batch: Mapping[str, list], aligner: WordAligner) -> dict[str, list]:
+    return {"links": aligner.align(batch["source"], batch["english"])}
+
+
+def _checksum(encoder: PreTrainedModel) -> list[float]:
+    """Tells two encoders apart, whatever their folders are called."""
+    return [parameter.detach().double().sum().item() for parameter in encoder.parameters()]

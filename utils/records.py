@@ -1,0 +1,108 @@
+"""What a run leaves beside its model: results, the record of how they came about. Nothing is ever half-written."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+
+
+_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "tokenizers", "sil-thot")
+_CODE = Path(__file__).resolve().parent.parent
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file as a whole: a reader sees the old one or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:  # noqa: ANN401
+    """Write JSON as a whole, in sorted order, readable."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n")
+
+
+def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, as a whole."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_results(output_dir: str | Path, metrics: Mapping[str, Any]) -> None:
+    """Add metrics to `all_results.json`: what an earlier step of the same run wrote there stays."""
+    path = Path(output_dir) / "all_results.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_json(path, {**earlier, **metrics})
+
+
+def check_output_dir(output_dir: str | Path, overwrite: bool = False, expected: Iterable[str] = ()) -> None:
+    """Refuse a folder with something in it, so that no earlier result is lost.
+
+    Args:
+        output_dir: where the script is about to write; need not exist.
+        overwrite: the user allows it.
+        expected: names or patterns of what may be there (checkpoints to resume from).
+
+    Raises:
+        InputError: if it is a file, or a folder that holds something else.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output_dir {folder} is a file; give the name of a folder.")
+    if overwrite or not folder.is_dir():
+        return
+    found = next((f.name for f in sorted(folder.iterdir()) if not any(f.match(pattern) for pattern in expected)), None)
+    if found:
+        raise InputError(
+            f"The folder --output_dir {folder} is not empty (it holds {found}); choose another one, or add "
+            "--overwrite_output_dir to write into it."
+        )
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """The SHA-256 of a file, by which two runs know that they read the same data."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_record(arguments: Iterable[Any], **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+    """How a run came about, for `run.json`: arguments, versions, commit of this code, and given facts.
+
+    Args:
+        arguments: the script's argument dataclasses. Tokens are left out.
+        facts: what else a reader needs (seed, base model, fingerprints of the data).
+    """
+    values = {}
+    for group in arguments:
+        values |= group.to_dict() if hasattr(group, "to_dict") else asdict(group)
+    values = {name: value for name, value in values.items() if not name.endswith("token")}
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {**facts, "arguments": values, "versions": versions, "git_commit": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    """The commit of this code, with `+` behind it if files were changed since; None outside a git checkout."""
+    try:
+        git = ["git", "-C", str(_CODE)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        return commit + ("+" if changed.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
