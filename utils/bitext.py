@@ -109,7 +109,8 @@ def read_bitext(
         bitext = Dataset.from_generator(
             _split_rows,
             features=_FEATURES,
-            gen_kwargs={"paths": list(paths), "language": language, "columns": columns, "split": split},
+            # (a list would be taken for shards)
+            gen_kwargs={"paths": tuple(paths), "language": language, "columns": columns, "split": split},
             fingerprint=Hasher.hash([stamps, language, columns, splitting]),
         )
     except DatasetGenerationError as error:
@@ -117,27 +118,21 @@ def read_bitext(
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
         raise (cause or error) from None
-    except ValueError as error:  # `datasets` has its own words for a file without rows
-        if os.path.getsize(paths[0]) and "corresponds to no data" not in str(error):
-            raise
-        raise _empty(paths[0]) from None
-    if not len(bitext):
-        raise _empty(paths[0])
     return bitext
 
 
-def _empty(path: str) -> InputError:
-    return InputError(f"The file {path} is empty; give one with parallel sentences.")
-
-
 def _split_rows(
-    paths: list[str], language: str, columns: tuple[str | None, str | None], split: Callable[[str], list[str]]
+    paths: tuple[str, ...], language: str, columns: tuple[str | None, str | None], split: Callable[[str], list[str]]
 ) -> Iterator[dict[str, list[str]]]:
+    empty = True
     for source, english in _read_rows(paths, language, columns):
+        empty = False
         yield {
             "source": split(source) if isinstance(source, str) else [str(word) for word in source],
             "english": split(english) if isinstance(english, str) else [str(word) for word in english],
         }
+    if empty:
+        raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
 
 
 def _read_rows(paths: list[str], language: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[Text, Text]]:

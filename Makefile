@@ -1,0 +1,31 @@
+# Everything runs in a virtual environment of its own, made on first use: .venv
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test quality style
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+# The stamp is written last, so that an interrupted installation is done again.
+$(VENV)/.installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; try make PYTHON=python3.12 …" * (sys.version_info < (3, 11)))'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+quickstart: $(VENV)/.installed  ## Adjust a small encoder on the embedded sentences and show what it gained (10 minutes on a laptop)
+	$(BIN)/python quickstart.py
+
+test: $(VENV)/.installed  ## Run all tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+quality: $(VENV)/.installed  ## Check format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+style: $(VENV)/.installed  ## Put format and imports right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -1,0 +1,92 @@
+"""Tiny tokenizers and checkpoints, made on the fly: every family of subword tokenizer, every encoder architecture."""
+
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+
+TEXT = [
+    "The river was quiet, and nobody crossed the old bridge before 7 o'clock.",
+    "El río estaba tranquilo; ¿quién cruzó el puente viejo antes de las 7?",
+    "Река была тихой, и никто не переходил старый мост до семи часов.",
+    "Dòng sông yên tĩnh, không ai qua cây cầu cũ trước 7 giờ.",
+    "नदी शांत थी, और सात बजे से पहले किसी ने पुराना पुल पार नहीं किया।",
+    "Anna's sister reads newspapers; she doesn't watch television.",
+]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def tokenizer(kind: str = "wordpiece", begin: str | None = "[CLS]", end: str | None = "[SEP]"):
+    """A fast tokenizer: `wordpiece` (BERT), `unigram` (XLM-R), `bytes` (RoBERTa, ModernBERT) or `gemma` (mmBERT).
+
+    `begin` and `end` are the special tokens put around a sentence, None for none.
+    """
+    common = {"special_tokens": SPECIAL, "show_progress": False}
+    if kind == "wordpiece":
+        made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        made.normalizer = normalizers.BertNormalizer(lowercase=False)
+        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        made.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=200, **common)
+    elif kind == "unigram":
+        made = Tokenizer(models.Unigram())
+        made.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+        made.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=200, unk_token="[UNK]", **common)
+    elif kind == "bytes":
+        made = Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **common)
+    else:  # one long "word": spaces become ▁ and the sentence is merged as a whole
+        made = Tokenizer(models.BPE(unk_token="[UNK]", byte_fallback=False))
+        made.normalizer = normalizers.Replace(" ", "▁")
+        made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+        trainer = trainers.BpeTrainer(vocab_size=300, **common)
+    made.train_from_iterator(TEXT, trainer)
+    around = " ".join([*([begin] if begin else []), "$A", *([end] if end else [])])
+    tokens = [(token, made.token_to_id(token)) for token in (begin, end) if token]
+    made.post_processor = processors.TemplateProcessing(single=around, special_tokens=tokens)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=64, model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+TOKENIZERS = ("wordpiece", "unigram", "bytes", "gemma")
+
+_SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+_ARCHITECTURES = {
+    "Bert": _SIZES,
+    "XLMRoberta": {**_SIZES, "max_position_embeddings": 66, "pad_token_id": 0},
+    "DistilBert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24},
+    "DebertaV2": {**_SIZES, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+    "ModernBert": {**_SIZES, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
+                   "sep_token_id": 3},
+}  # fmt: skip
+ARCHITECTURES = tuple(_ARCHITECTURES)
+
+
+def config(architecture: str = "Bert", **changes: object):
+    sizes = {"vocab_size": 500, "max_position_embeddings": 64, **_ARCHITECTURES[architecture], **changes}
+    return getattr(transformers, f"{architecture}Config")(**sizes)
+
+
+def model(architecture: str = "Bert", head: str = "ForMaskedLM", seed: int = 0, **changes: object):
+    """A model with random weights; `head` is the end of its class name, empty for the bare encoder."""
+    torch.manual_seed(seed)
+    made = getattr(transformers, architecture + (head or "Model"))(config(architecture, **changes))
+    with torch.no_grad():  # the usual initialisation is too small for tests to tell layers apart
+        for parameter in made.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    made.tie_weights()
+    return made.eval()
+
+
+def checkpoint(folder: Path, architecture: str = "Bert", head: str = "ForMaskedLM", kind: str = "wordpiece") -> str:
+    """A folder with a model and its tokenizer."""
+    model(architecture, head).save_pretrained(folder)
+    tokenizer(kind).save_pretrained(folder)
+    return str(folder)
