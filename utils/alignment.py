@@ -23,6 +23,17 @@ OBJECTIVES = ("mse", "contrastive")
 # The spelling recorded for the special tokens around a sentence; real words have a checksum, which is not negative.
 SPECIAL_TOKEN = -1
 
+# What `encode_pairs` makes and `AlignmentCollator` needs; beside it there is `length`.
+COLUMNS = (
+    "source_input_ids",
+    "source_word_ids",
+    "english_input_ids",
+    "english_word_ids",
+    "links",
+    "source_spelling",
+    "english_spelling",
+)
+
 
 def encode_pairs(
     pairs: Dataset, word_tokenizer: WordTokenizer, include_special_tokens: bool = True, num_proc: int | None = None

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import speed_metrics
 
-from utils.alignment import SPECIAL_TOKEN, AlignmentLoss, AlignmentTerms, word_vectors
+from utils.alignment import COLUMNS, SPECIAL_TOKEN, AlignmentLoss, AlignmentTerms, word_vectors
 from utils.encoders import load_encoder_weights, save_encoder
 from utils.retrieval import retrieve
 
@@ -55,6 +56,10 @@ class AlignmentTrainer(Trainer):
         self.regularization_weight = regularization_weight
         self.eval_layers = eval_layers
         self._meter = LossMeter()
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """The collator, not the model's `forward`, says which columns are needed."""
+        self._signature_columns = list(COLUMNS)
 
     # --- The step ---
 
@@ -191,7 +196,8 @@ class AlignmentTrainer(Trainer):
         aligned = self.alignment_loss.layer
         layers = list(dict.fromkeys([aligned, *self.eval_layers]))
         # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
-        share = dataset.sort("length").shard(self.accelerator.num_processes, self.accelerator.process_index)
+        by_length = dataset.select(np.argsort(dataset["length"], kind="stable"))
+        share = by_length.shard(self.accelerator.num_processes, self.accelerator.process_index)
         loader = DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
         model = self.model.eval()
         sums = torch.zeros(4, dtype=torch.float64)

@@ -1,0 +1,242 @@
+"""AlignmentTrainer: global means, logs, evaluation, checkpoints."""
+
+import copy
+import json
+
+import pytest
+import tiny
+import torch
+from test_alignment import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs
+from transformers import TrainerCallback
+
+from run_align import AlignTrainingArguments
+from utils.alignment import AlignmentLoss, ContrastiveObjective, MeanSquaredError, encode_pairs, word_vectors
+from utils.encoders import freeze_unused_parameters, load_encoder
+from utils.trainers import AlignmentTrainer
+
+
+def encoder_from(tmp_path, **changes):
+    folder = tmp_path / "original"
+    if not folder.exists():
+        tiny.model("Bert", **changes).save_pretrained(folder)
+    encoder = load_encoder(str(folder))
+    freeze_unused_parameters(encoder)
+    return encoder
+
+
+def trainer_for(tmp_path, output="run", n_pairs=24, objective=None, eval_dataset=None, dropout=0.0, **arguments):
+    encoder = encoder_from(tmp_path, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    settings = {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "use_cpu": True, "logging_steps": 1,
+                "disable_tqdm": True, "save_strategy": "no"}  # fmt: skip
+    weights = {k: arguments.pop(k) for k in ("alignment_weight", "regularization_weight") if k in arguments}
+    return AlignmentTrainer(
+        model=encoder,
+        args=AlignTrainingArguments(output_dir=str(tmp_path / output), **{**settings, **arguments}),
+        alignment_loss=AlignmentLoss(objective or MeanSquaredError(), tiny.model(head="", seed=5)),
+        data_collator=COLLATOR,
+        train_dataset=encode_pairs(some_pairs(n_pairs), WORD_TOKENIZER),
+        eval_dataset=eval_dataset,
+        processing_class=TOKENIZER,
+        **weights,
+    )
+
+
+def weights_of(trainer) -> dict[str, torch.Tensor]:
+    """The trained weights (a pooler that the checkpoint lacks is random, and of no use)."""
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def assert_same_weights(one, other, **tolerance):
+    for name, weight in one.items():
+        # The bias of a key changes no attention: its gradient is rounding error, which Adam turns into steps.
+        if tolerance["rtol"] == 0 or not name.endswith("key.bias"):
+            torch.testing.assert_close(other[name], weight, **tolerance)
+
+
+def test_two_half_batches_equal_one_whole(tmp_path):
+    """The means are over the links of the global batch, however unevenly its parts have links."""
+    whole = trainer_for(tmp_path, per_device_train_batch_size=8)
+    whole.train()
+    for size, accumulated in ((4, 2), (2, 4), (1, 8)):
+        parts = trainer_for(tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=accumulated)
+        parts.train()
+        assert_same_weights(weights_of(whole), weights_of(parts), rtol=1e-4, atol=1e-5)
+        for name in ("loss", "alignment_loss", "regularization_loss"):
+            logged = [[log[name] for log in t.state.log_history if name in log] for t in (whole, parts)]
+            assert len(logged[0]) == 3
+            assert logged[0] == pytest.approx(logged[1], rel=1e-4)
+
+
+def test_the_step_is_the_paper_s(tmp_path):
+    """One epoch equals a plain loop with Adam, over the same batches."""
+    trainer = trainer_for(tmp_path, train_sampling_strategy="sequential", lr_scheduler_type="constant", warmup_steps=0)
+    model = copy.deepcopy(trainer.model).train()
+    loss = trainer.alignment_loss
+    rows = list(trainer.train_dataset)
+    optimizer = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-3, betas=(0.9, 0.98), eps=1e-9
+    )
+    for first in range(0, len(rows), 8):
+        terms = loss(model, COLLATOR(rows[first : first + 8]))
+        optimizer.zero_grad()
+        (terms.alignment / terms.n_links + terms.regularization / terms.n_words).backward()
+        optimizer.step()
+    trainer.train()
+    plain = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    assert_same_weights(plain, weights_of(trainer), rtol=1e-4, atol=1e-5)
+
+
+def test_warm_up_over_a_tenth_of_the_pairs_then_constant(tmp_path):
+    trainer = trainer_for(tmp_path, n_pairs=160, learning_rate=5e-5)
+    trainer.train()
+    rates = [log["learning_rate"] for log in trainer.state.log_history if "learning_rate" in log]
+    assert rates == pytest.approx([0, *[5e-5 * k / 2 for k in range(1, 2)], *[5e-5] * 18])
+
+
+def test_weights_of_the_two_losses(tmp_path):
+    trainer = trainer_for(tmp_path, alignment_weight=0.25, regularization_weight=3.0)
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["loss"] == pytest.approx(0.25 * log["alignment_loss"] + 3 * log["regularization_loss"], rel=1e-5)
+    assert log["pairs_per_second"] > 0
+
+
+def test_the_reference_model_stays(tmp_path):
+    trainer = trainer_for(tmp_path, dropout=0.3)
+    before = copy.deepcopy(trainer.alignment_loss.reference_model)
+    trainer.train()
+    after = trainer.alignment_loss.reference_model
+    assert not after.training
+    assert_same_weights(dict(before.named_parameters()), dict(after.named_parameters()), rtol=0, atol=0)
+    assert not [name for name, _ in trainer.model.named_modules() if "reference" in name]
+
+
+@pytest.mark.parametrize("objective", [MeanSquaredError(), ContrastiveObjective()])
+def test_training_brings_linked_words_together(tmp_path, objective):
+    held_out = encode_pairs(some_pairs(6), WORD_TOKENIZER)
+    trainer = trainer_for(tmp_path, objective=objective, eval_dataset={"hi": held_out}, num_train_epochs=5)
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_alignment_loss"] < 0.8 * before["eval_alignment_loss"]
+
+
+def test_evaluation_equals_a_loop(tmp_path):
+    data = {"hi": encode_pairs(some_pairs(7), WORD_TOKENIZER), "ru": encode_pairs(some_pairs(5), WORD_TOKENIZER)}
+    trainer = trainer_for(tmp_path, eval_dataset=data, per_device_eval_batch_size=3)
+    trainer.eval_layers = (1,)
+    metrics = trainer.evaluate()
+    sums, accuracies = torch.zeros(4, dtype=torch.float64), {}
+    for language, rows in data.items():
+        batch = COLLATOR(list(rows))
+        with torch.no_grad():
+            terms = trainer.alignment_loss(trainer.model, batch)
+            sums += torch.tensor([terms.alignment, terms.regularization, terms.n_links, terms.n_words])
+            for layer in (-1, 1):
+                real = batch["source_spelling"] != -1
+                source = word_vectors(trainer.model, batch, "source", [layer])[0][batch["links"][real, 0]]
+                english = word_vectors(trainer.model, batch, "english", [layer])[0][batch["links"][real, 1]]
+                similarity = torch.nn.functional.cosine_similarity(source[:, None], english[None], dim=-1)
+                right = torch.arange(len(source))
+                accuracies[language, layer] = (
+                    (similarity.argmax(1) == right).float().mean().item(),
+                    (similarity.argmax(0) == right).float().mean().item(),
+                )
+    assert metrics["eval_alignment_loss"] == pytest.approx((sums[0] / sums[2]).item(), rel=1e-5)
+    assert metrics["eval_regularization_loss"] == pytest.approx((sums[1] / sums[3]).item(), rel=1e-5)
+    for language in data:
+        for layer, label in ((-1, ""), (1, "layer1_")):
+            # Two links of the same word have the same vector: which of the two is nearest is a matter of rounding.
+            for query, accuracy in zip((f"{language}-en", f"en-{language}"), accuracies[language, layer]):
+                name = f"eval_{query}_{label}word_retrieval_accuracy"
+                assert metrics[name] == pytest.approx(accuracy, abs=0.1)
+    means = [metrics[f"eval_{a}-{b}_word_retrieval_accuracy"] for a, b in
+             (("hi", "en"), ("en", "hi"), ("ru", "en"), ("en", "ru"))]  # fmt: skip
+    assert metrics["eval_word_retrieval_accuracy"] == pytest.approx(sum(means) / 4)
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path):
+    arguments = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 4, "dropout": 0.2}
+    whole = trainer_for(tmp_path, "whole", **arguments)
+    whole.train()
+    stopped = trainer_for(tmp_path, "stopped", **arguments)
+    stopped.add_callback(StopAt(4))
+    stopped.train()
+    resumed = trainer_for(tmp_path, "stopped", **arguments)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "stopped" / "checkpoint-4"))
+    assert resumed.state.global_step == whole.state.global_step == 9
+    assert_same_weights(weights_of(whole), weights_of(resumed), rtol=0, atol=0)
+
+
+def test_checkpoints_are_whole_models(tmp_path):
+    from transformers import AutoModelForMaskedLM
+
+    trainer = trainer_for(tmp_path, save_strategy="steps", save_steps=2)
+    trainer.train()
+    saved = AutoModelForMaskedLM.from_pretrained(tmp_path / "run" / "checkpoint-2")
+    original = AutoModelForMaskedLM.from_pretrained(tmp_path / "original")
+    assert torch.equal(saved.cls.predictions.transform.dense.weight, original.cls.predictions.transform.dense.weight)
+    assert not torch.equal(
+        saved.bert.encoder.layer[0].output.dense.weight, original.bert.encoder.layer[0].output.dense.weight
+    )
+
+
+def test_best_checkpoint_is_loaded(tmp_path):
+    held_out = encode_pairs(some_pairs(6), WORD_TOKENIZER)
+    trainer = trainer_for(
+        tmp_path, eval_dataset=held_out, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
+        load_best_model_at_end=True, metric_for_best_model="eval_alignment_loss", num_train_epochs=2, learning_rate=0.2,
+    )  # fmt: skip
+    trainer.train()
+    losses = {
+        log["step"]: log["eval_alignment_loss"] for log in trainer.state.log_history if "eval_alignment_loss" in log
+    }
+    assert trainer.state.best_metric == pytest.approx(min(losses.values()))
+    assert trainer.evaluate()["eval_alignment_loss"] == pytest.approx(min(losses.values()), rel=1e-5)
+
+
+def test_tensorboard_gets_both_losses(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = trainer_for(tmp_path, report_to="tensorboard")
+    trainer.train()
+    events = EventAccumulator(str(next((tmp_path / "run" / "runs").iterdir())))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"train/alignment_loss", "train/regularization_loss", "train/pairs_per_second", "train/loss"} <= set(tags)
+    state = {log["step"]: log for log in trainer.state.log_history if "alignment_loss" in log}
+    for event in events.Scalars("train/alignment_loss"):
+        assert event.value == pytest.approx(state[event.step]["alignment_loss"], rel=1e-5)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    plain = trainer_for(tmp_path)
+    plain.train()
+    saving = trainer_for(
+        tmp_path, activation_checkpointing=True, activation_checkpointing_kwargs={"use_reentrant": False}
+    )
+    saving.train()
+    assert_same_weights(weights_of(plain), weights_of(saving), rtol=1e-4, atol=1e-6)
+
+
+def test_bf16(tmp_path):
+    trainer = trainer_for(tmp_path, bf16=True, eval_dataset=encode_pairs(some_pairs(4), WORD_TOKENIZER))
+    trainer.train()
+    exact = trainer_for(tmp_path)
+    exact.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(exact.state.log_history[0]["loss"], rel=0.05)
+    assert trainer.model.dtype == torch.float32
+
+
+def test_logs_are_json(tmp_path):
+    trainer = trainer_for(tmp_path, eval_dataset=encode_pairs(some_pairs(4), WORD_TOKENIZER))
+    trainer.train()
+    json.dumps([trainer.evaluate(), trainer.state.log_history])

@@ -1,0 +1,495 @@
+"""Word links of a parallel corpus: read from a file, learnt from the corpus, asked of the encoder, or looked up.
+
+A link `(i, j)` joins source word i with English word j, both counted from 0. Every aligner may give a word several
+links; which of them adjustment learns from is decided in `utils.bitext`.
+"""
+
+import gzip
+import io
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from utils.alignment import AlignmentCollator, word_vectors
+from utils.bitext import read_lines
+from utils.errors import InputError
+from utils.word_pooling import WordTokenizer
+
+
+logger = logging.get_logger("utils.word_aligners")
+
+Links = list[tuple[int, int]]
+
+ALIGNERS = ("file", "encoder", "statistical", "dictionary")
+# Names as fast_align's atools and Moses have them; the library's are the same in capitals.
+SYMMETRIZATIONS = ("intersection", "union", "och", "grow", "grow-diag", "grow-diag-final", "grow-diag-final-and")
+# The models of `--aligner statistical`: classes of thot.alignment, each starting from the one before it.
+STATISTICAL_MODELS = {
+    "eflomal": ("EflomalAlignmentModel",),
+    "fast_align": ("FastAlignModel",),
+    "hmm": ("Ibm1AlignmentModel", "HmmAlignmentModel"),
+    "ibm1": ("Ibm1AlignmentModel",),
+    "ibm2": ("Ibm1AlignmentModel", "Ibm2AlignmentModel"),
+    "ibm3": ("Ibm1AlignmentModel", "HmmAlignmentModel", "Ibm3AlignmentModel"),
+    "ibm4": ("Ibm1AlignmentModel", "HmmAlignmentModel", "Ibm3AlignmentModel", "Ibm4AlignmentModel"),
+}
+
+
+class WordAligner(Protocol):
+    """Finds the words of a sentence and its translation that mean the same."""
+
+    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+        """The links of every pair, sorted.
+
+        Args:
+            source, english: sentences as lists of words, equally many.
+        """
+        ...
+
+
+def make_aligner(
+    name: str,
+    *,
+    links_file: str | None = None,
+    reverse_links: bool = False,
+    dictionary_file: str | None = None,
+    symmetrization: str = "intersection",
+    model: PreTrainedModel | None = None,
+    word_tokenizer: WordTokenizer | None = None,
+    layer: int | None = None,
+) -> WordAligner:
+    """The aligner that `--aligner` names.
+
+    Args:
+        name: one of `ALIGNERS`.
+        links_file, reverse_links: for `file`, see `FileAligner`.
+        dictionary_file: for `dictionary`, see `DictionaryAligner`.
+        symmetrization: for `statistical`, see `StatisticalAligner`.
+        model, word_tokenizer, layer: for `encoder`, see `EncoderAligner`.
+
+    Raises:
+        InputError: if something that this aligner needs is missing.
+    """
+    if name == "file" and links_file:
+        return FileAligner(links_file, reverse_links)
+    if name == "encoder" and model is not None and word_tokenizer is not None:
+        return EncoderAligner(model, word_tokenizer, layer)
+    if name == "statistical":
+        return StatisticalAligner(symmetrization=symmetrization)
+    if name == "dictionary" and dictionary_file:
+        return DictionaryAligner(dictionary_file)
+    needs = {"file": "--links_file FILE", "encoder": "--model NAME", "dictionary": "--dictionary_file FILE"}
+    if name in needs:
+        raise InputError(f"--aligner {name} needs {needs[name]}; add it.")
+    raise InputError(f"--aligner {name} is unknown; choose one of {', '.join(ALIGNERS)}.")
+
+
+# --- Links from a file -------------------------------------------------------------------------------------------
+
+# A sure link is i-j, a possible one i?j (NAACL 2003 shared task) or ipj (simalign's gold files).
+_LINKS = re.compile(r"\s*(?:[0-9]+[-?p][0-9]+(?:\s+|$))*")
+_LINK = re.compile(r"[0-9]+[-?p][0-9]+")
+_TO_NUMBERS = str.maketrans("-?p", "   ")
+
+
+class FileAligner:
+    """Links in Pharaoh format, as fast_align, eflomal, awesome-align, simalign and `write_pharaoh` write them.
+
+    Args:
+        path: one line of links per pair, `.gz` or not (see `read_pharaoh`).
+        reverse: the file has the English word first.
+        sure_only: leave out the possible links.
+    """
+
+    def __init__(self, path: str | Path, reverse: bool = False, sure_only: bool = False) -> None:
+        self.path = path
+        self.reverse = reverse
+        self.sure_only = sure_only
+
+    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+        """The file's links; the i-th line that is no comment belongs to the i-th pair.
+
+        Raises:
+            InputError: for links that do not fit these pairs.
+        """
+        linked: list[Links] = []
+        lines = read_pharaoh(self.path, self.reverse, self.sure_only)
+        for (number, links), source_words, english_words in zip(lines, source, english):
+            if links and (
+                links[-1][0] >= len(source_words) or max(j for _, j in links) >= len(english_words)
+            ):  # links are sorted: the last one has the last source word
+                raise self._misfit(number, links, len(source_words), len(english_words))
+            linked.append(links)
+        n_lines = len(linked)
+        if n_lines == len(source):  # zip may have taken one line too many without telling
+            n_lines = sum(1 for _ in read_pharaoh(self.path))
+        if n_lines != len(source):
+            raise InputError(
+                f"The file {self.path} has {n_lines} lines of links for {len(source)} sentence pairs; it needs one "
+                "for each pair, a blank one where a pair has no links."
+                if n_lines
+                else f"The file {self.path} is empty; it needs a line of links for each of {len(source)} pairs."
+            )
+        return linked
+
+    def _misfit(self, number: int, links: Links, n_source: int, n_english: int) -> InputError:
+        i, j = next((i, j) for i, j in links if i >= n_source or j >= n_english)
+        side, word, n_words = ("source", i, n_source) if i >= n_source else ("English", j, n_english)
+        reverse = "without --reverse_links" if self.reverse else "with --reverse_links"
+        return InputError(
+            f"Line {number} of {self.path} links {side} word {word} of a sentence with {n_words} words; words are "
+            f"those between spaces, counted from 0, and if the file has the sides the other way round, read it "
+            f"{reverse}."
+        )
+
+
+def read_pharaoh(path: str | Path, reverse: bool = False, sure_only: bool = False) -> Iterator[tuple[int, Links]]:
+    """Read Pharaoh links, `0-0 1-2 …` a line; `i?j` and `ipj` are possible links, `i-j` sure ones.
+
+    Args:
+        path: the file, `.gz` or not; lines that begin with `#` are comments.
+        reverse: swap the sides of every link.
+        sure_only: leave out the possible links.
+
+    Yields:
+        For every line that is no comment its number in the file, from 1, and its links, sorted; a blank line has none.
+
+    Raises:
+        InputError: for anything that is no link, with the number of the line.
+    """
+    for number, line in read_lines(path):
+        if line.startswith("#"):
+            continue
+        if not _LINKS.fullmatch(line):
+            wrong = next(link for link in line.split() if not _LINK.fullmatch(link))
+            raise InputError(f"Line {number} of {path} has {wrong!r}; write word links as numbers, like 0-0 1-2.")
+        if sure_only:
+            line = " ".join(link for link in line.split() if "-" in link)
+        numbers = list(map(int, line.translate(_TO_NUMBERS).split()))
+        links = zip(numbers[1::2], numbers[::2]) if reverse else zip(numbers[::2], numbers[1::2])
+        yield number, sorted(set(links))
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """What `write_pharaoh` wrote above the links: the `# key: value` lines at the beginning of a file."""
+    header = {}
+    for _, line in read_lines(path):
+        if not line.startswith("#"):
+            break
+        key, colon, value = line[1:].partition(":")
+        if colon:
+            header[key.strip()] = value.strip()
+    return header
+
+
+def write_pharaoh(
+    path: str | Path, links: Iterable[Sequence[Sequence[int]]], header: Mapping[str, Any] | None = None
+) -> None:
+    """Write links in Pharaoh format, as a whole: a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: the file; compressed if it ends in `.gz`.
+        links: the links `(i, j)` of every pair, sure ones.
+        header: facts about the links, written above them as `# key: value` (see `read_header`).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    comments = (f"# {key}: {' '.join(str(value).split())}\n" for key, value in (header or {}).items())
+    lines = (" ".join(f"{i}-{j}" for i, j in pair) + "\n" for pair in links)
+    try:
+        with open(temporary, "wb") as file:
+            # Without name and time the same links make the same archive.
+            archive = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else file
+            with io.TextIOWrapper(archive, encoding="utf-8", newline="\n") as text:
+                text.writelines(chain(comments, lines))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --- Links learnt from the corpus --------------------------------------------------------------------------------
+
+
+class StatisticalAligner:
+    """Links from a word alignment model that learns from the given pairs alone, with the library sil-thot.
+
+    The model is trained in both directions and the two are joined. The default model is eflomal's (Östling and
+    Tiedemann, PBML 2016, in a re-implementation), the most exact one of the library; the paper used fast_align
+    (Dyer et al., NAACL 2013). It needs pairs by the thousand, and is the better the more there are.
+
+    Args:
+        model: one of `STATISTICAL_MODELS`.
+        symmetrization: one of `SYMMETRIZATIONS`. `intersection`, the paper's choice, has the fewest wrong links.
+        lowercase: learn from lower-cased words, which are less rare.
+
+    Raises:
+        InputError: for an unknown name, or if the library is not installed.
+    """
+
+    _ITERATIONS = 5  # of every model in turn, as GIZA++ and fast_align have it; eflomal's has a schedule of its own
+
+    def __init__(self, model: str = "eflomal", symmetrization: str = "intersection", lowercase: bool = True) -> None:
+        for value, names, what in (
+            (model, STATISTICAL_MODELS, "The alignment model"),
+            (symmetrization, SYMMETRIZATIONS, "--symmetrization"),
+        ):
+            if value not in names:
+                raise InputError(f"{what} {value} is unknown; choose one of {', '.join(names)}.")
+        try:
+            import thot.alignment as thot
+        except ImportError as error:
+            raise InputError(f"--aligner statistical needs sil-thot ({error}); run pip install sil-thot.") from None
+        self._thot = thot
+        self.model = model
+        self.symmetrization = symmetrization
+        self.lowercase = lowercase
+
+    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+        """Train on the pairs, then link them. The same pairs in the same order get the same links."""
+        if self.lowercase:
+            source, english = ([[w.lower() for w in words] for words in side] for side in (source, english))
+        joined = self._thot.SymmetrizedAlignmentModel(self._train(source, english), self._train(english, source))
+        heuristic = self.symmetrization.replace("-", "_").upper()
+        joined.heuristic = getattr(self._thot.SymmetrizationHeuristic, heuristic)
+        return [
+            list(zip(*(positions.tolist() for positions in matrix.to_numpy().nonzero())))
+            for _, matrix in joined.get_best_alignments(list(source), list(english))
+        ]
+
+    def _train(self, source: Sequence[list[str]], target: Sequence[list[str]]) -> Any:  # noqa: ANN401
+        model = None
+        for name in STATISTICAL_MODELS[self.model]:
+            new_model = getattr(self._thot, name)
+            if model is None:
+                model = new_model()
+                for words, translation in zip(source, target):
+                    model.add_sentence_pair(words, translation)
+            else:
+                model = new_model(model)
+            if self.model == "eflomal":
+                model.deterministic = True
+            model.start_training()
+            for _ in range(model.scheduled_iterations if self.model == "eflomal" else self._ITERATIONS):
+                model.train()
+            model.end_training()
+        return model
+
+
+# --- Links asked of the encoder ----------------------------------------------------------------------------------
+
+
+class EncoderAligner:
+    """Links words that are each other's nearest by the cosine of their vectors in a middle layer of an encoder.
+
+    Jalili Sabet et al., Findings of EMNLP 2020 ("inter-argmax", words as averages of their subwords). No word gets
+    more than one link; special tokens and words without vector (cut off, or tokenised to nothing) get none.
+
+    Args:
+        model: the encoder; the work is done on its device.
+        word_tokenizer: tokenises both sides and says which tokens make up a word.
+        layer: index into `hidden_states`. None: the one at which most words find each other, judged on up to
+            `_PROBE_PAIRS` of the pairs. That count is highest where the links agree best with people's, or next to
+            it (`benchmarks/compare_aligners.py`).
+        batch_size: pairs that go through the encoder at once.
+    """
+
+    _PROBE_PAIRS = 512
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        word_tokenizer: WordTokenizer,
+        layer: int | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.n_layers = model.config.num_hidden_layers
+        if layer is not None and not -self.n_layers - 1 <= layer <= self.n_layers:
+            raise InputError(
+                f"--aligner_layer {layer} does not exist; the model has the layers 0 (embeddings) to {self.n_layers}."
+            )
+        self.model = model
+        self.word_tokenizer = word_tokenizer
+        self.layer = layer
+        self.batch_size = batch_size
+        self._collator = AlignmentCollator(word_tokenizer.tokenizer.pad_token_id or 0)
+
+    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+        """The links of every pair; they depend on the pair only, once the layer is known."""
+        linked: list[Links] = [[] for _ in source]
+        layer = self.most_links(source, english) if self.layer is None else self.layer
+        for rows, links in self._batches(source, english, range(len(source)), [layer]):
+            pair, i, j = links[0].tolist()
+            for row, link in zip(pair, zip(i, j)):
+                linked[rows[row]].append(link)
+        return linked
+
+    def most_links(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> int:
+        """The layer that links most words, judged on pairs spread evenly over the corpus."""
+        chosen = range(0, len(source), -(-len(source) // self._PROBE_PAIRS) or 1)
+        n_links = np.zeros(self.n_layers + 1, np.int64)
+        for _, links in self._batches(source, english, chosen, range(self.n_layers + 1)):
+            n_links += [layer_links.shape[1] for layer_links in links]
+        layer = int(n_links.argmax())
+        logger.info(f"Linking words by layer {layer} (links in {len(chosen)} pairs by layer: {n_links.tolist()})")
+        return layer
+
+    def _batches(
+        self, source: Sequence[list[str]], english: Sequence[list[str]], rows: Sequence[int], layers: Sequence[int]
+    ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
+        """Batches of pairs: their positions in the corpus and, for every layer, `_link`'s links."""
+        # Sentences of like length make little padding; characters stand in for tokens, which are not known yet.
+        rows = sorted(rows, key=lambda row: (sum(map(len, source[row])), sum(map(len, english[row]))), reverse=True)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with logging.tqdm(total=len(rows), desc="Linking words", unit=" pairs") as progress, torch.no_grad():
+                for begin in range(0, len(rows), self.batch_size):
+                    part = rows[begin : begin + self.batch_size]
+                    yield part, self._link([source[row] for row in part], [english[row] for row in part], layers)
+                    progress.update(len(part))
+        finally:
+            self.model.train(was_training)
+
+    def _link(self, source: list[list[str]], english: list[list[str]], layers: Sequence[int]) -> list[torch.Tensor]:
+        """The links of a batch at every layer, [3, links]: pair in the batch, source word, English word; sorted."""
+        sides = {"source": source, "english": english}
+        tokens = {side: self.word_tokenizer(sentences) for side, sentences in sides.items()}
+        pairs: list[dict[str, list]] = [
+            {"links": [], "source_spelling": [], "english_spelling": []} for _ in range(len(source))
+        ]
+        for side, encoded in tokens.items():
+            for pair, ids, words in zip(pairs, encoded["input_ids"], encoded["word_ids"]):
+                pair |= {f"{side}_input_ids": ids, f"{side}_word_ids": words}
+        batch = {name: tensor.to(self.model.device) for name, tensor in self._collator(pairs).items()}
+        vectors, present = {}, {}
+        for side, sentences in sides.items():
+            states = word_vectors(self.model, batch, side, layers)
+            vectors[side], present[side] = self._by_sentence(states, tokens[side]["words"], sentences)
+        return [
+            mutual_argmax(s @ e.transpose(1, 2), present["source"], present["english"])
+            for s, e in zip(vectors["source"], vectors["english"])
+        ]
+
+    @staticmethod
+    def _by_sentence(
+        vectors: list[torch.Tensor], words: list[list[int]], sentences: list[list[str]]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Unit vectors [batch, words, dimensions] at every layer, and which of them exist [batch, words].
+
+        Args:
+            vectors: [words of the batch, dimensions] at every layer.
+            words: the positions in its sentence of every word that has a vector, special tokens included.
+            sentences: the words themselves.
+        """
+        device = vectors[0].device
+        n_words = np.array([len(sentence) for sentence in sentences])
+        row = np.repeat(np.arange(len(words)), [len(positions) for positions in words])
+        position = np.fromiter(chain.from_iterable(words), np.int64, len(row))
+        real = (position >= 0) & (position < n_words[row])  # the others are special tokens
+        row, position, real = (torch.from_numpy(part).to(device) for part in (row[real], position[real], real))
+        present = torch.zeros(len(sentences), max(1, n_words.max()), dtype=torch.bool, device=device)
+        present[row, position] = True
+        padded = []
+        for layer_vectors in vectors:
+            rectangle = layer_vectors.new_zeros(*present.shape, layer_vectors.shape[-1])
+            rectangle[row, position] = F.normalize(layer_vectors[real], dim=-1)
+            padded.append(rectangle)
+        return padded, present
+
+
+def mutual_argmax(similarity: torch.Tensor, source: torch.Tensor, english: torch.Tensor) -> torch.Tensor:
+    """Words that are each other's most similar one, of a batch of pairs.
+
+    Args:
+        similarity: [batch, source words, English words].
+        source, english: [batch, words], which words exist.
+
+    Returns:
+        [3, links]: pair, source word, English word, sorted; on the CPU.
+    """
+    similarity = similarity.masked_fill(~(source.unsqueeze(2) & english.unsqueeze(1)), float("-inf"))
+    nearest_english, nearest_source = similarity.argmax(2), similarity.argmax(1)
+    here = torch.arange(source.shape[1], device=source.device)
+    mutual = source & english.gather(1, nearest_english) & (nearest_source.gather(1, nearest_english) == here)
+    pair, i = mutual.nonzero(as_tuple=True)
+    return torch.stack([pair, i, nearest_english[pair, i]]).cpu()
+
+
+# --- Links looked up ---------------------------------------------------------------------------------------------
+
+
+class DictionaryAligner:
+    """Links every pair of words that a bilingual word list has, such as those of MUSE (Conneau et al., ICLR 2018).
+
+    A word that the list translates by several words of the sentence keeps all these links; the one-to-one filter
+    later drops them. Where the same two words occur repeatedly, their occurrences are linked one to one: in order if
+    there are equally many on both sides, else those first whose relative positions in the sentences are closest.
+
+    Args:
+        path: one entry a line: source word, tab or white space, English word; `#` begins a comment line; `.gz` or
+            not. Entries of several words (possible with tabs) never match.
+        ignore_case: compare case-folded words.
+
+    Raises:
+        InputError: for a line without exactly two columns, or a file without entries.
+    """
+
+    def __init__(self, path: str | Path, ignore_case: bool = True) -> None:
+        self._spelling = str.casefold if ignore_case else str
+        self._translations: defaultdict[str, set[str]] = defaultdict(set)
+        for number, line in read_lines(path):
+            if line.startswith("#") or not line.strip():
+                continue
+            columns = [column.strip() for column in line.split("\t")] if "\t" in line else line.split()
+            if len(columns) != 2 or not all(columns):
+                raise InputError(
+                    f"Line {number} of {path} is not two words ({line.strip()[:40]!r}); write the source word, a tab "
+                    "and the English word."
+                )
+            source, english = map(self._spelling, columns)
+            self._translations[source].add(english)
+        if not self._translations:
+            raise InputError(f"The file {path} has no entries; give a list of source words with English words.")
+
+    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+        """The links of every pair; each depends on the pair only."""
+        return [self._link(*pair) for pair in zip(source, english)]
+
+    def _link(self, source: list[str], english: list[str]) -> Links:
+        source_positions, english_positions = self._positions(source), self._positions(english)
+        links = []
+        for word in source_positions.keys() & self._translations.keys():
+            for translation in english_positions.keys() & self._translations[word]:
+                here, there = source_positions[word], english_positions[translation]
+                links += self._pair_up(here, there, len(english) / len(source))
+        return sorted(links)
+
+    def _positions(self, words: list[str]) -> dict[str, list[int]]:
+        positions: defaultdict[str, list[int]] = defaultdict(list)
+        for position, word in enumerate(words):
+            positions[self._spelling(word)].append(position)
+        return positions
+
+    @staticmethod
+    def _pair_up(source: list[int], english: list[int], stretch: float) -> Links:
+        if len(source) == len(english):
+            return list(zip(source, english))
+        links, left = [], (set(source), set(english))
+        # The middle of a word is at (i + ½) of its sentence's length.
+        for _, i, j in sorted((abs((i + 0.5) * stretch - (j + 0.5)), i, j) for i in source for j in english):
+            if i in left[0] and j in left[1]:
+                left[0].remove(i)
+                left[1].remove(j)
+                links.append((i, j))
+        return links
