@@ -217,6 +217,14 @@ def test_tensorboard_gets_both_losses(tmp_path):
         assert event.value == pytest.approx(state[event.step]["alignment_loss"], rel=1e-5)
 
 
+def test_batches_can_be_grouped_by_length(tmp_path):
+    trainer = trainer_for(tmp_path, train_sampling_strategy="group_by_length", per_device_train_batch_size=4)
+    lengths = [len(batch["english_input_ids"][0]) for batch in trainer.get_train_dataloader()]
+    mixed = trainer_for(tmp_path, per_device_train_batch_size=4)
+    assert sum(lengths) < sum(len(batch["english_input_ids"][0]) for batch in mixed.get_train_dataloader())
+    trainer.train()
+
+
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     plain = trainer_for(tmp_path)
     plain.train()

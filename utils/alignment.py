@@ -23,7 +23,7 @@ OBJECTIVES = ("mse", "contrastive")
 # The spelling recorded for the special tokens around a sentence; real words have a checksum, which is not negative.
 SPECIAL_TOKEN = -1
 
-# What `encode_pairs` makes and `AlignmentCollator` needs; beside it there is `length`.
+# What `encode_pairs` makes: all that `AlignmentCollator` needs, and the length that batches can be grouped by.
 COLUMNS = (
     "source_input_ids",
     "source_word_ids",
@@ -32,6 +32,7 @@ COLUMNS = (
     "links",
     "source_spelling",
     "english_spelling",
+    "length",
 )
 
 

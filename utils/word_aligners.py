@@ -6,11 +6,13 @@ links; which of them adjustment learns from is decided in `utils.bitext`.
 
 import gzip
 import io
+import logging
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
-from transformers.utils import logging
+from transformers.utils.logging import tqdm
 
 from utils.alignment import AlignmentCollator, word_vectors
 from utils.bitext import read_lines
@@ -26,7 +28,7 @@ from utils.errors import InputError
 from utils.word_pooling import WordTokenizer
 
 
-logger = logging.get_logger("utils.word_aligners")
+logger = logging.getLogger("utils.word_aligners")
 
 Links = list[tuple[int, int]]
 
@@ -126,7 +128,7 @@ class FileAligner:
         lines = read_pharaoh(self.path, self.reverse, self.sure_only)
         for (number, links), source_words, english_words in zip(lines, source, english):
             if links and (
-                links[-1][0] >= len(source_words) or max(j for _, j in links) >= len(english_words)
+                links[-1][0] >= len(source_words) or max(map(itemgetter(1), links)) >= len(english_words)
             ):  # links are sorted: the last one has the last source word
                 raise self._misfit(number, links, len(source_words), len(english_words))
             linked.append(links)
@@ -210,7 +212,7 @@ def write_pharaoh(
     try:
         with open(temporary, "wb") as file:
             # Without name and time the same links make the same archive.
-            archive = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else file
+            archive = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
             with io.TextIOWrapper(archive, encoding="utf-8", newline="\n") as text:
                 text.writelines(chain(comments, lines))
         os.replace(temporary, path)
@@ -231,7 +233,8 @@ class StatisticalAligner:
     Args:
         model: one of `STATISTICAL_MODELS`.
         symmetrization: one of `SYMMETRIZATIONS`. `intersection`, the paper's choice, has the fewest wrong links.
-        lowercase: learn from lower-cased words, which are less rare.
+        prefix: learn from the first letters of lower-cased words, this many of them; None: from words as they are.
+            Inflected forms then count as one word, which raises precision and recall alike.
 
     Raises:
         InputError: for an unknown name, or if the library is not installed.
@@ -239,7 +242,7 @@ class StatisticalAligner:
 
     _ITERATIONS = 5  # of every model in turn, as GIZA++ and fast_align have it; eflomal's has a schedule of its own
 
-    def __init__(self, model: str = "eflomal", symmetrization: str = "intersection", lowercase: bool = True) -> None:
+    def __init__(self, model: str = "eflomal", symmetrization: str = "intersection", prefix: int | None = 5) -> None:
         for value, names, what in (
             (model, STATISTICAL_MODELS, "The alignment model"),
             (symmetrization, SYMMETRIZATIONS, "--symmetrization"),
@@ -253,12 +256,14 @@ class StatisticalAligner:
         self._thot = thot
         self.model = model
         self.symmetrization = symmetrization
-        self.lowercase = lowercase
+        self.prefix = prefix
 
     def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
         """Train on the pairs, then link them. The same pairs in the same order get the same links."""
-        if self.lowercase:
-            source, english = ([[w.lower() for w in words] for words in side] for side in (source, english))
+        if self.prefix:
+            source, english = (
+                [[w.lower()[: self.prefix] for w in words] for words in side] for side in (source, english)
+            )
         joined = self._thot.SymmetrizedAlignmentModel(self._train(source, english), self._train(english, source))
         heuristic = self.symmetrization.replace("-", "_").upper()
         joined.heuristic = getattr(self._thot.SymmetrizationHeuristic, heuristic)
@@ -353,7 +358,7 @@ class EncoderAligner:
         was_training = self.model.training
         self.model.eval()
         try:
-            with logging.tqdm(total=len(rows), desc="Linking words", unit=" pairs") as progress, torch.no_grad():
+            with tqdm(total=len(rows), desc="Linking words", unit=" pairs") as progress, torch.no_grad():
                 for begin in range(0, len(rows), self.batch_size):
                     part = rows[begin : begin + self.batch_size]
                     yield part, self._link([source[row] for row in part], [english[row] for row in part], layers)

@@ -1,0 +1,195 @@
+#!/usr/bin/env python
+"""How well do the aligners agree with links made by people, and how fast are they?
+
+    python benchmarks/compare_aligners.py --gold gold.es.jsonl gold.hi.jsonl --parallel es.jsonl.gz hi.jsonl.gz \\
+        --pairs 10000 30000 --model google-bert/bert-base-multilingual-cased
+
+A line of a gold file is {"en": [words], "es": [words], "sure": [[i, j], …], "possible": [[i, j], …]}: English word i
+with foreign word j, counted from 0; `possible` includes `sure` and may be missing. A file that has "content_links"
+instead, links of some words only, gives recall alone. A line of a parallel file is {"en": text, "es": text}.
+
+Columns: precision and recall of the links, alignment error rate (Och and Ney, Computational Linguistics 2003), then
+precision and recall of the links that adjustment learns from: those of words without another link. All in per cent.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from utils.bitext import one_to_one, read_lines
+from utils.encoders import load_encoder, load_tokenizer
+from utils.errors import InputError, run_script
+from utils.records import run_record, write_json
+from utils.word_aligners import (
+    STATISTICAL_MODELS,
+    SYMMETRIZATIONS,
+    EncoderAligner,
+    Links,
+    StatisticalAligner,
+    WordAligner,
+)
+from utils.word_pooling import POOLING_MODES, WordTokenizer, encoder_max_length, split_on_punctuation
+
+
+@dataclass
+class GoldLinks:
+    """Sentences whose words people have linked. `partial`: not all words, so that precision means nothing."""
+
+    language: str
+    source: list[list[str]]
+    english: list[list[str]]
+    sure: list[set[tuple[int, int]]]
+    possible: list[set[tuple[int, int]]]
+    partial: bool
+
+    @classmethod
+    def read(cls, path: str) -> "GoldLinks":
+        """Read a gold file; its language is the other key than `en` that holds words."""
+        rows = [json.loads(line) for _, line in read_lines(path)]
+        names = [k for k in rows[0] if k not in ("en", "sure", "possible", "content_links", "source")]
+        if len(names) != 1:
+            raise InputError(f"The file {path} has sentences in {' and '.join(names) or 'no language'} beside en.")
+        partial = "sure" not in rows[0]
+        sure = "content_links" if partial else "sure"
+        links = [[{(j, i) for i, j in row.get(kind, row[sure])} for row in rows] for kind in (sure, "possible")]
+        return cls(names[0], [row[names[0]] for row in rows], [row["en"] for row in rows], *links, partial)
+
+
+@dataclass
+class Result:
+    """One line of the table: an aligner on one language."""
+
+    aligner: str
+    language: str
+    training_pairs: int
+    precision: float | None
+    recall: float
+    error_rate: float | None
+    one_to_one_precision: float | None
+    one_to_one_recall: float
+    links: int
+    seconds: float
+    pairs_per_second: float
+
+
+def agreement(
+    links: Sequence[Links], sure: Sequence[set[tuple[int, int]]], possible: Sequence[set[tuple[int, int]]]
+) -> tuple[float, float, float]:
+    """Precision, recall and alignment error rate of links, summed over all pairs (Och and Ney, 2003)."""
+    n_links, n_sure = sum(map(len, links)), sum(map(len, sure))
+    in_sure = sum(len(gold.intersection(found)) for found, gold in zip(links, sure))
+    in_possible = sum(len(gold.intersection(found)) for found, gold in zip(links, possible))
+    return (
+        in_possible / max(1, n_links),
+        in_sure / max(1, n_sure),
+        1 - (in_sure + in_possible) / max(1, n_links + n_sure),
+    )
+
+
+def measure(name: str, aligner: WordAligner, gold: GoldLinks, extra: Sequence[tuple[list[str], list[str]]]) -> Result:
+    """Align the gold pairs, and with them the extra ones that a statistical aligner learns from."""
+    source = gold.source + [words for words, _ in extra]
+    english = gold.english + [words for _, words in extra]
+    begin = time.perf_counter()
+    links = aligner.align(source, english)[: len(gold.source)]
+    seconds = time.perf_counter() - begin
+    precision, recall, error_rate = agreement(links, gold.sure, gold.possible)
+    kept_precision, kept_recall, _ = agreement([one_to_one(pair) for pair in links], gold.sure, gold.possible)
+    if gold.partial:
+        precision = error_rate = kept_precision = None
+    return Result(
+        name, gold.language + ("*" if gold.partial else ""), len(extra), precision, recall, error_rate,
+        kept_precision, kept_recall, sum(map(len, links)), seconds, len(source) / seconds,
+    )  # fmt: skip
+
+
+def read_parallel(paths: Sequence[str], language: str, n_pairs: int) -> list[tuple[list[str], list[str]]]:
+    """The first pairs of the first file that has this language, split into words."""
+    for path in paths:
+        lines = (json.loads(line) for _, line in read_lines(path))
+        pairs = []
+        for row in lines:
+            if language not in row or len(pairs) == n_pairs:
+                break
+            pairs.append((split_on_punctuation(row[language]), split_on_punctuation(row["en"])))
+        if pairs:
+            return pairs
+    return []
+
+
+def candidates(
+    args: argparse.Namespace, model: PreTrainedModel | None
+) -> Iterator[tuple[str, Callable[[], WordAligner], int]]:
+    """Name, maker and number of extra training pairs of everything that is to be compared."""
+    for n_pairs in args.pairs if args.parallel else [0]:
+        for kind in args.statistical:
+            for heuristic in args.symmetrization:
+                yield f"{kind} {heuristic}", lambda k=kind, h=heuristic: StatisticalAligner(k, h), n_pairs
+    if model is not None:
+        tokenizer = load_tokenizer(args.model)
+        words = WordTokenizer(tokenizer, args.word_pooling, encoder_max_length(tokenizer, model))
+        layers = range(model.config.num_hidden_layers + 1) if args.layers is None else args.layers
+        for layer in [*layers, None]:
+            name = "encoder, layer of most links" if layer is None else f"encoder, layer {layer}"
+            yield name, lambda at=layer: EncoderAligner(model, words, at, args.batch_size), 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gold", nargs="+", required=True, metavar="FILE", help="links made by people, .jsonl[.gz]")
+    parser.add_argument("--parallel", nargs="*", default=[], metavar="FILE", help="text to learn from, .jsonl[.gz]")
+    parser.add_argument("--pairs", nargs="+", type=int, default=[10_000], help="how much of that text is used")
+    parser.add_argument("--statistical", nargs="*", default=["eflomal", "fast_align"], choices=STATISTICAL_MODELS)
+    parser.add_argument("--symmetrization", nargs="+", default=["intersection"], choices=SYMMETRIZATIONS)
+    parser.add_argument("--model", metavar="NAME", help="encoder; without one only the others are compared")
+    parser.add_argument("--layers", nargs="*", type=int, help="layers of the encoder (all)")
+    parser.add_argument("--word_pooling", default="avg", choices=POOLING_MODES[:3])
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
+    args = parser.parse_args()
+    logging.disable_progress_bar()
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    gold = [GoldLinks.read(path) for path in args.gold]
+    model = load_encoder(args.model).to(device) if args.model else None
+    results = []
+    print(
+        f"{'aligner':<34} lang    pairs precision recall    AER | 1-to-1: precision recall |  links  seconds pairs/s"
+    )
+    for name, make, n_pairs in candidates(args, model):
+        for links in gold:
+            result = measure(name, make(), links, read_parallel(args.parallel, links.language, n_pairs))
+            results.append(result)
+            print(_line(result), flush=True)
+    if any(links.partial for links in gold):
+        print("* links of some words only")
+    if args.json:
+        write_json(args.json, run_record([args], device=device, threads=torch.get_num_threads()) | {
+            "results": [asdict(result) for result in results]
+        })  # fmt: skip
+
+
+def _line(result: Result) -> str:
+    def percent(share: float | None) -> str:
+        return "    –" if share is None else f"{100 * share:5.1f}"
+
+    return (
+        f"{result.aligner:<34} {result.language:<4} {result.training_pairs:>8} {percent(result.precision):>9} "
+        f"{percent(result.recall):>6}  {percent(result.error_rate)} |         {percent(result.one_to_one_precision):>9} "
+        f"{percent(result.one_to_one_recall):>6} | {result.links:>6} {result.seconds:>8.1f} {result.pairs_per_second:>7.0f}"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,307 @@
+"""run_align.py as a user types it, on a tiny encoder."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from test_encoders import load_report
+from transformers import AutoModel, AutoModelForMaskedLM
+
+import run_align
+from utils.errors import run_script
+from utils.word_aligners import read_header
+
+
+PROJECT = Path(__file__).parent.parent
+QUICK = ("--use_cpu", "--disable_tqdm", "true", "--per_device_train_batch_size", "8", "--logging_steps", "1")
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    return tiny.checkpoint(tmp_path / "encoder")
+
+
+@pytest.fixture
+def bitext(tmp_path) -> Path:
+    path = tmp_path / "bitext.tsv"
+    pairs = [(tiny.TEXT[k % 5 + 1], tiny.TEXT[0].replace("7", str(k))) for k in range(24)]
+    path.write_text("".join(f"{source}\t{english}\n" for source, english in pairs), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def align(run, tmp_path, model, bitext):
+    """Run the script with what every run needs; later arguments win."""
+
+    def run_it(*arguments, output="out"):
+        given = [str(a) for a in arguments]
+        data = [] if "--parallel_dataset" in given or "--parallel_file" in given else ["--parallel_file", bitext]
+        languages = [] if {"--language", "--languages"} & set(given) else ["--language", "hi"]
+        names = [] if "--model" in given else ["--model", model]
+        run(run_align.main, *names, *languages, *data, "--output_dir", tmp_path / output, *QUICK, *given)
+        return tmp_path / output
+
+    return run_it
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "all_results.json").read_text())
+
+
+def test_the_whole_story(align, model, caplog):
+    out = align("--do_train", "--do_eval", "--validation_split_percentage", 25, "--eval_layers", 0, 2)
+    metrics = results(out)
+    for name in ("alignment_loss", "regularization_loss", "loss", "word_retrieval_accuracy", "links",
+                 "hi-en_word_retrieval_accuracy", "en-hi_layer0_word_retrieval_accuracy"):  # fmt: skip
+        assert f"eval_{name}" in metrics
+    assert metrics["train_loss"] > 0
+    # Nothing of the original is lost, and the encoder has moved.
+    before, after = load_file(f"{model}/model.safetensors"), load_file(out / "model.safetensors")
+    assert set(before) == set(after)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("bert.") for name in moved)
+    AutoModelForMaskedLM.from_pretrained(out)
+    assert load_report(model, caplog) == load_report(out, caplog)
+    record = json.loads((out / "run.json").read_text())
+    assert record["base_model"] == record["reference_model"] == model
+    assert record["seed"] == 42
+    assert record["train_data"]["hi"]["pairs"] + record["eval_data"]["hi"]["pairs"] == 24
+    assert len(record["train_data"]["hi"]["sha256"]) == 64
+    assert record["arguments"]["alignment_objective"] == "mse"
+    assert not {"token", "hub_token", "push_to_hub_token"} & set(record["arguments"])
+
+
+def test_the_same_seed_gives_the_same_model(align):
+    one, two, other = (align("--seed", seed, output=f"run{k}") for k, seed in enumerate((1, 1, 2)))
+    weights = [load_file(folder / "model.safetensors") for folder in (one, two, other)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
+
+
+@pytest.mark.parametrize("objective", ["mse", "contrastive"])
+@pytest.mark.parametrize("pooling", ["avg", "token"])
+def test_objectives_and_pooling(align, objective, pooling):
+    out = align("--alignment_objective", objective, "--word_pooling", pooling, "--max_steps", 2)
+    assert results(out)["train_loss"] > 0
+
+
+@pytest.mark.parametrize("aligner", ["statistical", "dictionary", "encoder"])
+def test_aligners_and_links_that_are_kept(align, tmp_path, aligner):
+    dictionary = tmp_path / "words.txt"
+    dictionary.write_text("viejo old\nмост bridge\nцелый whole\nпuente bridge\nпуть way\npuente bridge\n")
+    links = tmp_path / "kept.links"
+    first = align("--aligner", aligner, "--dictionary_file", dictionary, "--write_links", links, "--max_steps", 2)
+    assert read_header(links) == {"aligner": aligner, "pairs": "24", "word_splitting": "punctuation"}
+    again = align("--links_file", links, "--max_steps", 2, output="again")
+    one, other = (load_file(folder / "model.safetensors") for folder in (first, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_several_languages_share_one_model(align, tmp_path, bitext):
+    moses = tmp_path / "ru.txt.gz"
+    lines = [line.replace("\t", " ||| ") for line in bitext.read_text(encoding="utf-8").splitlines()]
+    moses.write_bytes(gzip.compress("\n".join(lines).encode()))
+    out = align(
+        "--languages", "hi", "ru", "--parallel_file", f"hi={bitext}", f"ru={moses}", "--max_train_pairs", 10,
+        "--do_train", "--do_eval", "--validation_file", f"hi={bitext}", f"ru={moses}", "--max_eval_pairs", 7,
+        "--write_links", f"hi={tmp_path}/hi.links", f"ru={tmp_path}/ru.links",
+    )  # fmt: skip
+    record = json.loads((out / "run.json").read_text())
+    assert [record["train_data"][language]["pairs"] for language in ("hi", "ru")] == [10, 10]
+    assert [record["eval_data"][language]["pairs"] for language in ("hi", "ru")] == [7, 7]
+    metrics = results(out)
+    directions = [metrics[f"eval_{d}_word_retrieval_accuracy"] for d in ("hi-en", "en-hi", "ru-en", "en-ru")]
+    assert metrics["eval_word_retrieval_accuracy"] == pytest.approx(sum(directions) / 4)
+    assert (tmp_path / "hi.links").read_text() == (tmp_path / "ru.links").read_text()
+
+
+def test_measuring_without_training(align, model):
+    """--do_eval alone leaves the model as it is; --reference_model says what it is compared with."""
+    held_out = ("--do_eval", "--validation_split_percentage", 50)
+    alone = results(align(*held_out, output="alone"))
+    assert alone["eval_regularization_loss"] == 0
+    assert not (align(*held_out, output="again") / "model.safetensors").exists()
+    adjusted = align("--learning_rate", 1e-2, "--num_train_epochs", 3)
+    measured = results(align("--model", adjusted, "--reference_model", model, *held_out, output="measured"))
+    assert measured["eval_regularization_loss"] > 0
+    assert measured["eval_links"] == alone["eval_links"]
+    assert measured["eval_alignment_loss"] < alone["eval_alignment_loss"]
+
+
+def test_settings_from_a_file(run, tmp_path, model, bitext):
+    settings = {"model_name_or_path": model, "languages": ["hi"], "parallel_file": [str(bitext)], "use_cpu": True,
+                "max_steps": 2, "include_special_tokens": False, "output_dir": str(tmp_path / "out")}  # fmt: skip
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    run(run_align.main, tmp_path / "settings.json", "--max_steps", 1)
+    arguments = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]
+    assert (arguments["max_steps"], arguments["include_special_tokens"]) == (1, False)
+
+
+def test_resume_from_the_last_checkpoint(align):
+    schedule = ("--num_train_epochs", 3, "--save_strategy", "steps", "--save_steps", 4)
+    whole = align(*schedule, output="whole")
+    # What a run that was killed after its checkpoint leaves: no model of its own.
+    (whole / "model.safetensors").rename(whole / "finished.safetensors")
+    for checkpoint in whole.glob("checkpoint-*"):
+        if checkpoint.name != "checkpoint-4":
+            checkpoint.rename(checkpoint.with_name("later-" + checkpoint.name))
+    align(*schedule, "--resume_from_checkpoint", "true", output="whole")
+    one, other = (load_file(whole / f"{name}.safetensors") for name in ("model", "finished"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_frozen_layers_stay(align, model):
+    out = align("--freeze_layers", 1, "--learning_rate", 0.01)
+    before, after = AutoModel.from_pretrained(model), AutoModel.from_pretrained(out)
+    assert torch.equal(before.embeddings.word_embeddings.weight, after.embeddings.word_embeddings.weight)
+    assert not torch.equal(before.encoder.layer[1].output.dense.weight, after.encoder.layer[1].output.dense.weight)
+
+
+# --- Bad input: one sentence that names what is wrong and what to do, and nothing is written ---
+
+
+def message_of(align, capsys, *arguments, output="out") -> str:
+    """What the script says before it ends with a status that is not 0."""
+    with pytest.raises(SystemExit) as end:
+        run_script(lambda: align(*arguments, output=output))
+    assert end.value.code not in (0, None)
+    message = str(end.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+BAD_DATA = {
+    "no-separator.txt": ("a ||| b\nc d\n", r"Line 2 of .*no-separator.txt has 0 separators"),
+    "empty.tsv": ("", "empty.tsv is empty"),
+    "latin1.tsv": ("a\tb\nñ\tn\n".encode("latin-1"), "Line 2 of .*latin1.tsv is not UTF-8"),
+    "columns.csv": ("en,fr\na,b\n", "columns.csv has no column hi .*--source_column"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data(align, tmp_path, capsys, name):
+    content, message = BAD_DATA[name]
+    path = write(tmp_path / name, content)
+    assert re.search(message, message_of(align, capsys, "--parallel_file", path))
+    assert not (tmp_path / "out").exists()
+
+
+BAD_LINKS = {
+    "beyond.links": ("0-0 1-99\n" + "\n" * 23, "Line 1 of .*beyond.links .*English word 99 .*--reverse_links"),
+    "letters.links": ("0-0\n0-x\n" + "\n" * 22, "Line 2 of .*letters.links"),
+    "short.links": ("0-0\n", "short.links .*1.*24"),
+    "long.links": ("0-0\n" * 25, "long.links .*24"),
+    "empty.links": ("", "empty.links is empty"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINKS)
+def test_bad_links(align, tmp_path, capsys, name):
+    content, message = BAD_LINKS[name]
+    path = write(tmp_path / name, content)
+    assert re.search(message, message_of(align, capsys, "--links_file", path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_different_length(align, tmp_path, capsys):
+    source, english = write(tmp_path / "a.hi", "a\nb\n"), write(tmp_path / "a.en", "a\n")
+    message = message_of(align, capsys, "--parallel_file", source, english)
+    assert "a.hi has 2 lines and" in message
+    assert "a.en has 1;" in message
+
+
+def test_missing_things(align, tmp_path, capsys):
+    assert "There is no file nowhere.tsv" in message_of(align, capsys, "--parallel_file", "nowhere.tsv")
+    assert "nowhere.links" in message_of(align, capsys, "--links_file", "nowhere.links")
+    assert "There is no model no/model" in message_of(align, capsys, "--model", "no/model")
+    assert "There is no model no/model" in message_of(align, capsys, "--reference_model", "no/model")
+    assert "no/data cannot be loaded" in message_of(align, capsys, "--parallel_dataset", "no/data")
+    assert "--validation_file or" in message_of(align, capsys, "--do_eval")
+    assert "There is no checkpoint x" in message_of(align, capsys, "--resume_from_checkpoint", "x")
+    assert "start without --resume" in message_of(align, capsys, "--resume_from_checkpoint", "true")
+    assert "--dictionary_file" in message_of(align, capsys, "--aligner", "dictionary")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_is_not_empty(align, tmp_path, capsys):
+    kept = write(tmp_path / "out.txt", "mine")
+    (tmp_path / "out").mkdir()
+    kept = kept.rename(tmp_path / "out" / "mine.txt")
+    message = message_of(align, capsys, "--max_steps", 1)
+    assert "is not empty (it holds mine.txt)" in message
+    assert "--overwrite_output_dir" in message
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    align("--max_steps", 1, "--overwrite_output_dir")
+    assert kept.read_text() == "mine"
+    assert "is a file" in message_of(align, capsys, output=f"encoder/{'config.json'}")
+
+
+def test_links_of_another_kind_of_words(align, tmp_path, capsys):
+    links = tmp_path / "subwords.links"
+    align("--word_pooling", "token", "--write_links", links, "--max_steps", 1)
+    message = message_of(align, capsys, "--links_file", links, output="other")
+    assert "are between subwords; use --word_pooling token with them" in message
+
+
+# --- Processes ---
+
+
+def command(model, bitext, output, *arguments) -> list[str]:
+    return [str(PROJECT / "run_align.py"), "--model", model, "--language", "hi", "--parallel_file", str(bitext),
+            "--output_dir", str(output), "--learning_rate", "1e-3", *QUICK, *map(str, arguments)]  # fmt: skip
+
+
+def environment(tmp_path) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_model_of_one(tmp_path, model, bitext):
+    """The same global batch on two processes: the pooler without gradient disturbs nothing, the means are global."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+                "--main_process_port", "0"]  # fmt: skip
+    held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 25)
+    one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *held_out)
+    two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *held_out)
+    for words in ([sys.executable, *one], [*launcher, *two]):
+        subprocess.run(words, check=True, env=environment(tmp_path), cwd=PROJECT, timeout=300)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        if not name.endswith("key.bias"):  # its gradient is rounding error, which Adam turns into steps
+            torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+    one_metrics, two_metrics = results(tmp_path / "one"), results(tmp_path / "two")
+    for name in ("eval_alignment_loss", "eval_regularization_loss", "eval_links", "train_loss"):
+        assert two_metrics[name] == pytest.approx(one_metrics[name], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
+    arguments = ("--num_train_epochs", 60, "--save_strategy", "steps", "--save_steps", 20)
+    words = [sys.executable, *command(model, bitext, tmp_path / "out", *arguments)]
+    process = subprocess.Popen(words, env=environment(tmp_path), cwd=PROJECT)
+    deadline = time.time() + 120
+    while not (tmp_path / "out" / "checkpoint-20" / "trainer_state.json").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    subprocess.run([*words, "--resume_from_checkpoint", str(tmp_path / "out" / "checkpoint-20")], check=True,
+                   env=environment(tmp_path), cwd=PROJECT, timeout=300)  # fmt: skip
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 180
