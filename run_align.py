@@ -100,6 +100,9 @@ class AlignTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule of the learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Linear warm-up: steps, or below 1 a share of all."})
     logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for parameters without gradient in every step; they are frozen here."}
+    )
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from transformers.utils import logging
 from utils.bitext import one_to_one, read_lines
 from utils.encoders import load_encoder, load_tokenizer
 from utils.errors import InputError, run_script
-from utils.records import run_record, write_json
+from utils.records import write_json
 from utils.word_aligners import (
     STATISTICAL_MODELS,
     SYMMETRIZATIONS,
@@ -175,9 +175,8 @@ def main() -> None:
     if any(links.partial for links in gold):
         print("* links of some words only")
     if args.json:
-        write_json(args.json, run_record([args], device=device, threads=torch.get_num_threads()) | {
-            "results": [asdict(result) for result in results]
-        })  # fmt: skip
+        facts = {"arguments": vars(args), "device": device, "threads": torch.get_num_threads()}
+        write_json(args.json, facts | {"results": [asdict(result) for result in results]})
 
 
 def _line(result: Result) -> str:

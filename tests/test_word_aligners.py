@@ -1,16 +1,19 @@
 """Word links: files in every form, the statistical aligner, the encoder against a plain loop, word lists."""
 
 import gzip
+import json
 import re
 import sys
 from itertools import product
 
 import pytest
 import torch
+from conftest import REFERENCE
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TEXT, TOKENIZERS, model, tokenizer
+from tiny import ARCHITECTURES, TEXT, TOKENIZERS, model, tokenizer
 
+from benchmarks import compare_aligners
 from utils import word_aligners
 from utils.errors import InputError
 from utils.word_aligners import (
@@ -311,16 +314,34 @@ def test_layer_is_the_one_that_links_most_words(caplog):
     assert len(set(counts)) > 1
     with caplog.at_level("INFO", "utils.word_aligners"):
         links = EncoderAligner(ENCODER, word_tokenizer).align(source, english)
-    assert links == by_layer[counts.index(max(counts))]
+    assert links == by_layer[min((k for k in range(4) if counts[k] == max(counts)), key=lambda k: abs(k - 2))]
     assert str(counts) in caplog.text
     assert EncoderAligner(ENCODER, word_tokenizer, -1).align(source, english) == by_layer[3]
+
+
+def test_of_equally_good_layers_the_one_two_thirds_up():
+    sentences = [split_on_punctuation(text) for text in TEXT]
+    aligner = EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"], max_length=64))
+    assert aligner.most_links([["río"]], [["river"]]) == 2  # every layer links the only words
+    assert aligner.most_links([], []) == 2
+    assert aligner.align(sentences, sentences) == [[(i, i) for i in range(len(s))] for s in sentences]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_architectures(architecture):
+    encoder = model(architecture, head="")
+    sentences = [split_on_punctuation(text) for text in TEXT]
+    aligner = EncoderAligner(encoder, WordTokenizer(MADE["wordpiece"], max_length=64))
+    assert aligner.n_layers == 2
+    assert aligner.align(sentences, sentences) == [[(i, i) for i in range(len(s))] for s in sentences]
 
 
 def test_layer_is_judged_on_a_sample_of_the_corpus(monkeypatch):
     monkeypatch.setattr(EncoderAligner, "_PROBE_PAIRS", 4)
     aligner = EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"]), batch_size=2)
     seen = []
-    monkeypatch.setattr(aligner, "_link", lambda s, e, layers: seen.extend(s) or [torch.zeros(3, 0)] * len(layers))
+    encode = aligner._encode
+    monkeypatch.setattr(aligner, "_encode", lambda s, e: seen.extend(s) or encode(s, e))
     aligner.most_links([[str(k)] for k in range(10)], [["x"]] * 10)
     assert sorted(seen) == [["0"], ["3"], ["6"], ["9"]]
 
@@ -457,3 +478,38 @@ def test_statistical_aligner_without_the_library(monkeypatch):
     with pytest.raises(InputError) as error:
         make_aligner("statistical")
     assert one_sentence(str(error.value), "--aligner statistical", "pip install sil-thot")
+
+
+# --- The benchmark -----------------------------------------------------------------------------------------------
+
+
+def test_agreement_with_links_made_by_people():
+    links = [[(0, 0), (1, 1), (1, 2)], [(5, 5)]]
+    sure, possible = [{(0, 0), (2, 2)}, set()], [{(0, 0), (2, 2), (1, 1)}, set()]
+    # 4 links, 2 of them possible and 1 of these sure, out of 2 sure ones: 1 - (1 + 2) / (4 + 2)
+    assert compare_aligners.agreement(links, sure, possible) == pytest.approx((0.5, 0.5, 0.5))
+    assert compare_aligners.agreement([[]], [set()], [set()]) == (0, 0, 1)
+
+
+def test_benchmark_of_aligners(tmp_path, run, capsys):
+    gold = [{"en": english, "es": source, "sure": [[0, 0], [1, 1], [2, 3], [3, 2]]} for source, english in CORPUS[:20]]
+    partial = [{"en": row["en"], "es": row["es"], "content_links": [[2, 3], [3, 2]], "source": "-"} for row in gold]
+    text = [{"es": " ".join(source), "en": " ".join(english)} for source, english in CORPUS[20:]]
+    paths = [tmp_path / name for name in ("gold", "partial", "text.gz")]
+    for path, rows in zip(paths, (gold, partial, text)):
+        write(path, "\n".join(json.dumps(row) for row in rows))
+    result_file = tmp_path / "results.json"
+    run(
+        compare_aligners.main, "--gold", *paths[:2], "--parallel", paths[2], "--pairs", 10, 900,
+        "--statistical", "fast_align", "--model", REFERENCE / "model", "--layers", 1, "--json", result_file,
+    )  # fmt: skip
+    results = json.loads(result_file.read_text())["results"]
+    assert [(r["aligner"].split(",")[0], r["language"], r["training_pairs"]) for r in results] == [
+        *[("fast_align intersection", language, n) for n in (10, len(text)) for language in ("es", "es*")],
+        *[("encoder", language, 0) for _ in range(2) for language in ("es", "es*")],
+    ]
+    assert results[2]["error_rate"] < 0.05
+    assert results[2]["precision"] == results[2]["one_to_one_precision"] > 0.95
+    assert results[3]["precision"] is None
+    assert results[3]["recall"] > 0.95
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(results) + 1

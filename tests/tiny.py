@@ -85,8 +85,10 @@ def model(architecture: str = "Bert", head: str = "ForMaskedLM", seed: int = 0, 
     return made.eval()
 
 
-def checkpoint(folder: Path, architecture: str = "Bert", head: str = "ForMaskedLM", kind: str = "wordpiece") -> str:
+def checkpoint(
+    folder: Path, architecture: str = "Bert", head: str = "ForMaskedLM", kind: str = "wordpiece", **changes: object
+) -> str:
     """A folder with a model and its tokenizer."""
-    model(architecture, head).save_pretrained(folder)
+    model(architecture, head, **changes).save_pretrained(folder)
     tokenizer(kind).save_pretrained(folder)
     return str(folder)
