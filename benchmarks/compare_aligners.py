@@ -39,7 +39,7 @@ from utils.word_aligners import (
     StatisticalAligner,
     WordAligner,
 )
-from utils.word_pooling import POOLING_MODES, WordTokenizer, encoder_max_length, split_on_punctuation
+from utils.word_pooling import WordTokenizer, encoder_max_length, split_on_punctuation
 
 
 @dataclass
@@ -138,7 +138,7 @@ def candidates(
                 yield f"{kind} {heuristic}", lambda k=kind, h=heuristic: StatisticalAligner(k, h), n_pairs
     if model is not None:
         tokenizer = load_tokenizer(args.model)
-        words = WordTokenizer(tokenizer, args.word_pooling, encoder_max_length(tokenizer, model))
+        words = WordTokenizer(tokenizer, max_length=encoder_max_length(tokenizer, model))
         layers = range(model.config.num_hidden_layers + 1) if args.layers is None else args.layers
         for layer in [*layers, None]:
             name = "encoder, layer of most links" if layer is None else f"encoder, layer {layer}"
@@ -154,7 +154,6 @@ def main() -> None:
     parser.add_argument("--symmetrization", nargs="+", default=["intersection"], choices=SYMMETRIZATIONS)
     parser.add_argument("--model", metavar="NAME", help="encoder; without one only the others are compared")
     parser.add_argument("--layers", nargs="*", type=int, help="layers of the encoder (all)")
-    parser.add_argument("--word_pooling", default="avg", choices=POOLING_MODES[:3])
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
     args = parser.parse_args()

@@ -303,7 +303,8 @@ class EncoderAligner:
 
     Args:
         model: the encoder; the work is done on its device.
-        word_tokenizer: tokenises both sides and says which tokens make up a word.
+        word_tokenizer: tokenises both sides and says which tokens make up a word. A word is the average of all of
+            them even where it pools the first or last only: that makes better links.
         layer: index into `hidden_states`. None: the one at which most words find each other, judged on up to
             `_PROBE_PAIRS` of the pairs. That count is highest where the links agree best with people's, or next to
             it (`benchmarks/compare_aligners.py`); of equal ones the layer closest to two thirds of the way up, which
@@ -326,6 +327,8 @@ class EncoderAligner:
             raise InputError(
                 f"--aligner_layer {layer} does not exist; the model has the layers 0 (embeddings) to {self.n_layers}."
             )
+        if word_tokenizer.word_pooling != "token":
+            word_tokenizer = WordTokenizer(word_tokenizer.tokenizer, "avg", word_tokenizer.max_length)
         self.model = model
         self.word_tokenizer = word_tokenizer
         self.layer = layer
