@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 import pyarrow.parquet
 from datasets import (
     Dataset,
-    DatasetDict,
     Features,
     List,
     Value,
@@ -307,7 +306,7 @@ def load_bitext(
     language: str,
     split: Callable[[str], list[str]],
     config_name: str | None = None,
-    dataset_split: str = "train",
+    dataset_split: str | Sequence[str] = "train",
     source_column: str | None = None,
     english_column: str | None = None,
     num_proc: int | None = None,
@@ -321,7 +320,7 @@ def load_bitext(
         split: splits a sentence into words.
         config_name: configuration, in which `{language}` stands for the language; by default the first of
             `en-hi`, `hi-en`, `hi` that the data set has.
-        dataset_split: which split.
+        dataset_split: which split, or several of which the first that there is gets read.
         source_column, english_column: names of the columns, where they are not the usual ones.
         num_proc: processes that split the sentences.
         hub_options: `cache_dir`, `token`, `revision`.
@@ -345,12 +344,14 @@ def load_bitext(
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"The data set {dataset_name} cannot be loaded ({reason}); check its name.") from None
-    if not isinstance(loaded, DatasetDict) or dataset_split not in loaded:
+    splits = [dataset_split] if isinstance(dataset_split, str) else list(dataset_split)
+    found = next((name for name in splits if name in loaded), None)
+    if found is None:
         raise InputError(
-            f"The data set {dataset_name} ({config}) has no split {dataset_split}, only {', '.join(loaded)}; choose "
-            "one with --parallel_split."
+            f"The data set {dataset_name} ({config}) has no split {' or '.join(splits)}, only {', '.join(loaded)}; "
+            "choose one of these."
         )
-    rows = loaded[dataset_split]
+    rows = loaded[found]
     if "translation" in rows.column_names:
         rows = rows.flatten()
         rows = rows.rename_columns({n: n.split(".", 1)[1] for n in rows.column_names if n.startswith("translation.")})

@@ -1,116 +1,406 @@
-"""Retrieval of translations: which candidate is nearest, and how many are nearer than the right one."""
+"""Retrieval of translations: which candidate is nearest to a query, and how many are nearer than the right one.
 
-from collections.abc import Iterator
+Three parts, which `run_xsr.py` puts together: pairs of sentences, sentence vectors, nearest neighbours. The last one
+serves words as well.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
+from datasets.exceptions import DatasetsError
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from utils.alignment import hidden_states_at
+from utils.bitext import ENGLISH_COLUMNS, SOURCE_COLUMNS, read_lines
+from utils.errors import InputError
+from utils.word_pooling import encoder_max_length
 
 
 DISTANCES = ("cosine", "l2", "csls")
+POOLINGS = ("mean", "cls")
 
 # CSLS compares with the mean similarity to this many neighbours (Conneau et al., ICLR 2018).
 _NEIGHBOURS = 10
 
+# Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
+_THREE_LETTERS = dict(
+    pair.split(":")
+    for pair in (
+        "af:afr ar:ara bg:bul bn:ben de:deu el:ell es:spa et:est eu:eus fa:pes fi:fin fr:fra he:heb hi:hin hu:hun "
+        "id:ind it:ita ja:jpn jv:jav ka:kat kk:kaz ko:kor ml:mal mr:mar nl:nld pt:por ru:rus sw:swh ta:tam te:tel "
+        "th:tha tl:tgl tr:tur ur:urd vi:vie zh:cmn"
+    ).split()
+)
+# Configurations of google/xtreme, of mteb/tatoeba-bitext-mining, of data/xsr, of OPUS-100 and its like.
+_CONFIGS = ("tatoeba.{code}", "{code}-eng", "{language}", "{language}-en", "en-{language}")
+
+
+# --- Nearest neighbours ------------------------------------------------------------------------------------------
+
 
 @dataclass
 class Retrieval:
-    """What N queries found; candidate i is the right one for query i.
+    """What N queries found.
 
     Attributes:
-        nearest: [N], the index of the nearest candidate (the first of several equally near).
+        nearest: [N], index of the nearest candidate, the first of several equally near.
         rank: [N], 1 + the number of candidates that are nearer than the right one.
-        score: [N], similarity of the nearest one: cosine, negative squared L2 distance, or CSLS.
+        score: [N], similarity of the nearest one, higher is nearer: cosine, negative L2 distance, or CSLS.
+        gold: [N], index of the right candidate.
     """
 
     nearest: torch.Tensor
     rank: torch.Tensor
     score: torch.Tensor
+    gold: torch.Tensor
 
     @property
     def accuracy(self) -> float:
-        """How often the right candidate is the nearest one."""
-        return (self.nearest == torch.arange(len(self.nearest), device=self.nearest.device)).double().mean().item()
+        """How often the right candidate is the nearest one, 0 to 1."""
+        return (self.nearest == self.gold).double().mean().item()
 
     @property
     def mrr(self) -> float:
-        """Mean reciprocal rank of the right candidate."""
+        """Mean reciprocal rank of the right candidate, 0 to 1."""
         return self.rank.double().reciprocal().mean().item()
 
 
 def retrieve(
-    queries: torch.Tensor, candidates: torch.Tensor, distance: str = "cosine", block_size: int = 2048
+    queries: torch.Tensor,
+    candidates: torch.Tensor,
+    distance: str = "cosine",
+    block_size: int = 4096,
+    gold: torch.Tensor | None = None,
 ) -> Retrieval:
-    """Let every query find its nearest candidate, exactly, in blocks of bounded memory.
+    """Let every query find its nearest candidate: exactly, on the tensors' device, in blocks of bounded memory.
+
+    Candidates with the same vector (a sentence that occurs twice) are equally near, so none of them ranks before the
+    others; as the nearest one counts the first. A vector that is not a number ranks last.
 
     Args:
         queries: [N, dimensions].
-        candidates: [M, dimensions], M at least N; candidate i is the right one for query i.
-        distance: `cosine`, `l2`, or `csls` (cosine, made fair to candidates that are near to everything).
-        block_size: queries and candidates that are compared at once.
+        candidates: [M, dimensions].
+        distance: `cosine`, `l2`, or `csls`, which is the cosine made fair to candidates that are near to everything:
+            2 cos(q, c) - mean cosine of q to its 10 nearest candidates - mean cosine of c to its 10 nearest queries.
+        block_size: queries and candidates that are compared at once; memory is 4 bytes times its square.
+        gold: [N], index of the right candidate for every query; by default candidate i is right for query i.
     """
-    similarities = _Similarities(queries, candidates, distance, block_size)
-    parts = []
+    gold = torch.arange(len(queries), device=queries.device) if gold is None else gold.to(queries.device)
+    if not len(queries):
+        return Retrieval(gold, gold, gold.float(), gold)
+    kept, position, copies = _distinct(candidates)
+    queries, candidates, bias, offset = _as_inner_products(queries.float(), candidates.float(), distance, block_size)
+    candidates, bias, right = candidates[kept], bias[kept], position[gold]
+    right_score = (queries * candidates[right]).sum(dim=1) + bias[right]
+    best = torch.full_like(right_score, -math.inf)
+    nearest, not_nearer = torch.zeros_like(gold), torch.zeros_like(gold)
     for begin in range(0, len(queries), block_size):
-        rows = slice(begin, min(begin + block_size, len(queries)))
-        right = torch.arange(rows.start, rows.stop, device=queries.device)
-        right_score = similarities.of_pairs(rows)
-        best = torch.full_like(right_score, float("-inf"))
-        nearest = torch.zeros_like(right)
-        nearer = torch.zeros_like(right)
-        for first, scores in similarities.blocks(rows):
-            # The right pair's own score, computed alone, may differ in the last digit from the one in the block.
-            inside = (right >= first) & (right < first + scores.shape[1])
-            scores[inside, right[inside] - first] = right_score[inside]
+        rows = slice(begin, begin + block_size)
+        own, own_score = right[rows], right_score[rows]
+        for first in range(0, len(candidates), block_size):
+            columns = slice(first, first + block_size)
+            scores = torch.addmm(bias[columns], queries[rows], candidates[columns].T)
+            # The last digit of a score depends on how it was computed: the right candidate must not beat itself.
+            inside = (own >= first) & (own < first + scores.shape[1])
+            scores[inside, own[inside] - first] = own_score[inside]
             block_best, block_nearest = scores.max(dim=1)
-            improved = block_best > best
-            nearest = torch.where(improved, block_nearest + first, nearest)
-            best = torch.where(improved, block_best, best)
-            nearer += (scores > right_score[:, None]).sum(dim=1)
-        parts.append((nearest, nearer + 1, best))
-    if not parts:
-        empty = torch.zeros(0, dtype=torch.long)
-        return Retrieval(empty, empty, empty.float())
-    return Retrieval(*(torch.cat(part) for part in zip(*parts)))
+            improved = block_best > best[rows]
+            nearest[rows] = torch.where(improved, block_nearest + first, nearest[rows])
+            best[rows] = torch.where(improved, block_best, best[rows])
+            # In place, and as a product, because summing a Boolean matrix takes half as long as computing the scores.
+            not_nearer[rows] += (scores.le_(own_score[:, None]) @ copies[columns]).long()
+    rank = 1 + len(position) - not_nearer
+    score = best + offset
+    if distance == "l2":
+        score = -(-score).clamp(min=0).sqrt()
+    return Retrieval(kept[nearest], rank.clamp(max=len(position)), score, gold)
 
 
-class _Similarities:
-    """Scores of queries against candidates, higher is nearer, a block at a time."""
+def _distinct(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which of M vectors differ: the K first ones of their kind [K], the kind of each [M], how many there are [K].
 
-    def __init__(self, queries: torch.Tensor, candidates: torch.Tensor, distance: str, block_size: int) -> None:
-        self.block_size = block_size
-        self.queries, self.candidates = queries.float(), candidates.float()
-        # score = factor · query·candidate - a term of the query - a term of the candidate
-        self.factor = 2.0 if distance in ("l2", "csls") else 1.0
-        self.query_terms, self.candidate_terms = (self.queries.new_zeros(len(x)) for x in (queries, candidates))
-        if distance == "l2":  # -|q - c|² = 2 q·c - |q|² - |c|²
-            self.query_terms, self.candidate_terms = (x.square().sum(1) for x in (self.queries, self.candidates))
-            return
-        self.queries, self.candidates = F.normalize(self.queries, dim=1), F.normalize(self.candidates, dim=1)
-        if distance == "csls":
-            self.query_terms = _mean_of_neighbours(self.queries, self.candidates, block_size)
-            self.candidate_terms = _mean_of_neighbours(self.candidates, self.queries, block_size)
-
-    def blocks(self, rows: slice) -> Iterator[tuple[int, torch.Tensor]]:
-        """For some queries: the first candidate of a block, and the scores [queries, candidates of the block]."""
-        for first in range(0, len(self.candidates), self.block_size):
-            columns = slice(first, first + self.block_size)
-            scores = self.factor * (self.queries[rows] @ self.candidates[columns].T)
-            yield first, scores - self.query_terms[rows, None] - self.candidate_terms[None, columns]
-
-    def of_pairs(self, rows: slice) -> torch.Tensor:
-        """The scores of some queries with their own candidates."""
-        products = (self.queries[rows] * self.candidates[rows]).sum(dim=1)
-        return self.factor * products - self.query_terms[rows] - self.candidate_terms[rows]
+    Equal vectors may get scores that differ in the last digit, from different places in a matrix product. Taken
+    once, they are equal again.
+    """
+    _, kind, copies = vectors.unique(dim=0, return_inverse=True, return_counts=True)
+    index = torch.arange(len(vectors), device=vectors.device)
+    first = torch.full_like(copies, len(vectors)).scatter_reduce(0, kind, index, "amin")
+    kept, order = first.sort()
+    return kept, order.argsort()[kind], copies[order].float()
 
 
-def _mean_of_neighbours(points: torch.Tensor, others: torch.Tensor, block_size: int) -> torch.Tensor:
-    """The mean cosine of every point with its nearest others (r_T and r_S of CSLS)."""
+def _as_inner_products(
+    queries: torch.Tensor, candidates: torch.Tensor, distance: str, block_size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Vectors q', c' and numbers b(c), o(q), so that every similarity is q'·c' + b(c) + o(q).
+
+    o(q) changes no ranking, and the rest is a single matrix product.
+    """
+    if distance == "l2":  # -|q - c|² = 2 q·c - |c|² - |q|²
+        # Near the origin this loses fewer digits, and distances stay as they are. Whole numbers stay whole.
+        centre = candidates.mean(dim=0).round()
+        queries, candidates = queries - centre, candidates - centre
+        return 2 * queries, candidates, -candidates.square().sum(dim=1), -queries.square().sum(dim=1)
+    queries, candidates = F.normalize(queries, dim=1), F.normalize(candidates, dim=1)
+    if distance == "csls":
+        bias = -_mean_of_nearest(candidates, queries, block_size)
+        return 2 * queries, candidates, bias, -_mean_of_nearest(queries, candidates, block_size)
+    return queries, candidates, candidates.new_zeros(len(candidates)), queries.new_zeros(len(queries))
+
+
+def _mean_of_nearest(points: torch.Tensor, others: torch.Tensor, block_size: int) -> torch.Tensor:
+    """The mean inner product [points] of every point with its nearest others."""
     k = min(_NEIGHBOURS, len(others))
     means = []
     for block in points.split(block_size):
-        best = torch.cat(
-            [(block @ part.T).topk(min(k, len(part)), dim=1).values for part in others.split(block_size)], dim=1
-        )
-        means.append(best.topk(k, dim=1).values.mean(dim=1))
+        parts = [(block @ part.T).topk(min(k, len(part)), dim=1).values for part in others.split(block_size)]
+        means.append(torch.cat(parts, dim=1).topk(k, dim=1).values.mean(dim=1))
     return torch.cat(means)
+
+
+# --- Sentence vectors --------------------------------------------------------------------------------------------
+
+
+def encode_sentences(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[str],
+    layers: Sequence[int],
+    pooling: str = "mean",
+    batch_size: int = 64,
+    max_length: int | None = None,
+    description: str | None = None,
+) -> torch.Tensor:
+    """The vectors of sentences at several layers, in one pass of the encoder, which is put into evaluation mode.
+
+    A sentence that repeats is encoded once. Several processes (`accelerate launch`) share the work, and each gets
+    the whole result.
+
+    Args:
+        model: an encoder, on the device that is to do the work.
+        tokenizer: its tokenizer.
+        sentences: N texts.
+        layers: indices into `hidden_states`: 0 the embeddings, -1 the last layer.
+        pooling: `mean` over all tokens, special ones included (Efimov et al., ECIR 2023), or `cls`, the first token.
+        batch_size: sentences encoded at once per process.
+        max_length: cut sentences after this many tokens; by default, what the encoder can take.
+        description: what the progress bar says.
+
+    Returns:
+        [layers, N, dimensions], fp32, on the CPU, in the order of `sentences`.
+
+    Raises:
+        InputError: if `max_length` leaves no room or is more than the encoder takes, or if vectors are not numbers.
+    """
+    limit, special = encoder_max_length(tokenizer, model), tokenizer.num_special_tokens_to_add()
+    if max_length is not None and not special < max_length <= limit:
+        raise InputError(
+            f"A maximum length of {max_length} tokens does not suit {model.name_or_path}; choose one from {special + 1} "
+            f"to {limit} (--max_seq_length)."
+        )
+    distinct = list(dict.fromkeys(sentences))
+    ids = tokenizer(distinct, truncation=True, max_length=max_length or limit, verbose=False)["input_ids"]
+    # Like lengths together, for little padding; the longest first, so that memory runs out at once or never.
+    by_length = sorted(range(len(distinct)), key=lambda i: -len(ids[i]))
+    batches = [by_length[begin : begin + batch_size] for begin in range(0, len(by_length), batch_size)]
+    state = PartialState()
+    share = batches[state.process_index :: state.num_processes]
+    model.eval()
+    parts = []
+    for batch in logging.tqdm(share, desc=description, disable=not state.is_main_process):
+        vectors = _encode_batch(model, [ids[i] for i in batch], layers, pooling, tokenizer.pad_token_id or 0)
+        parts.append((batch, vectors.cpu()))
+    parts = gather_object(parts) if state.num_processes > 1 else parts
+    vectors = torch.cat([vectors for _, vectors in parts], dim=1)
+    if not vectors.isfinite().all():
+        raise InputError(f"{model.name_or_path} gives vectors that are not numbers (nan or inf); was it trained well?")
+    row_of = {distinct[i]: row for row, i in enumerate(i for batch, _ in parts for i in batch)}
+    return vectors[:, [row_of[sentence] for sentence in sentences]]
+
+
+@torch.no_grad()
+def _encode_batch(
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], layers: Sequence[int], pooling: str, pad_token_id: int
+) -> torch.Tensor:
+    """Vectors [layers, batch, dimensions] of tokenised sentences, fp32, on the model's device."""
+    lengths = torch.tensor([len(sentence) for sentence in ids])
+    input_ids = pad_sequence([torch.tensor(s) for s in ids], batch_first=True, padding_value=pad_token_id)
+    mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).to(model.device)
+    states = hidden_states_at(model, input_ids.to(model.device), mask.long(), layers)
+    if pooling == "cls":
+        return torch.stack([state[:, 0].float() for state in states])
+    # Sums over half-precision states lose digits, and padding may hold anything.
+    sums = [state.float().masked_fill(~mask[..., None], 0).sum(dim=1) for state in states]
+    return torch.stack(sums) / mask.sum(dim=1, keepdim=True)
+
+
+def usual_layer(n_layers: int) -> int:
+    """The layer that finds translations best as a rule: 8 of 12, and as far up in smaller and larger encoders."""
+    return round(n_layers * 2 / 3)
+
+
+def parse_layers(layers: str | Sequence[str] | None, n_layers: int) -> list[int]:
+    """Read `8`, `0 4 8`, `-1` or `all` as indices into `hidden_states`, ascending and from 0; None is the usual one.
+
+    Args:
+        layers: the words of `--layers`.
+        n_layers: layers of the encoder, one less than it has hidden states.
+
+    Raises:
+        InputError: for what is no layer of it.
+    """
+    words = layers.split() if isinstance(layers, str) else [w for value in layers or [] for w in str(value).split()]
+    if words == ["all"]:
+        return list(range(n_layers + 1))
+    chosen = set() if words else {usual_layer(n_layers)}
+    for word in words:
+        try:
+            layer = int(word)
+        except ValueError:
+            layer = math.inf
+        if not -n_layers - 1 <= layer <= n_layers:
+            raise InputError(
+                f"--layers {word} is no layer of an encoder with {n_layers}; choose from 0 (the embeddings) to "
+                f"{n_layers} (the last, also -1), or all."
+            )
+        chosen.add(layer % (n_layers + 1))
+    return sorted(chosen)
+
+
+def count_layers(model_name_or_path: str, **hub_options: Any) -> int:  # noqa: ANN401
+    """How many layers an encoder has, by its config alone.
+
+    Raises:
+        InputError: if it has no config.
+    """
+    try:
+        return AutoConfig.from_pretrained(model_name_or_path, **hub_options).num_hidden_layers
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"The config.json of {model_name_or_path} cannot be read ({reason})") from None
+
+
+# --- Pairs of sentences ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SentencePairs:
+    """Sentences of a language and their English translations: source[i] means the same as english[i].
+
+    Attributes:
+        language: code of the source language.
+        source, english: the sentences.
+        dataset: where they come from.
+        split: which part of it; None for files.
+    """
+
+    language: str
+    source: list[str]
+    english: list[str]
+    dataset: str
+    split: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """By which two runs know that they used the same sentences."""
+        return hashlib.sha256(json.dumps([self.source, self.english]).encode()).hexdigest()
+
+
+def read_sentence_files(language: str, source_path: str, english_path: str) -> SentencePairs:
+    """Read two text files, gzipped or not: line i of one translates line i of the other.
+
+    Raises:
+        InputError: naming the file, the line and the remedy.
+    """
+    sides = []
+    for path in (source_path, english_path):
+        if not os.path.isfile(path):
+            raise InputError(f"There is no file {path}; check the path.")
+        sides.append([_sentence(line, f"Line {number} of {path}") for number, line in read_lines(path)])
+        if not sides[-1]:
+            raise InputError(f"The file {path} is empty; give one with a sentence on every line.")
+    if len(sides[0]) != len(sides[1]):
+        raise InputError(
+            f"{source_path} has {len(sides[0])} lines and {english_path} has {len(sides[1])}; line i of one must "
+            "translate line i of the other."
+        )
+    return SentencePairs(language, *sides, dataset=f"{source_path} {english_path}")
+
+
+def load_sentence_pairs(
+    dataset_name: str,
+    language: str,
+    config_name: str | None = None,
+    split: str | None = None,
+    source_column: str | None = None,
+    english_column: str | None = None,
+    **hub_options: Any,  # noqa: ANN401
+) -> SentencePairs:
+    """Read the pairs of a language from a data set on the Hub or in a local folder.
+
+    Args:
+        dataset_name: Hub id or folder.
+        language: code of the source language.
+        config_name: configuration, in which `{language}` stands for the language; by default the first that fits of
+            `tatoeba.hin` (google/xtreme), `hin-eng` (mteb/tatoeba-bitext-mining), `hi`, `hi-en`, `en-hi`.
+        split: by default `test`, or else `validation`, or the only one there is.
+        source_column, english_column: by default the usual names (`utils.bitext`).
+        hub_options: `cache_dir`, `token`.
+
+    Raises:
+        InputError: naming what the data set offers instead.
+    """
+    try:
+        offered = get_dataset_config_names(dataset_name, **hub_options)
+        code = _THREE_LETTERS.get(language, language)
+        wanted = [config_name] if config_name else [*_CONFIGS, *([offered[0]] if offered == ["default"] else [])]
+        wanted = [name.replace("{language}", language).replace("{code}", code) for name in wanted]
+        config = _one_of(wanted, offered, f"The data set {dataset_name}", "configuration", "--dataset_config_name")
+        splits = load_dataset(dataset_name, config, **hub_options)
+    except (DatasetsError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"The data set {dataset_name} cannot be loaded ({reason}); check its name.") from None
+    where = f"The data set {dataset_name} ({config})"
+    splits = splits if isinstance(splits, DatasetDict) else {}
+    wanted = [split] if split else ["test", "validation", *(splits if len(splits) == 1 else [])]
+    chosen = _one_of(wanted, splits, where, "split", "--dataset_split")
+    rows = splits[chosen].flatten()  # OPUS data sets keep both sides in one column `translation`
+    source = _column(rows, source_column, [*SOURCE_COLUMNS, "translation.{language}"], language, where, "source")
+    english = _column(rows, english_column, [*ENGLISH_COLUMNS, "translation.en"], language, where, "target")
+    if not source:
+        raise InputError(f"The split {chosen} of {dataset_name} ({config}) is empty; choose one with --dataset_split.")
+    return SentencePairs(language, source, english, f"{dataset_name} {config}", chosen)
+
+
+def _column(rows: Dataset, name: str | None, usual: Sequence[str], language: str, where: str, side: str) -> list[str]:
+    wanted = [name] if name else [name.replace("{language}", language) for name in usual]
+    column = _one_of(wanted, rows.column_names, where, "column", f"--{side}_column")
+    return [_sentence(text, f"Row {i} of {where[0].lower() + where[1:]}") for i, text in enumerate(rows[column], 1)]
+
+
+def _sentence(text: object, where: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where} has no sentence; take it out, together with its translation.")
+    return text
+
+
+def _one_of(wanted: Sequence[str], offered: Sequence[str], where: str, what: str, argument: str) -> str:
+    """The first of the wanted names that is offered."""
+    found = next((name for name in wanted if name in offered), None)
+    if found is None:
+        raise InputError(
+            f"{where} has no {what} {' or '.join(wanted)}, only {', '.join(offered)}; choose one with {argument}."
+        )
+    return found

@@ -4,7 +4,6 @@ For `make quickstart` and for tests marked `slow`: the first six layers, and onl
 text in English, Spanish, Russian, Vietnamese and Hindi uses. `python -m utils.sample_model` makes it and says where.
 """
 
-import hashlib
 import importlib.util
 import io
 import json
@@ -154,7 +153,9 @@ def _tokenizer(pieces: list[str], scores: np.ndarray) -> Tokenizer:
     spaces = normalizers.Replace(Regex(" {2,}"), " ")
     made.normalizer = normalizers.Sequence([normalizers.Precompiled(_character_map()), spaces])
     marked = {"replacement": "▁", "prepend_scheme": "always"}
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**marked)])
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**marked)]
+    )
     made.decoder = decoders.Metaspace(**marked)
     made.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
