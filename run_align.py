@@ -104,6 +104,11 @@ class AlignTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Look for parameters without gradient in every step; they are frozen here."}
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Pinning serves the copy to an accelerator; without one it is only a warning in every run.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+
 
 def main() -> None:
     # --- Arguments ---

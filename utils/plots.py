@@ -1,75 +1,118 @@
-"""Figures: readable in print, in greyscale and by the colour-blind."""
+"""Figures, readable in print and by the colour-blind: every line has its own colour, marker and stroke."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 
-import matplotlib
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from utils.errors import InputError
 
 
-matplotlib.use("Agg")  # no screen needed
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), without its yellow, which is too pale for lines.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_STROKES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
+# Inches.
+_PANEL = (3.2, 2.4)
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+}
 
 
-# Okabe and Ito (2008), the darker ones; lines differ in mark and stroke as well.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
-_STROKES = ("-", "--", ":", "-.")
-
-
-def plot_by_layer(
-    panels: Mapping[str, Mapping[str, Mapping[int, float]]], path: str | Path, title: str, quantity: str = "accuracy"
+def plot_accuracy_by_layer(
+    panels: Mapping[str, Mapping[str, Mapping[int, float]]],
+    path: str | Path,
+    title: str = "",
+    ylabel: str = "Accuracy (%)",
+    xlabel: str = "Layer (0: embeddings)",
 ) -> None:
-    """Curves over the layers, a panel for each group and a line for each model.
+    """Draw how accuracy changes from layer to layer: a panel per direction, a line per model.
 
     Args:
-        panels: panel title → label of the line → layer → share between 0 and 1.
-        path: PNG (or whatever its ending says), written as a whole.
-        title: of the figure.
-        quantity: what the vertical axis shows.
+        panels: panel title → model → layer → accuracy from 0 to 1. Two models need not have the same layers.
+        path: the PNG file; it is written as a whole or not at all.
+        title: stands above all panels.
+        ylabel, xlabel: what the axes show.
     """
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1 + 2.6 * columns, 1.3 + 2.4 * rows), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, (panel, lines) in zip(axes.flat, panels.items()):
-        for number, (label, curve) in enumerate(lines.items()):
-            layers = sorted(curve)
-            axis.plot(
-                layers,
-                [curve[layer] for layer in layers],
-                label=label,
-                color=_COLOURS[number % len(_COLOURS)],
-                marker=_MARKS[number % len(_MARKS)],
-                linestyle=_STROKES[number % len(_STROKES)],
-                markersize=4,
-            )
-        axis.set_title(panel, fontsize=10)
-        axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(f"{quantity} (%)")
-    for axis in axes[-1]:
-        axis.set_xlabel("layer (0: embeddings)")
-    figure.suptitle(title, fontsize=11)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
-    figure.set_layout_engine("constrained")
-    _save(figure, Path(path))
+    n_columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(panels), 4)
+    n_rows = ceil(len(panels) / n_columns)
+    models = list(dict.fromkeys(model for curves in panels.values() for model in curves))
+    layers = [layer for curves in panels.values() for curve in curves.values() for layer in curve]
+    highest = max(value for curves in panels.values() for curve in curves.values() for value in curve.values())
+    with rc_context(_STYLE):
+        width, height = max(n_columns * _PANEL[0], 4.4), n_rows * _PANEL[1] + 0.7
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        for axis, (name, curves) in zip(axes.flat, panels.items()):
+            axis.set_title(name, loc="left")
+            for model, curve in curves.items():
+                style = _line_style(models.index(model))
+                axis.plot(sorted(curve), [100 * curve[k] for k in sorted(curve)], label=model, clip_on=False, **style)
+        axes[0, 0].set_ylim(0, min(100, max(108 * highest, 1)))
+        axes[0, 0].set_xlim(min(layers) - 0.3, max(layers) + 0.3)
+        axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
+        figure.supylabel(ylabel, fontsize=9)
+        figure.supxlabel(xlabel, fontsize=9)
+        if title:
+            figure.suptitle(title, fontsize=10)
+        if len(models) > 1:
+            handles = {line.get_label(): line for axis in axes.flat for line in axis.lines}
+            n_across = max(1, min(len(models), int(width / 2)))
+            figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=n_across, handlelength=3.2)
+        _save(figure, Path(path))
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def label_models(names: Sequence[str]) -> dict[str, str]:
+    """Short names for models in tables and figures: the last part of each path, or more parts where that is not enough.
+
+    Returns:
+        Label → Hub id or folder, in the order given.
+
+    Raises:
+        InputError: if a model is named twice.
+    """
+    paths = [Path(name).resolve() if os.path.isdir(name) else Path(name) for name in names]
+    parts = [[part for part in path.parts if part != path.anchor] for path in paths]
+    for n in range(1, max(map(len, parts)) + 1):
+        labels = ["-".join(names_of_path[-n:]) for names_of_path in parts]
+        if len(set(labels)) == len(names):
+            return dict(zip(labels, names))
+    twice = next(name for i, name in enumerate(names) if parts[i] in parts[:i])
+    raise InputError(f"The model {twice} is named twice; name every model once.")
+
+
+def _line_style(number: int) -> dict[str, object]:
+    # The cycles differ in length, so that the eighth line does not look like the first.
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "linestyle": _STROKES[number % len(_STROKES)],
+        "markerfacecolor": "white" if number % 2 else _COLOURS[number % len(_COLOURS)],
+    }
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, format="png", dpi=150)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-        plt.close(figure)

@@ -8,8 +8,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,14 +35,13 @@ POOLINGS = ("mean", "cls")
 _NEIGHBOURS = 10
 
 # Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
-_THREE_LETTERS = dict(
-    pair.split(":")
-    for pair in (
-        "af:afr ar:ara bg:bul bn:ben de:deu el:ell es:spa et:est eu:eus fa:pes fi:fin fr:fra he:heb hi:hin hu:hun "
-        "id:ind it:ita ja:jpn jv:jav ka:kat kk:kaz ko:kor ml:mal mr:mar nl:nld pt:por ru:rus sw:swh ta:tam te:tel "
-        "th:tha tl:tgl tr:tur ur:urd vi:vie zh:cmn"
-    ).split()
-)
+_THREE_LETTERS = {
+    "af": "afr", "ar": "ara", "bg": "bul", "bn": "ben", "de": "deu", "el": "ell", "es": "spa", "et": "est",
+    "eu": "eus", "fa": "pes", "fi": "fin", "fr": "fra", "he": "heb", "hi": "hin", "hu": "hun", "id": "ind",
+    "it": "ita", "ja": "jpn", "jv": "jav", "ka": "kat", "kk": "kaz", "ko": "kor", "ml": "mal", "mr": "mar",
+    "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
+    "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
+}  # fmt: skip
 # Configurations of google/xtreme, of mteb/tatoeba-bitext-mining, of data/xsr, of OPUS-100 and its like.
 _CONFIGS = ("tatoeba.{code}", "{code}-eng", "{language}", "{language}-en", "en-{language}")
 
@@ -76,6 +75,12 @@ class Retrieval:
         """Mean reciprocal rank of the right candidate, 0 to 1."""
         return self.rank.double().reciprocal().mean().item()
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """For every query its number `id`, and `gold`, `prediction`, `score`, `rank`."""
+        columns = (self.gold, self.nearest, self.score, self.rank)
+        for i, values in enumerate(zip(*(column.tolist() for column in columns))):
+            yield {"id": i, **dict(zip(("gold", "prediction", "score", "rank"), values))}
+
 
 def retrieve(
     queries: torch.Tensor,
@@ -87,7 +92,7 @@ def retrieve(
     """Let every query find its nearest candidate: exactly, on the tensors' device, in blocks of bounded memory.
 
     Candidates with the same vector (a sentence that occurs twice) are equally near, so none of them ranks before the
-    others; as the nearest one counts the first. A vector that is not a number ranks last.
+    others; as the nearest one counts the first. Where vectors are not numbers, the right candidate ranks last.
 
     Args:
         queries: [N, dimensions].
@@ -230,7 +235,7 @@ def encode_sentences(
     return vectors[:, [row_of[sentence] for sentence in sentences]]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _encode_batch(
     model: PreTrainedModel, ids: Sequence[Sequence[int]], layers: Sequence[int], pooling: str, pad_token_id: int
 ) -> torch.Tensor:
@@ -272,7 +277,7 @@ def parse_layers(layers: str | Sequence[str] | None, n_layers: int) -> list[int]
             layer = math.inf
         if not -n_layers - 1 <= layer <= n_layers:
             raise InputError(
-                f"--layers {word} is no layer of an encoder with {n_layers}; choose from 0 (the embeddings) to "
+                f"--layers {word} is no layer of an encoder with {n_layers} layers; choose from 0 (the embeddings) to "
                 f"{n_layers} (the last, also -1), or all."
             )
         chosen.add(layer % (n_layers + 1))
@@ -313,9 +318,23 @@ class SentencePairs:
     split: str | None = None
 
     @property
+    def directions(self) -> tuple[str, str]:
+        """Names of both directions, the querying language first."""
+        return f"{self.language}-en", f"en-{self.language}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What belongs beside every result."""
+        return {"dataset": self.dataset, "split": self.split, "sentences": len(self.source)}
+
+    @property
     def sha256(self) -> str:
         """By which two runs know that they used the same sentences."""
         return hashlib.sha256(json.dumps([self.source, self.english]).encode()).hexdigest()
+
+    def first(self, n: int | None) -> "SentencePairs":
+        """The first n pairs; all for None."""
+        return replace(self, source=self.source[:n], english=self.english[:n])
 
 
 def read_sentence_files(language: str, source_path: str, english_path: str) -> SentencePairs:
@@ -400,7 +419,41 @@ def _one_of(wanted: Sequence[str], offered: Sequence[str], where: str, what: str
     """The first of the wanted names that is offered."""
     found = next((name for name in wanted if name in offered), None)
     if found is None:
-        raise InputError(
-            f"{where} has no {what} {' or '.join(wanted)}, only {', '.join(offered)}; choose one with {argument}."
-        )
+        # Of the 183 configurations of google/xtreme only those of `tatoeba.…` are of interest.
+        tasks = {name.split(".")[0] for name in wanted}
+        named = ", ".join([name for name in offered if name.split(".")[0] in tasks] or offered) or "none at all"
+        raise InputError(f"{where} has no {what} {' or '.join(wanted)}, only {named}; choose one with {argument}.")
     return found
+
+
+# --- Report ------------------------------------------------------------------------------------------------------
+
+
+def retrieval_table(found: Mapping[str, Mapping[str, Mapping[int, Retrieval]]], usual: Mapping[str, int]) -> str:
+    """A table of 100 columns at most: a line per model and direction, three layers of each.
+
+    Args:
+        found: model → direction → layer → what was found.
+        usual: the usual layer of each model. Of more than three layers, the most accurate one, the usual one and the
+            last one are shown.
+    """
+    some_have_more = any(len(by_layer) > 3 for directions in found.values() for by_layer in directions.values())
+    groups = ("most accurate", "usual", "last") if some_have_more else ("",) * 3
+    n_groups = max(min(len(by_layer), 3) for directions in found.values() for by_layer in directions.values())
+    width = min(max(len(model) for model in found), 28)
+    lines = [
+        " " * (width + 11) + "".join(f"   {group:^19}" for group in groups[:n_groups]),
+        f"{'model':{width}}  direction" + "   layer  acc. %   MRR" * n_groups,
+    ]
+    for model, directions in found.items():
+        name = (
+            model if len(model) <= width else f"{model[: width // 2]}…{model[len(model) - width + width // 2 + 1 :]}"
+        )
+        for direction, by_layer in directions.items():
+            shown = list(by_layer)
+            if len(shown) > 3:
+                best = max(by_layer, key=lambda layer, by_layer=by_layer: by_layer[layer].accuracy)
+                shown = [best, usual[model] if usual[model] in by_layer else shown[0], shown[-1]]
+            cells = [f"   {k:5}  {100 * by_layer[k].accuracy:6.1f}  {by_layer[k].mrr:.3f}" for k in shown]
+            lines.append(f"{name:{width}}  {direction:9}" + "".join(cells))
+    return "\n".join(line.rstrip() for line in lines if line.strip())
