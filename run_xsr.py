@@ -21,7 +21,7 @@ from transformers.hf_argparser import HfArg
 from utils.arguments import ModelArguments, parse_arguments, require
 from utils.bitext import paths_by_language
 from utils.encoders import load_encoder, load_tokenizer
-from utils.errors import run_script
+from utils.errors import InputError, run_script
 from utils.plots import label_models, plot_accuracy_by_layer
 from utils.records import check_output_dir, run_record, write_json, write_json_lines
 from utils.retrieval import (
@@ -29,11 +29,13 @@ from utils.retrieval import (
     POOLINGS,
     Retrieval,
     SentencePairs,
+    accuracy_curves,
     count_layers,
     encode_sentences,
     load_sentence_pairs,
     parse_layers,
     read_sentence_files,
+    retrieval_metrics,
     retrieval_table,
     retrieve,
     usual_layer,
@@ -134,47 +136,29 @@ def main() -> None:
     layers = {label: parse_layers(args.layers, n_layers[label]) for label in models}
     usual = {label: usual_layer(n_layers[label]) for label in models}
 
-    # --- Encode, retrieve, write: one encoder after the other ---
-    measured = {"pooling": args.pooling, "distance": args.distance}
-    measured |= {f"{pairs.language}_{name}": fact for pairs in data for name, fact in pairs.facts.items()}
-    output_dir, combined, revisions = Path(args.output_dir), dict(measured), {}
+    # --- Encode and retrieve, one encoder after the other ---
     found: dict[str, dict[str, dict[int, Retrieval]]] = {}  # model → direction → layer
+    combined = {}
     for label, name in models.items():
         encoder = load_encoder(name, **args.hub_options()).to(state.device)
-        revisions[label] = getattr(encoder.config, "_commit_hash", None)
         found[label] = {}
         for pairs in data:
-            found[label] |= search(
-                encoder, tokenizers[label], pairs, layers[label], args, f"{label}, {pairs.language}"
-            )
+            found[label] |= search(encoder, tokenizers[label], pairs, layers[label], args)
         if state.is_main_process:
-            folder = output_dir / label if len(models) > 1 else output_dir
-            reported = usual[label] if usual[label] in layers[label] else layers[label][-1]
-            results = {"model": name, "layers": layers[label], "predictions_layer": reported} | metrics(found[label])
+            folder = Path(args.output_dir, label) if len(models) > 1 else Path(args.output_dir)
+            # The predictions of one layer are kept.
+            kept = usual[label] if usual[label] in layers[label] else layers[label][-1]
+            results = write_results(folder, encoder, found[label], kept, data, args)
             combined |= {f"{label}/{key}": value for key, value in results.items()}
-            write_json(folder / "all_results.json", measured | results)
-            write_json(folder / "run.json", record(args, data, name, revisions[label]))
-            for pairs in data:
-                for direction in pairs.directions:
-                    how = {"layer": reported, "pooling": args.pooling, "distance": args.distance, **pairs.facts}
-                    rows = ({**row, **how} for row in found[label][direction][reported].rows())
-                    write_json_lines(folder / "predictions" / f"{direction}.jsonl", rows)
 
     # --- Compare ---
     if state.is_main_process:
         if len(models) > 1:
-            write_json(output_dir / "all_results.json", combined)
-            write_json(output_dir / "run.json", record(args, data, models, revisions))
+            write_json(Path(args.output_dir, "all_results.json"), combined)
         if any(len(chosen) > 1 for chosen in layers.values()):
-            curves = {
-                direction: {
-                    label: {layer: retrieval.accuracy for layer, retrieval in found[label][direction].items()}
-                    for label in models
-                }
-                for direction in next(iter(found.values()))
-            }
-            title = f"Sentence retrieval ({args.pooling} pooling, {args.distance})"
-            plot_accuracy_by_layer(curves, output_dir / "accuracy_by_layer.png", title)
+            subject = label if len(models) == 1 else "Sentence retrieval"
+            title = f"{subject} ({args.pooling} pooling, {args.distance})"
+            plot_accuracy_by_layer(accuracy_curves(found), Path(args.output_dir, "accuracy_by_layer.png"), title)
         print(retrieval_table(found, usual))
 
 
@@ -182,25 +166,23 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
     """The sentence pairs of every language, from files if there are any, else from the data set."""
     require(args.max_samples is None or args.max_samples > 0, ["--max_samples above 0"], "no sentence would be left")
     languages = list(dict.fromkeys(args.eval_languages))
-    source, target = (
-        paths_by_language(files, languages, f"--{side}_file")
-        for side, files in (("source", args.source_file), ("target", args.target_file))
-    )
+    source = paths_by_language(args.source_file, languages, "--source_file")
+    target = paths_by_language(args.target_file, languages, "--target_file")
     data = []
     for language in languages:
-        if args.source_file or args.target_file:
+        if source or target:
             why = f"{language} needs one file of its own sentences and one of their translations"
             require(len(source.get(language, [])) == 1, ["--source_file"], why)
             require(len(target.get(language, [])) == 1, ["--target_file"], why)
             pairs = read_sentence_files(language, source[language][0], target[language][0])
         else:
-            options = {"cache_dir": args.cache_dir, "token": args.token}
-            columns = args.source_column, args.target_column
-            pairs = load_sentence_pairs(
-                args.dataset_name, language, args.dataset_config_name, args.dataset_split, *columns, **options
-            )
-        data.append(pairs.first(args.max_samples))
-    return data
+            part = (args.dataset_config_name, args.dataset_split, args.source_column, args.target_column)
+            hub_options = {"cache_dir": args.cache_dir, "token": args.token}
+            pairs = load_sentence_pairs(args.dataset_name, language, *part, **hub_options)
+        if same := next((other.language for other in data if other.source == pairs.source), None):
+            raise InputError(f"{same} and {language} have the same sentences; give each language its own.")
+        data.append(pairs)
+    return [pairs.first(args.max_samples) for pairs in data]
 
 
 def search(
@@ -209,14 +191,13 @@ def search(
     pairs: SentencePairs,
     layers: Sequence[int],
     args: XsrArguments,
-    description: str,
 ) -> dict[str, dict[int, Retrieval]]:
     """What the sentences of both languages find at each layer, by direction."""
+    sentences = [*pairs.source, *pairs.english]
+    progress = f"{Path(encoder.name_or_path).name}, {pairs.language}"
+    how = (args.pooling, args.per_device_eval_batch_size, args.max_seq_length, progress)
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=args.bf16):
-        vectors = encode_sentences(
-            encoder, tokenizer, [*pairs.source, *pairs.english], layers, args.pooling,
-            args.per_device_eval_batch_size, args.max_seq_length, description,
-        )  # fmt: skip
+        vectors = encode_sentences(encoder, tokenizer, sentences, layers, *how)
     found = {direction: {} for direction in pairs.directions}
     for layer, of_layer in zip(layers, vectors):
         source, english = of_layer.to(encoder.device).split(len(pairs.source))
@@ -225,20 +206,28 @@ def search(
     return found
 
 
-def metrics(found: Mapping[str, Mapping[int, Retrieval]]) -> dict[str, float]:
-    """Accuracy and mean reciprocal rank, 0 to 1, of every direction and layer."""
-    values = {}
-    for direction, by_layer in found.items():
-        for layer, retrieval in by_layer.items():
-            values[f"{direction}_layer{layer}_accuracy"] = retrieval.accuracy
-            values[f"{direction}_layer{layer}_mrr"] = retrieval.mrr
-    return values
-
-
-def record(args: XsrArguments, data: Sequence[SentencePairs], base_model: object, revision: object) -> dict[str, Any]:
-    """How the results came about, for `run.json`."""
-    eval_data = {pairs.language: {**pairs.facts, "sha256": pairs.sha256} for pairs in data}
-    return run_record([args], base_model=base_model, base_model_revision=revision, eval_data=eval_data)
+def write_results(
+    folder: Path,
+    encoder: PreTrainedModel,
+    found: Mapping[str, Mapping[int, Retrieval]],
+    kept: int,
+    data: Sequence[SentencePairs],
+    args: XsrArguments,
+) -> dict[str, Any]:
+    """Write what one encoder found and how it was measured, and the predictions of the layer `kept`."""
+    measured = {"model": encoder.name_or_path, "pooling": args.pooling, "distance": args.distance}
+    results = {**measured, "predictions_layer": kept, **retrieval_metrics(found)}
+    revision = getattr(encoder.config, "_commit_hash", None)
+    record = run_record([args], base_model=encoder.name_or_path, base_model_revision=revision, eval_data={})
+    for pairs in data:
+        results |= {f"{pairs.language}_{name}": fact for name, fact in pairs.facts.items()}
+        record["eval_data"][pairs.language] = {**pairs.facts, "sha256": pairs.sha256}
+        for direction in pairs.directions:
+            rows = [{**row, "layer": kept, **measured, **pairs.facts} for row in found[direction][kept].rows()]
+            write_json_lines(folder / "predictions" / f"{direction}.jsonl", rows)
+    write_json(folder / "run.json", record)
+    write_json(folder / "all_results.json", results)
+    return results
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from utils.errors import InputError
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), without its yellow, which is too pale for lines.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-_STROKES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+_STROKES = ("-", "--", ":", "-.", (0, (5, 1)))
 
 # Inches.
 _PANEL = (3.2, 2.4)
@@ -54,28 +54,33 @@ def plot_accuracy_by_layer(
     models = list(dict.fromkeys(model for curves in panels.values() for model in curves))
     layers = [layer for curves in panels.values() for curve in curves.values() for layer in curve]
     highest = max(value for curves in panels.values() for curve in curves.values() for value in curve.values())
+    width = max(n_columns * _PANEL[0], 4.8)
+    n_across = max(1, min(len(models), int(width / (0.8 + 0.07 * max(map(len, models))))))
     with rc_context(_STYLE):
-        width, height = max(n_columns * _PANEL[0], 4.4), n_rows * _PANEL[1] + 0.7
+        height = n_rows * _PANEL[1] + 0.18 * ceil(len(models) / n_across) + 0.4
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
-        for axis, (name, curves) in zip(axes.flat, panels.items()):
+        for number, (axis, (name, curves)) in enumerate(zip(axes.flat, panels.items())):
             axis.set_title(name, loc="left")
             for model, curve in curves.items():
                 style = _line_style(models.index(model))
                 axis.plot(sorted(curve), [100 * curve[k] for k in sorted(curve)], label=model, clip_on=False, **style)
+            if number % n_columns == 0:
+                axis.set_ylabel(ylabel)
+            if number + n_columns >= len(panels):  # nothing below it
+                axis.set_xlabel(xlabel)
+                axis.tick_params(labelbottom=True)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
         axes[0, 0].set_ylim(0, min(100, max(108 * highest, 1)))
         axes[0, 0].set_xlim(min(layers) - 0.3, max(layers) + 0.3)
         axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
-        figure.supylabel(ylabel, fontsize=9)
-        figure.supxlabel(xlabel, fontsize=9)
         if title:
             figure.suptitle(title, fontsize=10)
         if len(models) > 1:
-            handles = {line.get_label(): line for axis in axes.flat for line in axis.lines}
-            n_across = max(1, min(len(models), int(width / 2)))
-            figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=n_across, handlelength=3.2)
+            lines = {line.get_label(): line for axis in axes.flat for line in axis.lines}
+            place = {"loc": "outside lower center", "ncols": n_across, "handlelength": 3.2}
+            figure.legend([lines[model] for model in models], models, **place)
         _save(figure, Path(path))
 
 

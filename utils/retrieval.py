@@ -429,6 +429,28 @@ def _one_of(wanted: Sequence[str], offered: Sequence[str], where: str, what: str
 # --- Report ------------------------------------------------------------------------------------------------------
 
 
+def retrieval_metrics(found: Mapping[str, Mapping[int, Retrieval]]) -> dict[str, float]:
+    """`hi-en_layer8_accuracy` and `hi-en_layer8_mrr`, 0 to 1, of every direction and layer."""
+    metrics = {}
+    for direction, by_layer in found.items():
+        for layer, retrieval in by_layer.items():
+            metrics[f"{direction}_layer{layer}_accuracy"] = retrieval.accuracy
+            metrics[f"{direction}_layer{layer}_mrr"] = retrieval.mrr
+    return metrics
+
+
+def accuracy_curves(
+    found: Mapping[str, Mapping[str, Mapping[int, Retrieval]]],
+) -> dict[str, dict[str, dict[int, float]]]:
+    """From model → direction → layer to direction → model → layer → accuracy: a panel for each direction."""
+    curves: dict[str, dict[str, dict[int, float]]] = {}
+    for model, directions in found.items():
+        for direction, by_layer in directions.items():
+            curve = {layer: retrieval.accuracy for layer, retrieval in by_layer.items()}
+            curves.setdefault(direction, {})[model] = curve
+    return curves
+
+
 def retrieval_table(found: Mapping[str, Mapping[str, Mapping[int, Retrieval]]], usual: Mapping[str, int]) -> str:
     """A table of 100 columns at most: a line per model and direction, three layers of each.
 
