@@ -99,6 +99,14 @@ class AlignTrainingArguments(TrainingArguments):
     max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm (0: do not clip)."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule of the learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Linear warm-up: steps, or below 1 a share of all."})
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={
+            "help": "`group_by_length`: batches of pairs of like length, in random order: half the padding, so about "
+            "twice the pace; `random`: any pairs together, as in the paper.",
+            "choices": ["group_by_length", "random", "sequential"],
+        },
+    )
     logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Look for parameters without gradient in every step; they are frozen here."}

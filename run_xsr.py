@@ -155,6 +155,7 @@ def main() -> None:
     if state.is_main_process:
         if len(models) > 1:
             write_json(Path(args.output_dir, "all_results.json"), combined)
+            write_json(Path(args.output_dir, "run.json"), run_record([args], base_model=models))
         if any(len(chosen) > 1 for chosen in layers.values()):
             subject = label if len(models) == 1 else "Sentence retrieval"
             title = f"{subject} ({args.pooling} pooling, {args.distance})"
@@ -164,7 +165,8 @@ def main() -> None:
 
 def read_data(args: XsrArguments) -> list[SentencePairs]:
     """The sentence pairs of every language, from files if there are any, else from the data set."""
-    require(args.max_samples is None or args.max_samples > 0, ["--max_samples above 0"], "no sentence would be left")
+    if args.max_samples is not None and args.max_samples < 1:
+        raise InputError(f"--max_samples {args.max_samples} leaves no sentence; give 1 or more.")
     languages = list(dict.fromkeys(args.eval_languages))
     source = paths_by_language(args.source_file, languages, "--source_file")
     target = paths_by_language(args.target_file, languages, "--target_file")

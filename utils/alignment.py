@@ -4,7 +4,7 @@ Method: Efimov et al., ECIR 2023, section 3, after Cao et al., ICLR 2020, sectio
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 
 from utils.word_pooling import WordTokenizer, pool_words
@@ -143,6 +144,46 @@ class AlignmentCollator:
             np.bincount(words[words >= 0], minlength=int(words_in_sentence.sum())).astype(np.float32)
         )
         return first_word
+
+
+class LengthGroupedBatches(Sampler[int]):
+    """Random order in which neighbours are of like length, so that batches need little padding.
+
+    Pairs are shuffled, blocks of `batches_per_block` batches are sorted by length, and their batches shuffled. The
+    order depends on seed and epoch alone, so that a run that is resumed in the middle of an epoch goes on in it
+    (`LengthGroupedSampler` of transformers draws a new one).
+
+    Args:
+        lengths: tokens of every pair.
+        batch_size: pairs in an optimizer step, over all processes and accumulated batches.
+        seed: of the run.
+        batches_per_block: how far the grouping reaches; more means less padding and less randomness.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, batches_per_block: int = 50) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.block = batch_size * batches_per_block
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Trainer before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(len(self.lengths))
+        for begin in range(0, len(order), self.block):
+            block = order[begin : begin + self.block]
+            block = block[np.argsort(-self.lengths[block], kind="stable")]
+            n_whole = len(block) // self.batch_size * self.batch_size
+            batches = block[:n_whole].reshape(-1, self.batch_size)
+            # What is left over stays at the end, lest batches no longer begin where they were made.
+            yield from [*batches[random.permutation(len(batches))].ravel().tolist(), *block[n_whole:].tolist()]
 
 
 class AlignmentObjective(Protocol):

@@ -420,8 +420,8 @@ def _one_of(wanted: Sequence[str], offered: Sequence[str], where: str, what: str
     found = next((name for name in wanted if name in offered), None)
     if found is None:
         # Of the 183 configurations of google/xtreme only those of `tatoeba.…` are of interest.
-        tasks = {name.split(".")[0] for name in wanted}
-        named = ", ".join([name for name in offered if name.split(".")[0] in tasks] or offered) or "none at all"
+        tasks = tuple(name.split(".")[0] + "." for name in wanted)
+        named = ", ".join([name for name in offered if name.startswith(tasks)] or offered) or "none at all"
         raise InputError(f"{where} has no {what} {' or '.join(wanted)}, only {named}; choose one with {argument}.")
     return found
 
@@ -459,23 +459,27 @@ def retrieval_table(found: Mapping[str, Mapping[str, Mapping[int, Retrieval]]], 
         usual: the usual layer of each model. Of more than three layers, the most accurate one, the usual one and the
             last one are shown.
     """
-    some_have_more = any(len(by_layer) > 3 for directions in found.values() for by_layer in directions.values())
-    groups = ("most accurate", "usual", "last") if some_have_more else ("",) * 3
-    n_groups = max(min(len(by_layer), 3) for directions in found.values() for by_layer in directions.values())
-    width = min(max(len(model) for model in found), 28)
-    lines = [
-        " " * (width + 11) + "".join(f"   {group:^19}" for group in groups[:n_groups]),
-        f"{'model':{width}}  direction" + "   layer  acc. %   MRR" * n_groups,
-    ]
+    everything = [by_layer for directions in found.values() for by_layer in directions.values()]
+    n_groups = min(3, max(map(len, everything)))
+    choose = max(map(len, everything)) > 3
+    width = min(28, max(map(len, found)))
+    lines = [f"{'model':{width}}  direction" + "  layer acc. %   MRR" * n_groups]
+    if choose:
+        lines.insert(0, " " * (width + 11) + "".join(f"  {name:^18}" for name in ("most accurate", "usual", "last")))
     for model, directions in found.items():
         name = (
             model if len(model) <= width else f"{model[: width // 2]}…{model[len(model) - width + width // 2 + 1 :]}"
         )
         for direction, by_layer in directions.items():
             shown = list(by_layer)
-            if len(shown) > 3:
+            if choose:
                 best = max(by_layer, key=lambda layer, by_layer=by_layer: by_layer[layer].accuracy)
-                shown = [best, usual[model] if usual[model] in by_layer else shown[0], shown[-1]]
-            cells = [f"   {k:5}  {100 * by_layer[k].accuracy:6.1f}  {by_layer[k].mrr:.3f}" for k in shown]
+                shown = [best, usual[model], shown[-1]]
+            cells = [
+                f"  {layer:5} {100 * by_layer[layer].accuracy:6.1f} {by_layer[layer].mrr:.3f}"
+                if layer in by_layer
+                else " " * 20
+                for layer in shown
+            ]
             lines.append(f"{name:{width}}  {direction:9}" + "".join(cells))
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    return "\n".join(line.rstrip() for line in lines)

@@ -10,12 +10,12 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import speed_metrics
 
-from utils.alignment import COLUMNS, SPECIAL_TOKEN, AlignmentLoss, AlignmentTerms, word_vectors
+from utils.alignment import COLUMNS, SPECIAL_TOKEN, AlignmentLoss, AlignmentTerms, LengthGroupedBatches, word_vectors
 from utils.encoders import load_encoder_weights, save_encoder
 from utils.retrieval import retrieve
 
@@ -60,6 +60,16 @@ class AlignmentTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         """The collator, not the model's `forward`, says which columns are needed."""
         self._signature_columns = list(COLUMNS)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
+            return super()._get_train_sampler(train_dataset)
+        batch_size = (
+            self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
+        )
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedBatches(rows["length"], batch_size, seed)
 
     # --- The step ---
 
