@@ -118,7 +118,8 @@ class XsrArguments(ModelArguments):
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Cut sentences after this many tokens. Default: what the encoder can take."}
     )
-    bf16: bool = field(default=False, metadata={"help": "Encode in bfloat16: twice as fast on most GPUs."})
+    use_cpu: bool = field(default=False, metadata={"help": "Leave the GPU alone."})
+    bf16: bool = field(default=False, metadata={"help": "Encode in bfloat16 (autocast): faster on recent GPUs."})
 
 
 def main() -> None:
@@ -126,7 +127,8 @@ def main() -> None:
     (args,) = parse_arguments(XsrArguments, description=__doc__)
     check_output_dir(args.output_dir, args.overwrite_output_dir)
     models = label_models(args.model_name_or_path)
-    state = PartialState()
+    # (Told of the CPU, several processes on it know of each other.)
+    state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
 
     # --- Data; and whatever else can be wrong is found before an encoder is loaded ---
     with state.main_process_first():
@@ -148,7 +150,7 @@ def main() -> None:
             folder = Path(args.output_dir, label) if len(models) > 1 else Path(args.output_dir)
             # The predictions of one layer are kept.
             kept = usual[label] if usual[label] in layers[label] else layers[label][-1]
-            results = write_results(folder, encoder, found[label], kept, data, args)
+            results = write_outputs(folder, encoder, found[label], kept, data, args)
             combined |= {f"{label}/{key}": value for key, value in results.items()}
 
     # --- Compare ---
@@ -208,7 +210,7 @@ def search(
     return found
 
 
-def write_results(
+def write_outputs(
     folder: Path,
     encoder: PreTrainedModel,
     found: Mapping[str, Mapping[int, Retrieval]],

@@ -211,8 +211,9 @@ def test_two_processes_give_the_results_of_one(xsr, files, tmp_path):
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "run_xsr.py",
         "--model", MODEL, "--eval_languages", "hi", "--source_file", files["hi.hi"], "--target_file", files["hi.en"],
         "--per_device_eval_batch_size", "5", "--layers", "all", "--output_dir", str(tmp_path / "two"),
+        "--use_cpu",
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, check=True, cwd=PROJECT, env=environment, timeout=300, capture_output=True, text=True
     )

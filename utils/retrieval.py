@@ -68,12 +68,12 @@ class Retrieval:
     @property
     def accuracy(self) -> float:
         """How often the right candidate is the nearest one, 0 to 1."""
-        return (self.nearest == self.gold).double().mean().item()
+        return (self.nearest == self.gold).cpu().double().mean().item()
 
     @property
     def mrr(self) -> float:
         """Mean reciprocal rank of the right candidate, 0 to 1."""
-        return self.rank.double().reciprocal().mean().item()
+        return self.rank.cpu().double().reciprocal().mean().item()
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """For every query its number `id`, and `gold`, `prediction`, `score`, `rank`."""
