@@ -108,6 +108,23 @@ def test_aligners_and_links_that_are_kept(align, tmp_path, aligner):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_links_and_words_that_changed_are_read_again(align, tmp_path):
+    """Everything that is made of links is cached; a file of the same name with other links must not get the old."""
+    links, words = tmp_path / "my.links", tmp_path / "words.txt"
+    trained = []
+    for number, (line, word) in enumerate((("0-1", "viejo old"), ("1-0 2-3", "puente bridge"))):
+        links.write_text(f"{line}\n" * 24)
+        words.write_text(f"{word}\nмост bridge\n")
+        for given in (("--links_file", links), ("--aligner", "dictionary", "--dictionary_file", words)):
+            out = align(*given, "--max_steps", 1, output=f"run{number}{given[0]}")
+            trained.append(json.loads((out / "run.json").read_text())["train_data"]["hi"])
+    assert trained[0]["links"] < trained[2]["links"]
+    assert trained[1]["sha256"] != trained[3]["sha256"]
+    reversed_links = align("--links_file", links, "--reverse_links", "--max_steps", 1, output="reversed")
+    record = json.loads((reversed_links / "run.json").read_text())["train_data"]["hi"]
+    assert record["sha256"] != trained[2]["sha256"]
+
+
 def test_several_languages_share_one_model(align, tmp_path, bitext):
     moses = tmp_path / "ru.txt.gz"
     lines = [line.replace("\t", " ||| ") for line in bitext.read_text(encoding="utf-8").splitlines()]

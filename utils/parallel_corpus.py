@@ -13,6 +13,7 @@ from utils.alignment import encode_pairs
 from utils.arguments import AlignerArguments, ParallelDataArguments, require
 from utils.bitext import choose_pairs, content_fingerprint, load_bitext, paths_by_language, read_bitext, sample_pairs
 from utils.errors import InputError
+from utils.records import file_fingerprint
 from utils.word_aligners import WordAligner, make_aligner, read_header, write_pharaoh
 from utils.word_pooling import WordTokenizer, word_splitter
 
@@ -95,8 +96,8 @@ class ParallelCorpus:
     ) -> "ParallelCorpus":
         """Add the word links in a column `links`: from the links file where there is one, else by an aligner.
 
-        Links that an aligner makes are cached with the pairs: another run on the same data, aligner and encoder
-        reads them, and so do the other processes of this one.
+        Links are cached with the pairs: another run on the same data, files, aligner and encoder reads them, and so do
+        the other processes of this one.
         """
         dictionaries = paths_by_language(arguments.dictionary_file, list(self.pairs), "--dictionary_file")
 
@@ -112,7 +113,10 @@ class ParallelCorpus:
                 word_tokenizer=word_tokenizer,
                 layer=arguments.aligner_layer,
             )
-            made_by = [name, arguments.aligner_layer, arguments.symmetrization]
+            # Whatever the links depend on: what is made of them later is cached under this, too.
+            read = {"file": self.links_files.get(language), "dictionary": dictionaries.get(language, [None])[0]}
+            made_by = [name, arguments.reverse_links, arguments.aligner_layer, arguments.symmetrization]
+            made_by += [file_fingerprint(read[name])] if name in read else []
             made_by += [_checksum(encoder), word_tokenizer.max_length] if name == "encoder" else []
             return bitext.map(
                 _add_links,
@@ -120,7 +124,6 @@ class ParallelCorpus:
                 batch_size=None,  # a statistical aligner learns from all pairs, a file has a line for each of them
                 fn_kwargs={"aligner": aligner},
                 new_fingerprint=Hasher.hash([bitext._fingerprint, made_by]),
-                load_from_cache_file=name in ("encoder", "statistical"),  # the others read files that may change
                 desc=f"Linking the words of {language} and English ({name})",
             )
 
