@@ -169,9 +169,19 @@ class AlignerArguments:
     aligner_layer: int | None = field(
         default=None, metadata={"help": "Layer (index into hidden_states) that `--aligner encoder` compares."}
     )
+    statistical_model: str = field(
+        default="eflomal",
+        metadata={
+            "help": "What `--aligner statistical` learns: eflomal (the most exact one), fast_align (the quickest, and "
+            "the paper's), hmm, ibm1, ibm2, ibm3, ibm4."
+        },
+    )
     symmetrization: str = field(
         default="intersection",
-        metadata={"help": "How `--aligner statistical` joins its two directions; the paper intersects."},
+        metadata={
+            "help": "How `--aligner statistical` joins its two directions: intersection (the paper's), union, och, "
+            "grow, grow-diag, grow-diag-final, grow-diag-final-and."
+        },
     )
     write_links: list[str] | None = field(
         default=None,

@@ -27,7 +27,7 @@ from datasets import (
     get_dataset_config_names,
     load_dataset,
 )
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError, DatasetsError
 from datasets.fingerprint import Hasher
 
 from utils.errors import InputError
@@ -39,6 +39,13 @@ ENGLISH = "en"
 # Column names of the parallel corpora people use: OPUS-100, WikiMatrix for sentence-transformers, Tatoeba (XTREME, MTEB).
 SOURCE_COLUMNS = ("{language}", "non_english", "source_sentence", "sentence1", "source")
 ENGLISH_COLUMNS = (ENGLISH, "english", "target_sentence", "sentence2", "target")
+# What run_align.py and the scripts with --continual call the arguments about a data set.
+PARALLEL = {
+    "config": "--parallel_config",
+    "split": "--parallel_split",
+    "source": "--source_column",
+    "english": "--english_column",
+}
 FORMATS = ".tsv, .csv, .jsonl, .parquet, Moses (source ||| English), each also .gz, or two line-aligned files"
 
 _FEATURES = Features({"source": List(Value("string")), "english": List(Value("string"))})
@@ -306,7 +313,7 @@ def load_bitext(
     language: str,
     split: Callable[[str], list[str]],
     config_name: str | None = None,
-    dataset_split: str | Sequence[str] = "train",
+    dataset_split: str = "train",
     source_column: str | None = None,
     english_column: str | None = None,
     num_proc: int | None = None,
@@ -320,59 +327,93 @@ def load_bitext(
         split: splits a sentence into words.
         config_name: configuration, in which `{language}` stands for the language; by default the first of
             `en-hi`, `hi-en`, `hi` that the data set has.
-        dataset_split: which split, or several of which the first that there is gets read.
+        dataset_split: which split.
         source_column, english_column: names of the columns, where they are not the usual ones.
         num_proc: processes that split the sentences.
-        hub_options: `cache_dir`, `token`, `revision`.
+        hub_options: `cache_dir`, `token`.
 
     Raises:
         InputError: naming what the data set offers instead.
     """
-    try:
-        offered = get_dataset_config_names(dataset_name, **hub_options)
-        candidates = (
-            [config_name] if config_name else [f"{ENGLISH}-{{language}}", f"{{language}}-{ENGLISH}", "{language}"]
-        )
-        candidates = [name.format(language=language) for name in candidates]
-        config = next((name for name in candidates if name in offered), "default" if offered == ["default"] else None)
-        if config is None:
-            raise InputError(
-                f"The data set {dataset_name} has no configuration {' or '.join(candidates)}, only "
-                f"{', '.join(offered)}; choose one with --parallel_config."
-            )
-        loaded = load_dataset(dataset_name, config, **hub_options)
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"The data set {dataset_name} cannot be loaded ({reason}); check its name.") from None
-    splits = [dataset_split] if isinstance(dataset_split, str) else list(dataset_split)
-    found = next((name for name in splits if name in loaded), None)
-    if found is None:
-        raise InputError(
-            f"The data set {dataset_name} ({config}) has no split {' or '.join(splits)}, only {', '.join(loaded)}; "
-            "choose one of these."
-        )
-    rows = loaded[found]
-    if "translation" in rows.column_names:
-        rows = rows.flatten()
-        rows = rows.rename_columns({n: n.split(".", 1)[1] for n in rows.column_names if n.startswith("translation.")})
-    names = _column_names(rows.column_names, f"The data set {dataset_name}", language, (source_column, english_column))
+    configs = [config_name] if config_name else [f"{ENGLISH}-{{language}}", f"{{language}}-{ENGLISH}", "{language}"]
+    columns = (source_column, english_column)
+    rows, _, _ = load_sentences(dataset_name, language, configs, [dataset_split], columns, PARALLEL, **hub_options)
     return rows.map(
         _split_columns,
         batched=True,
-        remove_columns=rows.column_names,
         features=_FEATURES,
         num_proc=num_proc,
-        fn_kwargs={"names": names, "split": split},
+        fn_kwargs={"split": split},
         desc="Splitting into words",
     )
 
 
-def _split_columns(
-    batch: Mapping[str, list], names: tuple[str, str], split: Callable[[str], list[str]]
-) -> dict[str, list[list[str]]]:
+def load_sentences(
+    dataset_name: str,
+    language: str,
+    configs: Sequence[str],
+    splits: Sequence[str],
+    columns: tuple[str | None, str | None],
+    arguments: Mapping[str, str],
+    **hub_options: Any,  # noqa: ANN401
+) -> tuple[Dataset, str, str]:
+    """Find the sentence pairs of a language in a data set on the Hub or in a local folder.
+
+    Args:
+        dataset_name: Hub id or folder.
+        language: code of the source language.
+        configs: configurations, of which the first that there is gets read; `{language}` stands for the language. A
+            data set without configurations has one of its own.
+        splits: likewise; a data set with a single split needs no name for it, unless one is asked for.
+        columns: of source and English sentences; None for the usual names.
+        arguments: what the command line calls `config`, `split`, `source` and `english`, for messages.
+        hub_options: `cache_dir`, `token`.
+
+    Returns:
+        Rows with the columns `source` and `english`, the configuration and the split.
+
+    Raises:
+        InputError: naming what the data set offers instead.
+    """
+    where = f"The data set {dataset_name}"
+    try:
+        offered = get_dataset_config_names(dataset_name, **hub_options)
+        wanted = [*configs, *(offered if offered == ["default"] else [])]
+        config = _first_offered(wanted, offered, language, f"{where} has no configuration", arguments["config"])
+        parts = load_dataset(dataset_name, config, **hub_options)
+    except (DatasetsError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{where} cannot be loaded ({reason}); check its name.") from None
+    where = f"{where} ({config})"
+    split = _first_offered(splits, list(parts), language, f"{where} has no split", arguments["split"])
+    rows = parts[split].flatten()  # OPUS data sets keep both sides in one column `translation`
+    names = {}
+    for side, name, usual in zip(("source", "english"), columns, (SOURCE_COLUMNS, ENGLISH_COLUMNS)):
+        wanted = [name] if name else [*usual, *(f"translation.{column}" for column in usual)]
+        found = _first_offered(wanted, rows.column_names, language, f"{where} has no column", arguments[side])
+        names[found] = side
+    if not len(rows):
+        raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")
+    return rows.select_columns(list(names)).rename_columns(names), config, split
+
+
+def _first_offered(wanted: Sequence[str], offered: Sequence[str], language: str, lacks: str, argument: str) -> str:
+    """The first of the wanted names that is offered; `lacks` begins the sentence that says that there is none."""
+    wanted = [name.format(language=language) for name in wanted]
+    found = next((name for name in wanted if name in offered), None)
+    if found is None:
+        # Of the 183 configurations of google/xtreme only those of `tatoeba.…` are of interest.
+        tasks = tuple(name.split(".")[0] + "." for name in wanted)
+        named = ", ".join([name for name in offered if name.startswith(tasks)] or offered) or "none at all"
+        tried = " or ".join(name for name in wanted if not name.startswith("translation."))
+        raise InputError(f"{lacks} {tried}, only {named}; choose one with {argument}.")
+    return found
+
+
+def _split_columns(batch: Mapping[str, list], split: Callable[[str], list[str]]) -> dict[str, list[list[str]]]:
     return {
-        side: [split(text or "") if text is None or isinstance(text, str) else list(text) for text in batch[name]]
-        for side, name in zip(("source", "english"), names)
+        side: [split(text or "") if text is None or isinstance(text, str) else list(text) for text in batch[side]]
+        for side in ("source", "english")
     }
 
 

@@ -108,6 +108,7 @@ class ParallelCorpus:
                 links_file=self.links_files.get(language),
                 reverse_links=arguments.reverse_links,
                 dictionary_file=dictionaries.get(language, [None])[0],
+                statistical_model=arguments.statistical_model,
                 symmetrization=arguments.symmetrization,
                 model=encoder,
                 word_tokenizer=word_tokenizer,
@@ -115,7 +116,8 @@ class ParallelCorpus:
             )
             # Whatever the links depend on: what is made of them later is cached under this, too.
             read = {"file": self.links_files.get(language), "dictionary": dictionaries.get(language, [None])[0]}
-            made_by = [name, arguments.reverse_links, arguments.aligner_layer, arguments.symmetrization]
+            made_by = [name, arguments.reverse_links, arguments.aligner_layer]
+            made_by += [arguments.statistical_model, arguments.symmetrization]
             made_by += [file_fingerprint(read[name])] if name in read else []
             made_by += [_checksum(encoder), word_tokenizer.max_length] if name == "encoder" else []
             return bitext.map(

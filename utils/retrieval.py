@@ -16,14 +16,12 @@ import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
-from datasets.exceptions import DatasetsError
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from utils.alignment import hidden_states_at
-from utils.bitext import ENGLISH_COLUMNS, SOURCE_COLUMNS, read_lines
+from utils.bitext import load_sentences, read_lines
 from utils.errors import InputError
 from utils.word_pooling import encoder_max_length
 
@@ -42,6 +40,14 @@ _THREE_LETTERS = {
     "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
     "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
 }  # fmt: skip
+# What run_xsr.py calls the arguments about a data set.
+_ARGUMENTS = {
+    "config": "--dataset_config_name",
+    "split": "--dataset_split",
+    "source": "--source_column",
+    "english": "--target_column",
+}
+_SIDES = ("source", "english")
 # Configurations of google/xtreme, of mteb/tatoeba-bitext-mining, of data/xsr, of OPUS-100 and its like.
 _CONFIGS = ("tatoeba.{code}", "{code}-eng", "{language}", "{language}-en", "en-{language}")
 
@@ -381,49 +387,20 @@ def load_sentence_pairs(
     Raises:
         InputError: naming what the data set offers instead.
     """
-    try:
-        offered = get_dataset_config_names(dataset_name, **hub_options)
-        code = _THREE_LETTERS.get(language, language)
-        wanted = [config_name] if config_name else [*_CONFIGS, *([offered[0]] if offered == ["default"] else [])]
-        wanted = [name.replace("{language}", language).replace("{code}", code) for name in wanted]
-        config = _one_of(wanted, offered, f"The data set {dataset_name}", "configuration", "--dataset_config_name")
-        splits = load_dataset(dataset_name, config, **hub_options)
-    except (DatasetsError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"The data set {dataset_name} cannot be loaded ({reason}); check its name.") from None
-    where = f"The data set {dataset_name} ({config})"
-    splits = splits if isinstance(splits, DatasetDict) else {}
-    wanted = [split] if split else ["test", "validation", *(splits if len(splits) == 1 else [])]
-    chosen = _one_of(wanted, splits, where, "split", "--dataset_split")
-    rows = splits[chosen].flatten()  # OPUS data sets keep both sides in one column `translation`
-    source = _column(rows, source_column, [*SOURCE_COLUMNS, "translation.{language}"], language, where, "source")
-    english = _column(rows, english_column, [*ENGLISH_COLUMNS, "translation.en"], language, where, "target")
-    if not source:
-        raise InputError(f"The split {chosen} of {dataset_name} ({config}) is empty; choose one with --dataset_split.")
-    return SentencePairs(language, source, english, f"{dataset_name} {config}", chosen)
-
-
-def _column(rows: Dataset, name: str | None, usual: Sequence[str], language: str, where: str, side: str) -> list[str]:
-    wanted = [name] if name else [name.replace("{language}", language) for name in usual]
-    column = _one_of(wanted, rows.column_names, where, "column", f"--{side}_column")
-    return [_sentence(text, f"Row {i} of {where[0].lower() + where[1:]}") for i, text in enumerate(rows[column], 1)]
+    code = _THREE_LETTERS.get(language, language)
+    configs = [config_name] if config_name else [name.replace("{code}", code) for name in _CONFIGS]
+    splits = [split] if split else ["test", "validation", "train"]
+    columns = (source_column, english_column)
+    rows, config, split = load_sentences(dataset_name, language, configs, splits, columns, _ARGUMENTS, **hub_options)
+    where = f"the data set {dataset_name} ({config})"
+    sides = ([_sentence(text, f"Row {n} of {where}") for n, text in enumerate(rows[side], 1)] for side in _SIDES)
+    return SentencePairs(language, *sides, f"{dataset_name} {config}", split)
 
 
 def _sentence(text: object, where: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where} has no sentence; take it out, together with its translation.")
     return text
-
-
-def _one_of(wanted: Sequence[str], offered: Sequence[str], where: str, what: str, argument: str) -> str:
-    """The first of the wanted names that is offered."""
-    found = next((name for name in wanted if name in offered), None)
-    if found is None:
-        # Of the 183 configurations of google/xtreme only those of `tatoeba.…` are of interest.
-        tasks = tuple(name.split(".")[0] + "." for name in wanted)
-        named = ", ".join([name for name in offered if name.startswith(tasks)] or offered) or "none at all"
-        raise InputError(f"{where} has no {what} {' or '.join(wanted)}, only {named}; choose one with {argument}.")
-    return found
 
 
 # --- Report ------------------------------------------------------------------------------------------------------

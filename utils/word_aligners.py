@@ -65,6 +65,7 @@ def make_aligner(
     links_file: str | None = None,
     reverse_links: bool = False,
     dictionary_file: str | None = None,
+    statistical_model: str = "eflomal",
     symmetrization: str = "intersection",
     model: PreTrainedModel | None = None,
     word_tokenizer: WordTokenizer | None = None,
@@ -76,7 +77,7 @@ def make_aligner(
         name: one of `ALIGNERS`.
         links_file, reverse_links: for `file`, see `FileAligner`.
         dictionary_file: for `dictionary`, see `DictionaryAligner`.
-        symmetrization: for `statistical`, see `StatisticalAligner`.
+        statistical_model, symmetrization: for `statistical`, see `StatisticalAligner`.
         model, word_tokenizer, layer: for `encoder`, see `EncoderAligner`.
 
     Raises:
@@ -87,7 +88,7 @@ def make_aligner(
     if name == "encoder" and model is not None and word_tokenizer is not None:
         return EncoderAligner(model, word_tokenizer, layer)
     if name == "statistical":
-        return StatisticalAligner(symmetrization=symmetrization)
+        return StatisticalAligner(statistical_model, symmetrization)
     if name == "dictionary" and dictionary_file:
         return DictionaryAligner(dictionary_file)
     needs = {"file": "--links_file FILE", "encoder": "--model NAME", "dictionary": "--dictionary_file FILE"}
@@ -242,7 +243,7 @@ class StatisticalAligner:
 
     def __init__(self, model: str = "eflomal", symmetrization: str = "intersection", prefix: int | None = 5) -> None:
         for value, names, what in (
-            (model, STATISTICAL_MODELS, "The alignment model"),
+            (model, STATISTICAL_MODELS, "--statistical_model"),
             (symmetrization, SYMMETRIZATIONS, "--symmetrization"),
         ):
             if value not in names:
