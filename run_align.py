@@ -12,6 +12,7 @@ adjusted encoder loads wherever the original did, and keeps every weight that ca
 
 import copy
 from dataclasses import dataclass, field
+from functools import partial
 
 from datasets import concatenate_datasets
 from transformers import TrainingArguments, set_seed
@@ -25,14 +26,20 @@ from utils.arguments import (
     ParallelDataArguments,
     checkpoint_to_resume,
     parse_arguments,
-    require,
 )
-from utils.encoders import freeze_lower_layers, freeze_unused_parameters, load_encoder, load_tokenizer
-from utils.errors import run_script
-from utils.parallel_corpus import HELD_OUT_SEED, ParallelCorpus
+from utils.encoders import (
+    check_same_kind,
+    freeze_lower_layers,
+    freeze_unused_parameters,
+    load_encoder,
+    load_tokenizer,
+)
+from utils.errors import InputError, run_script
+from utils.parallel_corpus import HELD_OUT_SEED, ParallelCorpus, check_links_to_write
 from utils.records import run_record, write_json
+from utils.retrieval import parse_layers
 from utils.trainers import AlignmentTrainer
-from utils.word_pooling import WordTokenizer, encoder_max_length
+from utils.word_pooling import WordTokenizer, sentence_length_limit
 
 
 @dataclass
@@ -75,7 +82,9 @@ class AlignDataArguments(ParallelDataArguments):
     )
     validation_split_percentage: float | None = field(
         default=None,
-        metadata={"help": "Hold out this percentage of the corpus instead; the same pairs whatever the seed."},
+        metadata={
+            "help": "Hold out about this percentage of the corpus instead: the same sentences in every run and language."
+        },
     )
     max_eval_pairs: int | None = field(
         default=5000, metadata={"help": "Measure on at most this many pairs a language."}
@@ -83,7 +92,22 @@ class AlignDataArguments(ParallelDataArguments):
     eval_layers: list[int] = field(
         default_factory=list, metadata={"help": "Also measure word retrieval at these hidden states: 0 4 8 12."}
     )
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into --output_dir even if not empty."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Write into --output_dir even if not empty, and over --write_links files."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ways = ("validation_file", "validation_split", "validation_split_percentage")
+        self.held_out_by = [f"--{name}" for name in ways if getattr(self, name)]
+        if len(self.held_out_by) > 1:
+            raise InputError(f"{' and '.join(self.held_out_by)} both say which pairs are held out; leave one out.")
+        if not 0 < (self.validation_split_percentage or 1) < 100:
+            raise InputError(
+                f"--validation_split_percentage {self.validation_split_percentage} must be between 0 and 100."
+            )
+        if self.validation_links_file and not (self.validation_file or self.validation_split):
+            raise InputError("--validation_links_file belongs to --validation_file, which is missing; give both.")
 
 
 @dataclass
@@ -124,58 +148,61 @@ def main() -> None:
         AlignModelArguments, AlignDataArguments, AlignerArguments, AlignmentArguments, AlignTrainingArguments,
         description=__doc__,
     )  # fmt: skip
-    training.do_train = training.do_train or not training.do_eval
-    separate_held_out = data.validation_file or data.validation_split
-    if training.do_eval:
-        held_out_arguments = ["--validation_file", "--validation_split", "--validation_split_percentage"]
-        require(separate_held_out or data.validation_split_percentage, held_out_arguments, "--do_eval needs pairs")
+    # (An --eval_strategy turns do_eval on.)
+    training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
+    if training.do_eval != bool(data.held_out_by):
+        given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
+        raise InputError(
+            f"{given[0]} does nothing without {missing}; give both (--validation_file names held-out pairs)."
+        )
     checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
+    check_links_to_write(links, data.languages, data.overwrite_output_dir)
     set_seed(training.seed)
 
     # --- Data: parallel sentences, split into words ---
     hub_options = {"cache_dir": model.cache_dir, "token": model.token}
     tokenizer = load_tokenizer(model.model_name_or_path, **model.hub_options())
-    reading = {
-        "data": data,
-        "tokenizer": tokenizer,
-        "word_pooling": alignment.word_pooling,
-        "hub_options": hub_options,
-    }
+    read = partial(ParallelCorpus.read, data, tokenizer, alignment.word_pooling, hub_options=hub_options)
     corpus = held_out = None
-    if training.do_train or not separate_held_out:
-        files, links_files = ("--parallel_file", data.parallel_file), ("--links_file", links.links_file)
-        corpus = ParallelCorpus.read(**reading, files=files, links_files=links_files)
-    if training.do_eval and separate_held_out:
-        files = "--validation_file", data.validation_file
-        links_files = "--validation_links_file", data.validation_links_file
-        held_out = ParallelCorpus.read(
-            **reading, files=files, links_files=links_files, dataset_split=data.validation_split
+    if training.do_train or data.validation_split_percentage:
+        corpus = read(("--parallel_file", data.parallel_file), ("--links_file", links.links_file))
+    if data.validation_file or data.validation_split:
+        held_out = read(
+            ("--validation_file", data.validation_file),
+            ("--validation_links_file", data.validation_links_file),
+            dataset_split=data.validation_split,
+            like=corpus,
         )
 
     # --- Model: the encoder to adjust (f), and the frozen one that its English is compared with (f0) ---
     encoder = load_encoder(model.model_name_or_path, **model.hub_options())
-    reference = load_encoder(model.reference_model, **hub_options) if model.reference_model else copy.deepcopy(encoder)
+    alignment.check_layers(encoder.config.num_hidden_layers)
+    eval_layers = (
+        parse_layers(list(map(str, data.eval_layers)), encoder.config.num_hidden_layers) if data.eval_layers else []
+    )
+    reference = copy.deepcopy(encoder)
+    if model.reference_model:
+        options = {**model.hub_options(), "revision": "main"}
+        reference = load_encoder(model.reference_model, **options)
+        check_same_kind(encoder, reference)
     reference.to(training.device)
     freeze_unused_parameters(encoder, alignment.alignment_layer)
     freeze_lower_layers(encoder, alignment.freeze_layers)
 
     # --- Links: which words are pulled together ---
-    max_length = alignment.max_seq_length or encoder_max_length(tokenizer, encoder)
+    max_length = sentence_length_limit(alignment.max_seq_length, tokenizer, encoder)
     word_tokenizer = WordTokenizer(tokenizer, alignment.word_pooling, max_length)
     with training.main_process_first(desc="preparing the pairs"):
         corpus = corpus and corpus.linked(links, reference, word_tokenizer)
         held_out = held_out and held_out.linked(links, reference, word_tokenizer)
         if links.write_links and training.should_save:
             (corpus or held_out).write_links(links)
-        corpus = corpus and corpus.chosen(data.max_words)
-        if training.do_eval and not held_out:
+        if data.validation_split_percentage:
             corpus, held_out = corpus.split(data.validation_split_percentage / 100)
-        else:
-            held_out = held_out and held_out.chosen(data.max_words)
-        corpus = corpus and corpus.sampled(data.max_train_pairs, training.seed)
-        held_out = held_out and held_out.sampled(data.max_eval_pairs, HELD_OUT_SEED)
-        train_rows = corpus.encoded(word_tokenizer, alignment.include_special_tokens) if corpus else {}
-        eval_rows = held_out.encoded(word_tokenizer, alignment.include_special_tokens) if held_out else {}
+        corpus = corpus and corpus.chosen(data.max_words).sampled(data.max_train_pairs, training.seed)
+        held_out = held_out and held_out.chosen(data.max_words).sampled(data.max_eval_pairs, HELD_OUT_SEED)
+        train_rows = corpus.encoded(word_tokenizer, alignment.include_special_tokens) if training.do_train else {}
+        eval_rows = held_out.encoded(word_tokenizer, alignment.include_special_tokens) if training.do_eval else {}
 
     # --- Train ---
     trainer = AlignmentTrainer(
@@ -188,8 +215,8 @@ def main() -> None:
         ),
         alignment_weight=alignment.alignment_weight,
         regularization_weight=alignment.regularization_weight,
-        eval_layers=tuple(data.eval_layers),
-        data_collator=AlignmentCollator(tokenizer.pad_token_id, pad_to_multiple_of=8 if training.bf16 else None),
+        eval_layers=tuple(eval_layers),
+        data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if training.bf16 else None),
         train_dataset=concatenate_datasets(list(train_rows.values())) if train_rows else None,
         eval_dataset=eval_rows or None,
         processing_class=tokenizer,

@@ -131,7 +131,7 @@ def test_local_data_set(tmp_path, config):
         + "".join(f"- config_name: en-{c}\n  data_files: {c}.jsonl\n" for c in ("es", "hi"))
         + "---\n"
     )
-    assert rows(load_bitext(str(folder), "hi", split_on_spaces, config)) == PAIRS
+    assert rows(load_bitext(str(folder), "hi", split_on_spaces, config_name=config)) == PAIRS
     with pytest.raises(InputError, match="has no configuration en-ru or ru-en or ru, only en-es, en-hi"):
         load_bitext(str(folder), "ru", split_on_spaces)
     with pytest.raises(InputError, match="has no split test, only train"):
@@ -181,6 +181,7 @@ def test_files_of_different_length(tmp_path, n_source, n_english):
 def test_paths_by_language():
     assert paths_by_language(["a.hi", "a.en"], ["hi"], "--f") == {"hi": ["a.hi", "a.en"]}
     assert paths_by_language(["hi=a", "ru=b,c"], ["hi", "ru"], "--f") == {"hi": ["a"], "ru": ["b", "c"]}
+    assert paths_by_language(["run=1/a"], ["hi"], "--f") == {"hi": ["run=1/a"]}
     for values in (["a"], ["es=a"]):
         with pytest.raises(InputError, match="--f .* belongs to none of the languages hi ru; write it as --f hi=PATH"):
             paths_by_language(values, ["hi", "ru"], "--f")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 import run_align
 from utils.errors import run_script
 from utils.word_aligners import read_header
+from utils.word_pooling import split_on_punctuation
 
 
 PROJECT = Path(__file__).parent.parent
@@ -250,11 +252,106 @@ def test_missing_things(align, tmp_path, capsys):
     assert "There is no model no/model" in message_of(align, capsys, "--model", "no/model")
     assert "There is no model no/model" in message_of(align, capsys, "--reference_model", "no/model")
     assert "no/data cannot be loaded" in message_of(align, capsys, "--parallel_dataset", "no/data")
-    assert "--validation_file or" in message_of(align, capsys, "--do_eval")
+    assert "--do_eval does nothing without held-out pairs" in message_of(align, capsys, "--do_eval")
     assert "There is no checkpoint x" in message_of(align, capsys, "--resume_from_checkpoint", "x")
     assert "start without --resume" in message_of(align, capsys, "--resume_from_checkpoint", "true")
     assert "--dictionary_file" in message_of(align, capsys, "--aligner", "dictionary")
     assert not (tmp_path / "out").exists()
+
+
+BAD_ARGUMENTS = {
+    "--langauge hi": "There is no argument --langauge; did you mean --language?",
+    "--lr_scheduler_type foo": "foo",
+    "--temperature 0": "--temperature 0.0 is too small",
+    "--alignment_weight -1": "--alignment_weight -1.0 is too small",
+    "--alignment_layer 99": "--alignment_layer 99 does not exist; choose from 0 .* to 2",
+    "--freeze_layers 2": "--freeze_layers 2 leaves nothing to train",
+    "--max_train_pairs 0": "--max_train_pairs 0 leaves no pairs",
+    "--max_words 1": "None of the 24 pairs of hi can be used",
+    "--max_seq_length 5000": "--max_seq_length 5000 does not suit this encoder; choose at most 64",
+    "--languages hi hi": "name each once",
+    "--languages en": "not en",
+    "--parallel_dataset data/parallel --parallel_file x.tsv": "are both given; leave one out",
+    "--do_eval --validation_split_percentage 100": "must be between 0 and 100",
+    "--do_eval --validation_file x --validation_split_percentage 5": "both say which pairs are held out",
+    "--do_eval --validation_split_percentage 50 --eval_layers 99": "--layers 99 is no layer",
+    "--validation_split_percentage 5": "does nothing without --do_eval",
+    "--validation_links_file x": "--validation_links_file belongs to --validation_file",
+    "--aligner encoder --links_file x.links": "--links_file is not read by --aligner encoder",
+    "--links_file a.links b.links": "--links_file names 2 files for hi",
+    "--aligner statistical --symmetrization nonsense": "--symmetrization nonsense is unknown",
+    "--aligner statistical --statistical_model nonsense": "--statistical_model nonsense is unknown",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_ARGUMENTS)
+def test_bad_arguments(align, tmp_path, capsys, arguments):
+    assert re.search(BAD_ARGUMENTS[arguments], message_of(align, capsys, *arguments.split()))
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_kind_of_reference_model(align, tmp_path, capsys):
+    other = tiny.checkpoint(tmp_path / "other", hidden_size=32)
+    assert "has hidden_size 32, the encoder 16" in message_of(align, capsys, "--reference_model", other)
+
+
+def test_nothing_is_written_over(align, tmp_path, bitext, capsys):
+    sentences = bitext.read_bytes()
+    assert "exists already" in message_of(align, capsys, "--write_links", bitext)
+    assert bitext.read_bytes() == sentences
+    trained = align("--num_train_epochs", 2, "--save_strategy", "epoch", output="trained")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "model.safetensors").write_bytes(b"mine")
+    checkpoint = next(trained.glob("checkpoint-*"))
+    assert "is not empty" in message_of(align, capsys, "--resume_from_checkpoint", checkpoint, output="mine")
+    assert (mine / "model.safetensors").read_bytes() == b"mine"
+
+
+def test_old_numbers_do_not_stand_beside_new_ones(align):
+    out = align("--do_train", "--do_eval", "--validation_split_percentage", 50, "--eval_layers", 0)
+    align("--do_eval", "--validation_split_percentage", 50, "--overwrite_output_dir")
+    assert not [name for name in results(out) if name.startswith("train_") or "layer0" in name]
+
+
+def test_an_evaluation_strategy_is_for_training(align, bitext):
+    out = align("--eval_strategy", "steps", "--eval_steps", 1, "--validation_file", bitext, "--max_steps", 2)
+    assert (out / "model.safetensors").exists()
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(align, tmp_path):
+    schedule = ("--num_train_epochs", 2, "--save_strategy", "steps", "--save_steps", 2)
+    out = align(*schedule)
+    (out / "checkpoint-6" / "trainer_state.json").unlink()
+    align(*schedule, "--resume_from_checkpoint", "true")
+    assert json.loads((out / "trainer_state.json").read_text())["global_step"] == 6
+
+
+def test_held_out_pairs_stay_held_out(align, tmp_path, bitext):
+    """Whatever else is dropped, and with other links: no pair changes sides."""
+    kept = {}
+    for name, changes in {"all": (), "short": ("--max_words", 17)}.items():
+        held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 40, "--max_steps", 1)
+        record = json.loads((align(*held_out, *changes, output=name) / "run.json").read_text())
+        kept[name] = record["train_data"]["hi"]["pairs"], record["eval_data"]["hi"]["pairs"]
+    assert sum(kept["all"]) == 24
+    lines = [line.split("\t")[1] for line in bitext.read_text(encoding="utf-8").splitlines()]
+    words = [" ".join(split_on_punctuation(line)) for line in lines]
+    assert kept["all"][1] == sum(zlib.crc32(line.encode()) < 0.4 * 2**32 for line in words)
+    assert kept["short"][0] <= kept["all"][0]
+    assert kept["short"][1] <= kept["all"][1]
+
+
+def test_settings_in_yaml(run, tmp_path, model, bitext):
+    (tmp_path / "settings.yaml").write_text(
+        f"model_name_or_path: {model}\nlanguages: [no]\nparallel_file: {bitext}\nuse_cpu: true\nmax_steps: 1\n"
+        f"lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {{min_lr: 0.00001}}\nmodel_revision: main\n"
+        f"resume_from_checkpoint: false\nreference_model: null\noutput_dir: {tmp_path}/out\n"
+    )
+    run(run_align.main, tmp_path / "settings.yaml")
+    arguments = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]
+    assert arguments["languages"] == ["no"]
+    assert arguments["lr_scheduler_kwargs"] == {"min_lr": 0.00001}
 
 
 def test_an_output_folder_that_is_not_empty(align, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Arguments that several scripts take, as dataclasses for `HfArgumentParser`, and how a script parses its own."""
 
+import difflib
+import json
 import os
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
@@ -11,7 +13,6 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
-from transformers.trainer_utils import get_last_checkpoint
 
 from utils.errors import InputError
 from utils.records import check_output_dir
@@ -34,13 +35,23 @@ def parse_arguments(*dataclasses: type, description: str | None = None) -> tuple
     arguments = sys.argv[1:]
     if arguments and arguments[0].endswith((".json", ".yaml", ".yml")):
         arguments = [*_arguments_from(arguments[0]), *arguments[1:]]
-    return parser.parse_args_into_dataclasses(args=arguments)
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
+    except (ValueError, ImportError) as error:  # TrainingArguments checks its values as it is made
+        raise InputError(f"These arguments do not work together: {' '.join(str(error).split())}") from None
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "see --help."
+        raise InputError(f"There is no argument {unknown[0]}; {remedy}")
+    return tuple(parsed)
 
 
 def _arguments_from(path: str) -> list[str]:
     """A settings file as the words that would be typed (YAML reads JSON as well)."""
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        # Every value as it is written: `no` is Norwegian here, not false.
+        settings = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         raise InputError(f"The settings file {path} cannot be read ({error.strerror}); check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -51,9 +62,9 @@ def _arguments_from(path: str) -> list[str]:
         raise InputError(f"The settings file {path} must map argument names to values, like `seed: 42`.")
     words = []
     for name, value in settings.items():
-        if value is not None:
+        if value not in ("", "~", "null"):
             values = value if isinstance(value, list) else [value]
-            words += [f"--{name}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
+            words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else v for v in values)]
     return words
 
 
@@ -109,8 +120,8 @@ class ParallelDataArguments:
     parallel_file: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Parallel corpus in a file: .tsv, .csv, .jsonl, .parquet or Moses lines `source ||| English`, each "
-            "also .gz; or two files aligned line by line: `--parallel_file corpus.hi corpus.en`. With several "
+            "help": "Parallel corpus in a file: .tsv (foreign first, or with a header), .csv, .jsonl, .parquet or Moses "
+            "lines `source ||| English`, each also .gz; or two files aligned line by line: `--parallel_file corpus.hi corpus.en`. With several "
             "languages LANGUAGE=FILE each: `--parallel_file hi=a.tsv ru=b.ru,b.en`."
         },
     )
@@ -139,6 +150,17 @@ class ParallelDataArguments:
     preprocessing_num_workers: int | None = field(
         default=None, metadata={"help": "Processes that prepare the pairs. Default: one."}
     )
+
+    def __post_init__(self) -> None:
+        for name in ("max_words", "max_train_pairs"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)} leaves no pairs; it must be at least 1.")
+        if len(set(self.languages)) < len(self.languages) or "en" in self.languages:
+            raise InputError(
+                f"--languages {' '.join(self.languages)}: name each once, and not en, which is the other side."
+            )
+        if self.parallel_dataset and self.parallel_file:
+            raise InputError("--parallel_dataset and --parallel_file are both given; leave one out.")
 
 
 @dataclass
@@ -191,6 +213,10 @@ class AlignerArguments:
         },
     )
 
+    def __post_init__(self) -> None:
+        if self.links_file and self.aligner not in (None, "file"):
+            raise InputError(f"--links_file is not read by --aligner {self.aligner}; leave one of the two out.")
+
 
 @dataclass
 class AlignmentArguments:
@@ -230,6 +256,26 @@ class AlignmentArguments:
         default=0, metadata={"help": "Keep the embeddings and the first N layers as they are (0: train all)."}
     )
 
+    def __post_init__(self) -> None:
+        for name, least in (("alignment_weight", 0), ("regularization_weight", 0), ("freeze_layers", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} {getattr(self, name)} is too small; it must be at least {least}.")
+        if self.temperature <= 0:
+            raise InputError(f"--temperature {self.temperature} is too small; it must be more than 0.")
+
+    def check_layers(self, n_layers: int) -> None:
+        """Stop if an encoder with so many layers has none of these numbers."""
+        if not -n_layers - 1 <= self.alignment_layer <= n_layers:
+            raise InputError(
+                f"--alignment_layer {self.alignment_layer} does not exist; choose from 0 (the embeddings) to {n_layers} "
+                "(the last, also -1)."
+            )
+        if self.freeze_layers and self.freeze_layers >= self.alignment_layer % (n_layers + 1):
+            raise InputError(
+                f"--freeze_layers {self.freeze_layers} leaves nothing to train below the aligned layer; choose less than "
+                f"{self.alignment_layer % (n_layers + 1)}."
+            )
+
 
 def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
     """The checkpoint that `--resume_from_checkpoint` means: a folder, or `true` for the last one in the output folder.
@@ -237,17 +283,24 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
     Raises:
         InputError: if there is none, or if nothing is to be resumed and the output folder is not empty.
     """
-    resume = training.resume_from_checkpoint
-    if not resume:
-        check_output_dir(training.output_dir, overwrite_output_dir)
+    output_dir, resume = Path(training.output_dir), training.resume_from_checkpoint
+    if not resume or str(resume).lower() == "false":
+        check_output_dir(output_dir, overwrite_output_dir)
+        for stale in ("all_results.json", "train_results.json", "eval_results.json"):
+            if training.should_save:
+                (output_dir / stale).unlink(missing_ok=True)  # or old numbers would stand beside new ones
         return None
     if str(resume).lower() == "true":
-        resume = get_last_checkpoint(training.output_dir) if os.path.isdir(training.output_dir) else None
-        require(resume, [f"A checkpoint in {training.output_dir}"], "start without --resume_from_checkpoint")
-    elif not os.path.isdir(resume):
+        # The state is written last: without it a checkpoint is one that was being written when the run was killed.
+        whole = [folder.parent for folder in output_dir.glob("checkpoint-*/trainer_state.json")]
+        require(whole, [f"A checkpoint in {output_dir}"], "start without --resume_from_checkpoint")
+        return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
+    if not os.path.isdir(resume):
         raise InputError(
             f"There is no checkpoint {resume} to resume from; check the path, or say true for the last one."
         )
+    if Path(resume).resolve().parent != output_dir.resolve():
+        check_output_dir(output_dir, overwrite_output_dir)
     return resume
 
 

@@ -23,7 +23,6 @@ from datasets import (
     Features,
     List,
     Value,
-    concatenate_datasets,
     get_dataset_config_names,
     load_dataset,
 )
@@ -66,7 +65,7 @@ def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], ar
     paths: dict[str, list[str]] = {}
     for value in values or []:
         language, equals, path = value.partition("=")
-        if not equals and len(languages) == 1:
+        if len(languages) == 1 and (not equals or language != languages[0]):
             paths.setdefault(languages[0], []).extend(value.split(","))
         elif equals and language in languages:
             paths.setdefault(language, []).extend(path.split(","))
@@ -116,7 +115,13 @@ def read_bitext(
             _split_rows,
             features=_FEATURES,
             # (a list would be taken for shards)
-            gen_kwargs={"paths": tuple(paths), "language": language, "columns": columns, "split": split},
+            gen_kwargs={
+                "paths": tuple(paths),
+                "language": language,
+                "columns": columns,
+                "split": split,
+                "splitting": splitting,
+            },
             fingerprint=Hasher.hash([stamps, language, columns, splitting]),
         )
     except DatasetGenerationError as error:
@@ -128,17 +133,28 @@ def read_bitext(
 
 
 def _split_rows(
-    paths: tuple[str, ...], language: str, columns: tuple[str | None, str | None], split: Callable[[str], list[str]]
+    paths: tuple[str, ...],
+    language: str,
+    columns: tuple[str | None, str | None],
+    split: Callable[[str], list[str]],
+    splitting: str,
 ) -> Iterator[dict[str, list[str]]]:
-    empty = True
+    empty, splits_words = True, splitting.startswith("subword")
     for source, english in _read_rows(paths, language, columns):
         empty = False
         yield {
-            "source": split(source) if isinstance(source, str) else [str(word) for word in source],
-            "english": split(english) if isinstance(english, str) else [str(word) for word in english],
+            "source": _words(source, split, splits_words),
+            "english": _words(english, split, splits_words),
         }
     if empty:
         raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
+
+
+def _words(text: Text, split: Callable[[str], list[str]], splits_words: bool) -> list[str]:
+    """The words of a sentence; a list of words is one already, unless words are subwords."""
+    if isinstance(text, str):
+        return split(text)
+    return split(" ".join(text)) if splits_words else text
 
 
 def _read_rows(paths: list[str], language: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[Text, Text]]:
@@ -225,7 +241,7 @@ def _read_table(
     else:  # no header: the first two columns, source first
         positions, n_columns = (0, 1), None
         rows = (row for part in ([header], rows) for row in part)
-    for number, row in enumerate(rows, start=2 if names else 1):
+    for number, row in enumerate(_no_csv_error(rows, path), start=2 if names else 1):
         line = number if delimiter == "\t" else rows.line_num
         if not any(row):
             yield "", ""
@@ -237,6 +253,13 @@ def _read_table(
             )
         else:
             yield row[positions[0]], row[positions[1]]
+
+
+def _no_csv_error(rows: Iterator[list[str]], path: str) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise InputError(f"The file {path} is no proper CSV ({error}); is a quotation mark left open?") from None
 
 
 def _read_json_lines(path: str, language: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[Text, Text]]:
@@ -274,7 +297,8 @@ def _read_parquet(path: str, language: str, columns: tuple[str | None, str | Non
 
 def _texts(row: Mapping[str, Any], names: tuple[str, str], where: str) -> tuple[Text, Text]:
     for name in names:
-        if not isinstance(row.get(name), (str, list)):
+        text = row.get(name)
+        if not isinstance(text, str) and not (isinstance(text, list) and all(isinstance(word, str) for word in text)):
             found = f"the value {row[name]!r}" if name in row else "nothing"
             raise InputError(f"{where} has {found} in column {name}; it needs a sentence, or a list of words.")
     return row[names[0]], row[names[1]]
@@ -312,6 +336,7 @@ def load_bitext(
     dataset_name: str,
     language: str,
     split: Callable[[str], list[str]],
+    splitting: str = "space",
     config_name: str | None = None,
     dataset_split: str = "train",
     source_column: str | None = None,
@@ -325,6 +350,7 @@ def load_bitext(
         dataset_name: Hub id or folder.
         language: code of the source language.
         split: splits a sentence into words.
+        splitting: its name; lists of words are split once more for `subword`.
         config_name: configuration, in which `{language}` stands for the language; by default the first of
             `en-hi`, `hi-en`, `hi` that the data set has.
         dataset_split: which split.
@@ -343,7 +369,7 @@ def load_bitext(
         batched=True,
         features=_FEATURES,
         num_proc=num_proc,
-        fn_kwargs={"split": split},
+        fn_kwargs={"split": split, "splits_words": splitting == "subword"},
         desc="Splitting into words",
     )
 
@@ -410,11 +436,16 @@ def _first_offered(wanted: Sequence[str], offered: Sequence[str], language: str,
     return found
 
 
-def _split_columns(batch: Mapping[str, list], split: Callable[[str], list[str]]) -> dict[str, list[list[str]]]:
-    return {
-        side: [split(text or "") if text is None or isinstance(text, str) else list(text) for text in batch[side]]
-        for side in ("source", "english")
-    }
+def _split_columns(
+    batch: Mapping[str, list], split: Callable[[str], list[str]], splits_words: bool
+) -> dict[str, list[list[str]]]:
+    for side in ("source", "english"):
+        for text in batch[side]:
+            if text is not None and not isinstance(text, (str, list)):
+                raise InputError(
+                    f"The data set has {text!r} where a sentence should be; name the columns of sentences."
+                )
+    return {side: [_words(text or "", split, splits_words) for text in batch[side]] for side in ("source", "english")}
 
 
 # --- Choosing ----------------------------------------------------------------------------------------------------
@@ -481,8 +512,3 @@ def content_fingerprint(dataset: Dataset) -> str:
     for batch in dataset.iter(1000):
         digest.update(json.dumps(batch, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def mix_languages(bitexts: Mapping[str, Dataset]) -> Dataset:
-    """The pairs of all languages as one corpus, marked with their `language`."""
-    return concatenate_datasets([b.add_column("language", [language] * len(b)) for language, b in bitexts.items()])

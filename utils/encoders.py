@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, logging
@@ -76,7 +76,7 @@ def load_encoder(model_name_or_path: str, **hub_options: object) -> PreTrainedMo
         encoder, report = AutoModel.from_pretrained(
             model_name_or_path, config=config, dtype=torch.float32, output_loading_info=True, **hub_options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _not_found(model_name_or_path, error) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -87,9 +87,11 @@ def load_encoder(model_name_or_path: str, **hub_options: object) -> PreTrainedMo
 
 
 def _not_found(model_name_or_path: str, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0]
     if os.path.isdir(model_name_or_path):
-        reason = str(error).strip().splitlines()[0]
         return InputError(f"The folder {model_name_or_path} holds no model that can be loaded ({reason})")
+    if isinstance(error, ValueError):  # it is there, but is not what this version of transformers can load
+        return InputError(f"The model {model_name_or_path} cannot be loaded ({reason})")
     return InputError(
         f"There is no model {model_name_or_path}: neither a folder of that name nor, as far as can be seen from here, "
         "a repository on the Hub; check the spelling, and `hf auth login` if it is private."
@@ -178,6 +180,17 @@ def save_encoder(
         config.save_pretrained(folder)
         for name in sorted(os.listdir(folder)):
             os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
+
+
+def check_same_kind(encoder: PreTrainedModel, reference: PreTrainedModel) -> None:
+    """Stop if a reference model cannot be compared with the encoder: another width, or another vocabulary."""
+    for name in ("hidden_size", "vocab_size", "num_hidden_layers"):
+        ours, theirs = (getattr(model.config, name) for model in (encoder, reference))
+        if ours != theirs:
+            raise InputError(
+                f"--reference_model {reference.name_or_path} has {name} {theirs}, the encoder {ours}; name the model that "
+                "the encoder was adjusted from."
+            )
 
 
 def load_encoder_weights(encoder: PreTrainedModel, folder: str | Path) -> None:

@@ -1,6 +1,8 @@
 """A parallel corpus from the command line to the batches: read, link, choose, sample, encode."""
 
 import logging
+import os
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,6 +51,7 @@ class ParallelCorpus:
         files: tuple[str, list[str] | None],
         links_files: tuple[str, list[str] | None],
         dataset_split: str | None = None,
+        like: "ParallelCorpus | None" = None,
         hub_options: Mapping[str, Any] | None = None,
     ) -> "ParallelCorpus":
         """Read the sentences of all languages, from files if there are any, else from the data set.
@@ -60,18 +63,21 @@ class ParallelCorpus:
             files: the argument that names files, and its values.
             links_files: the argument that names files with word links for these pairs, and its values.
             dataset_split: split of the data set, if not `data.parallel_split`.
+            like: split words as in this corpus, unless links for these pairs say otherwise.
             hub_options: `cache_dir` and `token`.
 
         Raises:
             InputError: for data that cannot be read.
         """
         require(data.languages, ["--language"], "say which language is pulled to English, for example --language hi")
-        links = {k: v[0] for k, v in paths_by_language(links_files[1], data.languages, links_files[0]).items()}
+        links = one_file_each(links_files[1], data.languages, links_files[0])
         paths = paths_by_language(files[1], data.languages, files[0])
         columns = {"source_column": data.source_column, "english_column": data.english_column}
         pairs, splitting = {}, {}
         for language in data.languages:
             splitting[language] = _word_splitting(data.word_splitting, links.get(language), word_pooling)
+            if like and language not in links:
+                splitting[language] = like.splitting[language]
             split = word_splitter(splitting[language], tokenizer)
             if files[1]:
                 require(paths.get(language), [f"{files[0]} {language}=FILE"], f"there is no file for {language}")
@@ -83,6 +89,7 @@ class ParallelCorpus:
                     data.parallel_dataset,
                     language,
                     split,
+                    splitting[language],
                     data.parallel_config,
                     dataset_split or data.parallel_split,
                     num_proc=data.preprocessing_num_workers,
@@ -99,7 +106,7 @@ class ParallelCorpus:
         Links are cached with the pairs: another run on the same data, files, aligner and encoder reads them, and so do
         the other processes of this one.
         """
-        dictionaries = paths_by_language(arguments.dictionary_file, list(self.pairs), "--dictionary_file")
+        dictionaries = one_file_each(arguments.dictionary_file, list(self.pairs), "--dictionary_file")
 
         def link(language: str, bitext: Dataset) -> Dataset:
             name = aligner_name(arguments, language in self.links_files)
@@ -107,7 +114,7 @@ class ParallelCorpus:
                 name,
                 links_file=self.links_files.get(language),
                 reverse_links=arguments.reverse_links,
-                dictionary_file=dictionaries.get(language, [None])[0],
+                dictionary_file=dictionaries.get(language),
                 statistical_model=arguments.statistical_model,
                 symmetrization=arguments.symmetrization,
                 model=encoder,
@@ -115,7 +122,7 @@ class ParallelCorpus:
                 layer=arguments.aligner_layer,
             )
             # Whatever the links depend on: what is made of them later is cached under this, too.
-            read = {"file": self.links_files.get(language), "dictionary": dictionaries.get(language, [None])[0]}
+            read = {"file": self.links_files.get(language), "dictionary": dictionaries.get(language)}
             made_by = [name, arguments.reverse_links, arguments.aligner_layer]
             made_by += [arguments.statistical_model, arguments.symmetrization]
             made_by += [file_fingerprint(read[name])] if name in read else []
@@ -133,26 +140,44 @@ class ParallelCorpus:
 
     def write_links(self, arguments: AlignerArguments) -> None:
         """Keep the links in Pharaoh files, one a language, to be given as `--links_file` next time."""
-        paths = paths_by_language(arguments.write_links, list(self.pairs), "--write_links")
+        paths = one_file_each(arguments.write_links, list(self.pairs), "--write_links")
         for language, bitext in self.pairs.items():
-            require(paths.get(language), [f"--write_links {language}=FILE"], f"there is no file for {language}")
             aligner = aligner_name(arguments, language in self.links_files)
             header = {"word_splitting": self.splitting[language], "aligner": aligner, "pairs": len(bitext)}
-            write_pharaoh(paths[language][0], bitext["links"], header)
-            logger.info(f"Word links of {len(bitext):,} pairs written to {paths[language][0]}")
+            write_pharaoh(paths[language], bitext["links"], header)
+            logger.info(f"Word links of {len(bitext):,} pairs written to {paths[language]}")
 
     def chosen(self, max_words: int) -> "ParallelCorpus":
-        """Keep the links and pairs that can be learnt from (see `choose_pairs`)."""
-        return self._each(lambda bitext: choose_pairs(bitext, max_words, self.num_proc))
+        """Keep the links and pairs that can be learnt from (see `choose_pairs`).
+
+        Raises:
+            InputError: if a language has none.
+        """
+        chosen = self._each(lambda bitext: choose_pairs(bitext, max_words, self.num_proc))
+        for language, bitext in chosen.pairs.items():
+            if not len(bitext):
+                raise InputError(
+                    f"None of the {len(self.pairs[language])} pairs of {language} can be used: they are longer than "
+                    f"--max_words {max_words}, or have no one-to-one link between different words; look at the data."
+                )
+        return chosen
 
     def sampled(self, max_pairs: int | None, seed: int) -> "ParallelCorpus":
         """At most `max_pairs` random pairs of each language."""
         return self._each(lambda bitext: sample_pairs(bitext, max_pairs, seed))
 
     def split(self, share: float) -> tuple["ParallelCorpus", "ParallelCorpus"]:
-        """The corpus without, and the corpus of, a random share of the pairs."""
-        parts = {k: bitext.train_test_split(share, seed=HELD_OUT_SEED) for k, bitext in self.pairs.items()}
-        return tuple(self._with({k: part[name] for k, part in parts.items()}) for name in ("train", "test"))
+        """The corpus without, and the corpus of, about this share of its pairs.
+
+        The English sentence alone decides, by its checksum: a pair is held out in every run and language or in none,
+        whatever was dropped before.
+        """
+
+        def part(held_out: bool) -> "ParallelCorpus":
+            chosen = {"share": share, "held_out": held_out}
+            return self._each(lambda bitext: bitext.filter(_is_held_out, input_columns=["english"], fn_kwargs=chosen))
+
+        return part(False), part(True)
 
     def encoded(self, word_tokenizer: WordTokenizer, include_special_tokens: bool) -> dict[str, Dataset]:
         """By language, rows for `AlignmentCollator`."""
@@ -179,11 +204,40 @@ class ParallelCorpus:
         return replace(self, pairs=pairs)
 
 
+def _is_held_out(english: list[str], share: float, held_out: bool) -> bool:
+    return (zlib.crc32(" ".join(english).encode()) < share * 2**32) == held_out
+
+
+def one_file_each(values: list[str] | None, languages: list[str], argument: str) -> dict[str, str]:
+    """The one file that an argument names for each language.
+
+    Raises:
+        InputError: if it names several for one.
+    """
+    paths = paths_by_language(values, languages, argument)
+    for language, files in paths.items():
+        if len(files) > 1:
+            raise InputError(f"{argument} names {len(files)} files for {language} ({' '.join(files)}); give one.")
+    return {language: files[0] for language, files in paths.items()}
+
+
+def check_links_to_write(arguments: AlignerArguments, languages: list[str], overwrite: bool) -> None:
+    """Stop before the work if `--write_links` lacks a language, or names a file that is there already."""
+    paths = one_file_each(arguments.write_links, languages, "--write_links")
+    for language in languages if paths else []:
+        require(paths.get(language), [f"--write_links {language}=FILE"], f"there is no file for {language}")
+        if os.path.exists(paths[language]) and not overwrite:
+            raise InputError(
+                f"--write_links {paths[language]} exists already; give another name, read it with --links_file, or add "
+                "--overwrite_output_dir."
+            )
+
+
 def aligner_name(arguments: AlignerArguments, has_links: bool) -> str:
     """The aligner at work: the one asked for; by default the links file where there is one, else the encoder."""
-    if has_links and arguments.aligner in (None, "file"):
+    if has_links:
         return "file"
-    return arguments.aligner or "encoder"
+    return "encoder" if arguments.aligner in (None, "file") else arguments.aligner
 
 
 def _word_splitting(wanted: str, links_file: str | None, word_pooling: str) -> str:

@@ -40,13 +40,6 @@ def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Non
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_results(output_dir: str | Path, metrics: Mapping[str, Any]) -> None:
-    """Add metrics to `all_results.json`: what an earlier step of the same run wrote there stays."""
-    path = Path(output_dir) / "all_results.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(path, {**earlier, **metrics})
-
-
 def check_output_dir(output_dir: str | Path, overwrite: bool = False, expected: Iterable[str] = ()) -> None:
     """Refuse a folder with something in it, so that no earlier result is lost.
 

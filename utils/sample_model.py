@@ -107,7 +107,7 @@ def _replace(folder: Path) -> None:
     """Make the checkpoint beside the folder, then put it in its place: nobody ever sees a part of it."""
     ours = folder == FOLDER or (folder / _CHECKSUMS).exists()
     if folder.exists() and not ours and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} holds something else than the sample model; give the name of a new folder.")
+        raise InputError(f"{folder} is not a sample model, so it is not replaced; remove it or name a new folder.")
     packed = PackedModel(_source().read_bytes())
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = Path(temporary) / "made"
@@ -197,7 +197,7 @@ def unigram_tokenizer(pieces: list[str], scores: np.ndarray) -> Tokenizer:
 def _character_map() -> bytes:
     """The compiled normaliser nmt_nfkc, out of a model that sentencepiece trains for it on next to nothing.
 
-    SentencePieceNormalizer would have it at once, but cannot hand it out before sentencepiece 0.2.2.
+    SentencePieceNormalizer has it at once, but sentencepiece 0.2.1 cannot hand it out.
     """
     model = io.BytesIO()
     SentencePieceTrainer.train(
@@ -218,24 +218,26 @@ def _kept_pieces(packed: PackedModel) -> np.ndarray:
         InputError: if they are not the same as everywhere else.
     """
     try:
-        right = version("wordfreq") == "3.1.1"
+        known = version("wordfreq") == "3.1.1"
     except PackageNotFoundError:
-        right = False
-    if not right:
-        raise InputError("The sample model's vocabulary needs other word lists; run pip install wordfreq==3.1.1.")
+        known = False
+    if not known:
+        raise InputError(
+            "The sample model's vocabulary is made from the word lists of wordfreq 3.1.1, which is not installed; run "
+            "pip install wordfreq==3.1.1."
+        )
     import wordfreq  # for this alone, so not a requirement of the scripts
 
     tokenizer = unigram_tokenizer(packed.pieces, packed.scores)
     kept = {i for i, piece in enumerate(packed.pieces) if piece in _SPECIAL or _is_basic(piece.removeprefix("▁"))}
     for language, n_words in WORDS.items():
+        words = wordfreq.top_n_list(language, n_words)
         # The lists are in lower case; and behind a bracket, a quote or a hyphen a word is split without "▁".
-        forms = {
-            form for word in wordfreq.top_n_list(language, n_words) for form in (word, word.capitalize(), word.upper())
-        }
-        for before in ("", "("):
-            words = [before + form for form in sorted(forms)]
-            for encoded in tokenizer.encode_batch_fast(words, add_special_tokens=False):
-                kept.update(encoded.ids)
+        for spelling in (str, str.capitalize, str.upper):
+            for before in ("", "("):
+                batch = [before + spelling(word) for word in words]
+                for encoded in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+                    kept.update(encoded.ids)
     rows = np.array(sorted(kept))
     if hashlib.sha256("\n".join(packed.pieces[i] for i in rows).encode()).hexdigest() != PIECES_SHA256:
         raise InputError(

@@ -53,6 +53,18 @@ def encoder_max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedMode
     return min(limits, default=512)
 
 
+def sentence_length_limit(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """`--max_seq_length`, or by default `encoder_max_length`.
+
+    Raises:
+        InputError: if the encoder cannot take so many tokens.
+    """
+    longest = encoder_max_length(tokenizer, model)
+    if wanted is not None and not 0 < wanted <= longest:
+        raise InputError(f"--max_seq_length {wanted} does not suit this encoder; choose at most {longest}.")
+    return wanted or longest
+
+
 class WordTokenizer:
     """Tokenises sentences that are split into words, and says which word every token belongs to.
 
