@@ -51,3 +51,7 @@ def test_commands_parse():
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             shlex.split(line, comments=True)
+
+
+def test_nothing_is_left_to_fill_in():
+    assert not re.findall(r"\b[A-Z]+_[A-Z]+\b|TODO|XXX", README)
