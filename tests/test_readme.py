@@ -27,7 +27,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 def test_every_argument_that_is_shown_exists():
     """No flag in the README that a script does not know."""
     known = ""
-    for script in ("run_align.py", "run_xsr.py"):
+    for script in ("run_align.py", "run_xsr.py", "benchmarks/compare_aligners.py"):
         shown = subprocess.run([sys.executable, script, "--help"], cwd=PROJECT, capture_output=True, text=True)
         assert shown.returncode == 0
         known += shown.stdout
