@@ -178,10 +178,12 @@ def test_files_of_different_length(tmp_path, n_source, n_english):
         read(tmp_path / "a.es", tmp_path / "a.en")
 
 
-def test_paths_by_language():
+def test_paths_by_language(tmp_path):
+    with_sign = tmp_path / "run=1"
+    with_sign.write_text("")
+    assert paths_by_language([str(with_sign)], ["hi"], "--f") == {"hi": [str(with_sign)]}
     assert paths_by_language(["a.hi", "a.en"], ["hi"], "--f") == {"hi": ["a.hi", "a.en"]}
     assert paths_by_language(["hi=a", "ru=b,c"], ["hi", "ru"], "--f") == {"hi": ["a"], "ru": ["b", "c"]}
-    assert paths_by_language(["run=1/a"], ["hi"], "--f") == {"hi": ["run=1/a"]}
     for values in (["a"], ["es=a"]):
         with pytest.raises(InputError, match="--f .* belongs to none of the languages hi ru; write it as --f hi=PATH"):
             paths_by_language(values, ["hi", "ru"], "--f")

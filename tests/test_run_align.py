@@ -145,11 +145,12 @@ def test_several_languages_share_one_model(align, tmp_path, bitext):
     assert (tmp_path / "hi.links").read_text() == (tmp_path / "ru.links").read_text()
 
 
-def test_measuring_without_training(align, model):
+def test_measuring_without_training(align, tmp_path, model):
     """--do_eval alone leaves the model as it is; --reference_model says what it is compared with."""
     held_out = ("--do_eval", "--validation_split_percentage", 50)
     alone = results(align(*held_out, output="alone"))
     assert alone["eval_regularization_loss"] == 0
+    assert json.loads((tmp_path / "alone" / "run.json").read_text())["train_data"] is None
     assert not (align(*held_out, output="again") / "model.safetensors").exists()
     adjusted = align("--learning_rate", 1e-2, "--num_train_epochs", 3)
     measured = results(align("--model", adjusted, "--reference_model", model, *held_out, output="measured"))

@@ -65,7 +65,7 @@ def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], ar
     paths: dict[str, list[str]] = {}
     for value in values or []:
         language, equals, path = value.partition("=")
-        if len(languages) == 1 and (not equals or language != languages[0]):
+        if len(languages) == 1 and (not equals or os.path.exists(value)):  # a path may hold the sign itself
             paths.setdefault(languages[0], []).extend(value.split(","))
         elif equals and language in languages:
             paths.setdefault(language, []).extend(path.split(","))
