@@ -7,6 +7,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from utils.word_pooling import split_on_punctuation
+
 
 TEXT = [
     "The river was quiet, and nobody crossed the old bridge before 7 o'clock.",
@@ -16,6 +18,8 @@ TEXT = [
     "नदी शांत थी, और सात बजे से पहले किसी ने पुराना पुल पार नहीं किया।",
     "Anna's sister reads newspapers; she doesn't watch television.",
 ]
+_WORDS = sorted({word for text in TEXT for word in split_on_punctuation(text)})
+_LETTERS = sorted(set("".join(_WORDS)) | set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -25,17 +29,23 @@ def tokenizer(kind: str = "wordpiece", begin: str | None = "[CLS]", end: str | N
     `begin` and `end` are the special tokens put around a sentence, None for none.
     """
     common = {"special_tokens": SPECIAL, "show_progress": False}
+    # (The trainers of WordPiece and Unigram give another vocabulary in every process.)
     if kind == "wordpiece":
-        made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        pieces = [*_LETTERS, *(f"##{letter}" for letter in _LETTERS), *(word[:3] for word in _WORDS)]
+        pieces += [f"##{word[3:6]}" for word in _WORDS if len(word) > 3]
+        vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys([*SPECIAL, *pieces]))}
+        made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
         made.normalizer = normalizers.BertNormalizer(lowercase=False)
         made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         made.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=200, **common)
+        trainer = None
     elif kind == "unigram":
-        made = Tokenizer(models.Unigram())
+        pieces = ["▁", *_LETTERS, *(f"▁{word[:3]}" for word in _WORDS), *(word[3:6] for word in _WORDS)]
+        pieces = [piece for piece in dict.fromkeys([*SPECIAL, *pieces]) if piece]
+        made = Tokenizer(models.Unigram([(piece, -10.0 + len(piece)) for piece in pieces], unk_id=1))
         made.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
         made.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=200, unk_token="[UNK]", **common)
+        trainer = None
     elif kind == "bytes":
         made = Tokenizer(models.BPE())
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -45,7 +55,8 @@ def tokenizer(kind: str = "wordpiece", begin: str | None = "[CLS]", end: str | N
         made.normalizer = normalizers.Replace(" ", "▁")
         made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
         trainer = trainers.BpeTrainer(vocab_size=300, **common)
-    made.train_from_iterator(TEXT, trainer)
+    if trainer:
+        made.train_from_iterator(TEXT, trainer)
     around = " ".join([*([begin] if begin else []), "$A", *([end] if end else [])])
     tokens = [(token, made.token_to_id(token)) for token in (begin, end) if token]
     made.post_processor = processors.TemplateProcessing(single=around, special_tokens=tokens)
