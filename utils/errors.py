@@ -23,8 +23,17 @@ def run_script(main: Callable[[], object]) -> None:
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not _disk_is_full(error):
             raise
-        where = f" for {error.filename}" if error.filename else ""
-        sys.exit(f"error: There is no space left on the disk{where}; make room, then run again or resume.")
+        sys.exit("error: There is no space left on the disk; make room, then run again or --resume_from_checkpoint.")
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error goes back to a full disk, for which libraries have errors of their own."""
+    while error is not None:
+        said = ("No space left on device", "inline_container.cc")  # the second is all that torch.save says
+        if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in said):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
