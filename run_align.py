@@ -177,9 +177,7 @@ def main() -> None:
     # --- Model: the encoder to adjust (f), and the frozen one that its English is compared with (f0) ---
     encoder = load_encoder(model.model_name_or_path, **model.hub_options())
     alignment.check_layers(encoder.config.num_hidden_layers)
-    eval_layers = (
-        parse_layers(list(map(str, data.eval_layers)), encoder.config.num_hidden_layers) if data.eval_layers else []
-    )
+    eval_layers = parse_layers(data.eval_layers, encoder.config.num_hidden_layers) if data.eval_layers else []
     reference = copy.deepcopy(encoder)
     if model.reference_model:
         options = {**model.hub_options(), "revision": "main"}

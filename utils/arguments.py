@@ -14,8 +14,11 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
 
+from utils.alignment import OBJECTIVES
 from utils.errors import InputError
 from utils.records import check_output_dir
+from utils.word_aligners import ALIGNERS
+from utils.word_pooling import POOLING_MODES
 
 
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
@@ -173,7 +176,7 @@ class AlignerArguments:
             "help": "Who links the words: `file` reads --links_file (the default where there is one); `encoder` asks "
             "the encoder itself: mutual nearest words in its middle layer (the default otherwise); `statistical` "
             "learns from the corpus alone (pip install sil-thot); `dictionary` looks them up in --dictionary_file.",
-            "choices": ["file", "encoder", "statistical", "dictionary"],
+            "choices": list(ALIGNERS),
         },
     )
     links_file: list[str] | None = field(
@@ -227,7 +230,7 @@ class AlignmentArguments:
         metadata={
             "help": "A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: "
             "every subword is a word of its own.",
-            "choices": ["avg", "start", "end", "token"],
+            "choices": list(POOLING_MODES),
         },
     )
     alignment_layer: int = field(
@@ -238,7 +241,7 @@ class AlignmentArguments:
         metadata={
             "help": "`mse`: squared difference of linked words, as in the paper; `contrastive`: tell the linked word "
             "from the other words of the batch.",
-            "choices": ["mse", "contrastive"],
+            "choices": list(OBJECTIVES),
         },
     )
     temperature: float = field(default=0.1, metadata={"help": "Divides the similarities of `contrastive`."})

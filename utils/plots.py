@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.errors import InputError
+from utils.records import written_whole
 
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), without its yellow, which is too pale for lines.
@@ -81,7 +82,8 @@ def plot_accuracy_by_layer(
             lines = {line.get_label(): line for axis in axes.flat for line in axis.lines}
             place = {"loc": "outside lower center", "ncols": n_across, "handlelength": 3.2}
             figure.legend([lines[model] for model in models], models, **place)
-        _save(figure, Path(path))
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
 
 
 def label_models(names: Sequence[str]) -> dict[str, str]:
@@ -111,13 +113,3 @@ def _line_style(number: int) -> dict[str, object]:
         "linestyle": _STROKES[number % len(_STROKES)],
         "markerfacecolor": "white" if number % 2 else _COLOURS[number % len(_COLOURS)],
     }
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

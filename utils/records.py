@@ -5,7 +5,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,16 +19,26 @@ _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "pef
 _CODE = Path(__file__).resolve().parent.parent
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file as a whole: a reader sees the old one or the new one, never a part."""
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` that takes its place at the end: a reader sees the old file or the new one.
+
+    If the block raises, or the process is killed in it, the old file stays.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file as a whole."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any) -> None:  # noqa: ANN401
@@ -40,13 +51,12 @@ def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Non
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def check_output_dir(output_dir: str | Path, overwrite: bool = False, expected: Iterable[str] = ()) -> None:
+def check_output_dir(output_dir: str | Path, overwrite: bool = False) -> None:
     """Refuse a folder with something in it, so that no earlier result is lost.
 
     Args:
         output_dir: where the script is about to write; need not exist.
         overwrite: the user allows it.
-        expected: names or patterns of what may be there (checkpoints to resume from).
 
     Raises:
         InputError: if it is a file, or a folder that holds something else.
@@ -56,8 +66,7 @@ def check_output_dir(output_dir: str | Path, overwrite: bool = False, expected: 
         raise InputError(f"--output_dir {folder} is a file; give the name of a folder.")
     if overwrite or not folder.is_dir():
         return
-    found = next((f.name for f in sorted(folder.iterdir()) if not any(f.match(pattern) for pattern in expected)), None)
-    if found:
+    if found := min((file.name for file in folder.iterdir()), default=None):
         raise InputError(
             f"The folder --output_dir {folder} is not empty (it holds {found}); choose another one, or add "
             "--overwrite_output_dir to write into it."

@@ -262,7 +262,7 @@ def usual_layer(n_layers: int) -> int:
     return round(n_layers * 2 / 3)
 
 
-def parse_layers(layers: str | Sequence[str] | None, n_layers: int) -> list[int]:
+def parse_layers(layers: str | Sequence[str | int] | None, n_layers: int) -> list[int]:
     """Read `8`, `0 4 8`, `-1` or `all` as indices into `hidden_states`, ascending and from 0; None is the usual one.
 
     Args:

@@ -7,7 +7,6 @@ links; which of them adjustment learns from is decided in `utils.bitext`.
 import gzip
 import io
 import logging
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from transformers.utils.logging import tqdm
 from utils.alignment import AlignmentCollator, word_vectors
 from utils.bitext import read_lines
 from utils.errors import InputError
+from utils.records import written_whole
 from utils.word_pooling import WordTokenizer
 
 
@@ -204,19 +204,13 @@ def write_pharaoh(
         header: facts about the links, written above them as `# key: value` (see `read_header`).
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     comments = (f"# {key}: {' '.join(str(value).split())}\n" for key, value in (header or {}).items())
     lines = (" ".join(f"{i}-{j}" for i, j in pair) + "\n" for pair in links)
-    try:
-        with open(temporary, "wb") as file:
-            # Without name and time the same links make the same archive.
-            archive = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
-            with io.TextIOWrapper(archive, encoding="utf-8", newline="\n") as text:
-                text.writelines(chain(comments, lines))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        # Without name and time the same links make the same archive.
+        archive = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
+        with io.TextIOWrapper(archive, encoding="utf-8", newline="\n") as text:
+            text.writelines(chain(comments, lines))
 
 
 # --- Links learnt from the corpus --------------------------------------------------------------------------------
