@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.hf_argparser import HfArg
 
 from utils.arguments import ModelArguments, parse_arguments, require
-from utils.bitext import paths_by_language
 from utils.encoders import load_encoder, load_tokenizer
 from utils.errors import InputError, run_script
 from utils.plots import label_models, plot_accuracy_by_layer
@@ -40,6 +39,7 @@ from utils.retrieval import (
     retrieve,
     usual_layer,
 )
+from utils.tables import paths_by_language
 
 
 @dataclass(kw_only=True)

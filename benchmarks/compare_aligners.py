@@ -27,10 +27,11 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from utils.bitext import one_to_one, read_lines
+from utils.bitext import one_to_one
 from utils.encoders import load_encoder, load_tokenizer
 from utils.errors import InputError, run_script
 from utils.records import write_json
+from utils.tables import read_lines
 from utils.word_aligners import (
     STATISTICAL_MODELS,
     SYMMETRIZATIONS,

@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 
 from utils.bitext import (
     choose_pairs,
-    content_fingerprint,
     informative_links,
     load_bitext,
     one_to_one,
-    paths_by_language,
     read_bitext,
-    read_lines,
     sample_pairs,
 )
 from utils.errors import InputError
+from utils.tables import content_fingerprint, paths_by_language, read_lines
 from utils.word_pooling import split_on_punctuation, split_on_spaces
 
 

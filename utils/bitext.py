@@ -5,31 +5,24 @@ A bitext is a `datasets.Dataset` with the columns `source` and `english`, both l
 """
 
 import csv
-import gzip
-import hashlib
-import io
-import json
 import logging
-import os
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import pyarrow.parquet
-from datasets import (
-    Dataset,
-    Features,
-    List,
-    Value,
-    get_dataset_config_names,
-    load_dataset,
-)
-from datasets.exceptions import DatasetGenerationError, DatasetsError
-from datasets.fingerprint import Hasher
+from datasets import Dataset, Features, List, Value
 
 from utils.errors import InputError
+from utils.tables import (
+    dataset_from_files,
+    first_offered,
+    load_split,
+    no_csv_error,
+    read_json_lines,
+    read_lines,
+    read_parquet,
+)
 
 
 logger = logging.getLogger("utils.bitext")
@@ -52,29 +45,6 @@ Text = str | list[str]
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------
-
-
-def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], argument: str) -> dict[str, list[str]]:
-    """Sort the values of an argument like `--parallel_file hi=a.tsv ru=b.hi,b.en` by language.
-
-    With one language its name may be left out, and two bare values are two line-aligned files.
-
-    Raises:
-        InputError: for a language that was not asked for, or a value without language where there are several.
-    """
-    paths: dict[str, list[str]] = {}
-    for value in values or []:
-        language, equals, path = value.partition("=")
-        if len(languages) == 1 and (not equals or os.path.exists(value)):  # a path may hold the sign itself
-            paths.setdefault(languages[0], []).extend(value.split(","))
-        elif equals and language in languages:
-            paths.setdefault(language, []).extend(path.split(","))
-        else:
-            raise InputError(
-                f"{argument} {value} belongs to none of the languages {' '.join(languages)}; "
-                f"write it as {argument} {languages[0]}=PATH."
-            )
-    return paths
 
 
 def read_bitext(
@@ -101,35 +71,22 @@ def read_bitext(
     Raises:
         InputError: naming the file, the line and the remedy.
     """
-    for path in paths:
-        if not os.path.isfile(path):
-            raise InputError(f"There is no file {path}; check the path.")
     if len(paths) > 2:
         raise InputError(
             f"{' '.join(paths)} are {len(paths)} files for {language}; give one, or two that are aligned."
         )
     columns = (source_column, english_column)
-    stamps = [(os.path.abspath(path), os.path.getsize(path), os.stat(path).st_mtime_ns) for path in paths]
-    try:
-        bitext = Dataset.from_generator(
-            _split_rows,
-            features=_FEATURES,
-            # (a list would be taken for shards)
-            gen_kwargs={
-                "paths": tuple(paths),
-                "language": language,
-                "columns": columns,
-                "split": split,
-                "splitting": splitting,
-            },
-            fingerprint=Hasher.hash([stamps, language, columns, splitting]),
-        )
-    except DatasetGenerationError as error:
-        cause = error.__cause__
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        raise (cause or error) from None
-    return bitext
+    return dataset_from_files(
+        paths,
+        _split_rows,
+        _FEATURES,
+        made_with=[language, columns, splitting],
+        paths=tuple(paths),
+        language=language,
+        columns=columns,
+        split=split,
+        splitting=splitting,
+    )
 
 
 def _split_rows(
@@ -164,34 +121,11 @@ def _read_rows(paths: list[str], language: str, columns: tuple[str | None, str |
     if suffix in (".tsv", ".csv"):
         return _read_table(paths[0], "\t" if suffix == ".tsv" else ",", language, columns)
     if suffix in (".jsonl", ".json"):
-        return _read_json_lines(paths[0], language, columns)
+        like = f'{{"{language}": …, "{ENGLISH}": …}}'
+        return _read_named_columns(read_json_lines(paths[0], like), paths[0], language, columns)
     if suffix == ".parquet":
-        return _read_parquet(paths[0], language, columns)
+        return _read_named_columns(read_parquet(paths[0]), paths[0], language, columns)
     return _read_moses(paths[0])
-
-
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 text file, gzipped or not, numbered from 1, without their line ends.
-
-    Raises:
-        InputError: for a line that is no UTF-8, a damaged archive or a file that cannot be opened.
-    """
-    number = 0
-    try:
-        with _open(path) as file:
-            for number, raw in enumerate(file, start=1):
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise InputError(f"Line {number} of {path} is not UTF-8; convert the file (iconv -t utf-8).") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise InputError(f"The archive {path} is damaged after line {number}; compress or copy it again.") from None
-    except OSError as error:
-        raise InputError(f"The file {path} cannot be read ({error.strerror}); check the path.") from None
-
-
-def _open(path: str | Path) -> BinaryIO:
-    return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
 
 
 def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str]]:
@@ -241,7 +175,7 @@ def _read_table(
     else:  # no header: the first two columns, source first
         positions, n_columns = (0, 1), None
         rows = (row for part in ([header], rows) for row in part)
-    for number, row in enumerate(_no_csv_error(rows, path), start=2 if names else 1):
+    for number, row in enumerate(no_csv_error(rows, path), start=2 if names else 1):
         line = number if delimiter == "\t" else rows.line_num
         if not any(row):
             yield "", ""
@@ -255,44 +189,14 @@ def _read_table(
             yield row[positions[0]], row[positions[1]]
 
 
-def _no_csv_error(rows: Iterator[list[str]], path: str) -> Iterator[list[str]]:
-    try:
-        yield from rows
-    except csv.Error as error:
-        raise InputError(f"The file {path} is no proper CSV ({error}); is a quotation mark left open?") from None
-
-
-def _read_json_lines(path: str, language: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[Text, Text]]:
+def _read_named_columns(
+    rows: Iterable[tuple[str, dict[str, Any]]], path: str, language: str, columns: tuple[str | None, str | None]
+) -> Iterator[tuple[Text, Text]]:
     names = None
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"Line {number} of {path} is no JSON ({error}); write one object a line.") from None
-        if not isinstance(row, dict):
-            raise InputError(
-                f'Line {number} of {path} is no JSON object; write one like {{"{language}": …, "en": …}}.'
-            )
+    for where, row in rows:
         row = _flat(row)
         names = names or _column_names(list(row), path, language, columns)
-        yield _texts(row, names, f"Line {number} of {path}")
-
-
-def _read_parquet(path: str, language: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[Text, Text]]:
-    try:
-        with _open(path) as file:  # Parquet is read from its end: an archive has to be unpacked as a whole
-            content = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.endswith(".gz") else path)
-        names, row_number = None, 0
-        for batch in content.iter_batches():
-            for row in batch.to_pylist():
-                row_number += 1
-                row = _flat(row)
-                names = names or _column_names(list(row), path, language, columns)
-                yield _texts(row, names, f"Row {row_number} of {path}")
-    except (pyarrow.ArrowInvalid, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"The file {path} is no Parquet file ({error}); write it again.") from None
+        yield _texts(row, names, where)
 
 
 def _texts(row: Mapping[str, Any], names: tuple[str, str], where: str) -> tuple[Text, Text]:
@@ -401,39 +305,15 @@ def load_sentences(
     Raises:
         InputError: naming what the data set offers instead.
     """
-    where = f"The data set {dataset_name}"
-    try:
-        offered = get_dataset_config_names(dataset_name, **hub_options)
-        wanted = [*configs, *(offered if offered == ["default"] else [])]
-        config = _first_offered(wanted, offered, language, f"{where} has no configuration", arguments["config"])
-        parts = load_dataset(dataset_name, config, **hub_options)
-    except (DatasetsError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{where} cannot be loaded ({reason}); check its name.") from None
-    where = f"{where} ({config})"
-    split = _first_offered(splits, list(parts), language, f"{where} has no split", arguments["split"])
-    rows = parts[split].flatten()  # OPUS data sets keep both sides in one column `translation`
+    rows, config, split = load_split(dataset_name, language, configs, splits, arguments, **hub_options)
+    where = f"The data set {dataset_name} ({config})"
+    rows = rows.flatten()  # OPUS data sets keep both sides in one column `translation`
     names = {}
     for side, name, usual in zip(("source", "english"), columns, (SOURCE_COLUMNS, ENGLISH_COLUMNS)):
         wanted = [name] if name else [*usual, *(f"translation.{column}" for column in usual)]
-        found = _first_offered(wanted, rows.column_names, language, f"{where} has no column", arguments[side])
+        found = first_offered(wanted, rows.column_names, language, f"{where} has no column", arguments[side])
         names[found] = side
-    if not len(rows):
-        raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")
     return rows.select_columns(list(names)).rename_columns(names), config, split
-
-
-def _first_offered(wanted: Sequence[str], offered: Sequence[str], language: str, lacks: str, argument: str) -> str:
-    """The first of the wanted names that is offered; `lacks` begins the sentence that says that there is none."""
-    wanted = [name.format(language=language) for name in wanted]
-    found = next((name for name in wanted if name in offered), None)
-    if found is None:
-        # Of the 183 configurations of google/xtreme only those of `tatoeba.…` are of interest.
-        tasks = tuple(name.split(".")[0] + "." for name in wanted)
-        named = ", ".join([name for name in offered if name.startswith(tasks)] or offered) or "none at all"
-        tried = " or ".join(name for name in wanted if not name.startswith("translation."))
-        raise InputError(f"{lacks} {tried}, only {named}; choose one with {argument}.")
-    return found
 
 
 def _split_columns(
@@ -504,11 +384,3 @@ def sample_pairs(bitext: Dataset, max_pairs: int | None, seed: int) -> Dataset:
     """`max_pairs` random pairs (all of them if there are no more, or for None), in random order."""
     shuffled = bitext.shuffle(seed=seed)
     return shuffled if max_pairs is None else shuffled.select(range(min(max_pairs, len(shuffled))))
-
-
-def content_fingerprint(dataset: Dataset) -> str:
-    """The SHA-256 of a data set's rows, by which two runs know that they used the same data."""
-    digest = hashlib.sha256()
-    for batch in dataset.iter(1000):
-        digest.update(json.dumps(batch, sort_keys=True).encode())
-    return digest.hexdigest()

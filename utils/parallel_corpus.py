@@ -13,9 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.alignment import encode_pairs
 from utils.arguments import AlignerArguments, ParallelDataArguments, require
-from utils.bitext import choose_pairs, content_fingerprint, load_bitext, paths_by_language, read_bitext, sample_pairs
+from utils.bitext import choose_pairs, load_bitext, read_bitext, sample_pairs
 from utils.errors import InputError
 from utils.records import file_fingerprint
+from utils.tables import content_fingerprint, paths_by_language
 from utils.word_aligners import WordAligner, make_aligner, read_header, write_pharaoh
 from utils.word_pooling import WordTokenizer, word_splitter
 

@@ -21,8 +21,9 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from utils.alignment import hidden_states_at
-from utils.bitext import load_sentences, read_lines
+from utils.bitext import load_sentences
 from utils.errors import InputError
+from utils.tables import read_lines
 from utils.word_pooling import encoder_max_length
 
 

@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import tqdm
 
 from utils.alignment import AlignmentCollator, word_vectors
-from utils.bitext import read_lines
 from utils.errors import InputError
 from utils.records import written_whole
+from utils.tables import read_lines
 from utils.word_pooling import WordTokenizer
 
 
