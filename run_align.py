@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from datasets import concatenate_datasets
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 from transformers.hf_argparser import HfArg
 
 from utils.alignment import AlignmentCollator, AlignmentLoss, alignment_objective
@@ -24,6 +24,8 @@ from utils.arguments import (
     AlignmentArguments,
     ModelArguments,
     ParallelDataArguments,
+    ScriptTrainingArguments,
+    at_least,
     checkpoint_to_resume,
     parse_arguments,
 )
@@ -111,7 +113,32 @@ class AlignDataArguments(ParallelDataArguments):
 
 
 @dataclass
-class AlignTrainingArguments(TrainingArguments):
+class AdjustmentArguments(AlignmentArguments):
+    """What is pulled together, how, and in which part of the encoder."""
+
+    max_seq_length: int | None = field(
+        default=None, metadata={"help": "Cut sentences after this many tokens. Default: what the encoder can take."}
+    )
+    freeze_layers: int = field(
+        default=0, metadata={"help": "Keep the embeddings and the first N layers as they are (0: train all)."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(0, self, "freeze_layers")
+
+    def check_layers(self, n_layers: int) -> None:
+        """Stop if an encoder with so many layers has none of these numbers."""
+        self.check_layer(n_layers)
+        if self.freeze_layers and self.freeze_layers >= self.alignment_layer % (n_layers + 1):
+            raise InputError(
+                f"--freeze_layers {self.freeze_layers} leaves nothing to train below the aligned layer; choose less than "
+                f"{self.alignment_layer % (n_layers + 1)}."
+            )
+
+
+@dataclass
+class AlignTrainingArguments(ScriptTrainingArguments):
     """The paper's settings are the defaults; everything else is as in `TrainingArguments`."""
 
     learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
@@ -123,29 +150,12 @@ class AlignTrainingArguments(TrainingArguments):
     max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm (0: do not clip)."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule of the learning rate."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Linear warm-up: steps, or below 1 a share of all."})
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={
-            "help": "`group_by_length`: batches of pairs of like length, in random order: half the padding, so about "
-            "twice the pace; `random`: any pairs together, as in the paper.",
-            "choices": ["group_by_length", "random", "sequential"],
-        },
-    )
-    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Look for parameters without gradient in every step; they are frozen here."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # Pinning serves the copy to an accelerator; without one it is only a warning in every run.
-        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
 
 
 def main() -> None:
     # --- Arguments ---
     model, data, links, alignment, training = parse_arguments(
-        AlignModelArguments, AlignDataArguments, AlignerArguments, AlignmentArguments, AlignTrainingArguments,
+        AlignModelArguments, AlignDataArguments, AlignerArguments, AdjustmentArguments, AlignTrainingArguments,
         description=__doc__,
     )  # fmt: skip
     # (An --eval_strategy turns do_eval on.)

@@ -4,7 +4,8 @@ Method: Efimov et al., ECIR 2023, section 3, after Cao et al., ICLR 2020, sectio
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -297,24 +298,103 @@ class AlignmentLoss:
         self.reference_model = reference_model.eval().requires_grad_(False)
         self.layer = layer
 
-    def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> AlignmentTerms:
-        """The two sums for an encoder `model` (f): gradients reach it from both sides of a link."""
-        source = word_vectors(model, batch, "source", [self.layer])[0]
-        english = word_vectors(model, batch, "english", [self.layer])[0]
-        with torch.no_grad():
-            before = word_vectors(self.reference_model, batch, "english", [self.layer])[0]
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, torch.Tensor],
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+        alignment: bool = True,
+        regularization: bool = True,
+    ) -> AlignmentTerms:
+        """The two sums for an encoder `model` (f): gradients reach it from both sides of a link.
+
+        Args:
+            model: the encoder.
+            batch: of `AlignmentCollator`.
+            autocast: context of the encoders' passes (mixed precision); the losses are computed in fp32.
+            alignment, regularization: which of the two is wanted. The passes that only the other one needs are spared,
+                and its sum is 0.
+        """
+        source = before = None
+        with autocast():
+            if alignment:
+                source = word_vectors(model, batch, "source", [self.layer])[0]
+            english = word_vectors(model, batch, "english", [self.layer])[0]
+            if regularization:
+                with torch.no_grad():
+                    before = word_vectors(self.reference_model, batch, "english", [self.layer])[0]
         return self.compare(source, english, before, batch)
 
     def compare(
-        self, source: torch.Tensor, english: torch.Tensor, before: torch.Tensor, batch: Mapping[str, torch.Tensor]
+        self,
+        source: torch.Tensor | None,
+        english: torch.Tensor,
+        before: torch.Tensor | None,
+        batch: Mapping[str, torch.Tensor],
     ) -> AlignmentTerms:
-        """The two sums from the word vectors [words, dimensions] of source (f), English (f) and English (f0)."""
+        """The two sums from the word vectors [words, dimensions] of source (f), English (f) and English (f0).
+
+        Without source vectors, or those of before, the sum that needs them is 0.
+        """
         links = batch["links"]
-        losses = self.objective(
-            source[links[:, 0]], english[links[:, 1]], batch["source_spelling"], batch["english_spelling"]
-        )
-        drift = (english - before).square().mean(dim=1)
-        return AlignmentTerms(losses.sum(), drift.sum(), len(links), len(english))
+        aligned = drift = english.new_zeros(())
+        if source is not None:
+            ends = source[links[:, 0]], english[links[:, 1]]
+            aligned = self.objective(*ends, batch["source_spelling"], batch["english_spelling"]).sum()
+        if before is not None:
+            drift = (english - before).square().mean(dim=1).sum()
+        return AlignmentTerms(aligned, drift, len(links), len(english))
+
+
+@dataclass
+class ContinualAlignment:
+    """What `ContinualTrainer` keeps beside a task: pairs, losses, how much they count and how often.
+
+    The weights and the batch of Efimov et al. (2023), section 3, are the defaults.
+
+    Args:
+        pairs: rows of `encode_pairs`.
+        loss: objective, frozen reference model (f0: the encoder *before any adjustment*) and layer.
+        collator: makes batches of the rows.
+        alignment_weight, regularization_weight: of the two losses, beside 1 for the task loss. What has weight 0 is
+            not computed.
+        batch_size: pairs beside every optimizer step, over all processes and accumulated batches.
+        every: take part in every N-th optimizer step only.
+        seed: of the draw, which is independent of all other random numbers.
+    """
+
+    pairs: Dataset
+    loss: AlignmentLoss
+    collator: AlignmentCollator
+    alignment_weight: float = 0.01
+    regularization_weight: float = 1.0
+    batch_size: int = 16
+    every: int = 1
+    seed: int = 42
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The losses that count, by name, with their weights."""
+        weights = {"alignment_loss": self.alignment_weight, "regularization_loss": self.regularization_weight}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def is_due(self, step: int) -> bool:
+        """Whether the optimizer step with this number, from 0, has a batch of pairs beside it."""
+        return step % self.every == 0 and bool(self.weights)
+
+    def batches(self, step: int, n_shares: int, shares: Sequence[int]) -> list[dict[str, torch.Tensor] | None]:
+        """Some of the shares into which the pairs of an optimizer step are divided; None for one without pairs.
+
+        The pairs are drawn at random, with replacement, by seed and step alone: a resumed run draws what the
+        uninterrupted one would have, and several processes together what one would.
+        """
+        drawn = np.random.default_rng((self.seed, step)).integers(len(self.pairs), size=self.batch_size)
+        batches = []
+        for share in shares:
+            columns = self.pairs[drawn[share::n_shares]]
+            rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+            batches.append(self.collator(rows) if rows else None)
+        return batches
 
 
 def word_vectors(

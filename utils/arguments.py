@@ -156,8 +156,7 @@ class ParallelDataArguments:
 
     def __post_init__(self) -> None:
         for name in ("max_words", "max_train_pairs"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)} leaves no pairs; it must be at least 1.")
+            at_least(1, self, name)
         if len(set(self.languages)) < len(self.languages) or "en" in self.languages:
             raise InputError(
                 f"--languages {' '.join(self.languages)}: name each once, and not en, which is the other side."
@@ -252,32 +251,43 @@ class AlignmentArguments:
     include_special_tokens: bool = field(
         default=True, metadata={"help": "Count [CLS]-[CLS] and [SEP]-[SEP] (whatever they are called) as links too."}
     )
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Cut sentences after this many tokens. Default: what the encoder can take."}
-    )
-    freeze_layers: int = field(
-        default=0, metadata={"help": "Keep the embeddings and the first N layers as they are (0: train all)."}
-    )
 
     def __post_init__(self) -> None:
-        for name, least in (("alignment_weight", 0), ("regularization_weight", 0), ("freeze_layers", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} {getattr(self, name)} is too small; it must be at least {least}.")
+        for name in ("alignment_weight", "regularization_weight"):
+            at_least(0, self, name)
         if self.temperature <= 0:
             raise InputError(f"--temperature {self.temperature} is too small; it must be more than 0.")
 
-    def check_layers(self, n_layers: int) -> None:
-        """Stop if an encoder with so many layers has none of these numbers."""
+    def check_layer(self, n_layers: int) -> None:
+        """Stop if an encoder with so many layers has none of this number."""
         if not -n_layers - 1 <= self.alignment_layer <= n_layers:
             raise InputError(
                 f"--alignment_layer {self.alignment_layer} does not exist; choose from 0 (the embeddings) to {n_layers} "
                 "(the last, also -1)."
             )
-        if self.freeze_layers and self.freeze_layers >= self.alignment_layer % (n_layers + 1):
-            raise InputError(
-                f"--freeze_layers {self.freeze_layers} leaves nothing to train below the aligned layer; choose less than "
-                f"{self.alignment_layer % (n_layers + 1)}."
-            )
+
+
+@dataclass
+class ScriptTrainingArguments(TrainingArguments):
+    """What all scripts that train do differently from `TrainingArguments`."""
+
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={
+            "help": "`group_by_length`: batches of inputs of like length, in random order: less padding, so a quicker "
+            "pace; `random`: any inputs together, as in the paper.",
+            "choices": ["group_by_length", "random", "sequential"],
+        },
+    )
+    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for parameters without gradient in every step; there are none here."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Pinning serves the copy to an accelerator; without one it is only a warning in every run.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
 
 
 def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
@@ -305,6 +315,13 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
     if Path(resume).resolve().parent != output_dir.resolve():
         check_output_dir(output_dir, overwrite_output_dir)
     return resume
+
+
+def at_least(least: int, arguments: object, name: str) -> None:
+    """Stop if an argument that is given is smaller than it can be."""
+    value = getattr(arguments, name)
+    if value is not None and value < least:
+        raise InputError(f"--{name} {value} is too small; it must be at least {least}.")
 
 
 def require(value: object, arguments: Sequence[str], why: str) -> None:

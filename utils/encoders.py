@@ -182,6 +182,11 @@ def save_encoder(
             os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
 
 
+def encoder_of(model: nn.Module) -> nn.Module:
+    """The encoder inside a task model, which is the model itself if it has no head."""
+    return model.base_model
+
+
 def check_same_kind(encoder: PreTrainedModel, reference: PreTrainedModel) -> None:
     """Stop if a reference model cannot be compared with the encoder: another width, or another vocabulary."""
     for name in ("hidden_size", "vocab_size", "num_hidden_layers"):

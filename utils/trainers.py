@@ -2,11 +2,13 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
@@ -15,9 +17,21 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import speed_metrics
 
-from utils.alignment import COLUMNS, SPECIAL_TOKEN, AlignmentLoss, AlignmentTerms, LengthGroupedBatches, word_vectors
-from utils.encoders import load_encoder_weights, save_encoder
+from utils.alignment import (
+    COLUMNS,
+    SPECIAL_TOKEN,
+    AlignmentLoss,
+    AlignmentTerms,
+    ContinualAlignment,
+    LengthGroupedBatches,
+    word_vectors,
+)
+from utils.encoders import encoder_of, load_encoder_weights, save_encoder
 from utils.retrieval import retrieve
+
+
+# Under this name a task's batch carries its share of the parallel pairs.
+_PAIRS = "parallel_pairs"
 
 
 class AlignmentTrainer(Trainer):
@@ -63,13 +77,7 @@ class AlignmentTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
-            return super()._get_train_sampler(train_dataset)
-        batch_size = (
-            self.args.train_batch_size * self.accelerator.num_processes * self.args.gradient_accumulation_steps
-        )
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedBatches(rows["length"], batch_size, seed)
+        return _length_grouped(self, rows) or super()._get_train_sampler(train_dataset)
 
     # --- The step ---
 
@@ -80,14 +88,10 @@ class AlignmentTrainer(Trainer):
         device: torch.device,  # noqa: ANN401
     ) -> tuple[list, torch.Tensor]:
         """The batches of one optimizer step and, for the means, their links and English words over all processes."""
-        self._meter.begin_step()
+        self._meter.begin_step("alignment_loss", "regularization_loss")
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = torch.tensor(
-            [sum(len(b["links"]) for b in batches), sum(len(b["english_word_lengths"]) for b in batches)],
-            dtype=torch.float32,
-            device=device,
-        )
-        return batches, self.accelerator.reduce(counts, "sum")
+        counts = [sum(len(b["links"]) for b in batches), sum(len(b["english_word_lengths"]) for b in batches)]
+        return batches, self.accelerator.reduce(torch.tensor(counts, dtype=torch.float32, device=device), "sum")
 
     def compute_loss(
         self,
@@ -104,33 +108,21 @@ class AlignmentTrainer(Trainer):
             return_outputs: also return the two losses by name.
             num_items_in_batch: [2], links and English words of the global batch; by default this batch's own.
         """
-        terms = self.alignment_loss(model, inputs)
-        losses = self._means(terms, num_items_in_batch)
+        terms = self.alignment_loss(model, inputs, self.accelerator.autocast)
+        losses = _means(terms, num_items_in_batch, self.accelerator.num_processes)
         loss = (
             self.alignment_weight * losses["alignment_loss"]
             + self.regularization_weight * losses["regularization_loss"]
         )
         if model.training:
             n_pairs = len(inputs["source_input_ids"]) * self.accelerator.num_processes
-            self._meter.add({name: value.detach() for name, value in losses.items()}, n_pairs)
+            self._meter.add(losses, n_pairs)
         return (loss, losses) if return_outputs else loss
-
-    def _means(self, terms: AlignmentTerms, counts: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        if counts is None:
-            n_links, n_words, n_processes = max(terms.n_links, 1), max(terms.n_words, 1), 1
-        else:  # gradients are averaged over processes, sums are wanted
-            n_links, n_words = counts.clamp(min=1).unbind()
-            n_processes = self.accelerator.num_processes
-        return {
-            "alignment_loss": terms.alignment * n_processes / n_links,
-            "regularization_loss": terms.regularization * n_processes / n_words,
-        }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:  # a step's log, not an evaluation's or the summary at the end
-            means, pairs_per_second = self._meter.read()
-            means = {name: self.accelerator.reduce(mean, "mean").item() for name, mean in means.items()}
-            logs = {"loss": logs.pop("loss"), **means, **logs, "pairs_per_second": round(pairs_per_second, 2)}
+            pace = {"pairs_per_second": round(self._meter.pairs_per_second(), 2)}
+            logs = {"loss": logs.pop("loss"), **self._meter.read(self.accelerator), **logs, **pace}
         super().log(logs, start_time)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -252,27 +244,182 @@ class AlignmentTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
+class ContinualTrainer(Trainer):
+    """A `Trainer` for any task that keeps the alignment loss beside the task loss (*continual learning*).
+
+    loss = task + 0.01 · alignment + 1 · regularization (Efimov et al., ECIR 2023, section 3): beside every batch of the
+    task goes a batch of parallel pairs, whose linked words are kept together in the task model's own encoder, and whose
+    English words are kept where the original encoder had them. Each loss is logged under its own name (`task_loss`,
+    `alignment_loss`, `regularization_loss`).
+
+    All three are means over the *global* batch, over processes and accumulated batches: the task loss by its labels
+    (those that are not -100), the others by links and English words. So a step equals that of one process with the
+    whole batch. (Trainer alone divides a token classifier's loss by the tokens of each part.) Without pairs, or with
+    both weights 0, a run is the same as `Trainer`'s, to the last bit.
+
+    Args:
+        alignment: the pairs and losses; None for the task loss alone.
+        kwargs: as for `Trainer`; `model` is any `AutoModelFor…` of an encoder.
+    """
+
+    # compute_loss divides by the counts of the whole accumulated batch itself.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401
+        alignment: ContinualAlignment | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        # Trainer believes that a model whose `forward` takes `**kwargs` divides by `num_items_in_batch`; heads on
+        # encoders do not.
+        self.model_accepts_loss_kwargs = False
+        self.alignment = alignment
+        if alignment:
+            alignment.loss.reference_model.to(self.args.device)
+        self._meter = LossMeter()
+
+    # --- The step ---
+
+    def get_batch_samples(
+        self,
+        epoch_iterator: Any,  # noqa: ANN401
+        num_batches: int,
+        device: torch.device,
+    ) -> tuple[list, torch.Tensor]:
+        """The task's batches of one optimizer step, each with its share of the step's pairs.
+
+        Returns:
+            The batches, and [3]: labels, links and English words of the step, over all processes.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = torch.zeros(3, device=device)
+        for batch in batches:
+            counts[0] += _n_labels(batch)
+        if not self.alignment:
+            return batches, self.accelerator.reduce(counts, "sum")
+        self._meter.begin_step("task_loss")
+        if self.alignment.is_due(self.state.global_step):
+            self._meter.begin_step(*self.alignment.weights)
+            n_processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+            mine = [number * n_processes + rank for number in range(len(batches))]
+            shares = self.alignment.batches(self.state.global_step, len(batches) * n_processes, mine)
+            for batch, pairs in zip(batches, shares):
+                if pairs:
+                    counts[1] += len(pairs["links"])
+                    counts[2] += len(pairs["english_word_lengths"])
+                    batch[_PAIRS] = pairs
+        return batches, self.accelerator.reduce(counts, "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The task loss and, in training, the weighted losses of the pairs: this batch's share of the step's means.
+
+        Args:
+            model: the task model, possibly wrapped.
+            inputs: a batch of the task, possibly with pairs.
+            return_outputs: also return the model's outputs.
+            num_items_in_batch: [3], labels, links and English words of the step; None outside of training.
+        """
+        pairs = inputs.pop(_PAIRS, None)
+        n_labels = _n_labels(inputs)
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if model.training and num_items_in_batch is not None:
+            # Gradients are averaged over processes, sums are wanted.
+            loss = loss * (n_labels / num_items_in_batch[0].clamp(min=1) * self.accelerator.num_processes)
+            if self.alignment:
+                self._meter.add({"task_loss": loss})
+            if pairs is not None:
+                losses = self._pair_losses(model, pairs, num_items_in_batch[1:])
+                self._meter.add(losses)
+                for name, weight in self.alignment.weights.items():
+                    loss = loss + weight * losses[name]
+        return (loss, outputs) if return_outputs else loss
+
+    def _pair_losses(
+        self, model: nn.Module, pairs: Mapping[str, torch.Tensor], counts: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
+        weights = self.alignment.weights
+        wanted = {name: f"{name}_loss" in weights for name in ("alignment", "regularization")}
+        terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast, **wanted)
+        losses = _means(terms, counts, self.accelerator.num_processes)
+        return {name: losses[name] for name in weights}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.alignment:  # a step's log, not an evaluation's or the summary at the end
+            logs = {"loss": logs.pop("loss"), **self._meter.read(self.accelerator), **logs}
+        super().log(logs, start_time)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        self._meter = LossMeter()
+        return super().train(*args, **kwargs)
+
+
 class LossMeter:
     """Means of the component losses since the last reading, and the pace. Adding waits for no device."""
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
-        self._n_steps = self._n_pairs = 0
+        self._n_steps: Counter[str] = Counter()
+        self._n_pairs = 0
         self._since = time.perf_counter()
 
-    def begin_step(self) -> None:
-        """A new optimizer step: the losses added from here on are its batches' shares."""
-        self._n_steps += 1
+    def begin_step(self, *names: str) -> None:
+        """A new optimizer step that has these losses: what is added from here on are its batches' shares."""
+        self._n_steps.update(names)
 
-    def add(self, losses: Mapping[str, torch.Tensor], n_pairs: int) -> None:
+    def add(self, losses: Mapping[str, torch.Tensor], n_pairs: int = 0) -> None:
         """Add one batch's share of the losses of its optimizer step."""
         for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+            self._sums[name] = self._sums.get(name, 0) + loss.detach()
         self._n_pairs += n_pairs
 
-    def read(self) -> tuple[dict[str, torch.Tensor], float]:
-        """Mean losses per optimizer step, and pairs per second; the next reading starts anew."""
-        means = {name: total / max(self._n_steps, 1) for name, total in self._sums.items()}
-        pairs_per_second = self._n_pairs / (time.perf_counter() - self._since)
+    def pairs_per_second(self) -> float:
+        """Pairs that were added since the last reading, by the time that has passed."""
+        return self._n_pairs / (time.perf_counter() - self._since)
+
+    def read(self, accelerator: Accelerator) -> dict[str, float]:
+        """Mean losses over processes and over the optimizer steps that had them; the next reading starts anew."""
+        sums = {name: self._sums.get(name, torch.zeros((), device=accelerator.device)) for name in self._n_steps}
+        means = {name: accelerator.reduce(sums[name], "mean").item() / n for name, n in self._n_steps.items()}
         self.__init__()
-        return means, pairs_per_second
+        return means
+
+
+def _means(terms: AlignmentTerms, counts: torch.Tensor | None, n_processes: int) -> dict[str, torch.Tensor]:
+    """Both losses of a batch as its shares of the means over the global batch, which has so many links and words.
+
+    Gradients are averaged over processes, but sums of the shares are wanted: so each counts as many times as there
+    are processes. Without counts the batch stands alone.
+    """
+    if counts is None:
+        n_links, n_words, n_processes = max(terms.n_links, 1), max(terms.n_words, 1), 1
+    else:
+        n_links, n_words = counts.clamp(min=1).unbind()
+    return {
+        "alignment_loss": terms.alignment * n_processes / n_links,
+        "regularization_loss": terms.regularization * n_processes / n_words,
+    }
+
+
+def _n_labels(batch: Mapping[str, Any]) -> torch.Tensor | int:
+    """What a task's loss is a mean over: the labels that count, or the examples where no column is called that."""
+    if "labels" in batch:
+        return batch["labels"].ne(-100).sum()
+    return len(next(iter(batch.values())))
+
+
+def _length_grouped(trainer: Trainer, rows: Dataset | None) -> LengthGroupedBatches | None:
+    """The sampler of `--train_sampling_strategy group_by_length` for rows with a column `length`."""
+    args = trainer.args
+    if args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
+        return None
+    batch_size = args.train_batch_size * trainer.accelerator.num_processes * args.gradient_accumulation_steps
+    return LengthGroupedBatches(rows["length"], batch_size, args.seed if args.data_seed is None else args.data_seed)
