@@ -40,7 +40,7 @@ from utils.errors import InputError, run_script
 from utils.parallel_corpus import HELD_OUT_SEED, ParallelCorpus, check_links_to_write
 from utils.records import run_record, write_json
 from utils.retrieval import parse_layers
-from utils.trainers import AlignmentTrainer
+from utils.trainers import AlignmentTrainer, train_and_save
 from utils.word_pooling import WordTokenizer, sentence_length_limit
 
 
@@ -231,11 +231,7 @@ def main() -> None:
         processing_class=tokenizer,
     )
     if training.do_train:
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        trainer.save_model()
-        trainer.log_metrics("train", metrics)
-        trainer.save_metrics("train", metrics)
-        trainer.save_state()
+        train_and_save(trainer, checkpoint)
 
     # --- Evaluate ---
     if training.do_eval:

@@ -8,7 +8,8 @@ exactly the tensors of the one it came from, under the same names: fine-tuning s
 import copy
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def load_tokenizer(model_name_or_path: str, **hub_options: object) -> PreTrained
     try:
         return AutoTokenizer.from_pretrained(model_name_or_path, use_fast=True, **hub_options)
     except (OSError, ValueError) as error:
-        raise _not_found(model_name_or_path, error) from error
+        raise not_found(model_name_or_path, error) from error
 
 
 def load_encoder(model_name_or_path: str, **hub_options: object) -> PreTrainedModel:
@@ -66,27 +67,36 @@ def load_encoder(model_name_or_path: str, **hub_options: object) -> PreTrainedMo
     Raises:
         InputError: if there is no such model or it cannot be read.
     """
-    # The report of unused and invented weights alarms for no reason: nothing is lost, and no invented weight is used.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        config = AutoConfig.from_pretrained(model_name_or_path, **hub_options)
-        architectures = copy.copy(config.architectures)
-        # fp32 whatever the checkpoint is stored in: the losses compare small differences, and Adam adds small steps.
-        encoder, report = AutoModel.from_pretrained(
-            model_name_or_path, config=config, dtype=torch.float32, output_loading_info=True, **hub_options
-        )
+        # The report of unused and invented weights alarms for no reason: nothing is lost, no invented weight is used.
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(model_name_or_path, **hub_options)
+            architectures = copy.copy(config.architectures)
+            # fp32 whatever the checkpoint is stored in: the losses compare small differences, Adam adds small steps.
+            encoder, report = AutoModel.from_pretrained(
+                model_name_or_path, config=config, dtype=torch.float32, output_loading_info=True, **hub_options
+            )
     except (OSError, ValueError, SafetensorError) as error:
-        raise _not_found(model_name_or_path, error) from error
-    finally:
-        logging.set_verbosity(verbosity)
+        raise not_found(model_name_or_path, error) from error
     if report["mismatched_keys"]:
         raise InputError(f"The weights of {model_name_or_path} do not fit its config.json; download it again.")
     encoder.checkpoint_layout = _checkpoint_layout(encoder, model_name_or_path, report, architectures, hub_options)
     return encoder.eval()
 
 
-def _not_found(model_name_or_path: str, error: Exception) -> InputError:
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """transformers reports errors only."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def not_found(model_name_or_path: str, error: Exception) -> InputError:
+    """What to tell the user when a model cannot be loaded."""
     reason = str(error).strip().splitlines()[0]
     if os.path.isdir(model_name_or_path):
         return InputError(f"The folder {model_name_or_path} holds no model that can be loaded ({reason})")

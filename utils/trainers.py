@@ -3,7 +3,8 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from transformers import EvalPrediction, PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import speed_metrics
 
@@ -28,6 +29,7 @@ from utils.alignment import (
 )
 from utils.encoders import encoder_of, load_encoder_weights, save_encoder
 from utils.retrieval import retrieve
+from utils.task_data import LanguageData
 
 
 # Under this name a task's batch carries its share of the parallel pairs.
@@ -360,6 +362,67 @@ class ContinualTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self._meter = LossMeter()
         return super().train(*args, **kwargs)
+
+
+class ZeroShotTrainer(ContinualTrainer):
+    """Fine-tunes on one language and evaluates in many.
+
+    Args:
+        eval_sets: what evaluation during training measures, by name (a language).
+        score: judges the model's outputs for a set. Given the name, the set and the logits of its rows (in their
+            order), it returns one record per example, and the metrics.
+        kwargs: as for `ContinualTrainer`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401
+        eval_sets: Mapping[str, LanguageData],
+        score: Callable[[str, LanguageData, Any], tuple[list[dict[str, Any]], dict[str, float]]],
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*args, eval_dataset={name: data.rows for name, data in eval_sets.items()}, **kwargs)
+        self.eval_sets = eval_sets
+        self.score = score
+        self.records: dict[str, list[dict[str, Any]]] = {}
+
+    def evaluate_sets(self, sets: Mapping[str, LanguageData], metric_key_prefix: str) -> dict[str, float]:
+        """Measure every set; metrics are called `{prefix}_{set}_{metric}`, and `records` hold what was predicted."""
+        self.eval_sets, self.eval_dataset = sets, {name: data.rows for name, data in sets.items()}
+        self.records = {}
+        return self.evaluate(metric_key_prefix=metric_key_prefix)
+
+    def evaluate(
+        self,
+        eval_dataset: str | Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """As `Trainer.evaluate`, which comes here again with the name of each set."""
+        if isinstance(eval_dataset, str):
+            self.compute_metrics = partial(self._judge, eval_dataset)
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def _judge(self, name: str, outputs: EvalPrediction) -> dict[str, float]:
+        self.records[name], metrics = self.score(name, self.eval_sets[name], outputs.predictions)
+        return metrics
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        # (The rows given here have lost the column that is no input of the model: their length.)
+        return _length_grouped(self, self.train_dataset) or super()._get_train_sampler(train_dataset)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        """In the order of the rows (which `Trainer` changes when training batches are grouped by length)."""
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+
+def train_and_save(trainer: Trainer, checkpoint: str | None) -> None:
+    """Train, from a checkpoint if there is one; save the model, the metrics and the trainer's state."""
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    trainer.save_model()
+    trainer.log_metrics("train", metrics)
+    trainer.save_metrics("train", metrics)
+    trainer.save_state()
 
 
 class LossMeter:

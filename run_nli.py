@@ -1,0 +1,148 @@
+#!/usr/bin/env python
+"""Natural language inference: fine-tune in English, evaluate in other languages without labelled data of theirs.
+
+    accelerate launch run_nli.py --model aligned-mbert-hi --do_train --do_eval --eval_languages en hi --output_dir nli-hi
+
+Does a premise entail a hypothesis, contradict it, or neither? Trained on English MultiNLI and evaluated on XNLI by
+default, with the settings of Efimov et al. (ECIR 2023). With --continual the alignment loss is kept beside the task
+loss, so that fine-tuning does not undo what `run_align.py` has done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, Value
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from utils.errors import InputError, run_script
+from utils.fine_tuning import FineTuning, FineTuningArguments
+from utils.metrics import load_metric
+from utils.task_data import LanguageData, TaskDataArguments, TaskReader, identity_of, text_in
+from utils.trainers import ZeroShotTrainer, train_and_save
+
+
+FEATURES = Features({name: Value("string") for name in ("id", "premise", "hypothesis", "label")})
+# As XNLI, MultiNLI and SNLI number them.
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+@dataclass
+class NliDataArguments(TaskDataArguments):
+    """Pairs of sentences with the columns `premise`, `hypothesis` and `label` (a name, or 0, 1, 2 as in XNLI)."""
+
+    dataset_name: str | None = field(
+        default="facebook/xnli",
+        metadata={"help": "Training data: a data set on the Hub or in a local folder, such as data/nli."},
+    )
+    max_seq_length: int | None = field(
+        default=None, metadata={"help": "Cut sentence pairs after this many tokens. Default: 128."}
+    )
+
+
+@dataclass
+class NliTrainingArguments(FineTuningArguments):
+    """The settings of the paper."""
+
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate; falls linearly to 0."})
+    num_train_epochs: float = field(default=2, metadata={"help": "Passes over the training data."})
+
+
+def main() -> None:
+    # --- Arguments ---
+    run = FineTuning.from_command_line(
+        "text-classification", {"accuracy": 100}, NliDataArguments, NliTrainingArguments, __doc__
+    )
+
+    # --- Data ---
+    examples, labels = run.read(TaskReader(run.data, FEATURES, read_pair, hub_options=run.hub_options), name_labels)
+
+    # --- Model ---
+    model, tokenizer = run.load_model(AutoModelForSequenceClassification, labels)
+    max_length = run.length_limit(128, model, tokenizer)
+    rows = run.encoded(examples, encode, tokenizer=tokenizer, max_length=max_length, label2id=model.config.label2id)
+
+    # --- Train ---
+    trainer = ZeroShotTrainer(
+        model=model,
+        args=run.training,
+        train_dataset=rows.train,
+        eval_sets=rows.validation,
+        score=partial(score, labels=labels),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        alignment=run.alignment(model, tokenizer),
+    )
+    if run.training.do_train:
+        train_and_save(trainer, run.checkpoint)
+
+    # --- Evaluate, in every language ---
+    run.evaluate(trainer, rows)
+
+    # --- Share ---
+    run.share(trainer, examples)
+
+
+def read_pair(row: Mapping[str, Any], where: str, labels: Sequence[str] | None = None) -> dict[str, str]:
+    """An example of a row; its label is one of `labels`, if they are known already."""
+    label = row.get("label")
+    if isinstance(label, int) and 0 <= label < len(LABELS):
+        label = LABELS[label]
+    if not isinstance(label, str) or (labels and label not in labels):
+        known = ", ".join(labels or LABELS)
+        raise InputError(f"{where} has the label {label!r}, which is none of {known}; correct it, or leave it out.")
+    return {
+        **identity_of(row),
+        **{name: text_in(row, name, where) for name in ("premise", "hypothesis")},
+        "label": label,
+    }
+
+
+def name_labels(examples: Dataset) -> list[str]:
+    """The labels of the training data, in the order of XNLI if they are XNLI's."""
+    found = set(examples.unique("label"))
+    return list(LABELS) if found <= set(LABELS) else sorted(found)
+
+
+def encode(
+    batch: Mapping[str, list],
+    positions: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    label2id: Mapping[str, int],
+) -> dict[str, list]:
+    """One row per example: premise and hypothesis as a pair, the longer one cut first."""
+    rows = tokenizer(batch["premise"], batch["hypothesis"], truncation="longest_first", max_length=max_length)
+    return {**rows, "labels": [label2id[label] for label in batch["label"]], "example": list(positions)}
+
+
+def score(
+    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """What was predicted for every example, and the accuracy.
+
+    Args:
+        name: of the set.
+        data: its examples and rows.
+        logits: [rows, labels].
+        labels: names of the classes.
+
+    Returns:
+        Records with `id`, `gold`, `prediction` and its probability `score`; and `accuracy`, between 0 and 1.
+    """
+    of_example = np.argsort(data.rows["example"])
+    probabilities = torch.from_numpy(logits[of_example]).softmax(dim=1).numpy()
+    predicted = probabilities.argmax(axis=1)
+    records = [
+        {"id": example["id"], "gold": example["label"], "prediction": labels[k], "score": round(float(chances[k]), 6)}
+        for example, k, chances in zip(data.examples, predicted, probabilities)
+    ]
+    gold = [labels.index(label) for label in data.examples["label"]]
+    return records, load_metric("accuracy").compute(predictions=predicted, references=gold)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,425 @@
+"""What the task scripts share: their arguments, and the steps of a run that are the same for every task."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, concatenate_datasets
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from utils.alignment import AlignmentCollator, AlignmentLoss, ContinualAlignment, alignment_objective
+from utils.arguments import (
+    AlignerArguments,
+    AlignmentArguments,
+    ModelArguments,
+    ParallelDataArguments,
+    ScriptTrainingArguments,
+    at_least,
+    checkpoint_to_resume,
+    parse_arguments,
+    require,
+)
+from utils.encoders import check_same_kind, encoder_of, load_encoder, load_tokenizer, not_found, quiet_transformers
+from utils.errors import InputError
+from utils.lineage import original_model
+from utils.parallel_corpus import ParallelCorpus, check_links_to_write
+from utils.records import run_record, write_json, write_json_lines
+from utils.task_data import TaskDataArguments, TaskExamples, TaskReader, TaskRows, encoded
+from utils.trainers import ZeroShotTrainer
+from utils.word_pooling import WordTokenizer, encoder_max_length, sentence_length_limit
+
+
+logger = logging.getLogger("utils.fine_tuning")
+
+
+# --- Arguments ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FineTuningArguments(ScriptTrainingArguments):
+    """How a task is trained. Beside `TrainingArguments`: evaluating during training keeps the best checkpoint."""
+
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Examples per step and device."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Examples evaluated at once per device."})
+    load_best_model_at_end: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Keep the checkpoint that is best by --select_on. Default: whenever there is an --eval_strategy."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = str(self.eval_strategy) != "no"
+        if self.load_best_model_at_end and str(self.save_strategy) != "best":
+            # A checkpoint that was not evaluated cannot be the best one, nor one that was not saved.
+            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
+        super().__post_init__()
+
+
+@dataclass
+class ContinualDataArguments(ParallelDataArguments):
+    """With --continual: where the parallel sentences come from."""
+
+    max_train_pairs: int | None = field(
+        default=30_000,
+        metadata={
+            "help": "Pairs per language that batches are drawn from, themselves drawn at random; the paper's number."
+        },
+    )
+
+
+@dataclass
+class ContinualArguments(AlignmentArguments):
+    """Keeping the alignment loss beside the task loss."""
+
+    continual: bool = field(
+        default=False,
+        metadata={
+            "help": "Continual learning: beside every batch of the task a batch of parallel pairs, so that fine-tuning "
+            "does not undo the alignment. Needs --language and --parallel_dataset or --parallel_file."
+        },
+    )
+    reference_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "The frozen encoder f0 whose English is kept: the one before any adjustment. Default: where --model "
+            "came from, by its own record (run.json)."
+        },
+    )
+    alignment_weight: float = field(default=0.01, metadata={"help": "Weight of the alignment loss (0: an ablation)."})
+    alignment_batch_size: int = field(
+        default=16, metadata={"help": "Pairs beside every optimizer step, over all devices and accumulated batches."}
+    )
+    alignment_every: int = field(default=1, metadata={"help": "Have pairs beside every N-th optimizer step only."})
+    alignment_seed: int | None = field(
+        default=None, metadata={"help": "Seed of the draw of pairs, apart from all others. Default: --seed."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self, "alignment_batch_size")
+        at_least(1, self, "alignment_every")
+
+
+# --- The run -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FineTuning:
+    """A run of a task script: the user's arguments, and the steps that are the same for every task.
+
+    Attributes:
+        task: its name, as the Hub calls it.
+        metrics: names of its metrics in the table, with what makes per cent of them; the last one chooses the best
+            checkpoint.
+        model, data, parallel, links, continual, training: the arguments.
+        checkpoint: what the training goes on from, if anything.
+    """
+
+    task: str
+    metrics: dict[str, float]
+    model: ModelArguments
+    data: TaskDataArguments
+    parallel: ContinualDataArguments
+    links: AlignerArguments
+    continual: ContinualArguments
+    training: FineTuningArguments
+    checkpoint: str | None = None
+    _facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_command_line(
+        cls,
+        task: str,
+        metrics: dict[str, float],
+        data: type[TaskDataArguments],
+        training: type[FineTuningArguments],
+        description: str | None,
+    ) -> "FineTuning":
+        """Parse the arguments, and stop if they contradict each other or the output folder.
+
+        Args:
+            task, metrics: as above.
+            data, training: the script's own argument dataclasses.
+            description: what `--help` begins with.
+        """
+        groups = (ModelArguments, data, ContinualDataArguments, AlignerArguments, ContinualArguments, training)
+        run = cls(task, metrics, *parse_arguments(*groups, description=description))
+        run._check()
+        run.checkpoint = checkpoint_to_resume(run.training, run.data.overwrite_output_dir)
+        return run
+
+    def _check(self) -> None:
+        training, data = self.training, self.data
+        wanted = [training.do_train, training.do_eval, training.do_predict]
+        require(any(wanted), ["--do_train", "--do_eval", "--do_predict"], "say what is to be done")
+        if not training.do_train:
+            for given, name in ((self.continual.continual, "--continual"), (data.select_on, "--select_on")):
+                if given:
+                    raise InputError(f"{name} does nothing without --do_train; add it or leave {name} out.")
+        if self.continual.continual:
+            require(
+                self.parallel.languages, ["--language"], "--continual needs a language that is kept close to English"
+            )
+            data_given = self.parallel.parallel_dataset or self.parallel.parallel_file
+            require(data_given, ["--parallel_dataset", "--parallel_file"], "--continual needs parallel sentences")
+            check_links_to_write(self.links, self.parallel.languages, data.overwrite_output_dir)
+        else:
+            for group in (self.parallel, self.links, self.continual):
+                for name, value, default in _given(group):
+                    raise InputError(
+                        f"--{name} {value} does nothing without --continual (default: {default}); add it."
+                    )
+        self._choose_best_by()
+
+    def _choose_best_by(self) -> None:
+        """Which metric of which language chooses the checkpoint that is kept."""
+        training, language = self.training, self.data.select_on or self.data.train_language
+        if not training.load_best_model_at_end:
+            if self.data.select_on:
+                raise InputError("--select_on does nothing without --eval_strategy; add --eval_strategy steps.")
+        elif training.metric_for_best_model in (None, "loss"):
+            if language not in self.data.eval_languages:
+                raise InputError(
+                    f"The best checkpoint is chosen in {language}, which is not among --eval_languages; add it, or name "
+                    "another one with --select_on."
+                )
+            training.metric_for_best_model = f"eval_{language}_{list(self.metrics)[-1]}"
+            training.greater_is_better = True
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """What reading a data set wants to know beside its name."""
+        return {"cache_dir": self.model.cache_dir, "token": self.model.token}
+
+    # --- Data ---
+
+    def read(
+        self, reader: TaskReader, name_labels: Callable[[Dataset], list[str]] | None = None
+    ) -> tuple[TaskExamples, list[str] | None]:
+        """The examples that the run needs, and the names of the task's labels.
+
+        Args:
+            reader: of the task.
+            name_labels: the labels of training examples, in their order; without it the task has none. When nothing is
+                trained, the labels are the model's. Reading for evaluation stops at a label that is not among them.
+        """
+        with self.training.main_process_first(desc="reading the data"):
+            train = reader.train() if self.training.do_train else None
+            labels = self._known_labels(train and name_labels(train)) if name_labels else None
+            options = {"labels": labels} if labels else {}
+            return TaskExamples(
+                train,
+                reader.evaluation_sets("validation", **options) if self.training.do_eval else {},
+                reader.evaluation_sets("test", **options) if self.training.do_predict else {},
+            ), labels
+
+    def _known_labels(self, in_training: list[str] | None) -> list[str]:
+        """The labels in the order of the model if it knows them, else as they are in the training data."""
+        name = self.model.model_name_or_path
+        try:
+            config = AutoConfig.from_pretrained(name, **self.model.hub_options())
+        except (OSError, ValueError) as error:
+            raise not_found(name, error) from error
+        of_model = [label for _, label in sorted(config.id2label.items())]
+        if in_training is None and all(label.startswith("LABEL_") for label in of_model):
+            raise InputError(
+                f"The model {name} is not fine-tuned for {self.task}; add --do_train, or name one that is."
+            )
+        if in_training is not None and set(in_training) != set(of_model):
+            return in_training
+        return of_model
+
+    def encoded(
+        self,
+        examples: TaskExamples,
+        encode: Callable[..., dict[str, list]],
+        **options: Any,  # noqa: ANN401
+    ) -> TaskRows:
+        """The rows that the model is given for all examples (see `utils.task_data.encoded`)."""
+        options["num_proc"] = self.parallel.preprocessing_num_workers
+        with self.training.main_process_first(desc="tokenising"):
+            return TaskRows(
+                encoded(examples.train, encode, **options).rows if examples.train else None,
+                {
+                    name: encoded(these, encode, **options).longest_first()
+                    for name, these in examples.validation.items()
+                },
+                {name: encoded(these, encode, **options).longest_first() for name, these in examples.test.items()},
+            )
+
+    # --- Model ---
+
+    def load_model(
+        self, auto_class: type, labels: Sequence[str] | None = None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The task model, in fp32, and its tokenizer. A head that the checkpoint lacks is new, by `--seed`.
+
+        Args:
+            auto_class: `AutoModelFor…`.
+            labels: names of the classes.
+
+        Raises:
+            InputError: if there is no such model, or it lacks a head and is not to be trained.
+        """
+        name, options = self.model.model_name_or_path, self.model.hub_options()
+        named = {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
+        set_seed(self.training.seed)
+        try:
+            with quiet_transformers():  # that a head is new is no cause for alarm
+                model, report = auto_class.from_pretrained(
+                    name,
+                    dtype=torch.float32,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                    **(named if labels else {}),
+                    **options,
+                )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise not_found(name, error) from error
+        new = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+        if new and not self.training.do_train:
+            raise InputError(
+                f"The model {name} is not fine-tuned for {self.task} (it lacks {min(new)}); add --do_train, or name one "
+                "that is."
+            )
+        return model, load_tokenizer(name, **options)
+
+    def length_limit(self, usual: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Tokens of the longest input: `--max_seq_length`, or by default what is usual for the task."""
+        longest = encoder_max_length(tokenizer, model)
+        return sentence_length_limit(self.data.max_seq_length or min(usual, longest), tokenizer, model)
+
+    def alignment(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ContinualAlignment | None:
+        """With --continual, the parallel pairs and the frozen original model; else None.
+
+        Raises:
+            InputError: for bad pairs, or an original model that cannot be found or does not fit.
+        """
+        if not self.continual.continual:
+            return None
+        encoder, how = encoder_of(model), self.continual
+        reference = self._reference_model()
+        check_same_kind(encoder, reference)
+        reference.to(self.training.device)
+        how.check_layer(encoder.config.num_hidden_layers)
+        words = WordTokenizer(tokenizer, how.word_pooling, encoder_max_length(tokenizer, encoder))
+        with self.training.main_process_first(desc="preparing the pairs"):
+            files = ("--parallel_file", self.parallel.parallel_file), ("--links_file", self.links.links_file)
+            read = ParallelCorpus.read(
+                self.parallel, tokenizer, how.word_pooling, *files, hub_options=self.hub_options
+            )
+            corpus = read.linked(self.links, reference, words)
+            if self.links.write_links and self.training.should_save:
+                corpus.write_links(self.links)
+            corpus = corpus.chosen(self.parallel.max_words).sampled(self.parallel.max_train_pairs, self._pair_seed)
+            rows = corpus.encoded(words, how.include_special_tokens)
+        self._facts |= {"reference_model": reference.name_or_path, "parallel_data": corpus.fingerprints()}
+        return ContinualAlignment(
+            concatenate_datasets(list(rows.values())),
+            AlignmentLoss(
+                alignment_objective(how.alignment_objective, how.temperature), reference, how.alignment_layer
+            ),
+            AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if self.training.bf16 else None),
+            how.alignment_weight,
+            how.regularization_weight,
+            how.alignment_batch_size,
+            how.alignment_every,
+            self._pair_seed,
+        )
+
+    @property
+    def _pair_seed(self) -> int:
+        return self.training.seed if self.continual.alignment_seed is None else self.continual.alignment_seed
+
+    def _reference_model(self) -> PreTrainedModel:
+        options = self.model.hub_options()
+        if self.continual.reference_model:
+            return load_encoder(self.continual.reference_model, **{**options, "revision": "main"})
+        name, revision = original_model(self.model.model_name_or_path, **options)
+        try:
+            return load_encoder(name, **{**options, "revision": revision})
+        except InputError as error:
+            if name == self.model.model_name_or_path:
+                raise
+            raise InputError(
+                f"{self.model.model_name_or_path} was made from {name}, which cannot be loaded now; say where it is with "
+                f"--reference_model. ({error})"
+            ) from None
+
+    # --- Evaluate, share ---
+
+    def evaluate(self, trainer: ZeroShotTrainer, rows: TaskRows) -> None:
+        """Measure all languages, and keep metrics and predictions; print a table.
+
+        `predictions/LANGUAGE.jsonl` are those of --do_predict, or without it of --do_eval; every line says its split.
+        """
+        for prefix, sets, split in (
+            ("eval", rows.validation, self.data.validation_split),
+            ("predict", rows.test, self.data.test_split),
+        ):
+            if not sets:
+                continue
+            metrics = trainer.evaluate_sets(sets, prefix)
+            foreign = [name for name in sets if name != self.data.train_language]
+            for metric in self.metrics if foreign else ():
+                mean = sum(metrics[f"{prefix}_{name}_{metric}"] for name in foreign) / len(foreign)
+                metrics[f"{prefix}_zero_shot_{metric}"] = mean
+            trainer.log_metrics(prefix, metrics)
+            trainer.save_metrics(prefix, metrics)
+            if trainer.is_world_process_zero():
+                for name, records in trainer.records.items():
+                    path = Path(self.training.output_dir, "predictions", f"{name}.jsonl")
+                    write_json_lines(path, ({**record, "split": split} for record in records))
+                print(language_table(metrics, prefix, list(sets), self.metrics))
+
+    def share(self, trainer: ZeroShotTrainer, examples: TaskExamples) -> None:
+        """Write how the run came about (`run.json`), and push it to the Hub if asked."""
+        name = self.model.model_name_or_path
+        if trainer.is_world_process_zero():
+            groups = [self.model, self.data, self.parallel, self.links, self.continual, self.training]
+            record = run_record(
+                groups,
+                task=self.task,
+                regime="continual" if self.continual.continual else "plain",
+                base_model=name,
+                base_model_revision=getattr(trainer.model.config, "_commit_hash", None),
+                seed=self.training.seed,
+                **examples.fingerprints(),
+                **self._facts,
+            )
+            write_json(f"{self.training.output_dir}/run.json", record)
+        if self.training.push_to_hub:
+            trainer.push_to_hub(language=self.data.eval_languages, finetuned_from=name, tasks=self.task)
+
+
+def _given(arguments: object) -> list[tuple[str, Any, Any]]:
+    """The arguments of a group that are not as they are by default: name, value, default."""
+    usual = type(arguments)()
+    values = ((item.name, getattr(arguments, item.name), getattr(usual, item.name)) for item in fields(arguments))
+    return [(name, value, default) for name, value, default in values if value != default]
+
+
+def language_table(
+    metrics: Mapping[str, float], prefix: str, names: Sequence[str], columns: Mapping[str, float]
+) -> str:
+    """A line per language and one for the mean of those that were not trained on, in per cent.
+
+    Args:
+        metrics: such as `eval_hi_f1`.
+        prefix: `eval` or `predict`.
+        names: of the sets.
+        columns: names of the metrics, and what makes per cent of them.
+    """
+    lines = [f"{prefix:12}" + "".join(f"{column.replace('_', ' '):>14}" for column in columns)]
+    for name in [*names, "zero_shot"]:
+        values = {column: metrics.get(f"{prefix}_{name}_{column}") for column in columns}
+        if None not in values.values():
+            cells = (f"{columns[column] * value:14.1f}" for column, value in values.items())
+            lines.append(f"{name.replace('_', '-'):12}" + "".join(cells))
+    return "\n".join(lines)
