@@ -11,10 +11,24 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message is one sentence: which file, which line, what to do."""
 
 
+class Interrupted(Exception):
+    """A signal has stopped the training after a checkpoint was saved.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, number: int, step: int, max_steps: int) -> None:
+        super().__init__(
+            f"Interrupted after step {step:,} of {max_steps:,}. The same command with --resume_from_checkpoint true goes on."
+        )
+        self.signal = number
+
+
 def run_script(main: Callable[[], object]) -> None:
     """Run a script's `main`; an `InputError`, or a full disk, is one line on standard error and ends it with status 1.
 
-    Any other exception is a fault of the program and keeps its traceback. What our modules log is shown, by the first
+    An interruption says how to go on, with the status that shells give a signal. Any other exception is a fault of the program and keeps its traceback. What our modules log is shown, by the first
     process of several.
     """
     logging.basicConfig(format="%(message)s")
@@ -23,6 +37,9 @@ def run_script(main: Callable[[], object]) -> None:
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        sys.exit(128 + interruption.signal)
     except Exception as error:
         if not _disk_is_full(error):
             raise

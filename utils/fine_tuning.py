@@ -184,10 +184,10 @@ class FineTuning:
             if self.data.select_on:
                 raise InputError("--select_on does nothing without --eval_strategy; add --eval_strategy steps.")
         elif training.metric_for_best_model in (None, "loss"):
-            if language not in self.data.eval_languages:
+            if language not in self.data.set_names():
                 raise InputError(
-                    f"The best checkpoint is chosen in {language}, which is not among --eval_languages; add it, or name "
-                    "another one with --select_on."
+                    f"The best checkpoint is chosen on {language}, which is not among what is evaluated "
+                    f"({', '.join(self.data.set_names())}); add it to --eval_languages, or name another with --select_on."
                 )
             training.metric_for_best_model = f"eval_{language}_{list(self.metrics)[-1]}"
             training.greater_is_better = True
@@ -239,13 +239,21 @@ class FineTuning:
         self,
         examples: TaskExamples,
         encode: Callable[..., dict[str, list]],
+        encode_training: Callable[..., dict[str, list]] | None = None,
         **options: Any,  # noqa: ANN401
     ) -> TaskRows:
-        """The rows that the model is given for all examples (see `utils.task_data.encoded`)."""
+        """The rows that the model is given for all examples (see `utils.task_data.encoded`).
+
+        Args:
+            examples: of the task.
+            encode: makes rows of a batch of examples.
+            encode_training: the same for training, if that needs other columns.
+            options: for both.
+        """
         options["num_proc"] = self.parallel.preprocessing_num_workers
         with self.training.main_process_first(desc="tokenising"):
             return TaskRows(
-                encoded(examples.train, encode, **options).rows if examples.train else None,
+                encoded(examples.train, encode_training or encode, **options).rows if examples.train else None,
                 {
                     name: encoded(these, encode, **options).longest_first()
                     for name, these in examples.validation.items()

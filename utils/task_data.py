@@ -83,6 +83,10 @@ class TaskDataArguments:
         self.eval_languages = list(dict.fromkeys(self.eval_languages))
         require(self.eval_languages, ["--eval_languages"], "name the languages to evaluate, for example en hi")
 
+    def set_names(self) -> list[str]:
+        """What the sets are called that are evaluated."""
+        return self.eval_languages
+
     def languages(self) -> list[str]:
         """All languages that are read for evaluation."""
         return self.eval_languages

@@ -28,6 +28,7 @@ from utils.alignment import (
     word_vectors,
 )
 from utils.encoders import encoder_of, load_encoder_weights, save_encoder
+from utils.interruption import SaveWhenInterrupted
 from utils.retrieval import retrieve
 from utils.task_data import LanguageData
 
@@ -417,8 +418,16 @@ class ZeroShotTrainer(ContinualTrainer):
 
 
 def train_and_save(trainer: Trainer, checkpoint: str | None) -> None:
-    """Train, from a checkpoint if there is one; save the model, the metrics and the trainer's state."""
-    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    """Train, from a checkpoint if there is one; save the model, the metrics and the trainer's state.
+
+    Raises:
+        Interrupted: on Ctrl-C or SIGTERM, with a checkpoint of the last step saved.
+    """
+    trainer.add_callback(interruption := SaveWhenInterrupted())
+    try:
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    finally:
+        interruption.restore()
     trainer.save_model()
     trainer.log_metrics("train", metrics)
     trainer.save_metrics("train", metrics)

@@ -1,0 +1,169 @@
+#!/usr/bin/env python
+"""Extractive question answering: fine-tune in English, evaluate in other languages, or across them.
+
+    accelerate launch run_qa.py --model aligned-mbert-hi --do_train --do_eval --eval_languages en hi --output_dir qa-hi
+
+Which words of a paragraph answer a question? Trained on SQuAD and evaluated on XQuAD by default, with the settings of
+Efimov et al. (ECIR 2023). --question_languages and --context_languages pair questions in one language with contexts in
+another. With --continual the alignment loss is kept beside the task loss, so that fine-tuning does not undo what
+`run_align.py` has done.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
+
+from utils.arguments import at_least
+from utils.fine_tuning import FineTuning, FineTuningArguments
+from utils.question_answering import (
+    CONFIGS,
+    FEATURES,
+    CrossLingualReader,
+    encode_windows,
+    only_tydi_language,
+    pair_name,
+    read_question,
+    read_questions,
+)
+from utils.task_data import TaskDataArguments
+from utils.trainers import ZeroShotTrainer, train_and_save
+
+
+@dataclass
+class QaDataArguments(TaskDataArguments):
+    """Questions with the columns `question`, `context`, `answers` (lists `text` and `answer_start`) and `id`."""
+
+    dataset_name: str | None = field(
+        default="rajpurkar/squad",
+        metadata={
+            "help": "Training data: a data set on the Hub or in a local folder; others that work as they are: "
+            "rajpurkar/squad_v2 (with --version_2_with_negative), google-research-datasets/tydiqa, data/qa."
+        },
+    )
+    eval_dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Data to evaluate on. Default: google/xquad for models trained on SQuAD, else --dataset_name. Others: "
+            "google/xtreme with `--eval_dataset_config_name MLQA.{context_language}.{question_language}`, "
+            "google-research-datasets/tydiqa."
+        },
+    )
+    eval_dataset_config_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Its configuration; {language}, or {context_language} and {question_language}, stand for the "
+            "languages. Default: the one that fits."
+        },
+    )
+    train_file: str | None = field(
+        default=None,
+        metadata={"help": "Training data in a file instead: SQuAD's .json, .jsonl or .parquet; also .gz."},
+    )
+    question_languages: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Cross-lingual QA: questions in these languages about contexts in all --context_languages. Default: "
+            "questions and contexts in the same language, each of --eval_languages."
+        },
+    )
+    context_languages: list[str] | None = field(
+        default=None, metadata={"help": "Languages of the contexts. Default, with the above: --eval_languages."}
+    )
+    answer_normalization: str = field(
+        default="auto",
+        metadata={
+            "help": "What is forgiven when answers are compared: `squad` as SQuAD's script does, in every language (usual "
+            "for XQuAD and TyDi QA); `mlqa`: articles and punctuation of each language; `auto`: mlqa for MLQA.",
+            "choices": ["auto", "squad", "mlqa"],
+        },
+    )
+    version_2_with_negative: bool = field(
+        default=False, metadata={"help": "Some questions have no answer, as in SQuAD v2, and the model may say so."}
+    )
+    null_score_diff_threshold: float = field(
+        default=0.0,
+        metadata={"help": "Say so if the logits of no answer exceed those of the best answer by more than this."},
+    )
+    max_seq_length: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of question and context; a longer context is cut into windows. Default: 384."},
+    )
+    doc_stride: int = field(default=128, metadata={"help": "Tokens that neighbouring windows share."})
+    max_question_length: int = field(default=64, metadata={"help": "Cut questions after this many tokens."})
+    n_best_size: int = field(default=20, metadata={"help": "Spans that share out the probability of an answer."})
+    max_answer_length: int = field(default=30, metadata={"help": "Tokens of the longest answer."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("doc_stride", "max_question_length", "n_best_size", "max_answer_length"):
+            at_least(1, self, name)
+        if self.eval_dataset_name is None and self.dataset_name in ("rajpurkar/squad", "rajpurkar/squad_v2"):
+            self.eval_dataset_name = "google/xquad"
+        if self.answer_normalization == "auto":
+            source = f"{self.eval_dataset_name} {self.eval_dataset_config_name}"
+            self.answer_normalization = "mlqa" if "mlqa" in source.lower() else "squad"
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Question and context language of every set that is evaluated."""
+        if not self.question_languages and not self.context_languages:
+            return [(language, language) for language in self.eval_languages]
+        questions, contexts = (
+            given or self.eval_languages for given in (self.question_languages, self.context_languages)
+        )
+        return [(question, context) for question in questions for context in contexts]
+
+    def set_names(self) -> list[str]:
+        return [pair_name(*pair) for pair in self.pairs()]
+
+    def languages(self) -> list[str]:
+        return list(dict.fromkeys(language for pair in self.pairs() for language in pair))
+
+
+@dataclass
+class QaTrainingArguments(FineTuningArguments):
+    """The settings of the paper."""
+
+    learning_rate: float = field(default=3e-5, metadata={"help": "Peak learning rate; falls linearly to 0."})
+    num_train_epochs: float = field(default=2, metadata={"help": "Passes over the training data."})
+
+
+def main() -> None:
+    # --- Arguments ---
+    metrics = {"exact_match": 1, "f1": 1}
+    run = FineTuning.from_command_line("question-answering", metrics, QaDataArguments, QaTrainingArguments, __doc__)
+    data = run.data
+
+    # --- Data ---
+    read = partial(read_question, unanswerable=data.version_2_with_negative)
+    reader = CrossLingualReader(
+        data, FEATURES, read, CONFIGS, read_questions, only_tydi_language, run.hub_options, pairs=data.pairs()
+    )
+    examples, _ = run.read(reader)
+
+    # --- Model ---
+    model, tokenizer = run.load_model(AutoModelForQuestionAnswering)
+    max_length = run.length_limit(384, model, tokenizer)
+    window = {"max_length": max_length, "stride": data.doc_stride, "max_question_length": data.max_question_length}
+    encode = (partial(encode_windows, keep_offsets=kept) for kept in (True, False))
+    rows = run.encoded(examples, *encode, tokenizer=tokenizer, **window)
+
+    # --- Train ---
+    trainer = ZeroShotTrainer(
+        model=model,
+        args=run.training,
+        train_dataset=rows.train,
+        eval_sets=rows.validation,
+        score=partial(score, data=data),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        alignment=run.alignment(model, tokenizer),
+    )
+    if run.training.do_train:
+        train_and_save(trainer, run.checkpoint)
+
+    # --- Evaluate, in every language ---
+    run.evaluate(trainer, rows)
+
+    # --- Share ---
+    run.share(trainer, examples)
