@@ -167,3 +167,36 @@ def main() -> None:
 
     # --- Share ---
     run.share(trainer, examples)
+
+
+def score(
+    name: str, rows: LanguageData, logits: tuple[np.ndarray, np.ndarray], data: QaDataArguments
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The answer to every question, exact match and F1.
+
+    Args:
+        name: of the set.
+        rows: its questions and their windows.
+        logits: of start and end, [windows, longest row] each.
+        data: how answers are found and compared.
+
+    Returns:
+        Records with `id`, `gold` (all right answers), `prediction`, its probability `score`, `exact_match` and `f1`; and
+        the means of the last two, between 0 and 100, with what SQuAD's script reports beside them for v2.
+    """
+    threshold = data.null_score_diff_threshold if data.version_2_with_negative else None
+    answers = find_answers(rows, *logits, data.n_best_size, data.max_answer_length, threshold)
+    language = dict(zip(data.set_names(), data.pairs()))[name][1] if data.answer_normalization == "mlqa" else None
+    records = []
+    for question, answer in zip(rows.examples, answers):
+        gold = question["answers"]["text"]
+        exact_match, f1 = answer_scores(answer.text, gold, language)
+        records.append(
+            {"id": question["id"], "gold": gold, "prediction": answer.text, "score": round(answer.probability, 6),
+             "exact_match": exact_match, "f1": f1}
+        )  # fmt: skip
+    return records, measure(rows, answers, language)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -93,9 +93,7 @@ def logged(trainer, name: str) -> list[float]:
 def test_the_loss_is_the_recorded_one(tmp_path, kept, expected):  # noqa: F811
     """task + 0.01 · alignment + 1 · regularization, the latter two as the paper's code computes them."""
     recorded = next(
-        b
-        for b in expected["batches"]
-        if b["size"] == 47 and b["include_special_tokens"] and b["pooling"] == "avg"
+        b for b in expected["batches"] if b["size"] == 47 and b["include_special_tokens"] and b["pooling"] == "avg"
     )
     model = AutoModelForTokenClassification.from_pretrained(REFERENCE / "model", num_labels=3)
     reference = transformers.AutoModel.from_pretrained(REFERENCE / "reference_model")

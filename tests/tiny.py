@@ -66,6 +66,16 @@ def tokenizer(kind: str = "wordpiece", begin: str | None = "[CLS]", end: str | N
     )  # fmt: skip
 
 
+def pair_tokenizer(kind: str = "wordpiece"):
+    """The same for pairs of sentences: [CLS] first [SEP] second [SEP]."""
+    made = tokenizer(kind)
+    special = [(token, made.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special
+    )
+    return made
+
+
 TOKENIZERS = ("wordpiece", "unigram", "bytes", "gemma")
 
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

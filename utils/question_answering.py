@@ -117,7 +117,7 @@ def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False
 
 def _locate(context: str, answer: str, start: int, where: str) -> int:
     """Where an answer begins: at `start`, or else as near to it as it is found."""
-    if context.startswith(answer, start):
+    if answer and start >= 0 and context.startswith(answer, start):
         return start
     before, after = context.rfind(answer, 0, max(start, 0) + len(answer)), context.find(answer, max(start, 0))
     found = [place for place in (before, after) if place >= 0]
@@ -341,8 +341,7 @@ def find_answers(
     Returns:
         One answer per example.
     """
-    rows = data.rows.with_format("numpy", ["example", "first_context_token"])
-    example, first = rows["example"], rows["first_context_token"]
+    example, first = (np.asarray(data.rows[column][:]) for column in ("example", "first_context_token"))
     begins, ends = data.rows["begins"][:], data.rows["ends"][:]
     n_tokens = np.fromiter(map(len, begins), np.int64, len(begins))
     # Shift every window's context to the left, so that position 0 is its first token.

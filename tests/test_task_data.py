@@ -1,0 +1,215 @@
+"""A task's examples: from files and data sets, with names for class numbers, or one sentence about what is wrong."""
+
+import gzip
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+import run_ner
+import run_nli
+from utils.errors import InputError
+from utils.task_data import TaskDataArguments, TaskReader, encoded
+
+
+PAIRS = [
+    {"premise": "A man sleeps.", "hypothesis": "Nobody is awake.", "label": "neutral"},
+    {"premise": "Ella, dijo: «no»", "hypothesis": "Ella habló.", "label": "entailment"},
+    {"premise": "नदी शांत थी।", "hypothesis": "नदी शांत नहीं थी।", "label": "contradiction"},
+]
+SENTENCES = [
+    {"tokens": ["Anna", "lives", "in", "New", "York", "."], "ner_tags": ["B-PER", "O", "O", "B-LOC", "I-LOC", "O"]},
+    {"tokens": ["नदी", "शांत", "थी", "।"], "ner_tags": ["O", "O", "O", "O"]},
+]
+
+
+def nli(**arguments) -> TaskReader:
+    return TaskReader(TaskDataArguments(**arguments), run_nli.FEATURES, run_nli.read_pair)
+
+
+def ner(**arguments) -> TaskReader:
+    return TaskReader(TaskDataArguments(**arguments), run_ner.FEATURES, run_ner.read_sentence, run_ner.CONFIGS)
+
+
+def write(path, rows) -> str:
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix in (".csv", ".tsv"):
+        Dataset.from_list(rows).to_csv(str(path), sep="," if path.suffix == ".csv" else "\t", index=False)
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return str(path)
+
+
+# --- Where it comes from ---
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.csv", "a.tsv", "a.parquet"])
+def test_files(tmp_path, name):
+    examples = nli(train_file=write(tmp_path / name, PAIRS)).train()
+    assert examples.to_list() == [{"id": str(k), **pair} for k, pair in enumerate(PAIRS)]
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    for rows in (PAIRS, PAIRS[:2]):
+        assert len(nli(train_file=write(tmp_path / "a.jsonl", rows)).train()) == len(rows)
+
+
+def folder_of_languages(folder, by_language: dict[str, list], features: Features | None = None) -> str:
+    """A local data set with a configuration per language and two splits."""
+    configs = ""
+    for language, rows in by_language.items():
+        for split in ("train", "validation"):
+            (folder / language).mkdir(parents=True, exist_ok=True)
+            Dataset.from_list(rows, features=features).to_parquet(str(folder / language / f"{split}.parquet"))
+        files = "".join(
+            f"\n  - {{split: {split}, path: {language}/{split}.parquet}}" for split in ("train", "validation")
+        )
+        configs += f"- config_name: {language}\n  data_files:{files}\n"
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    return str(folder)
+
+
+def test_data_sets_with_class_labels(tmp_path):
+    """The numbers of a data set on the Hub become the names that it gives them."""
+    names = ["contradiction", "neutral", "entailment"]  # not the usual order
+    features = Features({"premise": Value("string"), "hypothesis": Value("string"), "label": ClassLabel(names=names)})
+    folder = folder_of_languages(tmp_path / "xnli", {"en": PAIRS, "hi": PAIRS[2:]}, features)
+    reader = nli(dataset_name=folder)
+    assert reader.train()["label"] == [pair["label"] for pair in PAIRS]
+    assert reader.evaluation("validation", "hi").to_list() == [{"id": "0", **PAIRS[2]}]
+    features = Features(
+        {"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "B-PER", "B-LOC", "I-LOC"]))}
+    )
+    folder = folder_of_languages(tmp_path / "wikiann", {"PAN-X.en": SENTENCES}, features)
+    assert ner(dataset_name=folder).train()["ner_tags"] == [sentence["ner_tags"] for sentence in SENTENCES]
+
+
+def test_numbers_without_names_are_xnli_s():
+    for number, name in enumerate(("entailment", "neutral", "contradiction")):
+        assert run_nli.read_pair({**PAIRS[0], "label": number}, "Row 1")["label"] == name
+
+
+def test_evaluation_may_come_from_elsewhere(tmp_path):
+    train = folder_of_languages(tmp_path / "one", {"en": PAIRS})
+    other = folder_of_languages(tmp_path / "two", {"x-hi": PAIRS[2:]})
+    reader = nli(dataset_name=train, eval_dataset_name=other, eval_dataset_config_name="x-{language}")
+    assert len(reader.train()) == 3
+    assert len(reader.evaluation("validation", "hi")) == 1
+    path = write(tmp_path / "dev.hi.jsonl", PAIRS[:2])
+    reader = nli(dataset_name=train, eval_languages=["en", "hi"], validation_file=[f"hi={path}"])
+    assert len(reader.evaluation("validation", "hi")) == 2
+
+
+def test_only_so_many(tmp_path):
+    path = write(tmp_path / "a.jsonl", PAIRS)
+    reader = nli(train_file=path, validation_file=[path], test_file=[path], eval_languages=["en"],
+                 max_train_samples=2, max_eval_samples=1, max_predict_samples=99)  # fmt: skip
+    lengths = [len(reader.train()), *(len(reader.evaluation(kind, "en")) for kind in ("validation", "test"))]
+    assert lengths == [2, 1, 3]
+
+
+# --- What can be wrong with it ---
+
+
+def test_missing_languages(tmp_path):
+    folder = folder_of_languages(tmp_path / "xnli", {"en": PAIRS})
+    with pytest.raises(InputError, match=r"no configuration vi, only en; choose one with --eval_dataset_config_name"):
+        nli(dataset_name=folder).evaluation("validation", "vi")
+    path = write(tmp_path / "dev.jsonl", PAIRS)
+    reader = nli(eval_languages=["en", "vi"], validation_file=[f"en={path}"])
+    with pytest.raises(InputError, match="--validation_file vi=FILE is missing: there is no file for vi"):
+        reader.evaluation("validation", "vi")
+    with pytest.raises(InputError, match="no split test, only train, validation; choose one with --test_split"):
+        nli(dataset_name=folder).evaluation("test", "en")
+
+
+def test_empty_sets(tmp_path):
+    path = write(tmp_path / "dev.jsonl", [])
+    with pytest.raises(InputError, match=f"The file {path} has no example"):
+        nli(validation_file=[path], eval_languages=["en"]).evaluation("validation", "en")
+    for name, value in (("max_eval_samples", 0), ("max_seq_length", -1)):
+        with pytest.raises(InputError, match=f"--{name} {value} is too small"):
+            TaskDataArguments(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"label": "maybe"},
+            "Line 2 of {path} has the label 'maybe', which is none of entailment, neutral, contradiction",
+        ),
+        ({"label": 3}, "Line 2 of {path} has the label 3"),
+        ({"label": -1}, "Line 2 of {path} has the label -1"),
+        ({"label": None}, "Line 2 of {path} has the label None"),
+        ({"premise": None}, "Line 2 of {path} has None in column premise"),
+        ({"hypothesis": ["a"]}, r"Line 2 of {path} has \['a'\] in column hypothesis"),
+    ],
+)
+def test_bad_pairs(tmp_path, change, message):
+    path = write(tmp_path / "a.jsonl", [PAIRS[0], {**PAIRS[1], **change}])
+    reader = nli(validation_file=[path], eval_languages=["en"])
+    with pytest.raises(InputError, match=message.format(path=path)):
+        reader.evaluation("validation", "en", labels=["entailment", "neutral", "contradiction"])
+
+
+def test_a_label_that_training_does_not_know(tmp_path):
+    folder = folder_of_languages(tmp_path / "xnli", {"en": PAIRS})
+    where = rf"Row 1 of the data set {folder} \(en, validation\)"
+    with pytest.raises(InputError, match=f"{where} has the label 'neutral', which is none of yes, no"):
+        nli(dataset_name=folder).evaluation("validation", "en", labels=["yes", "no"])
+
+
+def test_a_missing_column(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"premise": "a", "label": "neutral"}])
+    with pytest.raises(InputError, match="has no column hypothesis, only premise, label"):
+        nli(train_file=path).train()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ner_tags": ["O"] * 5}, "Line 2 of {path} has 6 tokens and 5 tags"),
+        (
+            {"ner_tags": ["PER", *"OOOOO"]},
+            r"Line 2 of {path} has the tag 'PER'; tags are B-TYPE, I-TYPE and O \(BIO\)",
+        ),
+        ({"ner_tags": ["S-PER", *"OOOOO"]}, "Line 2 of {path} has the tag 'S-PER'"),
+        ({"ner_tags": ["B-EVENT", *"OOOOO"]}, "Line 2 of {path} has the tag B-EVENT, which is none of O, B-LOC"),
+        ({"ner_tags": [1, 0, 0, 0, 0, 0]}, r"Line 2 of {path} has \[1, 0, 0, 0, 0, 0\] in column ner_tags"),
+        ({"tokens": "Anna lives"}, "Line 2 of {path} has 'Anna lives' in column tokens"),
+    ],
+)
+def test_bad_sentences(tmp_path, change, message):
+    path = write(tmp_path / "a.jsonl", [SENTENCES[0], {**SENTENCES[0], **change}])
+    reader = ner(validation_file=[path], eval_languages=["en"])
+    with pytest.raises(InputError, match=message.format(path=path)):
+        reader.evaluation("validation", "en", labels=["O", "B-LOC", "I-LOC", "B-PER", "I-PER"])
+
+
+# --- Labels and rows ---
+
+
+def test_names_of_labels():
+    assert run_nli.name_labels(Dataset.from_list(PAIRS[:1])) == ["entailment", "neutral", "contradiction"]
+    assert run_nli.name_labels(Dataset.from_dict({"label": ["yes", "no", "yes"]})) == ["no", "yes"]
+    assert run_ner.name_labels(Dataset.from_list(SENTENCES)) == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+
+
+def test_rows_know_their_example_in_any_order():
+    examples = Dataset.from_dict({"text": ["a", "aaa", "aa"]})
+    encode = lambda batch, positions: {  # noqa: E731
+        "input_ids": [[1] * len(text) for text in batch["text"] for _ in range(2)],
+        "example": [position for position in positions for _ in range(2)],
+    }
+    data = encoded(examples, encode)
+    assert data.rows["length"] == [1, 1, 3, 3, 2, 2]
+    ordered = data.longest_first()
+    assert ordered.rows["length"] == [3, 3, 2, 2, 1, 1]
+    assert ordered.rows["example"] == [1, 1, 2, 2, 0, 0]
+    assert np.array_equal(ordered.examples["text"], examples["text"])
