@@ -100,6 +100,8 @@ class QaDataArguments(TaskDataArguments):
             at_least(1, self, name)
         if self.eval_dataset_name is None and self.dataset_name in ("rajpurkar/squad", "rajpurkar/squad_v2"):
             self.eval_dataset_name = "google/xquad"
+        if self.version_2_with_negative and self.answer_normalization == "mlqa":
+            raise InputError("--answer_normalization mlqa knows no questions without answer; use squad for SQuAD v2.")
         if self.answer_normalization == "auto":
             source = f"{self.eval_dataset_name} {self.eval_dataset_config_name}"
             self.answer_normalization = "mlqa" if "mlqa" in source.lower() else "squad"
@@ -181,21 +183,25 @@ def score(
         data: how answers are found and compared.
 
     Returns:
-        Records with `id`, `gold` (all right answers), `prediction`, its probability `score`, `exact_match` and `f1`; and
-        the means of the last two, between 0 and 100, with what SQuAD's script reports beside them for v2.
+        Records with `id`, `gold` (all right answers), `prediction`, its probability `score`, `exact_match` and `f1`
+        (between 0 and 1); and the means of the last two in per cent, with what SQuAD's script for v2 adds.
     """
     threshold = data.null_score_diff_threshold if data.version_2_with_negative else None
+    version_2 = data.version_2_with_negative
+    threshold = data.null_score_diff_threshold if version_2 else None
     answers = find_answers(rows, *logits, data.n_best_size, data.max_answer_length, threshold)
     language = dict(zip(data.set_names(), data.pairs()))[name][1] if data.answer_normalization == "mlqa" else None
-    records = []
+    records, predictions, references = [], [], []
     for question, answer in zip(rows.examples, answers):
         gold = question["answers"]["text"]
-        exact_match, f1 = answer_scores(answer.text, gold, language)
-        records.append(
-            {"id": question["id"], "gold": gold, "prediction": answer.text, "score": round(answer.probability, 6),
-             "exact_match": exact_match, "f1": f1}
-        )  # fmt: skip
-    return records, measure(rows, answers, language)
+        exact_match, f1 = answer_scores(answer.text, gold, language, version_2)
+        told = {"id": question["id"], "gold": gold, "prediction": answer.text, "score": round(answer.probability, 6)}
+        records.append({**told, "exact_match": exact_match, "f1": round(f1, 6)})
+        doubt = {"no_answer_probability": answer.null_score_difference} if version_2 else {}
+        predictions.append({"id": question["id"], "prediction_text": answer.text, **doubt})
+        references.append({"id": question["id"], "answers": question["answers"]})
+    metric = load_metric("mlqa", language) if language else load_metric("squad", "v2" if version_2 else None)
+    return records, metric.compute(predictions=predictions, references=references)
 
 
 if __name__ == "__main__":

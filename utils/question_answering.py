@@ -278,8 +278,13 @@ def _tokens_of(offsets: np.ndarray, begin: int, end: int, first: int) -> tuple[i
 
 @dataclass
 class Answer:
-    """What a model answers: the text (empty: it says that there is no answer), its probability, and how probable it
-    is that there is none, as the difference of the two logits that is compared with `--null_score_diff_threshold`."""
+    """What a model answers to a question.
+
+    Attributes:
+        text: the answer; empty if it says that there is none.
+        probability: of this answer, among the best spans.
+        null_score_difference: by how much the logits of no answer exceed those of the best answer.
+    """
 
     text: str
     probability: float
