@@ -23,7 +23,7 @@ from utils.errors import InputError, run_script
 from utils.fine_tuning import FineTuning, FineTuningArguments
 from utils.metrics import load_metric
 from utils.task_data import LanguageData, TaskDataArguments, TaskReader, identity_of
-from utils.trainers import ZeroShotTrainer, train_and_save
+from utils.trainers import ZeroShotTrainer
 from utils.word_pooling import WordTokenizer
 
 
@@ -83,8 +83,7 @@ def main() -> None:
         processing_class=tokenizer,
         alignment=run.alignment(model, tokenizer),
     )
-    if run.training.do_train:
-        train_and_save(trainer, run.checkpoint)
+    run.train(trainer)
 
     # --- Evaluate, in every language ---
     run.evaluate(trainer, rows)

@@ -22,7 +22,7 @@ from utils.errors import InputError, run_script
 from utils.fine_tuning import FineTuning, FineTuningArguments
 from utils.metrics import load_metric
 from utils.task_data import LanguageData, TaskDataArguments, TaskReader, identity_of, text_in
-from utils.trainers import ZeroShotTrainer, train_and_save
+from utils.trainers import ZeroShotTrainer
 
 
 FEATURES = Features({name: Value("string") for name in ("id", "premise", "hypothesis", "label")})
@@ -76,8 +76,7 @@ def main() -> None:
         processing_class=tokenizer,
         alignment=run.alignment(model, tokenizer),
     )
-    if run.training.do_train:
-        train_and_save(trainer, run.checkpoint)
+    run.train(trainer)
 
     # --- Evaluate, in every language ---
     run.evaluate(trainer, rows)

@@ -11,23 +11,29 @@ another. With --continual the alignment loss is kept beside the task loss, so th
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
+import numpy as np
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
 from utils.arguments import at_least
+from utils.errors import InputError, run_script
 from utils.fine_tuning import FineTuning, FineTuningArguments
+from utils.metrics import load_metric
+from utils.metrics.answers import ARTICLES, answer_scores
 from utils.question_answering import (
     CONFIGS,
     FEATURES,
     CrossLingualReader,
     encode_windows,
+    find_answers,
     only_tydi_language,
     pair_name,
     read_question,
     read_questions,
 )
-from utils.task_data import TaskDataArguments
-from utils.trainers import ZeroShotTrainer, train_and_save
+from utils.task_data import LanguageData, TaskDataArguments
+from utils.trainers import ZeroShotTrainer
 
 
 @dataclass
@@ -100,11 +106,14 @@ class QaDataArguments(TaskDataArguments):
             at_least(1, self, name)
         if self.eval_dataset_name is None and self.dataset_name in ("rajpurkar/squad", "rajpurkar/squad_v2"):
             self.eval_dataset_name = "google/xquad"
-        if self.version_2_with_negative and self.answer_normalization == "mlqa":
-            raise InputError("--answer_normalization mlqa knows no questions without answer; use squad for SQuAD v2.")
         if self.answer_normalization == "auto":
             source = f"{self.eval_dataset_name} {self.eval_dataset_config_name}"
             self.answer_normalization = "mlqa" if "mlqa" in source.lower() else "squad"
+        if self.answer_normalization == "mlqa":
+            if unknown := [context for _, context in self.pairs() if context not in ARTICLES]:
+                raise InputError(f"MLQA has no rules for {unknown[0]}; add --answer_normalization squad.")
+            if self.version_2_with_negative:
+                raise InputError("MLQA has no questions without answer; add --answer_normalization squad.")
 
     def pairs(self) -> list[tuple[str, str]]:
         """Question and context language of every set that is evaluated."""
@@ -161,8 +170,7 @@ def main() -> None:
         processing_class=tokenizer,
         alignment=run.alignment(model, tokenizer),
     )
-    if run.training.do_train:
-        train_and_save(trainer, run.checkpoint)
+    run.train(trainer)
 
     # --- Evaluate, in every language ---
     run.evaluate(trainer, rows)

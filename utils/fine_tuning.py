@@ -29,7 +29,7 @@ from utils.lineage import original_model
 from utils.parallel_corpus import ParallelCorpus, check_links_to_write
 from utils.records import run_record, write_json, write_json_lines
 from utils.task_data import TaskDataArguments, TaskExamples, TaskReader, TaskRows, encoded
-from utils.trainers import ZeroShotTrainer
+from utils.trainers import ZeroShotTrainer, train_and_save
 from utils.word_pooling import WordTokenizer, encoder_max_length, sentence_length_limit
 
 
@@ -276,7 +276,9 @@ class FineTuning:
             InputError: if there is no such model, or it lacks a head and is not to be trained.
         """
         name, options = self.model.model_name_or_path, self.model.hub_options()
-        named = {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
+        named = {}
+        if labels:
+            named = {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
         set_seed(self.training.seed)
         try:
             with quiet_transformers():  # that a head is new is no cause for alarm
@@ -285,7 +287,7 @@ class FineTuning:
                     dtype=torch.float32,
                     ignore_mismatched_sizes=True,
                     output_loading_info=True,
-                    **(named if labels else {}),
+                    **named,
                     **options,
                 )
         except (OSError, ValueError, SafetensorError) as error:
@@ -360,7 +362,12 @@ class FineTuning:
                 f"--reference_model. ({error})"
             ) from None
 
-    # --- Evaluate, share ---
+    # --- Train, evaluate, share ---
+
+    def train(self, trainer: ZeroShotTrainer) -> None:
+        """With --do_train: train, from a checkpoint if there is one, and save the model."""
+        if self.training.do_train:
+            train_and_save(trainer, self.checkpoint)
 
     def evaluate(self, trainer: ZeroShotTrainer, rows: TaskRows) -> None:
         """Measure all languages, and keep metrics and predictions; print a table.

@@ -21,9 +21,9 @@ def original_model(model_name_or_path: str, revision: str = "main", **hub_option
     name, seen = model_name_or_path, set()
     while name not in seen:
         seen.add(name)
-        quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-        path = cached_file(name, "run.json", revision=revision, **quiet, **options)
-        if path is None:
+        try:
+            path = cached_file(name, "run.json", revision=revision, **options)
+        except OSError:  # no record, or no such model: whoever loads it will say so
             break
         with open(path, encoding="utf-8") as file:
             record = json.load(file)
