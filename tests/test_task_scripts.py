@@ -427,12 +427,13 @@ def test_a_run_that_is_interrupted_goes_on(tmp_path, model, words, number):
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert re.search(
-        r"Interrupted after step \d+ of 288\. The same command with --resume_from_checkpoint true goes on\.$",
+        r"Interrupted after step \d+ of \d+\. The same command with --resume_from_checkpoint true goes on\.$",
         complaint.strip(),
     )
     assert "Traceback" not in complaint
     (checkpoint,) = (tmp_path / "cut").glob("checkpoint-*")
-    assert 100 < int(checkpoint.name.split("-")[1]) < 288
+    n_steps = json.loads((tmp_path / "whole" / "trainer_state.json").read_text())["global_step"]
+    assert n_steps / 2 < int(checkpoint.name.split("-")[1]) < n_steps
     resumed = subprocess.run([*cut, "--resume_from_checkpoint", "true"], env=environment(tmp_path), cwd=tmp_path, timeout=300,
                              capture_output=True, text=True)  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
