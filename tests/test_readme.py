@@ -2,12 +2,20 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 import tiny
+from datasets import Dataset
 from test_alignment import some_pairs
+from transformers import TrainingArguments
+
+import run_align
+import run_ner
+import run_nli
+import run_qa
+import run_xsr
+from benchmarks import compare_aligners
 
 
 PROJECT = Path(__file__).parent.parent
@@ -15,22 +23,34 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    adjusting, continual = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     folder = tiny.checkpoint(tmp_path / "encoder")
-    example = example.replace("google-bert/bert-base-multilingual-cased", folder)
     monkeypatch.chdir(tmp_path)
     names = {"pairs": some_pairs(8)}
-    exec(compile(example.replace('"adjusted"', '"adjusted", use_cpu=True, max_steps=1'), "README.md", "exec"), names)
-    assert names["trainer"].state.global_step == 1
+
+    def execute(example):
+        example = example.replace("google-bert/bert-base-multilingual-cased", folder)
+        example = example.replace('"adjusted"', '"adjusted", use_cpu=True, max_steps=1')
+        exec(compile(example, "README.md", "exec"), names)
+        assert names.pop("trainer").state.global_step == 1
+
+    execute(adjusting)
+    # What the second example takes for granted.
+    names["model"] = tiny.model("Bert", "ForSequenceClassification", num_labels=2)
+    names["args"] = TrainingArguments("mine", use_cpu=True, max_steps=1)
+    encoded = names["tokenizer"](tiny.TEXT)["input_ids"]
+    names["task"] = Dataset.from_dict({"input_ids": encoded, "labels": [k % 2 for k in range(len(encoded))]})
+    assert len([line for line in continual.split("original =")[1].splitlines() if line]) <= 10
+    execute(continual)
 
 
-def test_every_argument_that_is_shown_exists():
+def test_every_argument_that_is_shown_exists(run, capsys):
     """No flag in the README that a script does not know."""
-    known = ""
-    for script in ("run_align.py", "run_xsr.py", "benchmarks/compare_aligners.py"):
-        shown = subprocess.run([sys.executable, script, "--help"], cwd=PROJECT, capture_output=True, text=True)
-        assert shown.returncode == 0
-        known += shown.stdout
+    for script in (run_align, run_nli, run_ner, run_qa, run_xsr, compare_aligners):
+        with pytest.raises(SystemExit) as ending:
+            run(script.main, "--help")
+        assert ending.value.code == 0
+    known = capsys.readouterr().out
     used = set(re.findall(r"(?<![\w-])--[a-z0-9_]+", README.replace("pip install", "")))
     assert len(used) > 20
     assert {flag for flag in used if not re.search(rf"{flag}\b", known)} == set()
