@@ -64,7 +64,7 @@ def main() -> None:
     )
 
     # --- Data ---
-    reader = TaskReader(run.data, FEATURES, read_sentence, CONFIGS, hub_options=run.hub_options)
+    reader = TaskReader(run.data, FEATURES, read_sentence, CONFIGS, **run.reading)
     examples, labels = run.read(reader, name_labels)
 
     # --- Model ---

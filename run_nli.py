@@ -58,7 +58,7 @@ def main() -> None:
     )
 
     # --- Data ---
-    examples, labels = run.read(TaskReader(run.data, FEATURES, read_pair, hub_options=run.hub_options), name_labels)
+    examples, labels = run.read(TaskReader(run.data, FEATURES, read_pair, **run.reading), name_labels)
 
     # --- Model ---
     model, tokenizer = run.load_model(AutoModelForSequenceClassification, labels)

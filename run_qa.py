@@ -148,7 +148,7 @@ def main() -> None:
     # --- Data ---
     read = partial(read_question, unanswerable=data.version_2_with_negative)
     reader = CrossLingualReader(
-        data, FEATURES, read, CONFIGS, read_questions, only_tydi_language, run.hub_options, pairs=data.pairs()
+        data, FEATURES, read, CONFIGS, read_questions, only_tydi_language, pairs=data.pairs(), **run.reading
     )
     examples, _ = run.read(reader)
 

@@ -71,6 +71,9 @@ class ContinualDataArguments(ParallelDataArguments):
             "help": "Pairs per language that batches are drawn from, themselves drawn at random; the paper's number."
         },
     )
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that prepare the examples, and the pairs. Default: one."}
+    )
 
 
 @dataclass
@@ -172,6 +175,8 @@ class FineTuning:
         else:
             for group in (self.parallel, self.links, self.continual):
                 for name, value, default in _given(group):
+                    if name == "preprocessing_num_workers":  # of the examples, too
+                        continue
                     raise InputError(
                         f"--{name} {value} does nothing without --continual (default: {default}); add it."
                     )
@@ -193,8 +198,12 @@ class FineTuning:
             training.greater_is_better = True
 
     @property
-    def hub_options(self) -> dict[str, Any]:
-        """What reading a data set wants to know beside its name."""
+    def reading(self) -> dict[str, Any]:
+        """What a `TaskReader` wants to know beside the task."""
+        return {"hub_options": self._hub_options, "num_proc": self.parallel.preprocessing_num_workers}
+
+    @property
+    def _hub_options(self) -> dict[str, Any]:
         return {"cache_dir": self.model.cache_dir, "token": self.model.token}
 
     # --- Data ---
@@ -322,7 +331,7 @@ class FineTuning:
         with self.training.main_process_first(desc="preparing the pairs"):
             files = ("--parallel_file", self.parallel.parallel_file), ("--links_file", self.links.links_file)
             read = ParallelCorpus.read(
-                self.parallel, tokenizer, how.word_pooling, *files, hub_options=self.hub_options
+                self.parallel, tokenizer, how.word_pooling, *files, hub_options=self._hub_options
             )
             corpus = read.linked(self.links, reference, words)
             if self.links.write_links and self.training.should_save:
