@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,10 @@ from utils.word_pooling import POOLING_MODES
 
 
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """Shows defaults, and the script's own description as it was written."""
+    """Shows defaults (but not that there is none), and the script's own description as it was written."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return action.help if action.default in (None, []) else super()._get_help_string(action)
 
 
 def parse_arguments(*dataclasses: type, description: str | None = None) -> tuple[Any, ...]:
@@ -34,7 +37,12 @@ def parse_arguments(*dataclasses: type, description: str | None = None) -> tuple
     Raises:
         InputError: for a settings file that is missing or is no mapping of arguments.
     """
-    parser = HfArgumentParser(dataclasses, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+    for group in dataclasses:  # --help shows the arguments under what their class says of itself
+        group._argument_group_name = group.__doc__.split("\n")[0].rstrip(".")
+    usage = "%(prog)s [settings.yaml] [--argument value ...]"  # (the list of all is what follows it)
+    parser = HfArgumentParser(
+        dataclasses, usage=usage, description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+    )
     arguments = sys.argv[1:]
     if arguments and arguments[0].endswith((".json", ".yaml", ".yml")):
         arguments = [*_arguments_from(arguments[0]), *arguments[1:]]
