@@ -167,6 +167,9 @@ def main() -> None:
         )
     checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
     check_links_to_write(links, data.languages, data.overwrite_output_dir)
+    model.model_name_or_path = model.find(model.model_name_or_path)
+    if model.reference_model:
+        model.reference_model = model.find(model.reference_model, "main")
     set_seed(training.seed)
 
     # --- Data: parallel sentences, split into words ---

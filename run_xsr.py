@@ -126,7 +126,7 @@ def main() -> None:
     # --- Arguments ---
     (args,) = parse_arguments(XsrArguments, description=__doc__)
     check_output_dir(args.output_dir, args.overwrite_output_dir)
-    models = label_models(args.model_name_or_path)
+    models = {label: args.find(name) for label, name in label_models(args.model_name_or_path).items()}
     # (Told of the CPU, several processes on it know of each other.)
     state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
 

@@ -16,6 +16,7 @@ from transformers.hf_argparser import HfArg
 
 from utils.alignment import OBJECTIVES
 from utils.errors import InputError
+from utils.hub import find_model
 from utils.records import check_output_dir
 from utils.word_aligners import ALIGNERS
 from utils.word_pooling import POOLING_MODES
@@ -86,7 +87,8 @@ class ModelArguments:
     model_name_or_path: str = HfArg(
         default="google-bert/bert-base-multilingual-cased",
         aliases=["--model"],
-        help="Encoder to start from: a Hub id or a local folder; anything AutoModel loads with a fast tokenizer.",
+        help="Encoder to start from: a local folder or a Hub id, your own repositories also without your name; anything "
+        "AutoModel loads with a fast tokenizer.",
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the Hub repository."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept, if not in HF_HOME."})
@@ -96,6 +98,10 @@ class ModelArguments:
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run code that the model's repository brings along. Only if you trust it."}
     )
+
+    def find(self, name: str, revision: str | None = None) -> str:
+        """The folder or repository that a name means: see `utils.hub.find_model`."""
+        return find_model(name, revision or self.model_revision, self.cache_dir, self.token)
 
     def hub_options(self) -> dict[str, Any]:
         """What `from_pretrained` wants to know beside the name."""

@@ -154,6 +154,9 @@ class FineTuning:
         groups = (ModelArguments, data, ContinualDataArguments, AlignerArguments, ContinualArguments, training)
         run = cls(task, metrics, *parse_arguments(*groups, description=description))
         run._check()
+        run.model.model_name_or_path = run.model.find(run.model.model_name_or_path)
+        if run.continual.reference_model:
+            run.continual.reference_model = run.model.find(run.continual.reference_model, "main")
         run.checkpoint = checkpoint_to_resume(run.training, run.data.overwrite_output_dir)
         return run
 
