@@ -37,9 +37,11 @@ from utils.encoders import (
     load_tokenizer,
 )
 from utils.errors import InputError, run_script
+from utils.model_card import ALIGNMENT
 from utils.parallel_corpus import HELD_OUT_SEED, ParallelCorpus, check_links_to_write
-from utils.records import run_record, write_json
+from utils.records import run_record
 from utils.retrieval import parse_layers
+from utils.sharing import check_push, share
 from utils.trainers import AlignmentTrainer, train_and_save
 from utils.word_pooling import WordTokenizer, sentence_length_limit
 
@@ -167,6 +169,7 @@ def main() -> None:
         )
     checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
     check_links_to_write(links, data.languages, data.overwrite_output_dir)
+    check_push(training)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
         model.reference_model = model.find(model.reference_model, "main")
@@ -243,19 +246,17 @@ def main() -> None:
         trainer.save_metrics("eval", metrics)
 
     # --- Share ---
-    if trainer.is_world_process_zero():
-        record = run_record(
-            [model, data, links, alignment, training],
-            base_model=model.model_name_or_path,
-            base_model_revision=getattr(encoder.config, "_commit_hash", None),
-            reference_model=model.reference_model or model.model_name_or_path,
-            seed=training.seed,
-            train_data=corpus and corpus.fingerprints(),
-            eval_data=held_out and held_out.fingerprints(),
-        )
-        write_json(f"{training.output_dir}/run.json", record)
-    if training.push_to_hub:
-        trainer.push_to_hub(language=data.languages, finetuned_from=model.model_name_or_path)
+    record = run_record(
+        [model, data, links, alignment, training],
+        task=ALIGNMENT,
+        base_model=model.model_name_or_path,
+        base_model_revision=getattr(encoder.config, "_commit_hash", None),
+        reference_model=model.reference_model or model.model_name_or_path,
+        seed=training.seed,
+        train_data=corpus and corpus.fingerprints(),
+        eval_data=held_out and held_out.fingerprints(),
+    )
+    share(trainer, record, **hub_options)
 
 
 if __name__ == "__main__":

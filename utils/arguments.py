@@ -300,6 +300,8 @@ class ScriptTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.hub_token:  # Trainer pickles these arguments beside the model, and pushes them with it
+            os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         # Pinning serves the copy to an accelerator; without one it is only a warning in every run.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
 

@@ -27,7 +27,8 @@ from utils.encoders import check_same_kind, encoder_of, load_encoder, load_token
 from utils.errors import InputError
 from utils.lineage import original_model
 from utils.parallel_corpus import ParallelCorpus, check_links_to_write
-from utils.records import run_record, write_json, write_json_lines
+from utils.records import run_record, write_json_lines
+from utils.sharing import check_push, share
 from utils.task_data import TaskDataArguments, TaskExamples, TaskReader, TaskRows, encoded
 from utils.trainers import ZeroShotTrainer, train_and_save
 from utils.word_pooling import WordTokenizer, encoder_max_length, sentence_length_limit
@@ -154,6 +155,7 @@ class FineTuning:
         groups = (ModelArguments, data, ContinualDataArguments, AlignerArguments, ContinualArguments, training)
         run = cls(task, metrics, *parse_arguments(*groups, description=description))
         run._check()
+        check_push(run.training)
         run.model.model_name_or_path = run.model.find(run.model.model_name_or_path)
         if run.continual.reference_model:
             run.continual.reference_model = run.model.find(run.continual.reference_model, "main")
@@ -406,23 +408,18 @@ class FineTuning:
                 print(language_table(metrics, prefix, list(sets), self.metrics))
 
     def share(self, trainer: ZeroShotTrainer, examples: TaskExamples) -> None:
-        """Write how the run came about (`run.json`), and push it to the Hub if asked."""
-        name = self.model.model_name_or_path
-        if trainer.is_world_process_zero():
-            groups = [self.model, self.data, self.parallel, self.links, self.continual, self.training]
-            record = run_record(
-                groups,
-                task=self.task,
-                regime="continual" if self.continual.continual else "plain",
-                base_model=name,
-                base_model_revision=getattr(trainer.model.config, "_commit_hash", None),
-                seed=self.training.seed,
-                **examples.fingerprints(),
-                **self._facts,
-            )
-            write_json(f"{self.training.output_dir}/run.json", record)
-        if self.training.push_to_hub:
-            trainer.push_to_hub(language=self.data.eval_languages, finetuned_from=name, tasks=self.task)
+        """Write how the run came about and the model's card; push them to the Hub if asked."""
+        record = run_record(
+            [self.model, self.data, self.parallel, self.links, self.continual, self.training],
+            task=self.task,
+            regime="continual" if self.continual.continual else "plain",
+            base_model=self.model.model_name_or_path,
+            base_model_revision=getattr(trainer.model.config, "_commit_hash", None),
+            seed=self.training.seed,
+            **(examples.fingerprints() if trainer.is_world_process_zero() else {}),
+            **self._facts,
+        )
+        share(trainer, record, **self._hub_options)
 
 
 def _given(arguments: object) -> list[tuple[str, Any, Any]]:

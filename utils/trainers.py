@@ -428,7 +428,7 @@ def train_and_save(trainer: Trainer, checkpoint: str | None) -> None:
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     finally:
         interruption.restore()
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # (without a push of its own: `share` pushes when all is there)
     trainer.log_metrics("train", metrics)
     trainer.save_metrics("train", metrics)
     trainer.save_state()

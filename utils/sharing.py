@@ -1,0 +1,86 @@
+"""What a run leaves for others: its record, a model card, a repository on the Hub."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+from transformers import Trainer, TrainingArguments
+
+from utils.errors import InputError
+from utils.model_card import model_card
+from utils.records import write_json, write_text
+
+
+# Checkpoints hold the optimizer, three times the model; files that begin with `_` are the user's own.
+_NOT_PUSHED = ["_*", "checkpoint-*"]
+
+
+def check_push(training: TrainingArguments) -> None:
+    """With --push_to_hub, make the repository before any work, so that what would prevent the push is known now.
+
+    Raises:
+        InputError: if the Hub does not allow it or cannot be reached.
+    """
+    if not training.push_to_hub or not training.should_save:
+        return
+    repository = training.hub_model_id or Path(training.output_dir).absolute().name
+    try:
+        HfApi().create_repo(repository, private=training.hub_private_repo, exist_ok=True)
+    except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
+        raise InputError(
+            f"The model could not be pushed to {repository} in the end ({_reason(error)}); `hf auth login` with a token that "
+            "may write, or leave --push_to_hub out and push later with `hf upload`."
+        ) from None
+
+
+def share(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> None:  # noqa: ANN401
+    """Write `run.json` and, for a model that was trained, its card; push the folder if asked.
+
+    Args:
+        trainer: whose model it is.
+        record: how the run came about.
+        hub_options: `cache_dir`, `token`.
+
+    Raises:
+        InputError: if the push fails: the folder is whole, and the message says how to push it later.
+    """
+    training = trainer.args
+    if not trainer.is_world_process_zero():
+        return
+    folder = Path(training.output_dir)
+    write_json(folder / "run.json", record)
+    if training.do_train:
+        results = folder / "all_results.json"
+        found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+        name = trainer.hub_model_id or folder.absolute().name
+        write_text(folder / "README.md", model_card(name, record, found, folder, **hub_options))
+    if training.push_to_hub:
+        push(folder, trainer.hub_model_id, training.hub_revision)
+
+
+def push(folder: Path, repository: str, revision: str | None = None) -> None:
+    """Upload a model's folder. What is there already is not uploaded again.
+
+    Raises:
+        InputError: that says why it failed, and how to do it later.
+    """
+    try:
+        HfApi().upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            revision=revision,
+            commit_message="Upload model",
+            ignore_patterns=_NOT_PUSHED,
+        )
+    except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
+        raise InputError(
+            f"The model is whole in {folder}, but could not be pushed to {repository} ({_reason(error)}); push it later with: "
+            f"hf upload {repository} {folder} . --exclude 'checkpoint-*'"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
