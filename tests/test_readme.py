@@ -74,4 +74,4 @@ def test_commands_parse():
 
 
 def test_nothing_is_left_to_fill_in():
-    assert not re.findall(r"\b[A-Z]+_[A-Z]+\b|TODO|XXX", README)
+    assert not re.findall(r"\b(?!HF_)[A-Z]+_[A-Z]+\b|TODO|XXX", README)
