@@ -169,10 +169,10 @@ def main() -> None:
         )
     checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
     check_links_to_write(links, data.languages, data.overwrite_output_dir)
-    check_push(training)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
         model.reference_model = model.find(model.reference_model, "main")
+    check_push(training)
     set_seed(training.seed)
 
     # --- Data: parallel sentences, split into words ---

@@ -319,6 +319,7 @@ def test_the_best_checkpoint_is_kept(fine_tune, select_on):
         ("--do_train --continual --language hi --parallel_dataset data/parallel --alignment_every 0", "--alignment_every 0 is too small"),
         ("--do_train --select_on hi", "--select_on does nothing without --eval_strategy"),
         ("--do_train --do_eval --eval_strategy epoch --eval_languages hi", r"chosen on en, which is not among what is evaluated \(hi\)"),
+        ("--do_train --eval_strategy epoch --select_on hi --metric_for_best_model eval_en_loss", "both choose the best checkpoint"),
         ("--do_train --max_seq_length 4000", "--max_seq_length 4000 does not suit this encoder"),
         ("--do_train --do_eval --eval_languages en xx", "has no configuration"),
         ("--do_train --dataset_name no/such", "The data set no/such cannot be loaded"),

@@ -155,11 +155,11 @@ class FineTuning:
         groups = (ModelArguments, data, ContinualDataArguments, AlignerArguments, ContinualArguments, training)
         run = cls(task, metrics, *parse_arguments(*groups, description=description))
         run._check()
-        check_push(run.training)
         run.model.model_name_or_path = run.model.find(run.model.model_name_or_path)
         if run.continual.reference_model:
             run.continual.reference_model = run.model.find(run.continual.reference_model, "main")
         run.checkpoint = checkpoint_to_resume(run.training, run.data.overwrite_output_dir)
+        check_push(run.training)
         return run
 
     def _check(self) -> None:
@@ -201,6 +201,8 @@ class FineTuning:
                 )
             training.metric_for_best_model = f"eval_{language}_{list(self.metrics)[-1]}"
             training.greater_is_better = True
+        elif self.data.select_on:
+            raise InputError("--select_on and --metric_for_best_model both choose the best checkpoint; leave one out.")
 
     @property
     def reading(self) -> dict[str, Any]:
