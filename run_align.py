@@ -250,7 +250,7 @@ def main() -> None:
         [model, data, links, alignment, training],
         task=ALIGNMENT,
         base_model=model.model_name_or_path,
-        base_model_revision=getattr(encoder.config, "_commit_hash", None),
+        base_model_revision=model.commit(model.model_name_or_path),
         reference_model=model.reference_model or model.model_name_or_path,
         seed=training.seed,
         train_data=corpus and corpus.fingerprints(),

@@ -221,7 +221,7 @@ def write_outputs(
     """Write what one encoder found and how it was measured, and the predictions of the layer `kept`."""
     measured = {"model": encoder.name_or_path, "pooling": args.pooling, "distance": args.distance}
     results = {**measured, "predictions_layer": kept, **retrieval_metrics(found)}
-    revision = getattr(encoder.config, "_commit_hash", None)
+    revision = args.commit(encoder.name_or_path)
     record = run_record([args], base_model=encoder.name_or_path, base_model_revision=revision, eval_data={})
     for pairs in data:
         results |= {f"{pairs.language}_{name}": fact for name, fact in pairs.facts.items()}

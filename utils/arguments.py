@@ -16,7 +16,7 @@ from transformers.hf_argparser import HfArg
 
 from utils.alignment import OBJECTIVES
 from utils.errors import InputError
-from utils.hub import find_model
+from utils.hub import commit_of, find_model
 from utils.records import check_output_dir
 from utils.word_aligners import ALIGNERS
 from utils.word_pooling import POOLING_MODES
@@ -102,6 +102,10 @@ class ModelArguments:
     def find(self, name: str, revision: str | None = None) -> str:
         """The folder or repository that a name means: see `utils.hub.find_model`."""
         return find_model(name, revision or self.model_revision, self.cache_dir, self.token)
+
+    def commit(self, name: str) -> str | None:
+        """The commit of a repository at `--model_revision`; None for a folder."""
+        return commit_of(name, self.model_revision, self.cache_dir)
 
     def hub_options(self) -> dict[str, Any]:
         """What `from_pretrained` wants to know beside the name."""

@@ -416,7 +416,7 @@ class FineTuning:
             task=self.task,
             regime="continual" if self.continual.continual else "plain",
             base_model=self.model.model_name_or_path,
-            base_model_revision=getattr(trainer.model.config, "_commit_hash", None),
+            base_model_revision=self.model.commit(self.model.model_name_or_path),
             seed=self.training.seed,
             **(examples.fingerprints() if trainer.is_world_process_zero() else {}),
             **self._facts,

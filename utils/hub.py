@@ -4,7 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -50,6 +50,17 @@ def find_model(name: str, revision: str = "main", cache_dir: str | None = None, 
             return candidate
         tried.append(f"the repository {candidate} ({problem})")
     raise InputError(f"There is no model {name}. Tried: {'; '.join(tried)}.")
+
+
+def commit_of(name: str, revision: str = "main", cache_dir: str | None = None) -> str | None:
+    """The commit of a repository that a run has used; None for a folder."""
+    if os.path.isdir(name):
+        return None
+    for mark in _MARKS:
+        path = try_to_load_from_cache(name, mark, cache_dir=cache_dir, revision=revision)
+        if isinstance(path, str):
+            return Path(path).parent.name
+    return None
 
 
 def _problem_with(repository: str, revision: str, cache_dir: str | None, token: str | None) -> str | None:

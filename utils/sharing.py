@@ -75,12 +75,13 @@ def push(folder: Path, repository: str, revision: str | None = None) -> None:
             commit_message="Upload model",
             ignore_patterns=_NOT_PUSHED,
         )
-    except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
+    except Exception as error:  # whatever it is (the client has many): nothing is lost, and that is what to say
         raise InputError(
             f"The model is whole in {folder}, but could not be pushed to {repository} ({_reason(error)}); push it later with: "
             f"hf upload {repository} {folder} . --exclude 'checkpoint-*'"
-        ) from None
+        ) from error
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
