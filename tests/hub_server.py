@@ -22,6 +22,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -187,7 +188,8 @@ class _Refusal(Exception):
     """An answer that is an error, with the code by which the client knows which."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **extra: str) -> None:
-        headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **extra}
+        in_header = message.encode("ascii", "replace").decode()
+        headers = {"X-Error-Message": in_header, **({"X-Error-Code": code} if code else {}), **extra}
         self.answer = _json({"error": message}, status, headers)
 
 
@@ -263,6 +265,7 @@ class HubServer:
         self.part_size = part_size
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.requests: list[Logged] = []
+        self.connections: set[socket.socket] = set()
         self._users: dict[str, User] = {}
         self._faults: list[_Fault] = []
         self._key = secrets.token_bytes(16)
@@ -277,8 +280,15 @@ class HubServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Be out of reach, for connections that are open too."""
         self._http.shutdown()
         self._http.server_close()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def add_user(self, name: str, token: str, may_write: bool = True) -> None:
         """Let somebody log in; with `may_write=False` by a token for reading only."""
@@ -430,6 +440,11 @@ class HubServer:
             "gated": "manual" if repository.gated else False, "disabled": False, "downloads": 0, "likes": 0, "tags": [],
             "siblings": siblings,
         })  # fmt: skip
+
+    @_route("GET", "API/auth-check", "read")
+    @_route("GET", "API/auth-check/write", "write")
+    def _check(self, request: _Request) -> _Answer:
+        return _json({})
 
     @_route("GET", "API/refs", "see")
     def _refs(self, request: _Request) -> _Answer:
@@ -615,8 +630,10 @@ class _Connection(BaseHTTPRequestHandler):
         super().__init__(*connection)
 
     def handle(self) -> None:
+        self.hub.connections.add(self.connection)
         with suppress(ConnectionError):  # the client may leave when it likes
             super().handle()
+        self.hub.connections.discard(self.connection)
 
     def _serve(self) -> None:
         path, length = unquote(urlsplit(self.path).path), int(self.headers.get("Content-Length", 0))

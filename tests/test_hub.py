@@ -172,9 +172,11 @@ def test_the_repository_is_made_before_the_work(hub, tmp_path, monkeypatch):
     check_push(training)
     check_push(training)  # there already: fine
     assert hub.repositories["model", "ada/mine"].private
-    training.hub_model_id = "bob/not-mine"
-    with pytest.raises(InputError, match="could not be pushed to bob/not-mine"):
-        check_push(training)
+    api(hub, "bob").create_repo("bob/there-already")
+    for name in ("bob/not-there", "bob/there-already"):
+        training.hub_model_id = name
+        with pytest.raises(InputError, match=f"could not be pushed to {name}"):
+            check_push(training)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong_secret")
     training.hub_model_id = None
     with pytest.raises(InputError, match="could not be pushed to mine in the end.*hf auth login") as error:

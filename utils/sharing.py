@@ -28,7 +28,9 @@ def check_push(training: TrainingArguments) -> None:
         return
     repository = training.hub_model_id or Path(training.output_dir).absolute().name
     try:
-        HfApi().create_repo(repository, private=training.hub_private_repo, exist_ok=True)
+        made = HfApi().create_repo(repository, private=training.hub_private_repo, exist_ok=True)
+        # (That somebody else's repository exists already is no error.)
+        HfApi().auth_check(made.repo_id, write=True)
     except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
         raise InputError(
             f"The model could not be pushed to {repository} in the end ({_reason(error)}); `hf auth login` with a token that "
@@ -83,5 +85,9 @@ def push(folder: Path, repository: str, revision: str | None = None) -> None:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line of an error and of what caused it."""
+    reasons = []
+    for part in (error, error.__cause__):
+        if part is not None:
+            reasons += str(part).strip().splitlines()[:1] or [type(part).__name__]
+    return "; ".join(dict.fromkeys(reasons))
