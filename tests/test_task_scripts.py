@@ -395,7 +395,7 @@ def test_two_processes_give_the_model_of_one(tmp_path, words, task):
     tiny.pair_tokenizer().save_pretrained(folder)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     how = ("--do_train", *EVALUATE, "--max_train_samples", 48, "--max_eval_samples", 5, "--optim", "sgd", "--learning_rate", 0.1,
-           "--num_train_epochs", 1, "--save_strategy", "no")  # fmt: skip
+           "--num_train_epochs", 1, "--logging_steps", 1, "--save_strategy", "no")  # fmt: skip
     one = command(task, folder, tmp_path / "one", words, *how, "--per_device_train_batch_size", 8)
     two = command(task, folder, tmp_path / "two", words, *how, "--per_device_train_batch_size", 4)
     for line in ([sys.executable, *one], [*launcher, *two]):
