@@ -23,7 +23,6 @@ from utils.errors import InputError, run_script
 from utils.fine_tuning import FineTuning, FineTuningArguments
 from utils.metrics import load_metric
 from utils.task_data import LanguageData, TaskDataArguments, TaskReader, identity_of
-from utils.trainers import ZeroShotTrainer
 from utils.word_pooling import WordTokenizer
 
 
@@ -73,15 +72,8 @@ def main() -> None:
     rows = run.encoded(examples, encode, word_tokenizer=words, label2id=model.config.label2id)
 
     # --- Train ---
-    trainer = ZeroShotTrainer(
-        model=model,
-        args=run.training,
-        train_dataset=rows.train,
-        eval_sets=rows.validation,
-        score=partial(score, labels=labels),
-        data_collator=DataCollatorForTokenClassification(tokenizer),
-        processing_class=tokenizer,
-        alignment=run.alignment(model, tokenizer),
+    trainer = run.trainer(
+        model, tokenizer, rows, DataCollatorForTokenClassification(tokenizer), partial(score, labels=labels)
     )
     run.train(trainer)
 

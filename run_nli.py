@@ -22,7 +22,6 @@ from utils.errors import InputError, run_script
 from utils.fine_tuning import FineTuning, FineTuningArguments
 from utils.metrics import load_metric
 from utils.task_data import LanguageData, TaskDataArguments, TaskReader, identity_of, text_in
-from utils.trainers import ZeroShotTrainer
 
 
 FEATURES = Features({name: Value("string") for name in ("id", "premise", "hypothesis", "label")})
@@ -66,16 +65,7 @@ def main() -> None:
     rows = run.encoded(examples, encode, tokenizer=tokenizer, max_length=max_length, label2id=model.config.label2id)
 
     # --- Train ---
-    trainer = ZeroShotTrainer(
-        model=model,
-        args=run.training,
-        train_dataset=rows.train,
-        eval_sets=rows.validation,
-        score=partial(score, labels=labels),
-        data_collator=DataCollatorWithPadding(tokenizer),
-        processing_class=tokenizer,
-        alignment=run.alignment(model, tokenizer),
-    )
+    trainer = run.trainer(model, tokenizer, rows, DataCollatorWithPadding(tokenizer), partial(score, labels=labels))
     run.train(trainer)
 
     # --- Evaluate, in every language ---

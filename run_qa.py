@@ -33,7 +33,6 @@ from utils.question_answering import (
     read_questions,
 )
 from utils.task_data import LanguageData, TaskDataArguments
-from utils.trainers import ZeroShotTrainer
 
 
 @dataclass
@@ -160,16 +159,7 @@ def main() -> None:
     rows = run.encoded(examples, *encode, tokenizer=tokenizer, **window)
 
     # --- Train ---
-    trainer = ZeroShotTrainer(
-        model=model,
-        args=run.training,
-        train_dataset=rows.train,
-        eval_sets=rows.validation,
-        score=partial(score, data=data),
-        data_collator=DataCollatorWithPadding(tokenizer),
-        processing_class=tokenizer,
-        alignment=run.alignment(model, tokenizer),
-    )
+    trainer = run.trainer(model, tokenizer, rows, DataCollatorWithPadding(tokenizer), partial(score, data=data))
     run.train(trainer)
 
     # --- Evaluate, in every language ---

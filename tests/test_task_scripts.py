@@ -367,8 +367,8 @@ def test_no_block_stands_in_two_scripts():
     for task in SCRIPTS:
         lines = [line.strip() for line in (PROJECT / f"run_{task}.py").read_text().splitlines()]
         lines = [line for line in lines if line and not line.startswith(("#", "from ", "import "))]
-        for first in range(len(lines) - 9):
-            blocks.setdefault("\n".join(lines[first : first + 10]), set()).add(task)
+        for first in range(len(lines) - 5):
+            blocks.setdefault("\n".join(lines[first : first + 6]), set()).add(task)
     assert [block for block, tasks in blocks.items() if len(tasks) > 1] == []
 
 

@@ -29,7 +29,7 @@ from utils.lineage import original_model
 from utils.parallel_corpus import ParallelCorpus, check_links_to_write
 from utils.records import run_record, write_json_lines
 from utils.sharing import check_push, share
-from utils.task_data import TaskDataArguments, TaskExamples, TaskReader, TaskRows, encoded
+from utils.task_data import LanguageData, TaskDataArguments, TaskExamples, TaskReader, TaskRows, encoded
 from utils.trainers import ZeroShotTrainer, train_and_save
 from utils.word_pooling import WordTokenizer, encoder_max_length, sentence_length_limit
 
@@ -379,6 +379,32 @@ class FineTuning:
             ) from None
 
     # --- Train, evaluate, share ---
+
+    def trainer(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: TaskRows,
+        data_collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]],
+        score: Callable[[str, LanguageData, Any], tuple[list[dict[str, Any]], dict[str, float]]],
+    ) -> ZeroShotTrainer:
+        """The trainer of the task: with --continual the alignment loss is kept beside the task loss.
+
+        Args:
+            model, tokenizer, rows: of the task.
+            data_collator: makes batches of rows.
+            score: judges the model's outputs for a set (see `ZeroShotTrainer`).
+        """
+        return ZeroShotTrainer(
+            model=model,
+            args=self.training,
+            train_dataset=rows.train,
+            eval_sets=rows.validation,
+            score=score,
+            data_collator=data_collator,
+            processing_class=tokenizer,
+            alignment=self.alignment(model, tokenizer),
+        )
 
     def train(self, trainer: ZeroShotTrainer) -> None:
         """With --do_train: train, from a checkpoint if there is one, and save the model."""
