@@ -77,17 +77,14 @@ def main() -> None:
 
 def read_pair(row: Mapping[str, Any], where: str, labels: Sequence[str] | None = None) -> dict[str, str]:
     """An example of a row; its label is one of `labels`, if they are known already."""
+    texts = {name: text_in(row, name, where) for name in ("premise", "hypothesis")}
     label = row.get("label")
     if isinstance(label, int) and 0 <= label < len(LABELS):
         label = LABELS[label]
     if not isinstance(label, str) or (labels and label not in labels):
         known = ", ".join(labels or LABELS)
         raise InputError(f"{where} has the label {label!r}, which is none of {known}; correct it, or leave it out.")
-    return {
-        **identity_of(row),
-        **{name: text_in(row, name, where) for name in ("premise", "hypothesis")},
-        "label": label,
-    }
+    return {**identity_of(row), **texts, "label": label}
 
 
 def name_labels(examples: Dataset) -> list[str]:

@@ -165,6 +165,12 @@ def test_a_label_that_training_does_not_know(tmp_path):
         nli(dataset_name=folder).evaluation("validation", "en", labels=["yes", "no"])
 
 
+def test_data_of_another_task(tmp_path):
+    path = write(tmp_path / "a.jsonl", SENTENCES)
+    with pytest.raises(InputError, match="has no column premise, only tokens, ner_tags"):
+        nli(train_file=path).train()
+
+
 def test_a_missing_column(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"premise": "a", "label": "neutral"}])
     with pytest.raises(InputError, match="has no column hypothesis, only premise, label"):
