@@ -18,10 +18,12 @@ from datasets import concatenate_datasets
 from transformers import set_seed
 from transformers.hf_argparser import HfArg
 
+from utils.adapters import AdapterOff, with_lora
 from utils.alignment import AlignmentCollator, AlignmentLoss, alignment_objective
 from utils.arguments import (
     AlignerArguments,
     AlignmentArguments,
+    LoraArguments,
     ModelArguments,
     ParallelDataArguments,
     ScriptTrainingArguments,
@@ -29,19 +31,14 @@ from utils.arguments import (
     checkpoint_to_resume,
     parse_arguments,
 )
-from utils.encoders import (
-    check_same_kind,
-    freeze_lower_layers,
-    freeze_unused_parameters,
-    load_encoder,
-    load_tokenizer,
-)
+from utils.encoders import check_same_kind, load_encoder, load_tokenizer, save_encoder
 from utils.errors import InputError, run_script
 from utils.model_card import ALIGNMENT
 from utils.parallel_corpus import HELD_OUT_SEED, ParallelCorpus, check_links_to_write
 from utils.records import run_record
 from utils.retrieval import parse_layers
 from utils.sharing import check_push, share
+from utils.trainable import freeze_lower_layers, freeze_unused_parameters
 from utils.trainers import AlignmentTrainer, train_and_save
 from utils.word_pooling import WordTokenizer, sentence_length_limit
 
@@ -156,9 +153,9 @@ class AlignTrainingArguments(ScriptTrainingArguments):
 
 def main() -> None:
     # --- Arguments ---
-    model, data, links, alignment, training = parse_arguments(
-        AlignModelArguments, AlignDataArguments, AlignerArguments, AdjustmentArguments, AlignTrainingArguments,
-        description=__doc__,
+    model, data, links, alignment, lora, training = parse_arguments(
+        AlignModelArguments, AlignDataArguments, AlignerArguments, AdjustmentArguments, LoraArguments,
+        AlignTrainingArguments, description=__doc__,
     )  # fmt: skip
     # (An --eval_strategy turns do_eval on.)
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
@@ -194,7 +191,7 @@ def main() -> None:
     encoder = load_encoder(model.model_name_or_path, **model.hub_options())
     alignment.check_layers(encoder.config.num_hidden_layers)
     eval_layers = parse_layers(data.eval_layers, encoder.config.num_hidden_layers) if data.eval_layers else []
-    reference = copy.deepcopy(encoder)
+    reference = encoder if lora.use_lora else copy.deepcopy(encoder)
     if model.reference_model:
         options = {**model.hub_options(), "revision": "main"}
         reference = load_encoder(model.reference_model, **options)
@@ -220,6 +217,12 @@ def main() -> None:
         eval_rows = held_out.encoded(word_tokenizer, alignment.include_special_tokens) if held_out else {}
 
     # --- Train ---
+    if lora.use_lora:
+        set_seed(training.seed)  # (its matrices begin at random; what came before may have drawn numbers)
+        base = (model.model_name_or_path, model.commit(model.model_name_or_path))
+        how = (lora.lora_rank, lora.lora_alpha, lora.lora_target_modules, alignment.alignment_layer)
+        encoder = with_lora(encoder, *base, *how)
+        reference = reference if model.reference_model else AdapterOff(encoder)
     trainer = AlignmentTrainer(
         model=encoder,
         args=training,
@@ -246,8 +249,10 @@ def main() -> None:
         trainer.save_metrics("eval", metrics)
 
     # --- Share ---
+    if lora.merge_adapter and training.should_save:
+        save_encoder(load_encoder(training.output_dir, **model.hub_options()), training.output_dir)
     record = run_record(
-        [model, data, links, alignment, training],
+        [model, data, links, alignment, lora, training],
         task=ALIGNMENT,
         base_model=model.model_name_or_path,
         base_model_revision=model.commit(model.model_name_or_path),

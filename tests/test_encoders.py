@@ -18,21 +18,15 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from utils.encoders import (
-    freeze_lower_layers,
-    freeze_unused_parameters,
-    load_encoder,
-    load_encoder_weights,
-    load_tokenizer,
-    save_encoder,
-)
+from utils.encoders import load_encoder, load_encoder_weights, load_task_model, load_tokenizer, save_encoder
 from utils.errors import InputError
 from utils.parallel_corpus import _checksum
+from utils.trainable import freeze_lower_layers, freeze_unused_parameters
 
 
-def adjusted(folder, output):
+def adjusted(folder, output, **options):
     """Load, move every trained weight, save."""
-    encoder = load_encoder(folder)
+    encoder = load_encoder(folder, **options)
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(1.0)
@@ -124,8 +118,13 @@ def test_shards_and_pickled_weights(tmp_path):
     pickled.mkdir()
     model.config.save_pretrained(pickled)
     torch.save(model.state_dict(), pickled / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pickled are a pickle \(pytorch_model.bin\).* add --allow_pickled_weights"):
+        load_encoder(str(pickled))
+    with pytest.raises(InputError, match="add --allow_pickled_weights"):
+        load_task_model(AutoModelForMaskedLM, str(pickled))
+    load_task_model(AutoModelForMaskedLM, str(pickled), allow_pickled_weights=True)
     for folder in (sharded, pickled):
-        adjusted(str(folder), tmp_path / "adjusted")
+        adjusted(str(folder), tmp_path / "adjusted", allow_pickled_weights=folder == pickled)
         after = AutoModelForMaskedLM.from_pretrained(tmp_path / "adjusted")
         torch.testing.assert_close(after.cls.predictions.bias, model.cls.predictions.bias)
         assert after.bert.embeddings.word_embeddings.weight.equal(model.bert.embeddings.word_embeddings.weight + 1)

@@ -15,6 +15,7 @@ from huggingface_hub.utils import close_session
 
 import run_nli
 from utils import hub as hub_module
+from utils.encoders import load_encoder
 from utils.errors import InputError
 from utils.hub import find_model
 from utils.sharing import check_push, push
@@ -182,6 +183,21 @@ def test_the_repository_is_made_before_the_work(hub, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="could not be pushed to mine in the end.*hf auth login") as error:
         check_push(training)
     assert "hf_wrong_secret" not in str(error.value)
+
+
+# --- Downloading ---
+
+
+@pytest.mark.parametrize("fault", [{"truncate_to": 1000}, {"cut_after_bytes": 1000}, {"status": 500}])
+def test_a_truncated_download_is_no_model_and_can_be_repeated(hub, model, fault):
+    publish(hub, model, "bob/model", "bob")
+    hub.fail("GET", "/lfs-download/", times=math.inf, **fault)
+    with pytest.raises(InputError, match="The model bob/model could not be downloaded .*run the same command again"):
+        load_encoder("bob/model")
+    hub._faults.clear()
+    one, other = load_encoder("bob/model"), load_encoder(str(model))
+    for name, parameter in one.named_parameters():
+        assert name in one.checkpoint_layout.invented or parameter.equal(other.get_parameter(name))
 
 
 # --- A user's day ---

@@ -19,6 +19,8 @@ from test_encoders import load_report
 from transformers import AutoModel, AutoModelForMaskedLM
 
 import run_align
+from utils.adapters import adapter_config
+from utils.encoders import load_encoder
 from utils.errors import run_script
 from utils.word_aligners import read_header
 from utils.word_pooling import split_on_punctuation
@@ -179,6 +181,47 @@ def test_resume_from_the_last_checkpoint(align):
     align(*schedule, "--resume_from_checkpoint", "true", output="whole")
     one, other = (load_file(whole / f"{name}.safetensors") for name in ("model", "finished"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_adapter_in_the_place_of_the_whole(align, model):
+    whole_story = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--learning_rate", 0.01)
+    out = align("--use_lora", "--lora_rank", 2, *whole_story)
+    assert not (out / "model.safetensors").exists()
+    assert adapter_config(str(out)).base_model_name_or_path == model
+    # Regularised against the model with its adapter off: as against a second copy of it.
+    copied = align("--use_lora", "--lora_rank", 2, *whole_story, "--reference_model", model, output="copied")
+    for name in ("train_loss", "eval_alignment_loss", "eval_regularization_loss", "eval_word_retrieval_accuracy"):
+        assert results(out)[name] == pytest.approx(results(copied)[name], rel=1e-5)
+    assert results(out)["eval_regularization_loss"] > 1e-4
+    # Measured again as a model, with the original for reference, it gives the same.
+    again = align(
+        "--model", out, "--reference_model", model, "--do_eval", "--validation_split_percentage", 25, output="again"
+    )
+    for name in ("eval_alignment_loss", "eval_regularization_loss"):
+        assert results(again)[name] == pytest.approx(results(out)[name], rel=1e-4)
+    # Merged, it is a plain model that lacks nothing.
+    merged = align("--use_lora", "--lora_rank", 2, *whole_story, "--merge_adapter", output="merged")
+    assert adapter_config(str(merged)) is None
+    assert load_file(merged / "model.safetensors").keys() == load_file(f"{model}/model.safetensors").keys()
+    one, other = load_encoder(str(merged)), load_encoder(str(out))
+    for name, parameter in one.named_parameters():  # (a pooler that no checkpoint has is random)
+        assert name in one.checkpoint_layout.invented or parameter.equal(other.get_parameter(name)), name
+    # And another adjustment may stand on it.
+    stacked = align("--model", out, "--use_lora", output="stacked")
+    assert adapter_config(str(stacked)).base_model_name_or_path == str(out)
+    load_encoder(str(stacked))
+
+
+def test_an_adapter_is_resumed(align):
+    schedule = ("--use_lora", "--num_train_epochs", 3, "--save_strategy", "steps", "--save_steps", 4)
+    whole = align(*schedule, output="whole")
+    finished = (whole / "adapter_model.safetensors").read_bytes()
+    for checkpoint in whole.glob("checkpoint-*"):
+        assert not (checkpoint / "model.safetensors").exists()
+        if checkpoint.name != "checkpoint-4":
+            checkpoint.rename(checkpoint.with_name("later-" + checkpoint.name))
+    align(*schedule, "--resume_from_checkpoint", "true", output="whole")
+    assert (whole / "adapter_model.safetensors").read_bytes() == finished
 
 
 def test_frozen_layers_stay(align, model):

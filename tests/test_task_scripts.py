@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import run_align
 import run_ner
 import run_nli
 import run_qa
+from utils.adapters import adapter_config
 from utils.errors import InputError
 from utils.word_pooling import WordTokenizer
 
@@ -48,6 +50,11 @@ def model(tmp_path) -> str:
     tiny.model().save_pretrained(folder)
     tiny.pair_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def copy_of(model: str) -> str:
+    """The same model under another name."""
+    return shutil.copytree(model, model + "-copy")
 
 
 @pytest.fixture
@@ -287,6 +294,47 @@ def test_the_original_model_is_found_by_the_records(run, fine_tune, tmp_path, mo
 
 
 # --- Choosing a checkpoint ---
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_an_adapter_for_the_task(fine_tune, run, tmp_path, model, words, task):
+    """On an adjustment that is an adapter itself, then measured by its name alone, and merged."""
+    adjusted = str(tmp_path / "adjusted")
+    run(run_align.main, "--model", model, "--language", "hi", "--parallel_dataset", DATA / "parallel", "--aligner", "dictionary",
+        "--dictionary_file", words, "--use_lora", "--max_steps", 2, "--output_dir", adjusted, *QUICK)  # fmt: skip
+    train = ("--model", adjusted, "--do_train", *EVALUATE, "--max_steps", 3, "--use_lora", "--learning_rate", 0.01)
+    out = fine_tune(task, *train)
+    assert adapter_config(str(out)).base_model_name_or_path == adjusted
+    assert not (out / "model.safetensors").exists()
+    measured = fine_tune(task, "--model", out, *EVALUATE, output="measured")
+    merged = fine_tune(task, *train, "--merge_adapter", output="merged")
+    assert adapter_config(str(merged)) is None
+    again = fine_tune(task, "--model", merged, *EVALUATE, output="again")
+    predictions = [(folder / "predictions" / "hi.jsonl").read_text() for folder in (measured, again)]
+    assert predictions[0] == predictions[1]
+    for name, value in results(out).items():
+        if name.startswith(("eval_hi_loss", "eval_en_loss")):
+            assert results(measured)[name] == pytest.approx(value, rel=1e-3)
+
+
+def test_an_adapter_with_continual_learning(fine_tune, model):
+    """The original model is the one below the adapter: no second copy of it, and the same result as with one."""
+    train = (
+        "--do_train",
+        "--max_steps",
+        3,
+        *CONTINUAL,
+        "--use_lora",
+        "--learning_rate",
+        0.01,
+        "--alignment_weight",
+        1,
+    )
+    without_copy = fine_tune("nli", *train)
+    with_copy = fine_tune("nli", *train, "--reference_model", copy_of(model), output="copied")
+    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (without_copy, with_copy))
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("select_on", [None, "hi"])

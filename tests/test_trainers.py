@@ -21,7 +21,8 @@ from utils.alignment import (
     encode_pairs,
     word_vectors,
 )
-from utils.encoders import freeze_unused_parameters, load_encoder
+from utils.encoders import load_encoder
+from utils.trainable import freeze_unused_parameters
 from utils.trainers import AlignmentTrainer
 
 

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel
 
 from utils.word_pooling import WordTokenizer, pool_words
 
@@ -289,14 +288,22 @@ class AlignmentLoss:
 
     Args:
         objective: compares linked words.
-        reference_model: the encoder as it was before adjustment (f0): frozen here, never trained or saved.
+        reference_model: the encoder as it was before adjustment (f0): frozen here, never trained or saved. Or what stands
+            for it: `utils.adapters.AdapterOff`.
         layer: which hidden state the words are pooled from.
     """
 
-    def __init__(self, objective: AlignmentObjective, reference_model: PreTrainedModel, layer: int = -1) -> None:
+    def __init__(self, objective: AlignmentObjective, reference_model: Callable, layer: int = -1) -> None:
         self.objective = objective
-        self.reference_model = reference_model.eval().requires_grad_(False)
+        self.reference_model = reference_model
+        if isinstance(reference_model, nn.Module):
+            reference_model.eval().requires_grad_(False)
         self.layer = layer
+
+    def to(self, device: torch.device) -> None:
+        """Move the reference model, if it is one of its own."""
+        if isinstance(self.reference_model, nn.Module):
+            self.reference_model.to(device)
 
     def __call__(
         self,

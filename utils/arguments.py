@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,14 @@ class ModelArguments:
         default=False, metadata={"help": "Run code that the model's repository brings along. Only if you trust it."}
     )
 
+    allow_pickled_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "Read weights that are a pickle (pytorch_model.bin), which can run any code, where a repository has no "
+            "safetensors. Only if you trust it."
+        },
+    )
+
     def find(self, name: str, revision: str | None = None) -> str:
         """The folder or repository that a name means: see `utils.hub.find_model`."""
         return find_model(name, revision or self.model_revision, self.cache_dir, self.token)
@@ -114,6 +122,7 @@ class ModelArguments:
             "cache_dir": self.cache_dir,
             "token": self.token,
             "trust_remote_code": self.trust_remote_code,
+            "allow_pickled_weights": self.allow_pickled_weights,
         }
 
 
@@ -286,6 +295,42 @@ class AlignmentArguments:
 
 
 @dataclass
+class LoraArguments:
+    """Training a small adapter in the place of the whole model."""
+
+    use_lora: bool = field(
+        default=False,
+        metadata={
+            "help": "Train an adapter (LoRA, by PEFT) of a few megabytes and leave the model as it is. Every script takes the "
+            "adapter's folder or repository where it takes a model."
+        },
+    )
+    lora_rank: int = field(default=16, metadata={"help": "Rank of its matrices: its size, and what it can learn."})
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "Its output is multiplied by alpha / rank. Default: twice the rank."}
+    )
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["auto"],
+        metadata={
+            "help": "Linear modules that get one, by the ends of their names (`query value`); `auto`: all that the hidden "
+            "state comes from."
+        },
+    )
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "Write a plain model in the end: the adapter merged into what it stands on."}
+    )
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "lora_rank")
+        if self.lora_alpha is not None and self.lora_alpha <= 0:
+            raise InputError(f"--lora_alpha {self.lora_alpha} is too small; it must be more than 0.")
+        if not self.use_lora:
+            check_unused(self, "use_lora")
+        if self.lora_alpha is None:
+            self.lora_alpha = 2.0 * self.lora_rank
+
+
+@dataclass
 class ScriptTrainingArguments(TrainingArguments):
     """What all scripts that train do differently from `TrainingArguments`."""
 
@@ -335,6 +380,21 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
     if Path(resume).resolve().parent != output_dir.resolve():
         check_output_dir(output_dir, overwrite_output_dir)
     return resume
+
+
+def check_unused(arguments: object, switch: str, but: Sequence[str] = ()) -> None:
+    """Stop if an argument is given that does nothing without a switch.
+
+    Args:
+        arguments: a dataclass whose fields all have defaults.
+        switch: name of the argument that is missing.
+        but: names of fields that are used without it, too.
+    """
+    for item in fields(arguments):
+        usual = item.default if item.default_factory is MISSING else item.default_factory()
+        value = getattr(arguments, item.name)
+        if value != usual and item.name not in but:
+            raise InputError(f"--{item.name} {value} does nothing without --{switch} (default: {usual}); add it.")
 
 
 def at_least(least: int, arguments: object, name: str) -> None:

@@ -7,22 +7,34 @@ exactly the tensors of the one it came from, under the same names: fine-tuning s
 
 import copy
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError, safe_open
-from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, logging
-from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+from huggingface_hub.errors import EntryNotFoundError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from peft import LoraConfig
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
 
-from utils.alignment import hidden_states_at
+from utils.adapters import adapter_config, base_options, merge_adapter
 from utils.errors import InputError
+from utils.weights import file_of, model_written_whole, stored_tensors, weight_files
+
+
+# What a model that cannot be loaded may raise.
+_NOT_LOADED = (OSError, ValueError, SafetensorError, HTTPError)
 
 
 @dataclass
@@ -42,24 +54,45 @@ class CheckpointLayout:
     architectures: list[str] | None = None
 
 
-def load_tokenizer(model_name_or_path: str, **hub_options: object) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a Hub repository or a folder.
+def load_tokenizer(model_name_or_path: str, **hub_options: Any) -> PreTrainedTokenizerBase:  # noqa: ANN401
+    """The fast tokenizer of a Hub repository or a folder; of what it stands on, if it is an adapter without one.
 
     Raises:
         InputError: if there is none.
     """
+    options = _without_permission(hub_options)
     try:
-        return AutoTokenizer.from_pretrained(model_name_or_path, use_fast=True, **hub_options)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(model_name_or_path, use_fast=True, **options)
+    except _NOT_LOADED as error:
+        if adapter := adapter_config(model_name_or_path, **hub_options):
+            return load_tokenizer(adapter.base_model_name_or_path, **base_options(adapter, hub_options))
         raise not_found(model_name_or_path, error) from error
 
 
-def load_encoder(model_name_or_path: str, **hub_options: object) -> PreTrainedModel:
+def load_config(model_name_or_path: str, **hub_options: Any) -> PreTrainedConfig:  # noqa: ANN401
+    """The config of a Hub repository or a folder; of what it stands on, if it is an adapter without one.
+
+    Raises:
+        InputError: if there is none.
+    """
+    options = _without_permission(hub_options)
+    try:
+        return AutoConfig.from_pretrained(model_name_or_path, **options)
+    except _NOT_LOADED as error:
+        if adapter := adapter_config(model_name_or_path, **hub_options):
+            return load_config(adapter.base_model_name_or_path, **base_options(adapter, hub_options))
+        raise not_found(model_name_or_path, error) from error
+
+
+def load_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel:  # noqa: ANN401
     """The bare encoder (`AutoModel`) of a Hub repository or a folder, in fp32 and evaluation mode.
+
+    An adapter is merged into what it stands on, which may be an adapter again.
 
     Args:
         model_name_or_path: Hub id or folder; any architecture that `AutoModel` knows.
-        hub_options: `revision`, `cache_dir`, `token`, `trust_remote_code`, handed to `from_pretrained`.
+        hub_options: `revision`, `cache_dir`, `token`, `trust_remote_code`, handed to `from_pretrained`, and
+            `allow_pickled_weights`.
 
     Returns:
         The encoder; its attribute `checkpoint_layout` is what `save_encoder` needs.
@@ -67,21 +100,101 @@ def load_encoder(model_name_or_path: str, **hub_options: object) -> PreTrainedMo
     Raises:
         InputError: if there is no such model or it cannot be read.
     """
+    if adapter := adapter_config(model_name_or_path, **hub_options):
+        return _adapted_encoder(model_name_or_path, adapter, hub_options)
     try:
+        files = weight_files(model_name_or_path, **hub_options)
         # The report of unused and invented weights alarms for no reason: nothing is lost, no invented weight is used.
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(model_name_or_path, **hub_options)
+            config = load_config(model_name_or_path, **hub_options)
             architectures = copy.copy(config.architectures)
             # fp32 whatever the checkpoint is stored in: the losses compare small differences, Adam adds small steps.
             encoder, report = AutoModel.from_pretrained(
-                model_name_or_path, config=config, dtype=torch.float32, output_loading_info=True, **hub_options
+                model_name_or_path,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **_without_permission(hub_options),
             )
-    except (OSError, ValueError, SafetensorError) as error:
+    except InputError:
+        raise
+    except _NOT_LOADED as error:
         raise not_found(model_name_or_path, error) from error
     if report["mismatched_keys"]:
         raise InputError(f"The weights of {model_name_or_path} do not fit its config.json; download it again.")
-    encoder.checkpoint_layout = _checkpoint_layout(encoder, model_name_or_path, report, architectures, hub_options)
+    encoder.checkpoint_layout = _checkpoint_layout(encoder, files, report, architectures)
     return encoder.eval()
+
+
+def _adapted_encoder(name: str, adapter: LoraConfig, hub_options: Mapping[str, Any]) -> PreTrainedModel:
+    encoder = load_encoder(adapter.base_model_name_or_path, **base_options(adapter, hub_options))
+    replaced, head = merge_adapter(encoder, name, adapter, **hub_options)
+    layout: CheckpointLayout = encoder.checkpoint_layout
+    layout.invented -= replaced
+    if head:  # as in the checkpoint of the task model that the adapter belongs to
+        layout.prefix = f"{encoder.base_model_prefix}."
+        layout.carried |= head
+        config = load_config(name, **hub_options)
+        layout.architectures = config.architectures
+        encoder.config.id2label, encoder.config.label2id = config.id2label, config.label2id
+    encoder.name_or_path = name
+    return encoder.eval()
+
+
+def load_task_model(
+    auto_class: type,
+    model_name_or_path: str,
+    labels: Sequence[str] | None = None,
+    **hub_options: Any,  # noqa: ANN401
+) -> tuple[PreTrainedModel, set[str]]:
+    """A task model (`AutoModelFor…`) of a Hub repository or a folder, in fp32. What it lacks of a head is random.
+
+    An adapter is merged into what it stands on, which may be an adapter again.
+
+    Args:
+        auto_class: `AutoModelFor…`.
+        model_name_or_path: Hub id or folder.
+        labels: names of the classes; by default the model's own.
+        hub_options: as for `load_encoder`.
+
+    Returns:
+        The model, and the names of the parameters that are random.
+
+    Raises:
+        InputError: if there is no such model or it cannot be read.
+    """
+    if adapter := adapter_config(model_name_or_path, **hub_options):
+        if labels is None and file_of(model_name_or_path, "config.json", **hub_options):
+            labels = [label for _, label in sorted(load_config(model_name_or_path, **hub_options).id2label.items())]
+        base = adapter.base_model_name_or_path
+        model, new = load_task_model(auto_class, base, labels, **base_options(adapter, hub_options))
+        replaced, _ = merge_adapter(model, model_name_or_path, adapter, **hub_options)
+        model.name_or_path = model_name_or_path
+        return model, new - replaced
+    named = {}
+    if labels:
+        named = {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
+    try:
+        weight_files(model_name_or_path, **hub_options)
+        with quiet_transformers():  # that a head is new is no cause for alarm
+            model, report = auto_class.from_pretrained(
+                model_name_or_path,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **named,
+                **_without_permission(hub_options),
+            )
+    except InputError:
+        raise
+    except _NOT_LOADED as error:
+        raise not_found(model_name_or_path, error) from error
+    return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def _without_permission(hub_options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `from_pretrained` knows (whether pickles are allowed is decided before it is called)."""
+    return {name: value for name, value in hub_options.items() if name != "allow_pickled_weights"}
 
 
 @contextmanager
@@ -102,6 +215,13 @@ def not_found(model_name_or_path: str, error: Exception) -> InputError:
         return InputError(f"The folder {model_name_or_path} holds no model that can be loaded ({reason})")
     if isinstance(error, ValueError):  # it is there, but is not what this version of transformers can load
         return InputError(f"The model {model_name_or_path} cannot be loaded ({reason})")
+    cause = error if isinstance(error, HTTPError) else error.__cause__ or error
+    absent = isinstance(cause, (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError))
+    if isinstance(cause, HTTPError) and not absent or reason.startswith("Consistency check failed"):
+        reason = str(cause).partition(" for url")[0].partition(" (")[0].rstrip(".")
+        return InputError(
+            f"The model {model_name_or_path} could not be downloaded ({reason}); run the same command again."
+        )
     return InputError(
         f"There is no model {model_name_or_path}: neither a folder of that name nor, as far as can be seen from here, "
         "a repository on the Hub; check the spelling, and `hf auth login` if it is private."
@@ -110,15 +230,13 @@ def not_found(model_name_or_path: str, error: Exception) -> InputError:
 
 def _checkpoint_layout(
     encoder: PreTrainedModel,
-    model_name_or_path: str,
+    files: list[str],
     report: Mapping[str, Iterable[str]],
     architectures: list[str] | None,
-    hub_options: Mapping[str, object],
 ) -> CheckpointLayout:
     layout = CheckpointLayout(invented=frozenset(report["missing_keys"]), architectures=architectures)
-    unexpected = set(report["unexpected_keys"])
     embeddings = encoder.get_input_embeddings().weight
-    for name, tensor in _checkpoint_tensors(model_name_or_path, unexpected, hub_options):
+    for name, tensor in stored_tensors(files, set(report["unexpected_keys"])):
         if name.startswith(f"{encoder.base_model_prefix}."):
             layout.prefix = f"{encoder.base_model_prefix}."
         # An output matrix tied to the embeddings must follow them: two different copies would no longer be tied.
@@ -127,51 +245,10 @@ def _checkpoint_layout(
     return layout
 
 
-def _checkpoint_tensors(
-    model_name_or_path: str, wanted: set[str], hub_options: Mapping[str, object]
-) -> Iterable[tuple[str, torch.Tensor | None]]:
-    """The names of a checkpoint's tensors, as `transformers` reads them, each with its value in fp32 if wanted."""
-    options = {k: v for k, v in hub_options.items() if k != "trust_remote_code"}
-    for weights, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
-        quiet = {"_raise_exceptions_for_missing_entries": False}
-        if path := cached_file(model_name_or_path, weights, **options, **quiet):
-            files = [path]
-        elif path := cached_file(model_name_or_path, index, **options, **quiet):
-            files, _ = get_checkpoint_shard_files(model_name_or_path, path, **options)
-        else:
-            continue
-        for file in files:
-            yield from _tensors_in(file, wanted)
-        return
-
-
-def _tensors_in(file: str, wanted: set[str]) -> Iterable[tuple[str, torch.Tensor | None]]:
-    if file.endswith(".safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            for stored in tensors.keys():  # noqa: SIM118 (not a dict)
-                name = _current_name(stored)
-                yield name, tensors.get_tensor(stored).float() if name in wanted else None
-    else:
-        for stored, tensor in torch.load(file, map_location="cpu", weights_only=True).items():
-            name = _current_name(stored)
-            yield name, tensor.float() if name in wanted else None
-
-
-def _current_name(name: str) -> str:
-    """TensorFlow-era checkpoints (mBERT's too) call a layer norm's parameters gamma and beta."""
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        if name.endswith(old):
-            return name.removesuffix(old) + new
-    return name
-
-
 def save_encoder(
     encoder: PreTrainedModel, output_dir: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None
 ) -> None:
     """Write an encoder of `load_encoder` as a checkpoint with every weight of the one it came from.
-
-    The weights are written to a temporary folder first, then moved into place, so that a full disk or a kill does
-    not leave half a file in the place of a good one.
 
     Args:
         encoder: the adjusted encoder.
@@ -184,17 +261,23 @@ def save_encoder(
     config = copy.deepcopy(encoder.config)
     config.architectures = layout.architectures or [type(encoder).__name__]
     config.dtype = "float32"
-    os.makedirs(output_dir, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".writing-") as folder:
+    with model_written_whole(output_dir) as folder:
         save_torch_state_dict({**own, **layout.carried}, folder, metadata={"format": "pt"})
         config.save_pretrained(folder)
-        for name in sorted(os.listdir(folder)):
-            os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
 
 
-def encoder_of(model: nn.Module) -> nn.Module:
-    """The encoder inside a task model, which is the model itself if it has no head."""
-    return model.base_model
+def save_task_model(
+    model: PreTrainedModel, output_dir: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write a task model as a checkpoint, in the place of an earlier one.
+
+    Args:
+        model: of `load_task_model`.
+        output_dir: the folder.
+        state_dict: its weights, if they are not to be taken from `model`.
+    """
+    with model_written_whole(output_dir) as folder:
+        model.save_pretrained(folder, state_dict=state_dict)
 
 
 def check_same_kind(encoder: PreTrainedModel, reference: PreTrainedModel) -> None:
@@ -213,32 +296,3 @@ def load_encoder_weights(encoder: PreTrainedModel, folder: str | Path) -> None:
     saved = load_encoder(str(folder))
     present = {k: v for k, v in saved.state_dict().items() if k not in saved.checkpoint_layout.invented}
     encoder.load_state_dict(present, strict=False)
-
-
-def freeze_unused_parameters(encoder: nn.Module, layer: int = -1) -> None:
-    """Freeze the parameters that have no part in a hidden state: a pooler, the layers above.
-
-    Distributed training waits for the gradient of every trainable parameter, so one that never gets any is an error.
-    """
-    used = _parameters_behind(encoder, layer)
-    for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name in used)
-
-
-def freeze_lower_layers(encoder: nn.Module, n_layers: int) -> None:
-    """Freeze what the hidden state after the first `n_layers` layers comes from, the embeddings included."""
-    behind = _parameters_behind(encoder, n_layers) if n_layers else set()
-    for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name not in behind)
-
-
-def _parameters_behind(encoder: nn.Module, layer: int) -> set[str]:
-    """The names of the trainable parameters that a hidden state depends on.
-
-    Found by one backward pass on a few tokens, which holds for every architecture.
-    """
-    trainable = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
-    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(encoder.parameters()).device)
-    state = hidden_states_at(encoder, tokens, torch.ones_like(tokens), [layer])[0]
-    gradients = torch.autograd.grad(state.sum(), list(trainable.values()), allow_unused=True)
-    return {name for name, gradient in zip(trainable, gradients) if gradient is not None}

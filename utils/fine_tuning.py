@@ -2,34 +2,38 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, concatenate_datasets
-from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from utils.adapters import AdapterOff, with_lora
 from utils.alignment import AlignmentCollator, AlignmentLoss, ContinualAlignment, alignment_objective
 from utils.arguments import (
     AlignerArguments,
     AlignmentArguments,
+    LoraArguments,
     ModelArguments,
     ParallelDataArguments,
     ScriptTrainingArguments,
     at_least,
+    check_unused,
     checkpoint_to_resume,
     parse_arguments,
     require,
 )
-from utils.encoders import check_same_kind, encoder_of, load_encoder, load_tokenizer, not_found, quiet_transformers
+from utils.encoders import check_same_kind, load_config, load_encoder, load_task_model, load_tokenizer, save_task_model
 from utils.errors import InputError
 from utils.lineage import original_model
 from utils.parallel_corpus import ParallelCorpus, check_links_to_write
 from utils.records import run_record, write_json_lines
 from utils.sharing import check_push, share
 from utils.task_data import LanguageData, TaskDataArguments, TaskExamples, TaskReader, TaskRows, encoded
+from utils.trainable import encoder_of
 from utils.trainers import ZeroShotTrainer, train_and_save
 from utils.word_pooling import WordTokenizer, encoder_max_length, sentence_length_limit
 
@@ -121,7 +125,7 @@ class FineTuning:
         task: its name, as the Hub calls it.
         metrics: names of its metrics in the table, with what makes per cent of them; the last one chooses the best
             checkpoint.
-        model, data, parallel, links, continual, training: the arguments.
+        model, data, parallel, links, continual, lora, training: the arguments.
         checkpoint: what the training goes on from, if anything.
     """
 
@@ -132,8 +136,10 @@ class FineTuning:
     parallel: ContinualDataArguments
     links: AlignerArguments
     continual: ContinualArguments
+    lora: LoraArguments
     training: FineTuningArguments
     checkpoint: str | None = None
+    _auto_class: type | None = None
     _facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -152,7 +158,8 @@ class FineTuning:
             data, training: the script's own argument dataclasses.
             description: what `--help` begins with.
         """
-        groups = (ModelArguments, data, ContinualDataArguments, AlignerArguments, ContinualArguments, training)
+        beside_the_task = (ContinualDataArguments, AlignerArguments, ContinualArguments, LoraArguments)
+        groups = (ModelArguments, data, *beside_the_task, training)
         run = cls(task, metrics, *parse_arguments(*groups, description=description))
         run._check()
         run.model.model_name_or_path = run.model.find(run.model.model_name_or_path)
@@ -167,7 +174,12 @@ class FineTuning:
         wanted = [training.do_train, training.do_eval, training.do_predict]
         require(any(wanted), ["--do_train", "--do_eval", "--do_predict"], "say what is to be done")
         if not training.do_train:
-            for given, name in ((self.continual.continual, "--continual"), (data.select_on, "--select_on")):
+            switches = {
+                "--continual": self.continual.continual,
+                "--select_on": data.select_on,
+                "--use_lora": self.lora.use_lora,
+            }
+            for name, given in switches.items():
                 if given:
                     raise InputError(f"{name} does nothing without --do_train; add it or leave {name} out.")
         if self.continual.continual:
@@ -179,12 +191,7 @@ class FineTuning:
             check_links_to_write(self.links, self.parallel.languages, data.overwrite_output_dir)
         else:
             for group in (self.parallel, self.links, self.continual):
-                for name, value, default in _given(group):
-                    if name == "preprocessing_num_workers":  # of the examples, too
-                        continue
-                    raise InputError(
-                        f"--{name} {value} does nothing without --continual (default: {default}); add it."
-                    )
+                check_unused(group, "continual", but=["preprocessing_num_workers"])  # (of the examples, too)
         self._choose_best_by()
 
     def _choose_best_by(self) -> None:
@@ -238,10 +245,7 @@ class FineTuning:
     def _known_labels(self, in_training: list[str] | None) -> list[str]:
         """The labels in the order of the model if it knows them, else as they are in the training data."""
         name = self.model.model_name_or_path
-        try:
-            config = AutoConfig.from_pretrained(name, **self.model.hub_options())
-        except (OSError, ValueError) as error:
-            raise not_found(name, error) from error
+        config = load_config(name, **self.model.hub_options())
         of_model = [label for _, label in sorted(config.id2label.items())]
         if in_training is None and all(label.startswith("LABEL_") for label in of_model):
             raise InputError(
@@ -281,8 +285,10 @@ class FineTuning:
 
     def load_model(
         self, auto_class: type, labels: Sequence[str] | None = None
-    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
         """The task model, in fp32, and its tokenizer. A head that the checkpoint lacks is new, by `--seed`.
+
+        With --use_lora there is an adapter on the model.
 
         Args:
             auto_class: `AutoModelFor…`.
@@ -292,28 +298,17 @@ class FineTuning:
             InputError: if there is no such model, or it lacks a head and is not to be trained.
         """
         name, options = self.model.model_name_or_path, self.model.hub_options()
-        named = {}
-        if labels:
-            named = {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
         set_seed(self.training.seed)
-        try:
-            with quiet_transformers():  # that a head is new is no cause for alarm
-                model, report = auto_class.from_pretrained(
-                    name,
-                    dtype=torch.float32,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                    **named,
-                    **options,
-                )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise not_found(name, error) from error
-        new = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+        model, new = load_task_model(auto_class, name, labels, **options)
         if new and not self.training.do_train:
             raise InputError(
                 f"The model {name} is not fine-tuned for {self.task} (it lacks {min(new)}); add --do_train, or name one "
                 "that is."
             )
+        self._auto_class = auto_class
+        if self.lora.use_lora:
+            how = (self.lora.lora_rank, self.lora.lora_alpha, self.lora.lora_target_modules)
+            model = with_lora(model, name, self.model.commit(name), *how)
         return model, load_tokenizer(name, **options)
 
     def length_limit(self, usual: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -346,6 +341,8 @@ class FineTuning:
             corpus = corpus.chosen(self.parallel.max_words).sampled(self.parallel.max_train_pairs, self._pair_seed)
             rows = corpus.encoded(words, how.include_special_tokens)
         self._facts |= {"reference_model": reference.name_or_path, "parallel_data": corpus.fingerprints()}
+        if self.lora.use_lora and reference.name_or_path == self.model.model_name_or_path:
+            reference = AdapterOff(model)  # (the copy that linked the words is given back)
         return ContinualAlignment(
             concatenate_datasets(list(rows.values())),
             AlignmentLoss(
@@ -436,9 +433,15 @@ class FineTuning:
                 print(language_table(metrics, prefix, list(sets), self.metrics))
 
     def share(self, trainer: ZeroShotTrainer, examples: TaskExamples) -> None:
-        """Write how the run came about and the model's card; push them to the Hub if asked."""
+        """Write how the run came about and the model's card; push them to the Hub if asked.
+
+        With --merge_adapter the adapter in the output folder gives place to the whole model.
+        """
+        if self.lora.merge_adapter and trainer.is_world_process_zero():
+            merged, _ = load_task_model(self._auto_class, self.training.output_dir, **self.model.hub_options())
+            save_task_model(merged, self.training.output_dir)
         record = run_record(
-            [self.model, self.data, self.parallel, self.links, self.continual, self.training],
+            [self.model, self.data, self.parallel, self.links, self.continual, self.lora, self.training],
             task=self.task,
             regime="continual" if self.continual.continual else "plain",
             base_model=self.model.model_name_or_path,
@@ -448,13 +451,6 @@ class FineTuning:
             **self._facts,
         )
         share(trainer, record, **self._hub_options)
-
-
-def _given(arguments: object) -> list[tuple[str, Any, Any]]:
-    """The arguments of a group that are not as they are by default: name, value, default."""
-    usual = type(arguments)()
-    values = ((item.name, getattr(arguments, item.name), getattr(usual, item.name)) for item in fields(arguments))
-    return [(name, value, default) for name, value, default in values if value != default]
 
 
 def language_table(

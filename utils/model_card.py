@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
+from utils.adapters import TASK_TYPES, adapters_of
 from utils.lineage import ancestors
 
 
@@ -35,11 +36,11 @@ _AUTO_CLASSES = {
 # What a reader needs to do the run again, in this order, where the run has it.
 _SETTINGS = (
     "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-    "train_sampling_strategy", "max_seq_length", "seed", "bf16", "fp16", "word_pooling", "alignment_layer",
+    "train_sampling_strategy", "max_seq_length", "seed", "bf16", "fp16", "lora_rank", "lora_alpha", "word_pooling", "alignment_layer",
     "alignment_objective", "temperature", "alignment_weight", "regularization_weight", "include_special_tokens",
     "freeze_layers", "alignment_batch_size", "alignment_every", "aligner", "max_words", "max_train_pairs",
 )  # fmt: skip
-_OF_ALIGNMENT = frozenset(_SETTINGS[10:])
+_OF_ALIGNMENT = frozenset(_SETTINGS[_SETTINGS.index("word_pooling") :])
 
 
 def model_card(
@@ -65,14 +66,20 @@ def model_card(
     ]
     published = [model for model in chain if not _is_folder(model)]
     data_sets = _data_sets(arguments)
+    is_adapter = _is_adapter(record)
     card = ModelCardData(
         model_name=name.rpartition("/")[2],
         language=_languages(record),
-        library_name="transformers",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag=task if task != ALIGNMENT else "feature-extraction",
-        tags=[ALIGNMENT, "cross-lingual", *(["continual-learning"] if record.get("regime") == "continual" else [])],
+        tags=[
+            ALIGNMENT,
+            "cross-lingual",
+            *(["continual-learning"] if record.get("regime") == "continual" else []),
+            *(["lora"] if is_adapter else []),
+        ],
         base_model=published[0] if published else None,
-        base_model_relation="finetune" if published else None,
+        base_model_relation=("adapter" if is_adapter else "finetune") if published else None,
         datasets=data_sets or None,
         eval_results=_eval_results(record, results) or None,
     )
@@ -81,7 +88,7 @@ def model_card(
         f"---\n{card.to_yaml()}\n---\n\n# {name.rpartition('/')[2]}",
         summary[:1].upper() + summary[1:],
         "## Use",
-        _snippet(name, task),
+        _adapter_snippet(name, record, hub_options) if is_adapter else _snippet(name, task),
         "## Results",
         _results_table(record, results) or "Nothing was measured in this run.",
         *(f"![{figure.stem.replace('_', ' ')}]({figure.name})" for figure in sorted(Path(folder).glob("*.png"))),
@@ -96,8 +103,17 @@ def model_card(
     return "\n\n".join(paragraphs) + "\n"
 
 
+def _is_adapter(record: Mapping[str, Any]) -> bool:
+    return record["arguments"].get("use_lora", False) and not record["arguments"]["merge_adapter"]
+
+
 def _is_folder(model: str) -> bool:
     return os.path.isdir(model) or model.startswith((".", "/", "~"))
+
+
+def _public(model: str) -> str:
+    """A model's name for code that others run."""
+    return "path/to/" + Path(model).name if _is_folder(model) else model
 
 
 def _shown(model: str) -> str:
@@ -152,6 +168,32 @@ def _snippet(name: str, task: str) -> str:
         f'model = {auto_class}.from_pretrained("{name}")',
     ]
     return "\n".join(["```python", *lines, "```"])
+
+
+def _adapter_snippet(name: str, record: Mapping[str, Any], hub_options: Mapping[str, Any]) -> str:
+    """Every adapter is put on what it stands on, from the plain model up."""
+    revision = record["base_model_revision"] or "main"
+    plain, below = adapters_of(record["base_model"], revision=revision, **hub_options)
+    tasks = {_public(adapter): config.task_type for adapter, config in below}
+    tasks[name] = TASK_TYPES.get(_AUTO_CLASSES[record["task"]].removeprefix("AutoModel"))
+    head = next(((adapter, task) for adapter, task in reversed(tasks.items()) if task), None)
+    auto_class, config = "AutoModel", ""
+    if head:
+        auto_class += next(end for end, task in TASK_TYPES.items() if task == head[1])
+        config = f', config=AutoConfig.from_pretrained("{head[0]}")'
+    lines = [
+        "from peft import PeftModel",
+        f"from transformers import {'AutoConfig, ' if head else ''}{auto_class}, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        f'model = {auto_class}.from_pretrained("{_public(plain)}"{config})',
+    ]
+    for adapter, task in tasks.items():
+        if head and not task:  # an adjustment, of the encoder inside the model
+            lines.append(f'PeftModel.from_pretrained(model.base_model, "{adapter}").merge_and_unload()')
+        else:
+            lines.append(f'model = PeftModel.from_pretrained(model, "{adapter}").merge_and_unload()')
+    return "\n".join(["The model is an adapter (LoRA) of what it was made from:", "", "```python", *lines, "```"])
 
 
 def _eval_results(record: Mapping[str, Any], results: Mapping[str, Any]) -> list[EvalResult]:
@@ -225,6 +267,8 @@ def _settings_table(record: Mapping[str, Any], results: Mapping[str, Any]) -> st
     arguments = record["arguments"]
     with_alignment = record["task"] == ALIGNMENT or record.get("regime") == "continual"
     names = [name for name in _SETTINGS if with_alignment or name not in _OF_ALIGNMENT]
+    if not arguments.get("use_lora"):
+        names = [name for name in names if not name.startswith("lora_")]
     rows = [(name, arguments[name]) for name in names if arguments.get(name) is not None]
     rows += [
         (name, results[name])

@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from utils.alignment import hidden_states_at
 from utils.bitext import load_sentences
+from utils.encoders import load_config
 from utils.errors import InputError
 from utils.tables import read_lines
 from utils.word_pooling import encoder_max_length
@@ -297,11 +298,7 @@ def count_layers(model_name_or_path: str, **hub_options: Any) -> int:  # noqa: A
     Raises:
         InputError: if it has no config.
     """
-    try:
-        return AutoConfig.from_pretrained(model_name_or_path, **hub_options).num_hidden_layers
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"The config.json of {model_name_or_path} cannot be read ({reason})") from None
+    return load_config(model_name_or_path, **hub_options).num_hidden_layers
 
 
 # --- Pairs of sentences ------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Trainers that know the alignment loss."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,12 +11,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
+from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import EvalPrediction, PreTrainedModel, Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import speed_metrics
 
+from utils.adapters import save_adapter
 from utils.alignment import (
     COLUMNS,
     SPECIAL_TOKEN,
@@ -27,10 +27,11 @@ from utils.alignment import (
     LengthGroupedBatches,
     word_vectors,
 )
-from utils.encoders import encoder_of, load_encoder_weights, save_encoder
+from utils.encoders import load_encoder_weights, save_encoder, save_task_model
 from utils.interruption import SaveWhenInterrupted
 from utils.retrieval import retrieve
 from utils.task_data import LanguageData
+from utils.trainable import encoder_of
 
 
 # Under this name a task's batch carries its share of the parallel pairs.
@@ -49,7 +50,7 @@ class AlignmentTrainer(Trainer):
         alignment_loss: objective, frozen reference model (f0) and layer.
         alignment_weight, regularization_weight: of the two losses (both 1 in Efimov et al., 2023, section 3).
         eval_layers: hidden states at which evaluation measures word retrieval, beside the one that is aligned.
-        kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, `train_dataset` comes from `encode_pairs`,
+        kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes from `encode_pairs`,
             `eval_dataset` too, or is a dictionary of such, by language; `data_collator` is an `AlignmentCollator`.
     """
 
@@ -68,7 +69,7 @@ class AlignmentTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.can_return_loss = True
         self.alignment_loss = alignment_loss
-        self.alignment_loss.reference_model.to(self.args.device)
+        self.alignment_loss.to(self.args.device)
         self.alignment_weight = alignment_weight
         self.regularization_weight = regularization_weight
         self.eval_layers = eval_layers
@@ -233,15 +234,14 @@ class AlignmentTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save every weight of the original checkpoint, so that any of ours can take its place."""
-        output_dir = output_dir or self.args.output_dir
-        encoder: PreTrainedModel = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        save_encoder(encoder, output_dir, state_dict)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(output_dir)
-        torch.save(self.args, os.path.join(output_dir, TRAINING_ARGS_NAME))
+        _save(self, save_encoder, output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_encoder_weights(self.accelerator.unwrap_model(model or self.model), resume_from_checkpoint)
+        encoder = self.accelerator.unwrap_model(model or self.model)
+        if isinstance(encoder, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_encoder_weights(encoder, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
@@ -262,7 +262,7 @@ class ContinualTrainer(Trainer):
 
     Args:
         alignment: the pairs and losses; None for the task loss alone.
-        kwargs: as for `Trainer`; `model` is any `AutoModelFor…` of an encoder.
+        kwargs: as for `Trainer`; `model` is any `AutoModelFor…` of an encoder, possibly `with_lora`.
     """
 
     # compute_loss divides by the counts of the whole accumulated batch itself.
@@ -280,7 +280,7 @@ class ContinualTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.alignment = alignment
         if alignment:
-            alignment.loss.reference_model.to(self.args.device)
+            alignment.loss.to(self.args.device)
         self._meter = LossMeter()
 
     # --- The step ---
@@ -364,6 +364,11 @@ class ContinualTrainer(Trainer):
         self._meter = LossMeter()
         return super().train(*args, **kwargs)
 
+    # --- Checkpoints ---
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        _save(self, save_task_model, output_dir, state_dict)
+
 
 class ZeroShotTrainer(ContinualTrainer):
     """Fine-tunes on one language and evaluates in many.
@@ -432,6 +437,25 @@ def train_and_save(trainer: Trainer, checkpoint: str | None) -> None:
     trainer.log_metrics("train", metrics)
     trainer.save_metrics("train", metrics)
     trainer.save_state()
+
+
+def _save(
+    trainer: Trainer,
+    save: Callable[[nn.Module, str, dict[str, torch.Tensor] | None], None],
+    output_dir: str | None,
+    state_dict: dict[str, torch.Tensor] | None,
+) -> None:
+    """Save a model, or its adapter alone if it has one, and the tokenizer.
+
+    Not the pickled arguments that `Trainer` puts beside them: `run.json` has them for everybody to read.
+    """
+    if not trainer.args.should_save:
+        return
+    output_dir = output_dir or trainer.args.output_dir
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    (save_adapter if isinstance(model, PeftModel) else save)(model, output_dir, state_dict)
+    if trainer.processing_class is not None:
+        trainer.processing_class.save_pretrained(output_dir)
 
 
 class LossMeter:
