@@ -204,10 +204,12 @@ def test_a_truncated_download_is_no_model_and_can_be_repeated(hub, model, fault)
 
 
 @pytest.mark.slow
-def test_models_travel_from_script_to_script(tmp_path, model):
+@pytest.mark.parametrize("lora", [(), ("--use_lora",)], ids=["models", "adapters"])
+def test_models_travel_from_script_to_script(tmp_path, model, lora):
     """Adjust and push; fine-tune on another machine by its bare name, and push; a colleague retrieves; then offline."""
+    weights = "adapter_model.safetensors" if lora else "model.safetensors"
     (tmp_path / "words.txt").write_text("और and\nमें in\nहै is\nने the\nसे from\nका of\nको to\n", encoding="utf-8")
-    quick = ("--use_cpu", "--disable_tqdm", "true", "--max_steps", 2)
+    quick = ("--use_cpu", "--disable_tqdm", "true", "--max_steps", 2, *lora)
     with HubServer() as server:
         for name, token in TOKENS.items():
             server.add_user(name, token)
@@ -261,6 +263,17 @@ def test_models_travel_from_script_to_script(tmp_path, model):
         n_requests = len(server.requests)
         script("cluster", None, *launch, *nli, "--output_dir", "again", offline=True)
         script("office", None, *xsr, "--model", "aligned-tiny-hi", "--output_dir", "again", offline=True)
+        measured = (
+            "--model",
+            "nli-tiny-hi",
+            "--dataset_name",
+            DATA / "nli",
+            "--do_eval",
+            "--eval_languages",
+            "hi",
+            "--use_cpu",
+        )
+        script("cluster", None, PROJECT / "run_nli.py", *measured, "--output_dir", "measured", offline=True)
         assert len(server.requests) == n_requests
         pushed = {name: repository.contents() for (_, name), repository in server.repositories.items()}
         private = {name: repository.private for (_, name), repository in server.repositories.items()}
@@ -278,4 +291,9 @@ def test_models_travel_from_script_to_script(tmp_path, model):
     record = json.loads(pushed["ada/nli-tiny-hi"]["run.json"])
     assert record["base_model"] == "ada/aligned-tiny-hi"
     assert len(record["base_model_revision"]) == 40
-    assert os.path.exists(tmp_path / "cluster" / "again" / "model.safetensors")
+    assert os.path.exists(tmp_path / "cluster" / "again" / weights)
+    # Only safetensors: no pickle, and no whole model where an adapter is enough.
+    assert all(
+        {path for path in files if path.endswith((".safetensors", ".bin", ".pt"))} == {weights}
+        for files in pushed.values()
+    )

@@ -5,15 +5,21 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
+from transformers import AutoModelForSequenceClassification
 
 import run_align
 import run_nli
+import utils.model_card
 import utils.sharing
+from utils.adapters import save_adapter, with_lora
+from utils.encoders import load_encoder, load_task_model
 from utils.errors import InputError
 from utils.lineage import ancestors, original_model
-from utils.model_card import model_card
+from utils.model_card import ALIGNMENT, model_card
+from utils.plots import plot_losses
 from utils.sharing import check_push, push
 
 
@@ -97,6 +103,71 @@ def test_local_models_and_data_are_not_named(tmp_path):
 def test_figures_are_shown(tmp_path):
     (tmp_path / "accuracy_by_layer.png").write_bytes(b"")
     assert "![accuracy by layer](accuracy_by_layer.png)" in card_of(record_of(), folder=tmp_path).text
+
+
+def test_data_in_a_folder_are_called_what_their_card_calls_them():
+    record = record_of()
+    record["arguments"]["parallel_dataset"] = str(DATA / "parallel")
+    text = str(card_of(record))
+    assert "| Parallel sentences for cross-lingual adjustment (a local folder) | cc0-1.0 |" in text
+    assert str(DATA) not in text
+
+
+def test_losses_are_drawn(tmp_path):
+    history = [{"loss": 1 / step, "alignment_loss": 0.5 / step, "eval_loss": 3.0, "step": step} for step in (1, 2, 3)]
+    assert plot_losses(history, tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert not plot_losses(history[:1], tmp_path / "none.png")
+    assert not plot_losses([{"train_loss": 1.0, "step": 1}, {"train_loss": 1.0, "step": 2}], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+# --- Adapters ---
+
+
+def test_the_code_on_the_card_of_an_adapter_runs(tmp_path, monkeypatch):
+    """An adjustment for Hindi, and on it an adapter for NLI: what a reader copies gives the model that was trained."""
+    monkeypatch.chdir(tmp_path)  # names of the Hub are folders here
+    tiny.checkpoint(Path("google/base"))
+    options = {"rank": 2, "alpha": 4}
+    adjusted = with_lora(load_encoder("google/base"), "google/base", **options)
+    tuned, _ = load_task_model(AutoModelForSequenceClassification, "google/base", ["yes", "no", "perhaps"])
+    tuned = with_lora(tuned, "me/adjusted", **options)
+    for number, (model, folder) in enumerate(((adjusted, "me/adjusted"), (tuned, "me/nli"))):
+        torch.manual_seed(number)
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter) if parameter.requires_grad else 0
+        save_adapter(model, folder)
+        tiny.tokenizer().save_pretrained(folder)
+    monkeypatch.setattr(utils.model_card, "_is_folder", lambda name: False)
+    record = record_of(base_model="me/adjusted")
+    record["arguments"] |= {"use_lora": True, "merge_adapter": False, "lora_rank": 2, "lora_alpha": 4.0}
+    card = ModelCard(model_card("me/nli", record, RESULTS, "."))
+    assert card.data.to_dict()["base_model_relation"] == "adapter"
+    assert card.data.library_name == "peft"
+    assert "| lora_rank | 2 |" in card.text
+    found = {}
+    exec(card.text.partition("```python")[2].partition("```")[0], found)  # noqa: S102
+    expected, _ = load_task_model(AutoModelForSequenceClassification, "me/nli")
+    inputs = found["tokenizer"]("Anna's sister", return_tensors="pt")
+    torch.testing.assert_close(found["model"].eval()(**inputs).logits, expected.eval()(**inputs).logits)
+    assert found["model"].config.id2label == {0: "yes", 1: "no", 2: "perhaps"}
+
+
+def test_the_card_of_an_adjustment_by_adapter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.checkpoint(Path("google/base"))
+    save_adapter(with_lora(load_encoder("google/base"), "google/base"), "me/adjusted")
+    tiny.tokenizer().save_pretrained("me/adjusted")
+    monkeypatch.setattr(utils.model_card, "_is_folder", lambda name: False)
+    record = record_of(ALIGNMENT, base_model="google/base", train_data={"hi": {"pairs": 10}}, regime=None)
+    record["arguments"] |= {"use_lora": True, "merge_adapter": False}
+    text = model_card("me/adjusted", record, {}, ".")
+    found = {}
+    exec(text.partition("```python")[2].partition("```")[0], found)  # noqa: S102
+    assert type(found["model"]).__name__ == "BertModel"
+    record["arguments"]["merge_adapter"] = True
+    assert ModelCard(model_card("me/adjusted", record, {}, ".")).data.to_dict()["base_model_relation"] == "finetune"
 
 
 def test_the_chain_of_models(tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
 from utils.adapters import TASK_TYPES, adapters_of
@@ -80,7 +80,7 @@ def model_card(
         ],
         base_model=published[0] if published else None,
         base_model_relation=("adapter" if is_adapter else "finetune") if published else None,
-        datasets=data_sets or None,
+        datasets=[name for name in data_sets if not _is_folder(name)] or None,
         eval_results=_eval_results(record, results) or None,
     )
     summary = _summary(record)
@@ -126,13 +126,13 @@ def _languages(record: Mapping[str, Any]) -> list[str]:
 
 
 def _data_sets(arguments: Mapping[str, Any]) -> list[str]:
-    """The data sets on the Hub that the run has read."""
+    """The data sets, on the Hub or in folders, that the run has read."""
     names = [
         arguments.get("parallel_dataset"),
         None if arguments.get("train_file") else arguments.get("dataset_name"),
         arguments.get("eval_dataset_name"),
     ]
-    return list(dict.fromkeys(name for name in names if name and not _is_folder(name)))
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def _summary(record: Mapping[str, Any]) -> str:
@@ -250,16 +250,25 @@ def _results_table(record: Mapping[str, Any], results: Mapping[str, Any]) -> str
 
 
 def _data_table(data_sets: Sequence[str], token: str | None) -> str:
-    rows = [f"| [{name}](https://huggingface.co/datasets/{name}) | {_licence(name, token)} |" for name in data_sets]
+    rows = []
+    for name in data_sets:
+        card = _card_of_data(name, token)
+        shown = f"[{name}](https://huggingface.co/datasets/{name})"
+        if _is_folder(name):  # what it calls itself, not where it is
+            shown = f"{card.get('pretty_name', 'local data')} (a local folder)"
+        rows.append(f"| {shown} | {card.get('license') or 'see its page'} |")
     return "\n".join(["| data | licence |", "| --- | --- |", *rows])
 
 
-def _licence(data_set: str, token: str | None) -> str:
+def _card_of_data(data_set: str, token: str | None) -> Mapping[str, Any]:
+    """What the card of a data set says in its metadata; nothing if there is none, or the Hub cannot be reached."""
     try:
+        if _is_folder(data_set):
+            return DatasetCard.load(Path(data_set, "README.md")).data.to_dict()
         card = HfApi().dataset_info(data_set, token=token, timeout=10).card_data
-    except (HTTPError, OSError, OfflineModeIsEnabled):
-        card = None
-    return str(card.license) if card and card.get("license") else "see its page"
+    except (HTTPError, OSError, OfflineModeIsEnabled, ValueError):
+        return {}
+    return card.to_dict() if card else {}
 
 
 def _settings_table(record: Mapping[str, Any], results: Mapping[str, Any]) -> str:

@@ -86,6 +86,40 @@ def plot_accuracy_by_layer(
             figure.savefig(temporary, format="png", dpi=150)
 
 
+def plot_losses(log_history: Sequence[Mapping[str, float]], path: str | Path) -> bool:
+    """Draw how the losses fell in training: a line each, on a logarithmic axis.
+
+    Args:
+        log_history: of `TrainerState`: what was logged, with its `step`.
+        path: the PNG file; it is written as a whole or not at all.
+
+    Returns:
+        Whether there was anything to draw: a loss logged at two steps or more.
+    """
+    steps: dict[str, dict[int, float]] = {}
+    for entry in log_history:
+        for name, value in entry.items():
+            if (name == "loss" or name.endswith("_loss")) and name != "train_loss" and value > 0:
+                steps.setdefault(name.replace("_", " "), {})[entry["step"]] = value
+    curves = {name: curve for name, curve in steps.items() if len(curve) > 1}
+    if not curves:
+        return False
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.0, 3.2), layout="constrained")
+        axis = figure.subplots()
+        for number, (name, curve) in enumerate(curves.items()):
+            every = max(1, len(curve) // 12)
+            axis.plot(list(curve), list(curve.values()), label=name, markevery=every, **_line_style(number))
+        axis.set_yscale("log")
+        axis.set_xlabel("Step")
+        axis.set_ylabel("Loss")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside right upper", handlelength=3.2)
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+    return True
+
+
 def label_models(names: Sequence[str]) -> dict[str, str]:
     """Short names for models in tables and figures: the last part of each path, or more parts where that is not enough.
 

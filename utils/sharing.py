@@ -11,11 +11,14 @@ from transformers import Trainer, TrainingArguments
 
 from utils.errors import InputError
 from utils.model_card import model_card
+from utils.plots import plot_losses
 from utils.records import write_json, write_text
 
 
 # Checkpoints hold the optimizer, three times the model; files that begin with `_` are the user's own.
 _NOT_PUSHED = ["_*", "checkpoint-*"]
+# Trainer's own arguments, put there by `--hub_strategy every_save`; `run.json` has them for everybody to read.
+_PICKLE = "training_args.bin"
 
 
 def check_push(training: TrainingArguments) -> None:
@@ -39,7 +42,7 @@ def check_push(training: TrainingArguments) -> None:
 
 
 def share(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> None:  # noqa: ANN401
-    """Write `run.json` and, for a model that was trained, its card; push the folder if asked.
+    """Write `run.json` and, for a model that was trained, a figure of its losses and its card; push the folder if asked.
 
     Args:
         trainer: whose model it is.
@@ -54,7 +57,9 @@ def share(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> No
         return
     folder = Path(training.output_dir)
     write_json(folder / "run.json", record)
+    (folder / _PICKLE).unlink(missing_ok=True)
     if training.do_train:
+        plot_losses(trainer.state.log_history, folder / "losses.png")
         results = folder / "all_results.json"
         found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
         name = trainer.hub_model_id or folder.absolute().name
@@ -76,6 +81,7 @@ def push(folder: Path, repository: str, revision: str | None = None) -> None:
             revision=revision,
             commit_message="Upload model",
             ignore_patterns=_NOT_PUSHED,
+            delete_patterns=_PICKLE,
         )
     except Exception as error:  # whatever it is (the client has many): nothing is lost, and that is what to say
         raise InputError(
