@@ -3,6 +3,7 @@
 import csv
 import gzip
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -231,6 +232,14 @@ def first_offered(wanted: Sequence[str], offered: Sequence[str], language: str, 
         tried = " or ".join(name for name in wanted if not name.startswith("translation."))
         raise InputError(f"{lacks} {tried}, only {named}; choose one with {argument}.")
     return found
+
+
+def code_of(*functions: Callable) -> str:
+    """A hash of the modules that functions stand in, for what is cached under it.
+
+    `datasets` knows a module's function by its name alone, and would hand out what an older version has made.
+    """
+    return Hasher.hash([inspect.getsource(inspect.getmodule(function)) for function in functions])
 
 
 def content_fingerprint(dataset: Dataset) -> str:
