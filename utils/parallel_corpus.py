@@ -180,6 +180,46 @@ class ParallelCorpus:
 
         return part(False), part(True)
 
+    def to_measure(
+        self,
+        arguments: AlignerArguments,
+        encoder: PreTrainedModel | None,
+        word_tokenizer: WordTokenizer | None,
+        max_words: int,
+        max_pairs: int | None = None,
+        share: float | None = None,
+        seed: int = HELD_OUT_SEED,
+        write_links: bool = False,
+    ) -> "ParallelCorpus":
+        """Linked pairs to measure on.
+
+        Args:
+            arguments, encoder, word_tokenizer: see `linked`.
+            max_words: see `chosen`.
+            max_pairs: at most so many random pairs of each language.
+            share: only of those that `split` holds out.
+            seed: of the sample.
+            write_links: keep the links, where the arguments name files for them.
+
+        Raises:
+            InputError: if a language has no pair.
+        """
+
+        def part(corpus: ParallelCorpus) -> ParallelCorpus:
+            return (corpus.split(share)[1] if share else corpus).sampled(max_pairs, seed)
+
+        for language, bitext in (part(self) if share else self).pairs.items():
+            if not len(bitext):
+                raise InputError(f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more.")
+        # An encoder looks at every pair by itself, and takes its time. Files have a line for every pair, statistics are
+        # learnt from all of them.
+        by_encoder = all(aligner_name(arguments, name in self.links_files) == "encoder" for name in self.pairs)
+        corpus = part(self) if by_encoder and not arguments.write_links else self
+        corpus = corpus.linked(arguments, encoder, word_tokenizer)
+        if write_links and arguments.write_links:
+            corpus.write_links(arguments)
+        return part(corpus.chosen(max_words))
+
     def encoded(self, word_tokenizer: WordTokenizer, include_special_tokens: bool) -> dict[str, Dataset]:
         """By language, rows for `AlignmentCollator`."""
         return {
