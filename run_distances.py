@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -45,7 +44,7 @@ from utils.distances import (
 from utils.encoders import empty_encoder, load_encoder, load_tokenizer
 from utils.errors import InputError, run_script
 from utils.lineage import original_model
-from utils.parallel_corpus import ParallelCorpus, aligner_name, check_links_to_write
+from utils.parallel_corpus import ParallelCorpus, check_links_to_write
 from utils.plots import label_models, plot_distances, plot_distances_by_layer
 from utils.records import check_output_dir, run_record, write_json
 from utils.retrieval import parse_layers
@@ -218,13 +217,13 @@ def read_corpus(
     files = ("--parallel_file", data.parallel_file), ("--links_file", links.links_file)
     hub_options = {"cache_dir": args.cache_dir, "token": args.token}
     corpus = ParallelCorpus.read(data, tokenizer, args.word_pooling, *files, hub_options=hub_options)
-    aligners = {aligner_name(links, language in corpus.links_files) for language in data.languages}
-    if "encoder" in aligners:
+    if "encoder" in corpus.aligners(links):
         encoder, word_tokenizer = load_reference(args)
         encoder.to(state.device)
         reference = encoder.name_or_path
     elif args.reference_model:
-        raise InputError(f"--reference_model does nothing where words are linked by {min(aligners)}; leave it out.")
+        by = " and ".join(sorted(corpus.aligners(links)))
+        raise InputError(f"--reference_model does nothing where words are linked by --aligner {by}; leave it out.")
     else:
         encoder = word_tokenizer = reference = None
     share = data.validation_split_percentage and data.validation_split_percentage / 100

@@ -446,7 +446,9 @@ def distance_table(measured: Mapping[str, Measured]) -> str:
         f"{'model':{width}}  language  layer  distance  related  unrelated       %  to en  from en",
     ]
     for model, languages in measured.items():
-        name = model if len(model) <= width else f"{model[: width // 2]}…{model[len(model) - width + width // 2 + 1 :]}"
+        name = (
+            model if len(model) <= width else f"{model[: width // 2]}…{model[len(model) - width + width // 2 + 1 :]}"
+        )
         for language, layers in languages.items():
             layer = max(layers)
             for distance, found in layers[layer].items():

@@ -139,6 +139,10 @@ class ParallelCorpus:
 
         return self._with({language: link(language, bitext) for language, bitext in self.pairs.items()})
 
+    def aligners(self, arguments: AlignerArguments) -> set[str]:
+        """The names of the aligners that link the words of these languages."""
+        return {aligner_name(arguments, language in self.links_files) for language in self.pairs}
+
     def write_links(self, arguments: AlignerArguments) -> None:
         """Keep the links in Pharaoh files, one a language, to be given as `--links_file` next time."""
         paths = one_file_each(arguments.write_links, list(self.pairs), "--write_links")
@@ -210,11 +214,13 @@ class ParallelCorpus:
 
         for language, bitext in (part(self) if share else self).pairs.items():
             if not len(bitext):
-                raise InputError(f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more.")
+                raise InputError(
+                    f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more."
+                )
         # An encoder looks at every pair by itself, and takes its time. Files have a line for every pair, statistics are
         # learnt from all of them.
-        by_encoder = all(aligner_name(arguments, name in self.links_files) == "encoder" for name in self.pairs)
-        corpus = part(self) if by_encoder and not arguments.write_links else self
+        by_pair = self.aligners(arguments) == {"encoder"} and not arguments.write_links
+        corpus = part(self) if by_pair else self
         corpus = corpus.linked(arguments, encoder, word_tokenizer)
         if write_links and arguments.write_links:
             corpus.write_links(arguments)

@@ -29,6 +29,7 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.4,
@@ -247,9 +248,7 @@ def _draw_histogram(
     axis.axvline(np.median(values), color="black", linewidth=1, linestyle=median)
 
 
-def _draw_curves(
-    axis: Axes, curves: Mapping[str, Mapping[int, float]], models: Sequence[str], scale: float
-) -> None:
+def _draw_curves(axis: Axes, curves: Mapping[str, Mapping[int, float]], models: Sequence[str], scale: float) -> None:
     """Draw a line per model, which looks the same in every panel."""
     for model, curve in curves.items():
         style = _line_style(models.index(model))
