@@ -12,6 +12,7 @@ is trained.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,15 +173,15 @@ def main() -> None:
         words[language], dropped[language] = (bitext, triples), len(drawn) - len(triples)
 
     # --- Vectors and distances, one encoder after the other ---
+    autocast = partial(torch.autocast, state.device.type, torch.bfloat16, enabled=args.bf16)
+    how = {"batch_size": args.per_device_eval_batch_size, "autocast": autocast, "state": state}
     measured: dict[str, Measured] = {}
     for label, name in models.items():
         encoder = load_encoder(name, **args.hub_options()).to(state.device)
         measured[label] = {}
         for language, (bitext, triples) in words.items():
             what = (word_tokenizers[label], bitext, triples, layers[label], args.distances)
-            how = {"batch_size": args.per_device_eval_batch_size, "description": f"{label}, {language}"}
-            with torch.autocast(state.device.type, torch.bfloat16, enabled=args.bf16):
-                measured[label][language] = measure(encoder, *what, state=state, **how)
+            measured[label][language] = measure(encoder, *what, **how, description=f"{label}, {language}")
 
     # --- Write, plot, print ---
     if state.is_main_process:

@@ -134,8 +134,9 @@ class AlignmentTracker(TrainerCallback):
         numbers = {}
         for language, bitext in self.pairs.items():
             what = (self.word_tokenizer, bitext, self.triples[language], [self.layer], ["cosine"])
-            with in_evaluation_mode(encoder), accelerator.autocast():
-                found = measure(encoder, *what, batch_size=self.batch_size)[self.layer]["cosine"]
+            how = {"batch_size": self.batch_size, "autocast": accelerator.autocast}
+            with in_evaluation_mode(encoder):
+                found = measure(encoder, *what, **how)[self.layer]["cosine"]
             name = f"alignment_{language}" if len(self.pairs) > 1 else "alignment"
             numbers[f"{name}_share_nearer"] = found.share_nearer
             numbers[f"{name}_median_related"] = float(np.median(found.related))

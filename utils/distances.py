@@ -6,6 +6,7 @@ fine-tuning does to that is the question of Efimov et al. (ECIR 2023).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ def encode_words(
     words: np.ndarray,
     layers: Sequence[int] = (-1,),
     batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
     state: PartialState | None = None,
     description: str | None = None,
 ) -> torch.Tensor:
@@ -162,6 +164,7 @@ def encode_words(
         words: [N, 2], sentence and position of every word that is wanted; each must have a vector (`with_vectors`).
         layers: indices into `hidden_states`: 0 the embeddings, -1 the last layer.
         batch_size: sentences encoded at once per process.
+        autocast: context of the encoder's passes (mixed precision).
         state: several processes that share the work; each gets the whole result. None: this process does it alone.
         description: what the progress bar says; None for no bar.
 
@@ -186,7 +189,9 @@ def encode_words(
         ids = [tokens["input_ids"][k] for k in batch]
         places = [_places(tokens["word_ids"][k], tokens["words"][k], positions[k]) for k in batch]
         rows = np.concatenate([begins[k] + np.arange(len(positions[k])) for k in batch])
-        parts.append((rows, _encode_batch(model, ids, places, layers, word_tokenizer.tokenizer.pad_token_id or 0)))
+        with autocast():
+            vectors = _encode_batch(model, ids, places, layers, word_tokenizer.tokenizer.pad_token_id or 0)
+        parts.append((rows, vectors))
     parts = gather_object(parts) if state and state.num_processes > 1 else parts
     dimensions = parts[0][1].shape[-1]
     vectors = torch.empty(len(layers), len(wanted), dimensions)

@@ -195,15 +195,15 @@ class ParallelCorpus:
         seed: int = HELD_OUT_SEED,
         write_links: bool = False,
     ) -> "ParallelCorpus":
-        """Linked pairs to measure on.
+        """Linked pairs to measure on, the same ones whoever links them.
 
         Args:
             arguments, encoder, word_tokenizer: see `linked`.
             max_words: see `chosen`.
-            max_pairs: at most so many random pairs of each language.
+            max_pairs: of at most so many random pairs of each language, those that can be used.
             share: only of those that `split` holds out.
             seed: of the sample.
-            write_links: keep the links, where the arguments name files for them.
+            write_links: keep the links of all pairs, where the arguments name files for them.
 
         Raises:
             InputError: if a language has no pair.
@@ -212,19 +212,20 @@ class ParallelCorpus:
         def part(corpus: ParallelCorpus) -> ParallelCorpus:
             return (corpus.split(share)[1] if share else corpus).sampled(max_pairs, seed)
 
-        for language, bitext in (part(self) if share else self).pairs.items():
-            if not len(bitext):
-                raise InputError(
-                    f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more."
-                )
         # An encoder looks at every pair by itself, and takes its time. Files have a line for every pair, statistics are
-        # learnt from all of them.
-        by_pair = self.aligners(arguments) == {"encoder"} and not arguments.write_links
-        corpus = part(self) if by_pair else self
+        # learnt from all of them: then the part is taken of the linked pairs.
+        early = self.aligners(arguments) == {"encoder"} and not arguments.write_links
+        corpus = part(self) if early else self
         corpus = corpus.linked(arguments, encoder, word_tokenizer)
         if write_links and arguments.write_links:
             corpus.write_links(arguments)
-        return part(corpus.chosen(max_words))
+        corpus = corpus if early else part(corpus)
+        for language, bitext in corpus.pairs.items():
+            if not len(bitext):
+                raise InputError(
+                    f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more of them."
+                )
+        return corpus.chosen(max_words)
 
     def encoded(self, word_tokenizer: WordTokenizer, include_special_tokens: bool) -> dict[str, Dataset]:
         """By language, rows for `AlignmentCollator`."""
