@@ -44,10 +44,9 @@ class AlignmentTracker(TrainerCallback):
 
     Example:
 
-        trainer.add_callback(AlignmentTracker(trainer, {"hi": linked_pairs}, WordTokenizer(tokenizer), every=100))
+        AlignmentTracker({"hi": linked_pairs}, WordTokenizer(tokenizer), every=100).watch(trainer)
 
     Args:
-        trainer: whose model is watched, and which logs.
         pairs: by language, held-out pairs with the columns `source`, `english` (lists of words) and `links`.
         word_tokenizer: of the model.
         every: optimizer steps between two measurements.
@@ -55,28 +54,21 @@ class AlignmentTracker(TrainerCallback):
         batch_size: sentences encoded at once; by default the trainer's for evaluation.
 
     Raises:
-        InputError: if a language has no link to measure, or the model is not whole.
+        InputError: if a language has no link to measure.
     """
 
     def __init__(
         self,
-        trainer: Trainer,
         pairs: Mapping[str, Dataset],
         word_tokenizer: WordTokenizer,
         every: int,
         layer: int = -1,
         batch_size: int | None = None,
     ) -> None:
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise InputError(
-                "Alignment cannot be tracked in a model that is divided among processes; train without FSDP and "
-                "DeepSpeed, or without --track_alignment_every."
-            )
-        self.trainer = trainer
         self.word_tokenizer = word_tokenizer
         self.every = every
         self.layer = layer
-        self.batch_size = batch_size or trainer.args.eval_batch_size
+        self.batch_size = batch_size
         self.pairs = dict(pairs)
         self.triples = {}
         for language, bitext in self.pairs.items():
@@ -86,7 +78,22 @@ class AlignmentTracker(TrainerCallback):
                 [f"A link of {language} to track"],
                 f"there is none in {len(bitext)} held-out pairs, hold out more",
             )
+        self.trainer: Trainer | None = None
         self._last_step: int | None = None
+
+    def watch(self, trainer: Trainer) -> None:
+        """Measure the model of this trainer while it trains, and log by it.
+
+        Raises:
+            InputError: if the model is not whole on each process.
+        """
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise InputError(
+                "Alignment cannot be tracked in a model that is divided among processes; train without FSDP and "
+                "DeepSpeed, or without --track_alignment_every."
+            )
+        self.trainer = trainer
+        trainer.add_callback(self)
 
     def on_train_begin(
         self,
@@ -134,7 +141,8 @@ class AlignmentTracker(TrainerCallback):
         numbers = {}
         for language, bitext in self.pairs.items():
             what = (self.word_tokenizer, bitext, self.triples[language], [self.layer], ["cosine"])
-            how = {"batch_size": self.batch_size, "autocast": accelerator.autocast}
+            batch_size = self.batch_size or self.trainer.args.eval_batch_size
+            how = {"batch_size": batch_size, "autocast": accelerator.autocast}
             with in_evaluation_mode(encoder):
                 found = measure(encoder, *what, **how)[self.layer]["cosine"]
             name = f"alignment_{language}" if len(self.pairs) > 1 else "alignment"

@@ -399,6 +399,8 @@ class FineTuning:
             data_collator: makes batches of rows.
             score: judges the model's outputs for a set (see `ZeroShotTrainer`).
         """
+        # Whatever loads a model draws random numbers, so it comes before the trainer, which sets the seed.
+        tracker = self._tracker(model, tokenizer) if self.tracking.track_alignment_every else None
         trainer = ZeroShotTrainer(
             model=model,
             args=self.training,
@@ -409,13 +411,13 @@ class FineTuning:
             processing_class=tokenizer,
             alignment=self.alignment(model, tokenizer),
         )
-        if self.tracking.track_alignment_every:
-            trainer.add_callback(self._tracker(trainer, tokenizer))
+        if tracker:
+            tracker.watch(trainer)
         return trainer
 
-    def _tracker(self, trainer: ZeroShotTrainer, tokenizer: PreTrainedTokenizerBase) -> AlignmentTracker:
+    def _tracker(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> AlignmentTracker:
         """What watches the alignment of held-out pairs during training."""
-        encoder = encoder_of(trainer.model)
+        encoder = encoder_of(model)
         self.continual.check_layer(encoder.config.num_hidden_layers)
         words = WordTokenizer(tokenizer, self.continual.word_pooling, encoder_max_length(tokenizer, encoder))
 
@@ -427,7 +429,7 @@ class FineTuning:
             corpus = read_tracked_pairs(self.tracking, self.parallel, self.links, words, reference, self._hub_options)
         self._facts["tracking_data"] = corpus.fingerprints()
         every, layer = self.tracking.track_alignment_every, self.continual.alignment_layer
-        return AlignmentTracker(trainer, corpus.pairs, words, every, layer)
+        return AlignmentTracker(corpus.pairs, words, every, layer)
 
     def train(self, trainer: ZeroShotTrainer) -> None:
         """With --do_train: train, from a checkpoint if there is one, and save the model."""
