@@ -7,7 +7,8 @@
 Related are words that are linked across languages in held-out sentence pairs; each link is compared with an unrelated
 English word, half the time from the same pair. Links and unrelated words are drawn once and are the same for every
 model: encoders before and after adjustment, fine-tuned with and without --continual (Efimov et al., ECIR 2023). Nothing
-is trained.
+is trained. An encoder that links the words itself (the original one, by default) looks better on these links than on
+others; --links_file or --aligner statistical favours no model.
 """
 
 from collections.abc import Mapping
@@ -115,6 +116,13 @@ class DistanceArguments(ModelArguments):
 class HeldOutDataArguments(ParallelDataArguments):
     """Where the parallel sentences come from: held-out ones, that no model was adjusted on."""
 
+    parallel_split: str = field(
+        default="train",
+        metadata={
+            "help": "Its split. Where models were adjusted on the default, name another one, or hold pairs out with "
+            "--validation_split_percentage."
+        },
+    )
     max_train_pairs: int | None = HfArg(
         default=5000,
         aliases=["--max_eval_pairs"],
@@ -182,6 +190,8 @@ def main() -> None:
         for language, (bitext, triples) in words.items():
             what = (word_tokenizers[label], bitext, triples, layers[label], args.distances)
             measured[label][language] = measure(encoder, *what, **how, description=f"{label}, {language}")
+        if not all(found.is_finite for *_, found in each_comparison(measured[label])):
+            raise InputError(f"{name} gives vectors that are not numbers (nan or inf); was it trained well?")
 
     # --- Write, plot, print ---
     if state.is_main_process:
@@ -296,7 +306,8 @@ def plot(folder: Path, measured: Mapping[str, Measured], metrics: Mapping[str, M
         subject = f"{n_links:,} pairs of words, {language} and English"
         plot_distances(histograms, folder / f"distances_{language}", f"Related and unrelated words: {subject}")
         if any(len(languages[language]) > 1 for languages in measured.values()):
-            plot_distances_by_layer(curves, folder / f"layers_{language}", f"Layer by layer: {subject}", intervals)
+            path, title = folder / f"layers_{language}", f"Layer by layer: {subject}"
+            plot_distances_by_layer(curves, path, title, intervals, chance={"Related word nearer": 0.5})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from test_alignment import WORD_TOKENIZER, some_pairs
 from test_continual import alignment_for, model_for, trainer_for, weights_of
 from test_task_scripts import CONTINUAL, DATA, fine_tune, model, words  # noqa: F401 (fixtures)
 from test_trainers import StopAt, assert_same_weights
+from test_trainers import trainer_for as alignment_trainer_for
 from transformers import TrainerCallback
 
 from utils.alignment_tracking import AlignmentTracker, TrackingArguments, in_evaluation_mode
@@ -35,7 +36,7 @@ def tracked(tmp_path, every=2, pairs=None, output="tracked", **arguments):
 
 
 def logs(trainer) -> list[dict]:
-    return [log for log in trainer.state.log_history if any(name.startswith("alignment_") for name in log)]
+    return [log for log in trainer.state.log_history if any(name.endswith("share_nearer") for name in log)]
 
 
 class RandomStates(TrainerCallback):
@@ -164,6 +165,21 @@ def test_mixed_precision(tmp_path):
     trainer = tracked(tmp_path, 1, max_steps=1, bf16=True)
     trainer.train()
     assert 0 < logs(trainer)[-1]["alignment_median_related"] < 2
+
+
+def test_a_model_that_diverges_is_still_trained(tmp_path):
+    trainer = tracked(tmp_path, 1, max_steps=2, learning_rate=1e30)
+    trainer.train()
+    assert [log["step"] for log in logs(trainer)] == [0, 1, 2]
+    assert np.isnan(logs(trainer)[-1]["alignment_share_nearer"])
+
+
+def test_adjustment_can_be_watched_too(tmp_path):
+    trainer = alignment_trainer_for(tmp_path, num_train_epochs=1)
+    AlignmentTracker({"hi": some_pairs(8)}, WORD_TOKENIZER, 1).watch(trainer)
+    trainer.train()
+    assert len(logs(trainer)) == trainer.state.global_step + 1
+    assert logs(trainer)[-1]["alignment_median_related"] < logs(trainer)[0]["alignment_median_related"]
 
 
 def test_nothing_to_track():

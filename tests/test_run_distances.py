@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 from datasets import Dataset
 from test_distances import inked
+from transformers import AutoModel
 
 import run_distances
 from utils.errors import run_script
@@ -240,6 +242,17 @@ def test_what_cannot_be_compared(measure, model, tmp_path):
     orphan = Path(shutil.copytree(model, tmp_path / "orphan"))
     (orphan / "run.json").write_text(json.dumps({"base_model": "no/model"}))
     assert "was made from no/model, which cannot be loaded now" in message_of(measure, "--models", orphan)
+
+
+def test_a_model_that_diverged(measure, model, tmp_path):
+    diverged = AutoModel.from_pretrained(model)
+    with torch.no_grad():
+        diverged.embeddings.LayerNorm.bias.fill_(float("nan"))
+    diverged.save_pretrained(tmp_path / "diverged")
+    tiny.tokenizer().save_pretrained(tmp_path / "diverged")
+    message = message_of(measure, "--models", model, tmp_path / "diverged")
+    assert "diverged gives vectors that are not numbers" in message
+    assert not (tmp_path / "refused").exists()
 
 
 def test_output_folder_that_is_not_empty(measure):

@@ -22,7 +22,6 @@ from torch import nn
 from transformers.utils import logging
 
 from utils.alignment import hidden_states_at
-from utils.errors import InputError
 from utils.records import written_whole
 from utils.retrieval import retrieve
 from utils.word_pooling import WordTokenizer, pool_words
@@ -170,9 +169,6 @@ def encode_words(
 
     Returns:
         [layers, N, dimensions], fp32, on the CPU.
-
-    Raises:
-        InputError: if vectors are not numbers.
     """
     # A word that is wanted twice is encoded once; sorted, the words of a sentence stand together.
     wanted, row_of = np.unique(words, axis=0, return_inverse=True)
@@ -197,10 +193,6 @@ def encode_words(
     vectors = torch.empty(len(layers), len(wanted), dimensions)
     for rows, of_batch in parts:
         vectors[:, rows] = of_batch
-    if not vectors.isfinite().all():
-        raise InputError(
-            f"{model.config.name_or_path} gives vectors that are not numbers (nan or inf); was it trained well?"
-        )
     return vectors[:, row_of.reshape(-1)]
 
 
@@ -258,6 +250,11 @@ class Comparison:
     from_english: float
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all distances are numbers; those of a model that diverged are not."""
+        return bool(np.isfinite(self.related).all() and np.isfinite(self.unrelated).all())
+
+    @property
     def difference(self) -> np.ndarray:
         """[N]: how much farther the unrelated word is than the related one, link by link."""
         return self.unrelated - self.related
@@ -269,7 +266,9 @@ class Comparison:
 
     @property
     def share_nearer(self) -> float:
-        """Share of links whose related word is nearer, ties counted half: the area under a ROC curve, link by link."""
+        """Share of links whose related word is nearer, ties counted half: like the area under a ROC curve, but every
+        related word is held against its own unrelated one only.
+        """
         return float(self.nearer.mean())
 
 
@@ -429,7 +428,8 @@ def write_distances(
             "unrelated_word": [english[k][j] for k, j in triples.english_words[len(triples) :].tolist()],
             "same_pair": triples.pair == triples.unrelated_pair,
         }
-    with written_whole(path) as temporary, pyarrow.ipc.new_stream(temporary, _SCHEMA) as file:
+    options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
+    with written_whole(path) as temporary, pyarrow.ipc.new_stream(temporary, _SCHEMA, options=options) as file:
         for model, languages in measured.items():
             for language, layer, distance, found in each_comparison(languages):
                 n_links = len(found.related)

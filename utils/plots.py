@@ -172,6 +172,7 @@ def plot_distances_by_layer(
     path: str | Path,
     title: str = "",
     intervals: Mapping[str, Mapping[str, Mapping[str, Mapping[int, tuple[float, float]]]]] | None = None,
+    chance: Mapping[str, float] | None = None,
 ) -> None:
     """Draw how measures change from layer to layer: a row per distance, a column per measure, a line per model.
 
@@ -181,6 +182,7 @@ def plot_distances_by_layer(
         path: the figure without its ending; it is written as PNG and PDF.
         title: stands above all panels.
         intervals: the same with low and high ends, drawn as bands; measures without are left out.
+        chance: by measure, a share that chance alone reaches: its scale begins there, unless something is below.
     """
     columns = list(dict.fromkeys(name for row in panels.values() for name in row))
     models = list(dict.fromkeys(model for row in panels.values() for curves in row.values() for model in curves))
@@ -202,8 +204,9 @@ def plot_distances_by_layer(
                     colour = _line_style(models.index(model))["color"]
                     axis.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
             highest = max((axis.dataLim.ymax for axis in medians), default=0)
-            for axis in row:
-                axis.set_ylim(0, 1.08 * highest if axis in medians else 100)
+            for axis, name in zip(row, columns):
+                lowest = min(100 * (chance or {}).get(name, 0), axis.dataLim.ymin)
+                axis.set_ylim(*((0, 1.08 * highest) if axis in medians else (lowest, 100)))
             row[0].set_ylabel(_DISTANCE_NAMES.get(distance, distance))
         for axis in axes[-1]:
             axis.set_xlabel("Layer (0: embeddings)")
