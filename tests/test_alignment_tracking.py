@@ -232,6 +232,16 @@ def test_continual_learning_does_not_see_what_is_tracked(fine_tune):  # noqa: F8
     assert [log["step"] for log in history(continual)] == [log["step"] for log in history(plain)] == [0, 2, 4]
 
 
+def test_an_adapter_is_watched_at_work(fine_tune, held_out):  # noqa: F811
+    lora = ("--use_lora", "--learning_rate", 1e-2)
+    plain = fine_tune("nli", "--do_train", "--max_steps", 4, *lora, output="plain")
+    watched = fine_tune("nli", *TRACK, "--tracking_file", held_out, *lora, output="watched")
+    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (plain, watched))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    medians = [log["alignment_median_related"] for log in history(watched)]
+    assert len(set(medians)) == len(medians) == 3
+
+
 def test_links_from_files(fine_tune, held_out, tmp_path):  # noqa: F811
     (tmp_path / "few.links").write_text("0-0 1-1\n" * 20)
     out = fine_tune(

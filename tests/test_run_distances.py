@@ -16,6 +16,7 @@ from datasets import Dataset
 from test_distances import inked
 from transformers import AutoModel
 
+import run_align
 import run_distances
 from utils.errors import run_script
 from utils.word_aligners import read_header
@@ -128,6 +129,20 @@ def test_all_models_are_compared_on_the_same_words(measure, model, tmp_path):
     assert set(zip(of_model[0].pair, of_model[0].source_word, of_model[0].unrelated_word)) <= set(
         zip(alone.pair, alone.source_word, alone.unrelated_word)
     )
+
+
+def test_an_adapter_is_measured_on_top_of_its_model(run, measure, model, bitext, tmp_path):
+    adapter = tmp_path / "adapter"
+    run(
+        run_align.main, "--model", model, "--language", "hi", "--parallel_file", bitext, "--output_dir", adapter,
+        "--use_lora", "--learning_rate", 1e-2, "--num_train_epochs", 5, "--per_device_train_batch_size", 8, "--use_cpu",
+        "--disable_tqdm", "true",
+    )  # fmt: skip
+    out = measure("--models", adapter, model)
+    results = read(out)
+    name = "hi_layer2_l2_median_related"
+    assert results[f"adapter/{name}"] < results[f"encoder/{name}"]
+    assert read(out, "run.json")["reference_model"] == model
 
 
 def test_seed_and_batch_size(measure):

@@ -18,7 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from utils.arguments import AlignerArguments, ParallelDataArguments, at_least, require
+from utils.arguments import AlignerArguments, ParallelDataArguments, at_least, check_unused, require
 from utils.distances import draw_triples, measure, with_vectors
 from utils.errors import InputError
 from utils.parallel_corpus import ParallelCorpus
@@ -205,10 +205,8 @@ class TrackingArguments:
             raise InputError(
                 f"--tracking_split_percentage {self.tracking_split_percentage} must be between 0 and 100."
             )
-        usual = {item.name: item.default for item in fields(self) if item.name != "track_alignment_every"}
-        for name, default in usual.items():
-            if not self.track_alignment_every and getattr(self, name) != default:
-                raise InputError(f"--{name} does nothing without --track_alignment_every; add it.")
+        if not self.track_alignment_every:
+            check_unused(self, "track_alignment_every", but=["track_alignment_every"])
         if self.tracking_links_file and not self.tracking_file:
             raise InputError("--tracking_links_file belongs to --tracking_file, which is missing; give both.")
 
