@@ -11,9 +11,10 @@ is trained. An encoder that links the words itself (the original one, by default
 others; --links_file or --aligner statistical favours no model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from utils.arguments import (
 )
 from utils.distances import (
     DISTANCES,
+    Comparison,
     Measured,
     Triples,
     distance_metrics,
@@ -213,7 +215,9 @@ def main() -> None:
         write_json(folder / "run.json", record)
         write_json(folder / "all_results.json", results)
         write_distances(folder / "distances.arrow", measured, words)
-        plot(folder, measured, metrics)
+        for language, (_, triples) in words.items():
+            by_layer = {label: languages[language] for label, languages in measured.items()}
+            plot(folder, language, len(triples), by_layer, metrics)
         print(distance_table(measured))
 
 
@@ -279,35 +283,61 @@ def check_same_vocabulary(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> 
             )
 
 
-def plot(folder: Path, measured: Mapping[str, Measured], metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """Histograms of all models at their highest layers and, if there are several layers, curves; for each language."""
-    for language in next(iter(measured.values())):
-        histograms, curves, intervals = {}, {}, {}
-        for label, languages in measured.items():
-            of_language = {language: languages[language]}
-            highest = languages[language][max(languages[language])]
-            histograms[label] = {name: (found.related, found.unrelated) for name, found in highest.items()}
-            for _, layer, distance, _ in each_comparison(of_language):
-                where = f"layer{layer}_{distance}"
-                for title, name in (
-                    ("Median, related words", f"{language}_{where}_median_related"),
-                    ("Median, unrelated words", f"{language}_{where}_median_unrelated"),
-                    ("Related word nearer", f"{language}_{where}_share_nearer"),
-                    (f"Retrieval, {language} to en", f"{language}-en_{where}_word_retrieval_accuracy"),
-                    (f"Retrieval, en to {language}", f"en-{language}_{where}_word_retrieval_accuracy"),
-                ):
-                    numbers, panel = metrics[label], curves.setdefault(distance, {}).setdefault(title, {})
-                    panel.setdefault(label, {})[layer] = numbers[name]
-                    if f"{name}_low" in numbers:
-                        ends = numbers[f"{name}_low"], numbers[f"{name}_high"]
-                        bands = intervals.setdefault(distance, {}).setdefault(title, {})
-                        bands.setdefault(label, {})[layer] = ends
-        n_links = len(next(iter(highest.values())).related)
-        subject = f"{n_links:,} pairs of words, {language} and English"
-        plot_distances(histograms, folder / f"distances_{language}", f"Related and unrelated words: {subject}")
-        if any(len(languages[language]) > 1 for languages in measured.values()):
-            path, title = folder / f"layers_{language}", f"Layer by layer: {subject}"
-            plot_distances_by_layer(curves, path, title, intervals, chance={"Related word nearer": 0.5})
+# What is drawn layer by layer, by what it is called in the figure; those with an interval first.
+INTERVALS = {
+    "Median, related words": "{language}_layer{layer}_{distance}_median_related",
+    "Median, unrelated words": "{language}_layer{layer}_{distance}_median_unrelated",
+    "Related word nearer": "{language}_layer{layer}_{distance}_share_nearer",
+}
+CURVES = {
+    **INTERVALS,
+    "Retrieval, {language} to en": "{language}-en_layer{layer}_{distance}_word_retrieval_accuracy",
+    "Retrieval, en to {language}": "en-{language}_layer{layer}_{distance}_word_retrieval_accuracy",
+}
+
+
+def plot(
+    folder: Path,
+    language: str,
+    n_links: int,
+    layers: Mapping[str, Mapping[int, Mapping[str, Comparison]]],
+    metrics: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Histograms of all models at their highest layers and, if there are several layers, curves.
+
+    Args:
+        folder: for the figures.
+        language, n_links: what was measured.
+        layers: model → layer → distance → what was measured.
+        metrics: by model, the numbers under the names of `distance_metrics`.
+    """
+    highest = {label: by_layer[max(by_layer)] for label, by_layer in layers.items()}
+    histograms = {
+        label: {distance: (found.related, found.unrelated) for distance, found in distances.items()}
+        for label, distances in highest.items()
+    }
+    subject = f"{n_links:,} links, {language} and English"
+    plot_distances(histograms, folder / f"distances_{language}", f"Related and unrelated words: {subject}")
+
+    def panels(names: Mapping[str, str], number: Callable[[str, str], Any]) -> dict[str, Any]:
+        """Distance → title → model → layer → the number that a model has under a name."""
+        panels = {}
+        for label, by_layer in layers.items():
+            for layer, distances in by_layer.items():
+                for distance, (title, name) in product(distances, names.items()):
+                    curves = panels.setdefault(distance, {}).setdefault(title.format(language=language), {})
+                    name = name.format(language=language, layer=layer, distance=distance)
+                    curves.setdefault(label, {})[layer] = number(label, name)
+        return panels
+
+    if any(len(by_layer) > 1 for by_layer in layers.values()):
+        plot_distances_by_layer(
+            panels(CURVES, lambda label, name: metrics[label][name]),
+            folder / f"layers_{language}",
+            f"Layer by layer: {subject}",
+            panels(INTERVALS, lambda label, name: (metrics[label][f"{name}_low"], metrics[label][f"{name}_high"])),
+            chance={"Related word nearer": 0.5},
+        )
 
 
 if __name__ == "__main__":
