@@ -35,10 +35,12 @@ from utils.reference_vectors import with_reference_vectors
 from utils.retrieval import retrieve
 from utils.task_data import LanguageData
 from utils.trainable import encoder_of
+from utils.used_embeddings import used_rows_only
 
 
 # Under this name a task's batch carries its share of the parallel pairs.
 _PAIRS = "parallel_pairs"
+_IDS_OF_PAIRS = "source_input_ids,english_input_ids"
 
 
 class AlignmentTrainer(Trainer):
@@ -136,7 +138,8 @@ class AlignmentTrainer(Trainer):
         self._meter = LossMeter()
         if self.regularization_weight and _n_steps(self) * _step_size(self) >= 2 * len(self.train_dataset):
             self.train_dataset = _seen_by_reference(self, self.train_dataset, self.alignment_loss, self.data_collator)
-        return super().train(*args, **kwargs)
+        with used_rows_only(self, {_IDS_OF_PAIRS: self.train_dataset}):
+            return super().train(*args, **kwargs)
 
     def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]) -> int:
         """Forward and backward of both sides through f (6 per weight and token), forward of English through f0 (2)."""
@@ -399,6 +402,11 @@ class ZeroShotTrainer(ContinualTrainer):
         self.eval_sets = eval_sets
         self.score = score
         self.records: dict[str, list[dict[str, Any]]] = {}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        pairs = self.alignment.pairs if self.alignment else None
+        with used_rows_only(self, {"input_ids": self.train_dataset, _IDS_OF_PAIRS: pairs}):
+            return super().train(*args, **kwargs)
 
     def evaluate_sets(self, sets: Mapping[str, LanguageData], metric_key_prefix: str) -> dict[str, float]:
         """Measure every set; metrics are called `{prefix}_{set}_{metric}`, and `records` hold what was predicted."""
