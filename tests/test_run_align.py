@@ -431,8 +431,17 @@ def environment(tmp_path) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
 
 
+# Every process has a copy of the model (DDP), or a part of it (FSDP).
+DIVISIONS = {
+    "ddp": (),
+    "fsdp": ("--fsdp", "full_shard", "--fsdp_config",
+             '{"fsdp_version": 2, "transformer_layer_cls_to_wrap": ["BertLayer"]}'),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_model_of_one(tmp_path, bitext):
+@pytest.mark.parametrize("divided", DIVISIONS.values(), ids=DIVISIONS)
+def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
     """The same global batch on two processes: the pooler without gradient disturbs nothing, the means are global."""
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     # (`accelerate launch --cpu` starts one process unless there is MPI.)
@@ -442,7 +451,7 @@ def test_two_processes_give_the_model_of_one(tmp_path, bitext):
     held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--max_train_pairs", 12)
     held_out += ("--optim", "sgd", "--learning_rate", 0.1)
     one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *held_out)
-    two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *held_out)
+    two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *divided, *held_out)
     for words in ([sys.executable, *one], [*launcher, *two]):
         subprocess.run(words, check=True, env=environment(tmp_path), cwd=PROJECT, timeout=300)
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
