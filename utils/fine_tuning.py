@@ -338,7 +338,7 @@ class FineTuning:
             corpus = read.linked(self.links, reference, words)
             if self.links.write_links and self.training.should_save:
                 corpus.write_links(self.links)
-            corpus = corpus.chosen(self.parallel.max_words).sampled(self.parallel.max_train_pairs, self._pair_seed)
+            corpus = corpus.sampled(self.parallel.max_words, self.parallel.max_train_pairs, self._pair_seed)
             rows = corpus.encoded(words, how.include_special_tokens)
         self._facts |= {"reference_model": reference.name_or_path, "parallel_data": corpus.fingerprints()}
         if self.lora.use_lora and reference.name_or_path == self.model.model_name_or_path:

@@ -30,6 +30,7 @@ from utils.alignment import (
 from utils.encoders import load_encoder_weights, save_encoder, save_task_model
 from utils.interruption import SaveWhenInterrupted
 from utils.retrieval import retrieve
+from utils.tables import column_array
 from utils.task_data import LanguageData
 from utils.trainable import encoder_of
 
@@ -202,7 +203,7 @@ class AlignmentTrainer(Trainer):
         aligned = self.alignment_loss.layer
         layers = list(dict.fromkeys([aligned, *self.eval_layers]))
         # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
-        by_length = dataset.select(np.argsort(dataset["length"], kind="stable"))
+        by_length = dataset.select(np.argsort(column_array(dataset, "length"), kind="stable"))
         share = by_length.shard(self.accelerator.num_processes, self.accelerator.process_index)
         loader = DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
         model = self.model.eval()
@@ -518,4 +519,6 @@ def _length_grouped(trainer: Trainer, rows: Dataset | None) -> LengthGroupedBatc
     if args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
         return None
     batch_size = args.train_batch_size * trainer.accelerator.num_processes * args.gradient_accumulation_steps
-    return LengthGroupedBatches(rows["length"], batch_size, args.seed if args.data_seed is None else args.data_seed)
+    return LengthGroupedBatches(
+        column_array(rows, "length"), batch_size, args.seed if args.data_seed is None else args.data_seed
+    )
