@@ -211,8 +211,8 @@ def main() -> None:
         if data.validation_split_percentage:
             corpus, held_out = corpus.split(data.validation_split_percentage / 100)
         corpus = corpus if training.do_train else None
-        corpus = corpus and corpus.chosen(data.max_words).sampled(data.max_train_pairs, training.seed)
-        held_out = held_out and held_out.chosen(data.max_words).sampled(data.max_eval_pairs, HELD_OUT_SEED)
+        corpus = corpus and corpus.sampled(data.max_words, data.max_train_pairs, training.seed)
+        held_out = held_out and held_out.sampled(data.max_words, data.max_eval_pairs, HELD_OUT_SEED)
         train_rows = corpus.encoded(word_tokenizer, alignment.include_special_tokens) if corpus else {}
         eval_rows = held_out.encoded(word_tokenizer, alignment.include_special_tokens) if held_out else {}
 

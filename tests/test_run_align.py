@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,29 @@ def test_resume_from_the_last_checkpoint(align):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_stream_is_trained_on_and_resumed(align, tmp_path):
+    """What was drawn is kept: a resumed run goes on with the same pairs in the same order."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rows = [{"hi": tiny.TEXT[k % 5 + 1], "en": f"{tiny.TEXT[0]} {k}"} for k in range(400)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    schedule = ("--parallel_dataset", folder, "--streaming", "--max_train_pairs", 32, "--num_train_epochs", 2)
+    schedule += ("--do_train", "--do_eval", "--validation_split_percentage", 20, "--max_eval_pairs", 10)
+    schedule += ("--save_strategy", "steps", "--save_steps", 3)
+    whole = align(*schedule, output="whole")
+    record = json.loads((whole / "run.json").read_text())
+    assert [record[f"{part}_data"]["hi"]["pairs"] for part in ("train", "eval")] == [32, 10]
+    (whole / "model.safetensors").rename(whole / "finished.safetensors")
+    for checkpoint in whole.glob("checkpoint-*"):
+        if checkpoint.name != "checkpoint-3":
+            checkpoint.rename(checkpoint.with_name("later-" + checkpoint.name))
+    shutil.rmtree(tmp_path / "hf-datasets")  # (the stream itself is repeatable, too)
+    align(*schedule, "--resume_from_checkpoint", "true", output="whole")
+    one, other = (load_file(whole / f"{name}.safetensors") for name in ("model", "finished"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert json.loads((whole / "run.json").read_text())["train_data"] == record["train_data"]
+
+
 def test_an_adapter_in_the_place_of_the_whole(align, model):
     whole_story = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--learning_rate", 0.01)
     out = align("--use_lora", "--lora_rank", 2, *whole_story)
@@ -317,6 +341,9 @@ BAD_ARGUMENTS = {
     "--languages hi hi": "name each once",
     "--languages en": "not en",
     "--parallel_dataset data/parallel --parallel_file x.tsv": "are both given; leave one out",
+    "--streaming": "--streaming needs --parallel_dataset",
+    "--parallel_dataset data/parallel --streaming --aligner statistical": "--aligner statistical needs the whole corpus",
+    "--parallel_dataset data/parallel --streaming --parallel_config de": "has no configuration de, only",
     "--do_eval --validation_split_percentage 100": "must be between 0 and 100",
     "--do_eval --validation_file x --validation_split_percentage 5": "both say which pairs are held out",
     "--do_eval --validation_split_percentage 50 --eval_layers 99": "--layers 99 is no layer",

@@ -147,6 +147,13 @@ class ParallelDataArguments:
         },
     )
     parallel_split: str = field(default="train", metadata={"help": "Its split."})
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read --parallel_dataset as far as it takes to find --max_train_pairs, and download nothing beyond: "
+            "the pairs are drawn from a buffer of 10,000 that moves along, and kept. For --aligner encoder or dictionary."
+        },
+    )
     parallel_file: list[str] | None = field(
         default=None,
         metadata={
@@ -173,8 +180,8 @@ class ParallelDataArguments:
     max_train_pairs: int | None = field(
         default=250_000,
         metadata={
-            "help": "Pairs per language, drawn at random after everything that cannot be used has been dropped. The "
-            "paper adjusts with 250,000 and keeps 30,000 for continual learning."
+            "help": "Pairs per language, drawn at random from all that can be used; words are linked in as many pairs as "
+            "it takes to find these. The paper adjusts with 250,000 and keeps 30,000 for continual learning."
         },
     )
     preprocessing_num_workers: int | None = field(
@@ -190,6 +197,9 @@ class ParallelDataArguments:
             )
         if self.parallel_dataset and self.parallel_file:
             raise InputError("--parallel_dataset and --parallel_file are both given; leave one out.")
+        if self.streaming and not (self.parallel_dataset and self.max_train_pairs):
+            missing = "--max_train_pairs" if self.parallel_dataset else "--parallel_dataset"
+            raise InputError(f"--streaming needs {missing}; add it, or leave --streaming out.")
 
 
 @dataclass
@@ -201,7 +211,7 @@ class AlignerArguments:
         metadata={
             "help": "Who links the words: `file` reads --links_file (the default where there is one); `encoder` asks "
             "the encoder itself: mutual nearest words in its middle layer (the default otherwise); `statistical` "
-            "learns from the corpus alone (pip install sil-thot); `dictionary` looks them up in --dictionary_file.",
+            "learns from the whole corpus alone, and is the only one whose memory grows with it (pip install sil-thot); `dictionary` looks them up in --dictionary_file.",
             "choices": list(ALIGNERS),
         },
     )
@@ -237,7 +247,8 @@ class AlignerArguments:
     write_links: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Keep the links in this file, to be given as --links_file next time. With several languages "
+            "help": "Link the whole corpus, not only the pairs that are drawn, and keep the links in this file, to be "
+            "given as --links_file next time (with another seed, for example). With several languages "
             "LANGUAGE=FILE each."
         },
     )

@@ -1,7 +1,8 @@
 """Parallel corpora: reading them, splitting them into words, choosing the links and pairs that adjustment learns from.
 
 A bitext is a `datasets.Dataset` with the columns `source` and `english`, both lists of words, and, once linked,
-`links`: lists of `[i, j]`, source word i with English word j.
+`links`: lists of `[i, j]`, source word i with English word j. It lies in Arrow files: however many pairs there are, only
+those at work are in memory.
 """
 
 import csv
@@ -11,18 +12,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, List, Value
+import numpy as np
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset, Features, IterableDataset, List, Value, concatenate_datasets
+from datasets.fingerprint import Hasher
 
 from utils.errors import InputError
 from utils.tables import (
+    code_of,
     dataset_from_files,
+    dataset_from_rows,
     first_offered,
     load_split,
     no_csv_error,
     read_json_lines,
     read_lines,
     read_parquet,
+    stream_fingerprint,
 )
+from utils.word_pooling import word_splitter
 
 
 logger = logging.getLogger("utils.bitext")
@@ -41,6 +50,7 @@ PARALLEL = {
 FORMATS = ".tsv, .csv, .jsonl, .parquet, Moses (source ||| English), each also .gz, or two line-aligned files"
 
 _FEATURES = Features({"source": List(Value("string")), "english": List(Value("string"))})
+LINKS = List(List(Value("int32")))
 Text = str | list[str]
 
 
@@ -80,7 +90,7 @@ def read_bitext(
         paths,
         _split_rows,
         _FEATURES,
-        made_with=[language, columns, splitting],
+        made_with=[language, columns, splitting, code_of(_split_rows, word_splitter)],
         paths=tuple(paths),
         language=language,
         columns=columns,
@@ -265,8 +275,7 @@ def load_bitext(
     Raises:
         InputError: naming what the data set offers instead.
     """
-    configs = [config_name] if config_name else [f"{ENGLISH}-{{language}}", f"{{language}}-{ENGLISH}", "{language}"]
-    columns = (source_column, english_column)
+    configs, columns = _configs(config_name), (source_column, english_column)
     rows, _, _ = load_sentences(dataset_name, language, configs, [dataset_split], columns, PARALLEL, **hub_options)
     return rows.map(
         _split_columns,
@@ -276,6 +285,10 @@ def load_bitext(
         fn_kwargs={"split": split, "splits_words": splitting == "subword"},
         desc="Splitting into words",
     )
+
+
+def _configs(config_name: str | None) -> list[str]:
+    return [config_name] if config_name else [f"{ENGLISH}-{{language}}", f"{{language}}-{ENGLISH}", "{language}"]
 
 
 def load_sentences(
@@ -328,6 +341,103 @@ def _split_columns(
     return {side: [_words(text or "", split, splits_words) for text in batch[side]] for side in ("source", "english")}
 
 
+# --- Streams -----------------------------------------------------------------------------------------------------
+
+
+class PairStream:
+    """A bitext that stays where it is: its pairs are read in order, and no further than they are needed.
+
+    What was read is kept in Arrow files, in which a later run and the other processes of this one find it. Every step
+    but the last returns a new stream.
+
+    Args:
+        rows: of the data set.
+        to_pair: makes a pair of words of a row.
+        fingerprint: whatever the pairs depend on.
+    """
+
+    _SHUFFLE_BUFFER = 10_000  # rows among which the next one is drawn
+
+    def __init__(
+        self, rows: IterableDataset, to_pair: Callable[[Mapping], dict[str, list[str]] | None], fingerprint: str
+    ) -> None:
+        self.rows = rows
+        self.to_pair = to_pair
+        self.fingerprint = fingerprint
+        self._rest: Iterator[dict[str, list[str]]] = iter(())
+        self._n_read: int | None = None
+
+    def __iter__(self) -> Iterator[dict[str, list[str]]]:
+        return (pair for pair in map(self.to_pair, self.rows) if pair is not None)
+
+    def filter(
+        self, function: Callable[..., bool], input_columns: Sequence[str], fn_kwargs: Mapping[str, Any]
+    ) -> "PairStream":
+        """The pairs for which a function of some columns is true."""
+
+        def to_pair(row: Mapping) -> dict[str, list[str]] | None:
+            pair = self.to_pair(row)
+            return pair if pair and function(*(pair[name] for name in input_columns), **fn_kwargs) else None
+
+        return PairStream(self.rows, to_pair, Hasher.hash([self.fingerprint, function, input_columns, fn_kwargs]))
+
+    def shuffle(self, seed: int) -> "PairStream":
+        """The same pairs in random order: shards shuffled, and pairs within a buffer that moves along."""
+        rows = self.rows.shuffle(seed=seed, buffer_size=self._SHUFFLE_BUFFER)
+        return PairStream(rows, self.to_pair, Hasher.hash([self.fingerprint, seed, self._SHUFFLE_BUFFER]))
+
+    def select(self, wanted: range) -> Dataset:
+        """The pairs of a range as a bitext; fewer where the stream ends. Reading ranges in order reads it once."""
+        fingerprint = Hasher.hash([self.fingerprint, wanted.start, wanted.stop])
+        try:
+            return dataset_from_rows(self._read, _FEATURES, fingerprint, wanted=wanted)
+        except ValueError:  # (what `datasets` makes of no rows at all)
+            return Dataset.from_dict({"source": [], "english": []}, _FEATURES)
+
+    def _read(self, wanted: range) -> Iterator[dict[str, list[str]]]:
+        if self._n_read is None or self._n_read > wanted.start:
+            self._rest, self._n_read = iter(self), 0
+        for pair in self._rest:
+            self._n_read += 1
+            if self._n_read > wanted.start:
+                yield pair
+            if self._n_read == wanted.stop:
+                return
+
+
+def stream_bitext(
+    dataset_name: str,
+    language: str,
+    split: Callable[[str], list[str]],
+    splitting: str = "space",
+    config_name: str | None = None,
+    dataset_split: str = "train",
+    source_column: str | None = None,
+    english_column: str | None = None,
+    **hub_options: Any,  # noqa: ANN401
+) -> PairStream:
+    """Open what `load_bitext` loads, but download nothing.
+
+    Raises:
+        InputError: naming what the data set offers instead.
+    """
+    configs, columns = _configs(config_name), (source_column, english_column)
+    rows, config, part = load_split(
+        dataset_name, language, configs, [dataset_split], PARALLEL, streaming=True, **hub_options
+    )
+    where = f"The data set {dataset_name} ({config})"
+    names = _column_names(list(_flat(next(iter(rows)))), where, language, columns)
+
+    def to_pair(row: Mapping[str, Any]) -> dict[str, list[str]]:
+        row = _flat(row)
+        sentences = {side: [row[name]] for side, name in zip(("source", "english"), names)}
+        words = _split_columns(sentences, split, splitting == "subword")
+        return {side: sentences[0] for side, sentences in words.items()}
+
+    made_by = [stream_fingerprint(dataset_name, config, part, **hub_options), names, splitting, split]
+    return PairStream(rows, to_pair, Hasher.hash(made_by))
+
+
 # --- Choosing ----------------------------------------------------------------------------------------------------
 
 
@@ -349,38 +459,94 @@ def informative_links(
     return [(i, j) for i, j in one_to_one(links) if source[i] != english[j]]
 
 
-def choose_pairs(bitext: Dataset, max_words: int = 64, num_proc: int | None = None) -> Dataset:
+def choose_pairs(
+    bitext: Dataset,
+    max_words: int = 64,
+    num_proc: int | None = None,
+    link: Callable[[Dataset], Dataset] | None = None,
+) -> Dataset:
     """Keep the pairs and links that adjustment learns from (Efimov et al., 2023, section 3; the published code).
 
     Pairs with a side longer than `max_words` words go, then all links but the `informative_links`, then the pairs
     that have no link left.
+
+    Args:
+        bitext: pairs with links, or without.
+        max_words: of the longer side.
+        num_proc: processes that share the work.
+        link: adds the links where there are none, of the pairs that are not too long.
     """
-    kept = bitext.filter(
-        _fits, input_columns=["source", "english"], fn_kwargs={"max_words": max_words}, num_proc=num_proc,
-        desc="Dropping long pairs",
-    )  # fmt: skip
-    linked = kept.map(_keep_informative, num_proc=num_proc, desc="Choosing links")
-    linked = linked.filter(_has_link, input_columns=["links"], num_proc=num_proc, desc="Dropping pairs without link")
-    logger.info(
-        f"{len(linked):,} of {len(bitext):,} pairs kept: {len(bitext) - len(kept):,} are longer than {max_words} "
-        f"words on a side, {len(kept) - len(linked):,} have no one-to-one link between different words."
+    short = (
+        bitext.with_format("arrow")
+        .filter(_fits, batched=True, fn_kwargs={"max_words": max_words}, num_proc=num_proc, desc="Dropping long pairs")
+        .with_format(None)
     )
-    return linked
+    linked = link(short) if link else short
+    chosen = linked.map(
+        _keep_informative,
+        batched=True,
+        features=Features({**linked.features, "links": LINKS}),
+        num_proc=num_proc,
+        desc="Choosing links",
+    )
+    logger.info(
+        f"{len(chosen):,} of {len(bitext):,} pairs kept: {len(bitext) - len(short):,} are longer than {max_words} "
+        f"words on a side, {len(short) - len(chosen):,} have no one-to-one link between different words."
+    )
+    return chosen
 
 
-def _fits(source: list[str], english: list[str], max_words: int) -> bool:
-    return max(len(source), len(english)) <= max_words
+def _fits(pairs: pyarrow.Table, max_words: int) -> list[bool]:
+    lengths = [pyarrow.compute.list_value_length(pairs[side]).to_numpy() for side in ("source", "english")]
+    return (np.maximum(*lengths) <= max_words).tolist()
 
 
-def _keep_informative(pair: Mapping[str, Any]) -> dict[str, list[tuple[int, int]]]:
-    return {"links": informative_links(pair["source"], pair["english"], pair["links"])}
+def _keep_informative(batch: Mapping[str, list]) -> dict[str, list]:
+    """The pairs of a batch that have informative links, with these."""
+    links = [informative_links(*pair) for pair in zip(batch["source"], batch["english"], batch["links"])]
+    kept = [row for row, pair_links in enumerate(links) if pair_links]
+    columns = {**batch, "links": links}
+    return {name: [values[row] for row in kept] for name, values in columns.items()}
 
 
-def _has_link(links: list[list[int]]) -> bool:
-    return len(links) > 0
+# Of the pairs that are probably needed, so many are asked for at once, lest more are linked than needed …
+_CAUTION = 0.9
+# … but so many at least, lest it takes forever.
+_FEWEST = 256
 
 
-def sample_pairs(bitext: Dataset, max_pairs: int | None, seed: int) -> Dataset:
-    """`max_pairs` random pairs (all of them if there are no more, or for None), in random order."""
+def sample_pairs(
+    bitext: Dataset | PairStream,
+    max_pairs: int | None,
+    seed: int,
+    usable: Callable[[Dataset], Dataset] = lambda pairs: pairs,
+) -> Dataset:
+    """`max_pairs` random pairs (all of them if there are no more, or for None), in random order.
+
+    Where not all are wanted, pairs are looked at in random order until there are enough that can be used: that is a
+    uniform sample of all that can, for the work of little more than itself. (Of a stream as uniform as its shuffling.)
+
+    Args:
+        bitext: what is drawn from.
+        max_pairs: how many.
+        seed: of the draw.
+        usable: the pairs of a part that can be used. It judges each pair alone. Where all pairs are wanted, it gets them
+            in their own order, so that what it caches serves every seed.
+    """
+    n_pairs = len(bitext) if isinstance(bitext, Dataset) else None
+    if n_pairs is not None and (max_pairs is None or max_pairs >= n_pairs):
+        return usable(bitext).shuffle(seed=seed)
     shuffled = bitext.shuffle(seed=seed)
-    return shuffled if max_pairs is None else shuffled.select(range(min(max_pairs, len(shuffled))))
+    parts, n_found, n_looked, at_end = [], 0, 0, False
+    while n_found < max_pairs and not at_end:
+        probably_needed = (max_pairs - n_found) * (n_looked + 1) / (n_found + 1)
+        end = n_looked + max(_FEWEST, int(_CAUTION * probably_needed))
+        part = shuffled.select(range(n_looked, end if n_pairs is None else min(end, n_pairs)))
+        parts.append(usable(part))
+        n_looked, n_found = n_looked + len(part), n_found + len(parts[-1])
+        # (A stream of which nothing can be used might have no end.)
+        at_end = n_looked < end or (n_pairs is None and not n_found)
+    sample = concatenate_datasets(parts).select(range(min(max_pairs, n_found)))
+    of_all = f" of {n_pairs:,}" if n_pairs is not None else ""
+    logger.info(f"{len(sample):,} pairs drawn, for which {n_looked:,}{of_all} were looked at.")
+    return sample

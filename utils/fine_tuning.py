@@ -345,7 +345,7 @@ class FineTuning:
                 corpus.write_links(self.links)
             if self.tracking.held_out_share:
                 corpus, _ = corpus.split(self.tracking.held_out_share)
-            corpus = corpus.chosen(self.parallel.max_words).sampled(self.parallel.max_train_pairs, self._pair_seed)
+            corpus = corpus.sampled(self.parallel.max_words, self.parallel.max_train_pairs, self._pair_seed)
             rows = corpus.encoded(words, how.include_special_tokens)
         self._facts |= {"reference_model": reference.name_or_path, "parallel_data": corpus.fingerprints()}
         if self.lora.use_lora and reference.name_or_path == self.model.model_name_or_path:

@@ -1,23 +1,35 @@
-"""A parallel corpus from the command line to the batches: read, link, choose, sample, encode."""
+"""A parallel corpus from the command line to the batches: read, link, sample, encode.
+
+However many pairs there are, they lie in Arrow files, and memory holds those at work and a few bytes for each other one.
+"""
 
 import logging
 import os
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, concatenate_datasets
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.alignment import encode_pairs
 from utils.arguments import AlignerArguments, ParallelDataArguments, require
-from utils.bitext import choose_pairs, load_bitext, read_bitext, sample_pairs
+from utils.bitext import (
+    LINKS,
+    PairStream,
+    choose_pairs,
+    load_bitext,
+    read_bitext,
+    sample_pairs,
+    stream_bitext,
+)
 from utils.errors import InputError
 from utils.records import file_fingerprint
-from utils.tables import content_fingerprint, paths_by_language
-from utils.word_aligners import WordAligner, make_aligner, read_header, write_pharaoh
+from utils.tables import code_of, content_fingerprint, dataset_from_files, list_lengths, paths_by_language
+from utils.word_aligners import FileAligner, WordAligner, make_aligner, read_header, write_pharaoh
 from utils.word_pooling import WordTokenizer, word_splitter
 
 
@@ -25,6 +37,59 @@ logger = logging.getLogger("utils.parallel_corpus")
 
 # Held-out pairs are the same for every seed, so that runs can be compared.
 HELD_OUT_SEED = 0
+# Pairs that are linked together: enough for an encoder to find many of like length, and all that is in memory.
+_BATCH = 4096
+# Pairs at the beginning of a stream by which an aligner gets to know it.
+_FIRST_PAIRS = 512
+
+
+class Linker:
+    """Adds the word links, column `links`, to pairs of a corpus.
+
+    The aligner sees the corpus before the first pair is linked, but only if one is: links are cached with the pairs.
+
+    Args:
+        aligner: links the pairs.
+        corpus: what the pairs come from.
+        made_by: whatever the links depend on beside the pairs.
+        num_proc: processes that share the work.
+        desc: of the progress bar.
+    """
+
+    def __init__(
+        self,
+        aligner: WordAligner,
+        corpus: Dataset | PairStream,
+        made_by: list[Any],
+        num_proc: int | None = None,
+        desc: str | None = None,
+    ) -> None:
+        self.aligner = aligner
+        self.made_by = made_by
+        self.num_proc = num_proc
+        self.desc = desc
+        self._unseen: Dataset | PairStream | None = corpus
+
+    def __call__(self, pairs: Dataset) -> Dataset:
+        """The pairs with their links."""
+        return pairs.map(
+            self._add_links,
+            batched=True,
+            batch_size=_BATCH,
+            features=Features({**pairs.features, "links": LINKS}),
+            num_proc=self.num_proc,
+            # What is made of the links later is cached under this, too.
+            new_fingerprint=Hasher.hash([pairs._fingerprint, self.made_by]),
+            desc=self.desc,
+        )
+
+    def _add_links(self, batch: Mapping[str, list]) -> dict[str, list]:
+        if self._unseen is not None:
+            streamed = isinstance(self._unseen, PairStream)
+            corpus = self._unseen.select(range(_FIRST_PAIRS)) if streamed else self._unseen
+            self.aligner.learn(corpus["source"], corpus["english"])
+            self._unseen = None
+        return {"links": self.aligner.align(batch["source"], batch["english"])}
 
 
 @dataclass(frozen=True)
@@ -32,16 +97,18 @@ class ParallelCorpus:
     """The sentence pairs of one or several languages with English. Every step returns a new corpus.
 
     Attributes:
-        pairs: by language, a bitext (see `utils.bitext`).
+        pairs: by language, a bitext (see `utils.bitext`), or with --streaming a stream of pairs until `sampled`.
         splitting: by language, how sentences became words: `space`, `punctuation` or `subword`.
         links_files: by language, the file that holds the word links, where there is one.
         num_proc: processes that share the work.
+        linkers: by language, what links the words where it is not done yet.
     """
 
-    pairs: dict[str, Dataset]
+    pairs: dict[str, Dataset | PairStream]
     splitting: dict[str, str]
     links_files: dict[str, str]
     num_proc: int | None = None
+    linkers: dict[str, Linker] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -86,14 +153,19 @@ class ParallelCorpus:
                 pairs[language] = read_bitext(paths[language], language, split, name, **columns)
             else:
                 require(data.parallel_dataset, ["--parallel_dataset", files[0]], "there are no parallel sentences")
-                pairs[language] = load_bitext(
+                if data.streaming and language in links:
+                    raise InputError(
+                        f"{links_files[0]} {links[language]} has a line for every pair, but --streaming reads only some "
+                        "of them; leave one of the two out."
+                    )
+                load = partial(load_bitext, num_proc=data.preprocessing_num_workers)
+                pairs[language] = (stream_bitext if data.streaming else load)(
                     data.parallel_dataset,
                     language,
                     split,
                     splitting[language],
                     data.parallel_config,
                     dataset_split or data.parallel_split,
-                    num_proc=data.preprocessing_num_workers,
                     **columns,
                     **(hub_options or {}),
                 )
@@ -102,14 +174,17 @@ class ParallelCorpus:
     def linked(
         self, arguments: AlignerArguments, encoder: PreTrainedModel, word_tokenizer: WordTokenizer
     ) -> "ParallelCorpus":
-        """Add the word links in a column `links`: from the links file where there is one, else by an aligner.
+        """Say where the word links come from: from the links file where there is one, else from an aligner.
 
-        Links are cached with the pairs: another run on the same data, files, aligner and encoder reads them, and so do
-        the other processes of this one.
+        An aligner that judges each pair alone links those that `sampled` looks at, later; all of them now only if they
+        are to be written, or if it learns from all.
+
+        Raises:
+            InputError: for links that do not fit the pairs, or if all of a stream would have to be linked.
         """
         dictionaries = one_file_each(arguments.dictionary_file, list(self.pairs), "--dictionary_file")
-
-        def link(language: str, bitext: Dataset) -> Dataset:
+        pairs, linkers = dict(self.pairs), {}
+        for language, bitext in self.pairs.items():
             name = aligner_name(arguments, language in self.links_files)
             aligner = make_aligner(
                 name,
@@ -122,22 +197,29 @@ class ParallelCorpus:
                 word_tokenizer=word_tokenizer,
                 layer=arguments.aligner_layer,
             )
-            # Whatever the links depend on: what is made of them later is cached under this, too.
-            read = {"file": self.links_files.get(language), "dictionary": dictionaries.get(language)}
-            made_by = [name, arguments.reverse_links, arguments.aligner_layer]
-            made_by += [arguments.statistical_model, arguments.symmetrization]
-            made_by += [file_fingerprint(read[name])] if name in read else []
+            if isinstance(aligner, FileAligner):
+                pairs[language] = _with_links_of_file(bitext, aligner)
+                continue
+            made_by = [name, arguments.aligner_layer, arguments.statistical_model, arguments.symmetrization]
+            made_by += [code_of(make_aligner)]
+            made_by += [file_fingerprint(dictionaries[language])] if name == "dictionary" else []
             made_by += [_checksum(encoder), word_tokenizer.max_length] if name == "encoder" else []
-            return bitext.map(
-                _add_links,
-                batched=True,
-                batch_size=None,  # a statistical aligner learns from all pairs, a file has a line for each of them
-                fn_kwargs={"aligner": aligner},
-                new_fingerprint=Hasher.hash([bitext._fingerprint, made_by]),
-                desc=f"Linking the words of {language} and English ({name})",
+            linkers[language] = Linker(
+                aligner,
+                bitext,
+                made_by,
+                self.num_proc if name == "dictionary" else None,  # (the others use all cores by themselves)
+                f"Linking the words of {language} and English ({name})",
             )
-
-        return self._with({language: link(language, bitext) for language, bitext in self.pairs.items()})
+            if name == "statistical" or arguments.write_links:
+                if isinstance(bitext, PairStream):
+                    needs = "--write_links" if arguments.write_links else "--aligner statistical"
+                    raise InputError(
+                        f"{needs} needs the whole corpus, of which --streaming reads only some pairs; leave --streaming "
+                        "out" + ("." if arguments.write_links else ", or choose --aligner encoder or dictionary.")
+                    )
+                pairs[language] = linkers.pop(language)(bitext)
+        return replace(self, pairs=pairs, linkers=linkers)
 
     def aligners(self, arguments: AlignerArguments) -> set[str]:
         """The names of the aligners that link the words of these languages."""
@@ -152,24 +234,28 @@ class ParallelCorpus:
             write_pharaoh(paths[language], bitext["links"], header)
             logger.info(f"Word links of {len(bitext):,} pairs written to {paths[language]}")
 
-    def chosen(self, max_words: int) -> "ParallelCorpus":
-        """Keep the links and pairs that can be learnt from (see `choose_pairs`).
+    def sampled(self, max_words: int, max_pairs: int | None, seed: int) -> "ParallelCorpus":
+        """At most `max_pairs` random pairs of each language that can be learnt from, with links (see `choose_pairs`).
+
+        Only so many pairs are linked as it takes to find them (see `sample_pairs`).
 
         Raises:
             InputError: if a language has none.
         """
-        chosen = self._each(lambda bitext: choose_pairs(bitext, max_words, self.num_proc))
-        for language, bitext in chosen.pairs.items():
-            if not len(bitext):
-                raise InputError(
-                    f"None of the {len(self.pairs[language])} pairs of {language} can be used: they are longer than "
-                    f"--max_words {max_words}, or have no one-to-one link between different words; look at the data."
-                )
-        return chosen
 
-    def sampled(self, max_pairs: int | None, seed: int) -> "ParallelCorpus":
-        """At most `max_pairs` random pairs of each language."""
-        return self._each(lambda bitext: sample_pairs(bitext, max_pairs, seed))
+        def sample(language: str, bitext: Dataset | PairStream) -> Dataset:
+            link = self.linkers.get(language)
+            usable = partial(choose_pairs, max_words=max_words, num_proc=self.num_proc, link=link)
+            chosen = sample_pairs(bitext, max_pairs, seed, usable)
+            if not len(chosen):
+                which = f"the {len(bitext)}" if isinstance(bitext, Dataset) else "the first"
+                raise InputError(
+                    f"None of {which} pairs of {language} can be used: they are longer than --max_words {max_words}, or "
+                    "have no one-to-one link between different words; look at the data."
+                )
+            return chosen
+
+        return self._with({language: sample(language, bitext) for language, bitext in self.pairs.items()})
 
     def split(self, share: float) -> tuple["ParallelCorpus", "ParallelCorpus"]:
         """The corpus without, and the corpus of, about this share of its pairs.
@@ -179,8 +265,14 @@ class ParallelCorpus:
         """
 
         def part(held_out: bool) -> "ParallelCorpus":
-            chosen = {"share": share, "held_out": held_out}
-            return self._each(lambda bitext: bitext.filter(_is_held_out, input_columns=["english"], fn_kwargs=chosen))
+            how = {"input_columns": ["english"], "fn_kwargs": {"share": share, "held_out": held_out}}
+            return self._each(
+                lambda bitext: (
+                    bitext.filter(_is_held_out, **how)
+                    if isinstance(bitext, PairStream)
+                    else bitext.filter(_is_held_out, **how, num_proc=self.num_proc, desc="Holding pairs out")
+                )
+            )
 
         return part(False), part(True)
 
@@ -209,23 +301,22 @@ class ParallelCorpus:
             InputError: if a language has no pair.
         """
 
-        def part(corpus: ParallelCorpus) -> ParallelCorpus:
-            return (corpus.split(share)[1] if share else corpus).sampled(max_pairs, seed)
-
-        # An encoder looks at every pair by itself, and takes its time. Files have a line for every pair, statistics are
-        # learnt from all of them: then the part is taken of the linked pairs.
-        early = self.aligners(arguments) == {"encoder"} and not arguments.write_links
-        corpus = part(self) if early else self
-        corpus = corpus.linked(arguments, encoder, word_tokenizer)
+        corpus = self.linked(arguments, encoder, word_tokenizer)
         if write_links and arguments.write_links:
             corpus.write_links(arguments)
-        corpus = corpus if early else part(corpus)
+        corpus = corpus.split(share)[1] if share else corpus
         for language, bitext in corpus.pairs.items():
+            if isinstance(bitext, PairStream):
+                raise InputError(
+                    "Pairs to measure on are the same in every run, which those of --streaming are not; leave it out."
+                )
             if not len(bitext):
                 raise InputError(
                     f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more of them."
                 )
-        return corpus.chosen(max_words)
+        # Drawn from all pairs, not from those that are found usable, which depends on who links them.
+        drawn = corpus._each(lambda bitext: sample_pairs(bitext, max_pairs, seed))
+        return drawn.sampled(max_words, None, seed)
 
     def encoded(self, word_tokenizer: WordTokenizer, include_special_tokens: bool) -> dict[str, Dataset]:
         """By language, rows for `AlignmentCollator`."""
@@ -239,7 +330,7 @@ class ParallelCorpus:
         return {
             language: {
                 "pairs": len(bitext),
-                "links": sum(len(links) for links in bitext["links"]),
+                "links": int(list_lengths(bitext, "links").sum()),
                 "sha256": content_fingerprint(bitext),
             }
             for language, bitext in self.pairs.items()
@@ -302,8 +393,16 @@ def _word_splitting(wanted: str, links_file: str | None, word_pooling: str) -> s
     return wanted if wanted != "auto" else recorded or ("space" if links_file else "punctuation")
 
 
-def _add_links(batch: Mapping[str, list], aligner: WordAligner) -> dict[str, list]:
-    return {"links": aligner.align(batch["source"], batch["english"])}
+def _with_links_of_file(bitext: Dataset, aligner: FileAligner) -> Dataset:
+    """The pairs beside their links, which are read line by line."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        lengths = (list_lengths(bitext, side) for side in ("source", "english"))
+        return ({"links": links} for links in aligner.read(*lengths))
+
+    made_with = [bitext._fingerprint, aligner.reverse]
+    links = dataset_from_files([str(aligner.path)], rows, Features({"links": LINKS}), made_with)
+    return concatenate_datasets([bitext, links], axis=1)
 
 
 def _checksum(encoder: PreTrainedModel) -> list[float]:

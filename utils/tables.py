@@ -4,16 +4,26 @@ import csv
 import gzip
 import hashlib
 import inspect
-import io
 import json
 import os
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import pyarrow.compute
 import pyarrow.parquet
-from datasets import Dataset, Features, get_dataset_config_names, load_dataset
+from datasets import (
+    Dataset,
+    Features,
+    IterableDataset,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 from datasets.fingerprint import Hasher
 
@@ -134,12 +144,14 @@ def no_csv_error(rows: Iterator[list[str]], path: str) -> Iterator[list[str]]:
 def read_parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a Parquet file."""
     try:
-        # Parquet is read from its end: an archive has to be unpacked as a whole.
-        with open_plain_or_gzipped(path) as file:
-            content = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if path.endswith(".gz") else path)
-        rows = (row for batch in content.iter_batches() for row in batch.to_pylist())
-        for number, row in enumerate(rows, start=1):
-            yield f"Row {number} of {path}", row
+        with tempfile.TemporaryFile() as unpacked:
+            if path.endswith(".gz"):  # Parquet is read from its end: an archive has to be unpacked as a whole
+                with open_plain_or_gzipped(path) as file:
+                    shutil.copyfileobj(file, unpacked)
+            content = pyarrow.parquet.ParquetFile(unpacked if path.endswith(".gz") else path, buffer_size=2**20)
+            rows = (row for batch in content.iter_batches(batch_size=1000) for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield f"Row {number} of {path}", row
     except (pyarrow.ArrowInvalid, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"The file {path} is no Parquet file ({error}); write it again.") from None
 
@@ -166,10 +178,22 @@ def dataset_from_files(
         if not os.path.isfile(path):
             raise InputError(f"There is no file {path}; check the path.")
     stamps = [(os.path.abspath(path), os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
+    return dataset_from_rows(read, features, Hasher.hash([stamps, *made_with]), **arguments)
+
+
+def dataset_from_rows(
+    read: Callable[..., Iterator[dict[str, Any]]],
+    features: Features,
+    fingerprint: str,
+    **arguments: Any,  # noqa: ANN401
+) -> Dataset:
+    """A data set of what `read(**arguments)` yields, in an Arrow file that is found again by its fingerprint.
+
+    Raises:
+        InputError: from `read`.
+    """
     try:
-        return Dataset.from_generator(
-            read, features=features, gen_kwargs=arguments, fingerprint=Hasher.hash([stamps, *made_with])
-        )
+        return Dataset.from_generator(read, features=features, gen_kwargs=arguments, fingerprint=fingerprint)
     except DatasetGenerationError as error:
         cause = error.__cause__
         while cause is not None and not isinstance(cause, InputError):
@@ -186,8 +210,9 @@ def load_split(
     configs: Sequence[str],
     splits: Sequence[str],
     arguments: Mapping[str, str],
+    streaming: bool = False,
     **hub_options: Any,  # noqa: ANN401
-) -> tuple[Dataset, str, str]:
+) -> tuple[Dataset | IterableDataset, str, str]:
     """Find the part of a data set on the Hub or in a local folder that holds a language.
 
     Args:
@@ -197,6 +222,7 @@ def load_split(
             data set without configurations has one of its own.
         splits: likewise.
         arguments: what the command line calls `config` and `split`, for messages.
+        streaming: download nothing, but read rows as they are asked for.
         hub_options: `cache_dir`, `token`.
 
     Returns:
@@ -210,13 +236,13 @@ def load_split(
         offered = get_dataset_config_names(dataset_name, **hub_options)
         wanted = [*configs, *(offered if offered == ["default"] else [])]
         config = first_offered(wanted, offered, language, f"{where} has no configuration", arguments["config"])
-        parts = load_dataset(dataset_name, config, **hub_options)
+        parts = load_dataset(dataset_name, config, streaming=streaming, **hub_options)
     except (DatasetsError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{where} cannot be loaded ({reason}); check its name.") from None
     where = f"{where} ({config})"
     split = first_offered(splits, list(parts), language, f"{where} has no split", arguments["split"])
-    if not len(parts[split]):
+    if not (any(True for _ in parts[split]) if streaming else len(parts[split])):
         raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")
     return parts[split], config, split
 
@@ -240,6 +266,37 @@ def code_of(*functions: Callable) -> str:
     `datasets` knows a module's function by its name alone, and would hand out what an older version has made.
     """
     return Hasher.hash([inspect.getsource(inspect.getmodule(function)) for function in functions])
+
+
+def stream_fingerprint(dataset_name: str, config: str, split: str, **hub_options: Any) -> str:  # noqa: ANN401
+    """Tells a data set that is only streamed from another one, and from itself with other files."""
+    builder = load_dataset_builder(dataset_name, config, **hub_options)
+    return Hasher.hash([dataset_name, config, split, builder.config_id, builder.hash])
+
+
+# --- Columns -----------------------------------------------------------------------------------------------------
+
+
+def column_array(dataset: Dataset, name: str) -> np.ndarray:
+    """A column of numbers as an array, [rows], or of lists that are equally long, [rows, items].
+
+    No Python object is made of any of them.
+    """
+    numbers = _array(
+        dataset, name, lambda column: column if column.type.num_fields == 0 else column.combine_chunks().flatten()
+    )
+    return numbers.reshape(len(dataset), -1) if len(numbers) > len(dataset) else numbers
+
+
+def list_lengths(dataset: Dataset, name: str) -> np.ndarray:
+    """How many items the lists in a column have, [rows]."""
+    return _array(dataset, name, pyarrow.compute.list_value_length)
+
+
+def _array(dataset: Dataset, name: str, of: Callable[[pyarrow.ChunkedArray], pyarrow.ChunkedArray]) -> np.ndarray:
+    batches = dataset.select_columns([name]).with_format("arrow").iter(10_000)
+    arrays = [of(batch[name]).to_numpy() for batch in batches]
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
 
 
 def content_fingerprint(dataset: Dataset) -> str:

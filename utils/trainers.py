@@ -33,6 +33,7 @@ from utils.encoders import load_encoder_weights, save_encoder, save_task_model
 from utils.interruption import SaveWhenInterrupted
 from utils.reference_vectors import with_reference_vectors
 from utils.retrieval import retrieve
+from utils.tables import column_array
 from utils.task_data import LanguageData
 from utils.trainable import encoder_of
 from utils.used_embeddings import used_rows_only
@@ -210,7 +211,8 @@ class AlignmentTrainer(Trainer):
         aligned = self.alignment_loss.layer
         layers = list(dict.fromkeys([aligned, *self.eval_layers]))
         # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
-        by_length = dataset.select(np.argsort(_lengths(dataset).sum(axis=-1), kind="stable"))
+        lengths = column_array(dataset, "length").sum(axis=1)
+        by_length = dataset.select(np.argsort(lengths, kind="stable"))
         share = by_length.shard(self.accelerator.num_processes, self.accelerator.process_index)
         loader = DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
         model = self.model.eval()
@@ -534,7 +536,7 @@ def _length_grouped(trainer: Trainer, rows: Dataset | None) -> LengthGroupedBatc
     if args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
         return None
     seed = args.seed if args.data_seed is None else args.data_seed
-    return LengthGroupedBatches(_lengths(rows), _step_size(trainer), seed)
+    return LengthGroupedBatches(column_array(rows, "length"), _step_size(trainer), seed)
 
 
 def _step_size(trainer: Trainer) -> int:
@@ -553,8 +555,3 @@ def _seen_by_reference(trainer: Trainer, pairs: Dataset, loss: AlignmentLoss, co
     """The pairs with what the frozen model makes of them, which is asked once instead of whenever a pair is drawn."""
     with trainer.args.main_process_first(desc="asking the frozen model"):
         return with_reference_vectors(pairs, loss, collator, trainer.accelerator)
-
-
-def _lengths(rows: Dataset) -> np.ndarray:
-    """The column `length` as an array, [rows] or [rows, sides]: no Python number for each."""
-    return rows.with_format("numpy")["length"][:]

@@ -50,6 +50,13 @@ STATISTICAL_MODELS = {
 class WordAligner(Protocol):
     """Finds the words of a sentence and its translation that mean the same."""
 
+    def learn(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> None:
+        """See, once, the corpus whose pairs are going to be linked in parts. Most aligners need not.
+
+        Args:
+            source, english: sentences as lists of words, equally many.
+        """
+
     def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
         """The links of every pair, sorted.
 
@@ -105,7 +112,7 @@ _LINK = re.compile(r"[0-9]+[-?p][0-9]+")
 _TO_NUMBERS = str.maketrans("-?p", "   ")
 
 
-class FileAligner:
+class FileAligner(WordAligner):
     """Links in Pharaoh format, as fast_align, eflomal, awesome-align, simalign and `write_pharaoh` write them.
 
     Args:
@@ -125,23 +132,30 @@ class FileAligner:
         Raises:
             InputError: for links that do not fit these pairs.
         """
-        linked: list[Links] = []
+        return list(self.read([len(words) for words in source], [len(words) for words in english]))
+
+    def read(self, source_lengths: Sequence[int], english_lengths: Sequence[int]) -> Iterator[Links]:
+        """The same, one after the other, for pairs of which no more is known than how many words they have.
+
+        Raises:
+            InputError: for links that do not fit these pairs; at the end for a line too many or too few.
+        """
+        n_lines, n_pairs = 0, len(source_lengths)
         lines = read_pharaoh(self.path, self.reverse, self.sure_only)
-        for source_words, english_words, (number, links) in zip(source, english, lines):
-            if links and (
-                links[-1][0] >= len(source_words) or max(map(itemgetter(1), links)) >= len(english_words)
-            ):  # links are sorted: the last one has the last source word
-                raise self._misfit(number, links, len(source_words), len(english_words))
-            linked.append(links)
-        n_lines = len(linked) + sum(1 for _ in lines)
-        if n_lines != len(source):
+        for n_source, n_english, (number, links) in zip(source_lengths, english_lengths, lines):
+            # Links are sorted: the last one has the last source word.
+            if links and (links[-1][0] >= n_source or max(map(itemgetter(1), links)) >= n_english):
+                raise self._misfit(number, links, n_source, n_english)
+            n_lines += 1
+            yield links
+        n_lines += sum(1 for _ in lines)
+        if n_lines != n_pairs:
             raise InputError(
-                f"The file {self.path} has {n_lines} lines of links for {len(source)} sentence pairs; it needs one "
+                f"The file {self.path} has {n_lines} lines of links for {n_pairs} sentence pairs; it needs one "
                 "for each pair, a blank one where a pair has no links."
                 if n_lines
-                else f"The file {self.path} is empty; it needs a line of links for each of {len(source)} pairs."
+                else f"The file {self.path} is empty; it needs a line of links for each of {n_pairs} pairs."
             )
-        return linked
 
     def _misfit(self, number: int, links: Links, n_source: int, n_english: int) -> InputError:
         i, j = next((i, j) for i, j in links if i >= n_source or j >= n_english)
@@ -216,12 +230,15 @@ def write_pharaoh(
 # --- Links learnt from the corpus --------------------------------------------------------------------------------
 
 
-class StatisticalAligner:
+class StatisticalAligner(WordAligner):
     """Links from a word alignment model that learns from the given pairs alone, with the library sil-thot.
 
     The model is trained in both directions and the two are joined. The default model is that of eflomal (Östling and
     Tiedemann, PBML 2016), which makes the fewest errors of those in the library; fast_align (Dyer et al., NAACL
     2013) is the faster one and the one usual in the literature. All need pairs by the thousand, better more.
+
+    It is the one aligner whose memory grows with the corpus: while it learns, the library holds all sentences, as
+    numbers of words, and its statistics, in both directions.
 
     Args:
         model: one of `STATISTICAL_MODELS`.
@@ -250,31 +267,41 @@ class StatisticalAligner:
         self.model = model
         self.symmetrization = symmetrization
         self.prefix = prefix
+        self._learnt = None
+
+    def learn(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> None:
+        """Train on the pairs, by which others are linked from then on."""
+        self._learnt = self._symmetrized(source, english)
 
     def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
-        """Train on the pairs, then link them. The same pairs in the same order get the same links (with fast_align,
-        which adds up in whatever order its threads finish, all but a few).
+        """Link pairs by what was learnt, or else train on these first.
+
+        The same pairs in the same order get the same links (with fast_align, which adds up in whatever order its
+        threads finish, all but a few).
         """
-        if self.prefix:
-            source, english = (
-                [[w.lower()[: self.prefix] for w in words] for words in side] for side in (source, english)
-            )
+        joined = self._learnt or self._symmetrized(source, english)
+        return [
+            list(zip(*(positions.tolist() for positions in matrix.to_numpy().nonzero())))
+            for _, matrix in joined.get_best_alignments([*map(self._stems, source)], [*map(self._stems, english)])
+        ]
+
+    def _stems(self, words: list[str]) -> list[str]:
+        return [word.lower()[: self.prefix] for word in words] if self.prefix else words
+
+    def _symmetrized(self, source: Iterable[list[str]], english: Iterable[list[str]]) -> Any:  # noqa: ANN401
         joined = self._thot.SymmetrizedAlignmentModel(self._train(source, english), self._train(english, source))
         heuristic = self.symmetrization.replace("-", "_").upper()
         joined.heuristic = getattr(self._thot.SymmetrizationHeuristic, heuristic)
-        return [
-            list(zip(*(positions.tolist() for positions in matrix.to_numpy().nonzero())))
-            for _, matrix in joined.get_best_alignments(list(source), list(english))
-        ]
+        return joined
 
-    def _train(self, source: Sequence[list[str]], target: Sequence[list[str]]) -> Any:  # noqa: ANN401
+    def _train(self, source: Iterable[list[str]], target: Iterable[list[str]]) -> Any:  # noqa: ANN401
         model = None
         for name in STATISTICAL_MODELS[self.model]:
             new_model = getattr(self._thot, name)
             if model is None:
                 model = new_model()
                 for words, translation in zip(source, target):
-                    model.add_sentence_pair(words, translation)
+                    model.add_sentence_pair(self._stems(words), self._stems(translation))
             else:
                 model = new_model(model)
             if self.model == "eflomal":
@@ -290,7 +317,7 @@ class StatisticalAligner:
 # --- Links asked of the encoder ----------------------------------------------------------------------------------
 
 
-class EncoderAligner:
+class EncoderAligner(WordAligner):
     """Links words that are each other's nearest by the cosine of their vectors in a middle layer of an encoder.
 
     Jalili Sabet et al., Findings of EMNLP 2020 ("inter-argmax", words as averages of their subwords). No word gets
@@ -329,6 +356,11 @@ class EncoderAligner:
         self.layer = layer
         self.batch_size = batch_size
         self._collator = AlignmentCollator(word_tokenizer.tokenizer.pad_token_id or 0)
+
+    def learn(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> None:
+        """Settle on a layer, if none was given."""
+        if self.layer is None:
+            self.layer = self.most_links(source, english)
 
     def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
         """The links of every pair; they depend on the pair only, once the layer is known."""
@@ -447,7 +479,7 @@ def mutual_argmax(similarity: torch.Tensor, source: torch.Tensor, english: torch
 # --- Links looked up ---------------------------------------------------------------------------------------------
 
 
-class DictionaryAligner:
+class DictionaryAligner(WordAligner):
     """Links every pair of words that a bilingual word list has, such as those of MUSE (Conneau et al., ICLR 2018).
 
     A word that the list translates by several words of the sentence keeps all these links; the one-to-one filter
