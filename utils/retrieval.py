@@ -265,7 +265,7 @@ def _means_of_nearest(queries: _Vectors, candidates: _Vectors, block_size: int) 
         for columns in _slices(len(candidates), block_size):
             products = query @ candidates[columns].T
             _keep_largest(of_queries[rows], products)
-            _keep_largest(of_candidates[columns], products.T)
+            _keep_largest(of_candidates[columns], products.T.contiguous())
     return of_queries.mean(dim=1), of_candidates.mean(dim=1)
 
 
