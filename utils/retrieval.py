@@ -33,10 +33,6 @@ POOLINGS = ("mean", "cls")
 # CSLS compares with the mean similarity to this many neighbours (Conneau et al., ICLR 2018).
 _NEIGHBOURS = 10
 
-# Vectors compared at once, by default. The scores of a block should stay in a CPU's cache, and keep a GPU busy.
-_BLOCK_SIZE = {"cpu": 1024}
-_BLOCK_SIZE_OF_ACCELERATORS = 8192
-
 # Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
 _THREE_LETTERS = {
     "af": "afr", "ar": "ara", "bg": "bul", "bn": "ben", "de": "deu", "el": "ell", "es": "spa", "et": "est",
@@ -117,7 +113,7 @@ def retrieve(
     gold = torch.arange(len(queries), device=queries.device) if gold is None else gold.to(queries.device)
     if not len(queries):
         return Retrieval(gold, gold, gold.float(), gold)
-    block_size = block_size or _BLOCK_SIZE.get(queries.device.type, _BLOCK_SIZE_OF_ACCELERATORS)
+    block_size = block_size or default_block_size(queries.device)
     kept, position, copies = _distinct(candidates, block_size)
     space = _Space.of(queries, candidates, distance, block_size)
     bias, right = space.bias[kept], position[gold]
@@ -144,6 +140,11 @@ def retrieve(
     if distance == "l2":
         score = -(-score).clamp(min=0).sqrt()
     return Retrieval(kept[nearest], rank.clamp(max=len(position)), score, gold)
+
+
+def default_block_size(device: torch.device) -> int:
+    """How many vectors are compared at once: their scores should stay in a CPU's cache, or keep a GPU busy."""
+    return 1024 if device.type == "cpu" else 8192
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
