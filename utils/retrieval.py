@@ -8,9 +8,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -32,6 +34,14 @@ POOLINGS = ("mean", "cls")
 
 # CSLS compares with the mean similarity to this many neighbours (Conneau et al., ICLR 2018).
 _NEIGHBOURS = 10
+
+# As many batches are tokenised ahead, sorted by length, and fetched from the device at once.
+_BATCHES_OF_CHUNK = 64
+# Vectors are looked at for numbers that are none.
+_CHECKED_AT_ONCE = 65_536
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
 _THREE_LETTERS = {
@@ -317,40 +327,72 @@ def encode_sentences(
             f"A maximum length of {max_length} tokens does not suit {model.name_or_path}; choose one from {special + 1} "
             f"to {limit} (--max_seq_length)."
         )
-    distinct = list(dict.fromkeys(sentences))
-    ids = tokenizer(distinct, truncation=True, max_length=max_length or limit, verbose=False)["input_ids"]
-    # Like lengths together, for little padding; the longest first, so that memory runs out at once or never.
-    by_length = sorted(range(len(distinct)), key=lambda i: -len(ids[i]))
-    batches = [by_length[begin : begin + batch_size] for begin in range(0, len(by_length), batch_size)]
     state = PartialState()
-    share = batches[state.process_index :: state.num_processes]
+    distinct = list(dict.fromkeys(sentences))
+    # Like lengths together, for little padding; the longest first, so that memory runs out at once or never.
+    by_length = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
+    share = by_length[state.process_index :: state.num_processes]
+    chunks = [share[rows] for rows in _slices(len(share), batch_size * _BATCHES_OF_CHUNK)]
+    progress = logging.tqdm(total=len(share), desc=description, unit="sentence", disable=not state.is_main_process)
+
+    def tokenize(chunk: list[int]) -> list[tuple[int, list[int]]]:
+        texts, unused = [distinct[i] for i in chunk], {"return_attention_mask": False, "return_token_type_ids": False}
+        ids = tokenizer(texts, truncation=True, max_length=max_length or limit, verbose=False, **unused)["input_ids"]
+        return sorted(zip(chunk, ids), key=lambda sentence: -len(sentence[1]))
+
     model.eval()
-    parts = []
-    for batch in logging.tqdm(share, desc=description, disable=not state.is_main_process):
-        vectors = _encode_batch(model, [ids[i] for i in batch], layers, pooling, tokenizer.pad_token_id or 0)
-        parts.append((batch, vectors.cpu()))
-    parts = gather_object(parts) if state.num_processes > 1 else parts
-    vectors = torch.cat([vectors for _, vectors in parts], dim=1)
-    if not vectors.isfinite().all():
+    vectors = torch.zeros(len(layers), len(distinct), model.config.hidden_size)
+    for chunk in _one_ahead(tokenize, chunks):
+        parts = []
+        for rows in _slices(len(chunk), batch_size):
+            ids = [sentence for _, sentence in chunk[rows]]
+            parts.append(_encode_batch(model, ids, layers, pooling, tokenizer.pad_token_id or 0))
+            progress.update(len(ids))
+        # This waits for the device, so it is not done for every batch.
+        vectors[:, [i for i, _ in chunk]] = torch.cat(parts, dim=1).cpu()
+    progress.close()
+    if state.num_processes > 1:
+        for others, theirs in gather_object([(share, vectors[:, share])]):
+            vectors[:, others] = theirs
+    if not all(block.isfinite().all() for block in vectors.flatten(0, 1).split(_CHECKED_AT_ONCE)):
         raise InputError(f"{model.name_or_path} gives vectors that are not numbers (nan or inf); was it trained well?")
-    row_of = {distinct[i]: row for row, i in enumerate(i for batch, _ in parts for i in batch)}
+    if len(distinct) == len(sentences):
+        return vectors
+    row_of = {sentence: row for row, sentence in enumerate(distinct)}
     return vectors[:, [row_of[sentence] for sentence in sentences]]
+
+
+def _one_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """`map`, but the next result is computed in a thread while the caller is busy with this one."""
+    with ThreadPoolExecutor(1) as worker:
+        pending = deque()
+        for item in items:
+            pending.append(worker.submit(function, item))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 @torch.inference_mode()
 def _encode_batch(
     model: PreTrainedModel, ids: Sequence[Sequence[int]], layers: Sequence[int], pooling: str, pad_token_id: int
 ) -> torch.Tensor:
-    """Vectors [layers, batch, dimensions] of tokenised sentences, fp32, on the model's device."""
-    lengths = torch.tensor([len(sentence) for sentence in ids])
+    """Vectors [layers, batch, dimensions] of tokenised sentences, fp32, on the model's device, which is not waited for."""
     input_ids = pad_sequence([torch.tensor(s) for s in ids], batch_first=True, padding_value=pad_token_id)
-    mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).to(model.device)
-    states = hidden_states_at(model, input_ids.to(model.device), mask.long(), layers)
+    lengths = _sent_to(torch.tensor([len(sentence) for sentence in ids]), model.device)
+    mask = torch.arange(input_ids.shape[1], device=model.device) < lengths[:, None]
+    states = hidden_states_at(model, _sent_to(input_ids, model.device), mask.long(), layers)
     if pooling == "cls":
         return torch.stack([state[:, 0].float() for state in states])
     # Sums over half-precision states lose digits, and padding may hold anything.
     sums = [state.float().masked_fill(~mask[..., None], 0).sum(dim=1) for state in states]
-    return torch.stack(sums) / mask.sum(dim=1, keepdim=True)
+    return torch.stack(sums) / lengths[:, None]
+
+
+def _sent_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device is doing where that can be had."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def usual_layer(n_layers: int) -> int:
