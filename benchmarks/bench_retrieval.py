@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,15 @@ from transformers.utils import logging
 
 from utils.encoders import load_encoder, load_tokenizer
 from utils.errors import run_script
-from utils.retrieval import DISTANCES, default_block_size, encode_sentences, parse_layers, retrieve
+from utils.retrieval import (
+    DISTANCES,
+    default_block_size,
+    encode_sentences,
+    parse_layers,
+    require_faiss,
+    retrieve,
+    retrieve_with_faiss,
+)
 from utils.sample_model import sample_model
 from utils.word_pooling import encoder_max_length
 
@@ -187,10 +196,10 @@ def _random_directions(n: int, width: int, device: torch.device) -> torch.Tensor
     return vectors.div_(vectors.norm(dim=1, keepdim=True))
 
 
-def print_search(result: dict[str, Any], name: str) -> None:
+def print_search(result: dict[str, Any]) -> None:
     sampled = "" if result["queries"] == result["candidates"] else "  (a sample of queries)"
     print(
-        f"{name:6} {result['queries']:9,} x {result['candidates']:9,} {result['queries_per_second']:11,.0f} "
+        f"{result['search']:6} {result['queries']:9,} x {result['candidates']:9,} {result['queries_per_second']:11,.0f} "
         f"{result['gflop_per_second']:9,.0f} {100 * result['fraction_of_matrix_products']:12.0f} % "
         f"{result['vectors_mb']:10,.0f} {result['additional_memory_mb']:13,.0f}{sampled}",
         flush=True,
@@ -211,10 +220,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max_comparisons", type=lambda n: int(float(n)), default=10**10, metavar="N")
     parser.add_argument("--width", type=int, default=384, help="dimensions of the random vectors")
     parser.add_argument("--distance", choices=DISTANCES, default="cosine")
+    parser.add_argument("--faiss", action="store_true", help="time the search by faiss as well")
     parser.add_argument("--repeats", type=int, default=5, help="medians are taken over these")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: small sizes, one repeat")
     parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
     args = parser.parse_args()
+    if args.faiss:
+        require_faiss()
     args.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = args.device.type != "cpu"
     args.bf16 = on_gpu if args.bf16 is None else args.bf16
@@ -238,15 +250,16 @@ def main() -> None:
     print_encoding(encoding)
 
     print("search  queries x candidates   queries/s   GFLOP/s  of products  vectors MB  additional MB")
-    search = []
+    searches = {"exact": retrieve, **({"faiss": retrieve_with_faiss} if args.faiss else {})}
+    results = []
     for n in args.candidates:
-        result = measure_search(n, lambda queries, candidates: retrieve(queries, candidates, args.distance), args)
-        print_search(result, "exact")
-        search.append(result)
+        for search, function in searches.items():
+            results.append({"search": search, **measure_search(n, partial(function, distance=args.distance), args)})
+            print_search(results[-1])
     if args.json:
         settings = {name: value for name, value in vars(args).items() if name not in ("device", "json", "model")}
         model_name = args.model or "sample"
-        write_report(args.json, {**encoding, "search": search, "settings": settings, "model": model_name})
+        write_report(args.json, {**encoding, "search": results, "settings": settings, "model": model_name})
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.nn.utils.rnn import pad_sequence
@@ -31,9 +33,13 @@ from utils.word_pooling import encoder_max_length
 
 DISTANCES = ("cosine", "l2", "csls")
 POOLINGS = ("mean", "cls")
+SEARCHES = ("exact", "faiss")
 
 # CSLS compares with the mean similarity to this many neighbours (Conneau et al., ICLR 2018).
 _NEIGHBOURS = 10
+
+# How many of the nearest candidates faiss finds, beyond which ranks are not told apart.
+_FAISS_NEIGHBOURS = 100
 
 # As many batches are tokenised ahead, sorted by length, and fetched from the device at once.
 _BATCHES_OF_CHUNK = 64
@@ -150,6 +156,56 @@ def retrieve(
     if distance == "l2":
         score = -(-score).clamp(min=0).sqrt()
     return Retrieval(kept[nearest], rank.clamp(max=len(position)), score, gold)
+
+
+def retrieve_with_faiss(
+    queries: torch.Tensor, candidates: torch.Tensor, distance: str = "cosine", gold: torch.Tensor | None = None
+) -> Retrieval:
+    """The same by faiss, on the CPU, with a copy of the candidates in its index: the nearest candidates are exact.
+
+    A right candidate that is not among the 100 nearest ranks right behind them.
+
+    Args:
+        queries: [N, dimensions], N > 0, numbers.
+        candidates, distance, gold: as for `retrieve`.
+
+    Raises:
+        InputError: if faiss is not installed.
+    """
+    faiss = require_faiss()
+    gold = torch.arange(len(queries)) if gold is None else gold.cpu()
+    queries, candidates = queries.cpu(), candidates.cpu()
+    block_size = default_block_size(queries.device)
+    kept, position, copies = _distinct(candidates, block_size)
+    space = _Space.of(queries, candidates, distance, block_size)
+    index = faiss.IndexFlatIP(candidates.shape[1] + 1)  # b(c) is one more dimension, which is 1 in all queries
+    for rows in kept.split(block_size):
+        index.add(torch.cat([space.scale * space.candidates[rows], space.bias[rows, None]], dim=1).numpy())
+    nearest, best, rank = torch.empty_like(gold), torch.empty(len(gold)), torch.empty_like(gold)
+    for rows in _slices(len(queries), block_size):
+        query = F.pad(space.queries[rows], (0, 1), value=1.0)
+        scores, found = map(torch.from_numpy, index.search(query.numpy(), min(_FAISS_NEIGHBOURS, len(kept))))
+        best[rows] = scores[:, 0]
+        nearest[rows] = found.masked_fill(scores < scores[:, :1], len(kept)).amin(dim=1)
+        own_score = scores.masked_fill(found != position[gold[rows], None], -math.inf).amax(dim=1, keepdim=True)
+        rank[rows] = 1 + (copies[found] * (scores > own_score)).sum(dim=1).long()
+    score = best + space.offset
+    if distance == "l2":
+        score = -(-score).clamp(min=0).sqrt()
+    return Retrieval(kept[nearest], rank, score, gold)
+
+
+def require_faiss() -> ModuleType:
+    """The module faiss.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        import faiss  # for this alone, so not a requirement of the scripts
+    except ImportError as error:
+        raise InputError("--search faiss needs a package that is not installed; run pip install faiss-cpu.") from error
+    return faiss
 
 
 def default_block_size(device: torch.device) -> int:
