@@ -25,7 +25,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from measuring import (
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from benchmarks.measuring import (
     PeakMemory,
     describe_machine,
     forward_flops,
@@ -35,10 +39,6 @@ from measuring import (
     seconds_of,
     write_report,
 )
-from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
-
 from utils.encoders import load_encoder, load_tokenizer
 from utils.errors import run_script
 from utils.retrieval import (

@@ -1,16 +1,12 @@
 """benchmarks/bench_retrieval.py as a user types it, on the tiny reference encoder."""
 
 import json
-import sys
 
 import pytest
 import torch
 from conftest import REFERENCE
 
-
-sys.path.insert(0, str(REFERENCE.parent.parent / "benchmarks"))
-
-import bench_retrieval  # noqa: E402
+from benchmarks import bench_retrieval
 
 
 def test_quick(run, tmp_path, capsys):
