@@ -195,4 +195,6 @@ def _processor() -> str:
 
 def write_report(path: str | Path, report: Mapping[str, Any]) -> None:
     """Write what was measured as JSON, with the machine, the versions and the commit."""
-    write_json(path, {**run_record([]), **report, "machine": describe_machine()})
+    record = run_record([])
+    facts = {"machine": describe_machine(), "versions": record["versions"], "git_commit": record["git_commit"]}
+    write_json(path, {**facts, **report})

@@ -1,19 +1,14 @@
 """The measuring of the benchmarks."""
 
 import json
-import sys
 import time
 
 import pytest
 import tiny
 import torch
-from conftest import REFERENCE
 from torch.utils.flop_counter import FlopCounterMode
 
-
-sys.path.insert(0, str(REFERENCE.parent.parent / "benchmarks"))
-
-import measuring  # noqa: E402
+from benchmarks import measuring
 
 
 def test_functions_take_turns():
