@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test quality style
+.PHONY: help quickstart test quality style bench
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -21,6 +21,12 @@ quickstart: $(VENV)/.installed  ## Adjust a small encoder on the embedded senten
 
 test: $(VENV)/.installed  ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+bench: $(VENV)/.installed  ## Time adjustment, continual learning and retrieval against the encoder's own work
+	@mkdir -p runs/bench
+	$(BIN)/python benchmarks/bench_align.py --json runs/bench/align.json
+	$(BIN)/python benchmarks/bench_continual.py --json runs/bench/continual.json
+	$(BIN)/python benchmarks/bench_retrieval.py --json runs/bench/retrieval.json
 
 quality: $(VENV)/.installed  ## Check format and lint
 	$(BIN)/ruff format --check .

@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from datasets import Dataset
-from measuring import PeakMemory, describe_machine, forward_flops, peak_flops, synchronize, write_report
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from benchmarks.measuring import PeakMemory, describe_machine, forward_flops, peak_flops, synchronize, write_report
 from run_align import AlignTrainingArguments
 from utils.alignment import AlignmentCollator, AlignmentLoss, alignment_objective, encode_pairs
 from utils.encoders import load_encoder, load_tokenizer

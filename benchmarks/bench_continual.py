@@ -20,11 +20,11 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from bench_align import read_pairs
 from datasets import Dataset, concatenate_datasets, load_dataset
-from measuring import describe_machine, synchronize, write_report
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, TrainerCallback
 
+from benchmarks.bench_align import read_pairs
+from benchmarks.measuring import describe_machine, synchronize, write_report
 from run_nli import NliTrainingArguments, encode
 from utils.alignment import AlignmentCollator, AlignmentLoss, ContinualAlignment, MeanSquaredError, encode_pairs
 from utils.encoders import load_encoder, load_task_model, load_tokenizer

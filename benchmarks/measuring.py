@@ -1,6 +1,6 @@
 """How the benchmarks measure: time, memory, floating-point operations, and what a report says about the machine.
 
-from measuring import PeakMemory, interleaved_medians
+from benchmarks.measuring import PeakMemory, interleaved_medians
 
 seconds = interleaved_medians({"bare": forward, "real": encode}, repeats=5)
 """

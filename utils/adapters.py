@@ -208,9 +208,8 @@ def with_lora(
         base_model_name_or_path=base,
         revision=revision,
     )
+    model.name_or_path = base  # (which PEFT writes into the settings)
     adapted = get_peft_model(model, config)
-    # (PEFT writes the name that the model was loaded from.)
-    adapted.peft_config["default"].base_model_name_or_path = base
     trained, whole = adapted.get_nb_trainable_parameters()
     logger.info("LoRA trains %s of %s parameters (%.1f%%).", f"{trained:,}", f"{whole:,}", 100 * trained / whole)
     return adapted
