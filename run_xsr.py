@@ -26,6 +26,7 @@ from utils.records import check_output_dir, run_record, write_json, write_json_l
 from utils.retrieval import (
     DISTANCES,
     POOLINGS,
+    SEARCHES,
     Retrieval,
     SentencePairs,
     accuracy_curves,
@@ -34,9 +35,11 @@ from utils.retrieval import (
     load_sentence_pairs,
     parse_layers,
     read_sentence_files,
+    require_faiss,
     retrieval_metrics,
     retrieval_table,
     retrieve,
+    retrieve_with_faiss,
     usual_layer,
 )
 from utils.tables import paths_by_language
@@ -114,6 +117,14 @@ class XsrArguments(ModelArguments):
             "choices": list(DISTANCES),
         },
     )
+    search: str = field(
+        default="exact",
+        metadata={
+            "help": "Who finds the nearest: `exact` compares all with all, in blocks, on the device; faiss (pip install "
+            "faiss-cpu) does on the CPU, with ranks up to 100 only.",
+            "choices": list(SEARCHES),
+        },
+    )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences encoded at once per device."})
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Cut sentences after this many tokens. Default: what the encoder can take."}
@@ -126,6 +137,8 @@ def main() -> None:
     # --- Arguments ---
     (args,) = parse_arguments(XsrArguments, description=__doc__)
     check_output_dir(args.output_dir, args.overwrite_output_dir)
+    if args.search == "faiss":
+        require_faiss()
     models = {label: args.find(name) for label, name in label_models(args.model_name_or_path).items()}
     # (Told of the CPU, several processes on it know of each other.)
     state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
@@ -202,11 +215,12 @@ def search(
     how = (args.pooling, args.per_device_eval_batch_size, args.max_seq_length, progress)
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=args.bf16):
         vectors = encode_sentences(encoder, tokenizer, sentences, layers, *how)
+    retrieve_by = retrieve_with_faiss if args.search == "faiss" else retrieve
     found = {direction: {} for direction in pairs.directions}
     for layer, of_layer in zip(layers, vectors):
         source, english = of_layer.to(encoder.device).split(len(pairs.source))
         for direction, queries, candidates in zip(pairs.directions, (source, english), (english, source)):
-            found[direction][layer] = retrieve(queries, candidates, args.distance)
+            found[direction][layer] = retrieve_by(queries, candidates, args.distance)
     return found
 
 

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from conftest import REFERENCE
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from utils import retrieval
 from utils.encoders import load_encoder, load_tokenizer
 from utils.errors import InputError
 from utils.plots import label_models, plot_accuracy_by_layer
@@ -28,6 +30,7 @@ from utils.retrieval import (
     retrieval_metrics,
     retrieval_table,
     retrieve,
+    retrieve_with_faiss,
     usual_layer,
 )
 
@@ -184,6 +187,88 @@ def test_degenerate_vectors(distance):
     assert len(nothing.nearest) == 0
 
 
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_odd_blocks_find_what_one_block_finds(distance):
+    queries, candidates = torch.randn(101, 16), torch.randn(257, 16)
+    gold = torch.randint(257, (101,))
+    whole = retrieve(queries, candidates, distance, 1000, gold)
+    for block_size in (1, 13, 64, 100, 256):
+        found = retrieve(queries, candidates, distance, block_size, gold)
+        assert found.nearest.tolist() == whole.nearest.tolist()
+        assert found.rank.tolist() == whole.rank.tolist()
+        torch.testing.assert_close(found.score, whole.score, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_memory_does_not_grow_with_the_vectors(distance):
+    """No tensor made on the way is as large as the vectors are, or as large as two blocks of scores."""
+    block_size, width = 64, 128
+    vectors = torch.randn(1000, width)
+
+    class Largest(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            own = result if isinstance(result, (tuple, list)) else [result]
+            for tensor in own:
+                # (Views make nothing.)
+                if isinstance(tensor, torch.Tensor) and not tensor._is_view():
+                    self.bytes = max(self.bytes, tensor.nbytes)
+            return result
+
+    with Largest() as largest:
+        retrieve(vectors, vectors.flip(0), distance, block_size)
+        vectors.flip(0)  # the candidates, made inside here: the mode does see what is large
+        assert largest.bytes == vectors.nbytes
+    candidates = vectors.flip(0)
+    with Largest() as largest:
+        retrieve(vectors, candidates, distance, block_size)
+    assert largest.bytes <= max(2 * block_size * width * 4, 2 * len(vectors) * 10 * 4) < vectors.nbytes / 4
+
+
+def test_fingerprints_that_collide(monkeypatch):
+    """Different vectors stay different, whatever their fingerprints say."""
+    monkeypatch.setattr(retrieval, "_fingerprints", lambda vectors, block_size: torch.zeros(len(vectors)).long())
+    vectors = torch.randn(20, 4)
+    vectors[15] = vectors[3]
+    found = retrieve(vectors, vectors)
+    assert found.nearest.tolist() == [*range(15), 3, *range(16, 20)]
+    assert found.rank.tolist() == [1] * 20
+
+
+def test_zero_equals_negative_zero():
+    candidates = torch.tensor([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]])
+    found = retrieve(candidates[1:2], candidates, gold=torch.tensor([1]))
+    assert (found.nearest.item(), found.rank.item()) == (0, 1)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_half_precision_vectors_are_compared_in_full(distance):
+    queries, candidates = torch.randn(2, 40, 8).bfloat16()
+    half = retrieve(queries, candidates, distance)
+    full = retrieve(queries.float(), candidates.float(), distance)
+    assert half.rank.tolist() == full.rank.tolist()
+    assert torch.equal(half.score, full.score)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_faiss_finds_the_same(distance):
+    pytest.importorskip("faiss")
+    vectors = torch.randn(300, 16)
+    candidates = torch.cat([vectors[:250] + 0.4 * torch.randn(250, 16), vectors[:50]])
+    candidates[60] = candidates[40]
+    gold = torch.arange(300).clamp(max=280)
+    exact, found = (by(vectors, candidates, distance, gold=gold) for by in (retrieve, retrieve_with_faiss))
+    assert found.nearest.tolist() == exact.nearest.tolist()
+    torch.testing.assert_close(found.score, exact.score, rtol=1e-4, atol=2e-3)
+    near = exact.rank < 100
+    assert near.any()
+    assert not near.all()
+    assert found.rank[near].tolist() == exact.rank[near].tolist()
+    assert (found.rank[exact.rank > 110] >= 101).all()
+
+
 # --- Sentence vectors --------------------------------------------------------------------------------------------
 
 SENTENCES = [*tiny.TEXT, "Да.", *tiny.TEXT[:2], "a", " ".join(tiny.TEXT)]
@@ -222,6 +307,23 @@ def test_order_and_batch_size_change_no_answer(reference_encoder):
     one, other = (retrieve(v[::2], v[1::2], block_size=b) for v, b in ((whole, 7), (part[mixed.argsort()], 100)))
     assert one.nearest.tolist() == other.nearest.tolist()
     assert one.rank.tolist() == other.rank.tolist()
+
+
+def test_chunks_are_put_together(reference_encoder, monkeypatch):
+    sentences = [s for number in range(4) for side in reference_sentences(number) for s in side]
+    whole = encode_sentences(*reference_encoder, sentences, [1, 3], batch_size=4)
+    monkeypatch.setattr(retrieval, "_BATCHES_OF_CHUNK", 3)
+    chunked = encode_sentences(*reference_encoder, sentences, [1, 3], batch_size=4)
+    torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_one_chunk_is_tokenised_ahead():
+    made = []
+    results = retrieval._one_ahead(lambda n: made.append(n) or n * n, range(4))
+    assert next(results) == 0
+    assert max(made) <= 1
+    assert [*results] == [1, 4, 9]
+    assert made == [0, 1, 2, 3]
 
 
 def test_a_sentence_that_repeats_is_encoded_once(reference_encoder):

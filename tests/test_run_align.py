@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -457,8 +458,17 @@ def environment(tmp_path) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
 
 
+# Every process has a copy of the model (DDP), or a part of it (FSDP).
+DIVISIONS = {
+    "ddp": (),
+    "fsdp": ("--fsdp", "full_shard", "--fsdp_config",
+             '{"fsdp_version": 2, "transformer_layer_cls_to_wrap": ["BertLayer"]}'),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_model_of_one(tmp_path, bitext):
+@pytest.mark.parametrize("divided", DIVISIONS.values(), ids=DIVISIONS)
+def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
     """The same global batch on two processes: the pooler without gradient disturbs nothing, the means are global."""
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     # (`accelerate launch --cpu` starts one process unless there is MPI.)
@@ -468,7 +478,7 @@ def test_two_processes_give_the_model_of_one(tmp_path, bitext):
     held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--max_train_pairs", 12)
     held_out += ("--optim", "sgd", "--learning_rate", 0.1)
     one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *held_out)
-    two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *held_out)
+    two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *divided, *held_out)
     for words in ([sys.executable, *one], [*launcher, *two]):
         subprocess.run(words, check=True, env=environment(tmp_path), cwd=PROJECT, timeout=300)
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
@@ -493,3 +503,47 @@ def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
     subprocess.run([*words, "--resume_from_checkpoint", str(tmp_path / "out" / "checkpoint-20")], check=True,
                    env=environment(tmp_path), cwd=PROJECT, timeout=300)  # fmt: skip
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 180
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_not(tmp_path, model, bitext):
+    """SIGKILL at a random moment: with a checkpoint at every step, most often while one is written."""
+    schedule = ("--num_train_epochs", 10, "--save_strategy", "steps", "--save_steps", 1, "--save_total_limit", 2)
+    options = {"env": environment(tmp_path), "cwd": PROJECT, "timeout": 300, "stderr": subprocess.DEVNULL}
+    subprocess.run([sys.executable, *command(model, bitext, tmp_path / "whole", *schedule)], check=True, **options)
+    words = [sys.executable, *command(model, bitext, tmp_path / "cut", *schedule)]
+    moments, n_killed = random.Random(0), 0
+    while not (tmp_path / "cut" / "model.safetensors").exists() and n_killed < 8:
+        started = list((tmp_path / "cut").glob("checkpoint-*"))
+        process = subprocess.Popen(
+            [*words, *(["--resume_from_checkpoint", "true"] if started else [])],
+            **{k: v for k, v in options.items() if k != "timeout"},
+        )
+        before = {folder.name for folder in started}
+        while {folder.name for folder in (tmp_path / "cut").glob("checkpoint-*")} <= before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        n_killed += process.wait() == -signal.SIGKILL
+    assert n_killed >= 3
+    subprocess.run([*words, "--resume_from_checkpoint", "true"], check=True, **options)
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(align, capsys):
+    schedule = ("--num_train_epochs", 2, "--save_strategy", "steps", "--save_steps", 2)
+    out = align(*schedule)
+    (out / "model.safetensors").unlink()
+    last, before = sorted(out.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), reverse=True)[
+        :2
+    ]
+    state = (last / "trainer_state.json").read_text()
+    (last / "trainer_state.json").write_text(state[: len(state) // 2])
+    message = message_of(align, capsys, *schedule, "--resume_from_checkpoint", last)
+    assert message.endswith(
+        "is not whole: the run was killed while it was written; say true for the last one that is."
+    )
+    align(*schedule, "--resume_from_checkpoint", "true")
+    assert (out / "model.safetensors").exists()
+    assert json.loads((last / "trainer_state.json").read_text())["global_step"] == int(last.name.split("-")[1])

@@ -1,6 +1,7 @@
 """A task's examples: from files and data sets, with names for class numbers, or one sentence about what is wrong."""
 
 import gzip
+import inspect
 import json
 
 import numpy as np
@@ -11,7 +12,9 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 import run_ner
 import run_nli
+import utils.task_data
 from utils.errors import InputError
+from utils.tables import code_of
 from utils.task_data import TaskDataArguments, TaskReader, encoded
 
 
@@ -219,3 +222,10 @@ def test_rows_know_their_example_in_any_order():
     assert ordered.rows["length"] == [3, 3, 2, 2, 1, 1]
     assert ordered.rows["example"] == [1, 1, 2, 2, 0, 0]
     assert np.array_equal(ordered.examples["text"], examples["text"])
+
+
+def test_what_is_cached_depends_on_the_code(monkeypatch):
+    before = code_of(encoded)
+    source = inspect.getsource(utils.task_data)
+    monkeypatch.setattr(inspect, "getsource", lambda module: source.replace("input_ids", "inputs"))
+    assert code_of(encoded) != before

@@ -14,6 +14,7 @@ import tiny
 import torch
 from datasets import load_dataset
 from safetensors.torch import load_file
+from test_run_align import DIVISIONS
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -436,7 +437,8 @@ def command(task, model, output, words, *arguments) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["ner"])
-def test_two_processes_give_the_model_of_one(tmp_path, words, task):
+@pytest.mark.parametrize("divided", DIVISIONS.values(), ids=DIVISIONS)
+def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
     """The same global batch on two processes, though its halves have unevenly many labels and links."""
     folder = tmp_path / "encoder"
     tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(folder)
@@ -445,7 +447,7 @@ def test_two_processes_give_the_model_of_one(tmp_path, words, task):
     how = ("--do_train", *EVALUATE, "--max_train_samples", 48, "--max_eval_samples", 5, "--optim", "sgd", "--learning_rate", 0.1,
            "--num_train_epochs", 1, "--logging_steps", 1, "--save_strategy", "no")  # fmt: skip
     one = command(task, folder, tmp_path / "one", words, *how, "--per_device_train_batch_size", 8)
-    two = command(task, folder, tmp_path / "two", words, *how, "--per_device_train_batch_size", 4)
+    two = command(task, folder, tmp_path / "two", words, *how, "--per_device_train_batch_size", 4, *divided)
     for line in ([sys.executable, *one], [*launcher, *two]):
         subprocess.run(line, check=True, env=environment(tmp_path), cwd=tmp_path, timeout=300)
     for name, weight in weights(tmp_path / "one").items():

@@ -245,6 +245,7 @@ class AdapterOff:
 
     def __init__(self, model: PeftModel) -> None:
         self.encoder = encoder_of(model)
+        self.config = self.encoder.config
         self._layers = [part for part in self.encoder.modules() if isinstance(part, BaseTunerLayer)]
 
     def __call__(self, **inputs: torch.Tensor) -> Any:  # noqa: ANN401

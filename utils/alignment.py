@@ -16,6 +16,7 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
+from utils.tables import code_of
 from utils.word_pooling import WordTokenizer, pool_words
 
 
@@ -24,7 +25,7 @@ OBJECTIVES = ("mse", "contrastive")
 # The spelling recorded for the special tokens around a sentence; real words have a checksum, which is not negative.
 SPECIAL_TOKEN = -1
 
-# What `encode_pairs` makes: all that `AlignmentCollator` needs, and the length that batches can be grouped by.
+# What `encode_pairs` makes: all that `AlignmentCollator` needs, and the lengths that batches can be grouped by.
 COLUMNS = (
     "source_input_ids",
     "source_word_ids",
@@ -35,6 +36,8 @@ COLUMNS = (
     "english_spelling",
     "length",
 )
+# What `utils.reference_vectors` adds, in one precision or the other: the frozen model's vectors, as bytes.
+REFERENCE_COLUMNS = {"reference_float32": np.float32, "reference_float16": np.float16}
 
 
 def encode_pairs(
@@ -53,7 +56,7 @@ def encode_pairs(
     Returns:
         Columns `source_input_ids`, `source_word_ids`, `english_input_ids`, `english_word_ids` (see
         `WordTokenizer`), `links` (indices into the words that have a vector), `source_spelling`,
-        `english_spelling` (one checksum per link; -1 for special tokens) and `length` (tokens of both sides).
+        `english_spelling` (one checksum per link; -1 for special tokens) and `length` (tokens of source and English).
         A link of a word without vector, cut off or tokenised to nothing, is dropped.
     """
     return pairs.map(
@@ -61,12 +64,21 @@ def encode_pairs(
         batched=True,
         remove_columns=pairs.column_names,
         num_proc=num_proc,
-        fn_kwargs={"word_tokenizer": word_tokenizer, "include_special_tokens": include_special_tokens},
+        fn_kwargs={
+            "word_tokenizer": word_tokenizer,
+            "include_special_tokens": include_special_tokens,
+            "code": code_of(_encode_batch, WordTokenizer),
+        },
         desc="Tokenising the pairs",
     )
 
 
-def _encode_batch(batch: Mapping[str, list], word_tokenizer: WordTokenizer, include_special_tokens: bool) -> dict:
+def _encode_batch(
+    batch: Mapping[str, list],
+    word_tokenizer: WordTokenizer,
+    include_special_tokens: bool,
+    code: str,  # (rows are cached under it)
+) -> dict:
     sides = {side: word_tokenizer(batch[side]) for side in ("source", "english")}
     encoded: dict[str, list] = {"links": [], "source_spelling": [], "english_spelling": [], "length": []}
     for side, tokens in sides.items():
@@ -86,7 +98,7 @@ def _encode_batch(batch: Mapping[str, list], word_tokenizer: WordTokenizer, incl
         encoded["links"].append([[source_vectors[i], english_vectors[j]] for i, j in kept])
         encoded["source_spelling"].append([s for s, _ in spellings])
         encoded["english_spelling"].append([e for _, e in spellings])
-        encoded["length"].append(sum(len(sides[side]["input_ids"][row]) for side in sides))
+        encoded["length"].append([len(sides[side]["input_ids"][row]) for side in sides])
     return encoded
 
 
@@ -100,7 +112,8 @@ class AlignmentCollator:
     - `source_word_ids` [B, L_s]: the word of the batch, 0 … W_s - 1, that a token represents, -1 for none;
       `source_word_lengths` [W_s]: how many tokens represent it; the same for `english`;
     - `links` [N, 2]: linked words, as numbers within the batch, source first;
-    - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens).
+    - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens);
+    - `english_before` [W_e, dimensions], if the rows have it: the frozen model's vectors of the English words.
 
     Args:
         pad_token_id: the id that fills up `input_ids`.
@@ -122,6 +135,11 @@ class AlignmentCollator:
         )
         for spelling in ("source_spelling", "english_spelling"):
             batch[spelling] = torch.from_numpy(np.concatenate([np.asarray(p[spelling], np.int64) for p in pairs]))
+        for column, dtype in REFERENCE_COLUMNS.items():
+            if column in pairs[0]:
+                stored = bytearray().join(pair[column] for pair in pairs)
+                vectors = np.frombuffer(stored, dtype).reshape(len(batch["english_word_lengths"]), -1)
+                batch["english_before"] = torch.from_numpy(vectors)
         return batch
 
     def _pad(self, batch: dict[str, torch.Tensor], side: str, pairs: Sequence[Mapping[str, list]]) -> np.ndarray:
@@ -149,19 +167,22 @@ class AlignmentCollator:
 class LengthGroupedBatches(Sampler[int]):
     """Random order in which neighbours are of like length, so that batches need little padding.
 
-    Pairs are shuffled, blocks of `batches_per_block` batches are sorted by length, and their batches shuffled. The
-    order depends on seed and epoch alone, so that a run that is resumed in the middle of an epoch goes on in it
+    Pairs are shuffled; every block of `batches_per_block` batches is divided into batches by halving it again and again,
+    each time by the length of whichever side leaves less padding; and the batches of a block are shuffled. The order
+    depends on seed and epoch alone, so that a run that is resumed in the middle of an epoch goes on in it
     (`LengthGroupedSampler` of transformers draws a new one).
 
     Args:
-        lengths: tokens of every pair.
+        lengths: [pairs, 2], tokens of both sides; or [examples].
         batch_size: pairs in an optimizer step, over all processes and accumulated batches.
         seed: of the run.
         batches_per_block: how far the grouping reaches; more means less padding and less randomness.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, batches_per_block: int = 50) -> None:
+    def __init__(self, lengths: Sequence, batch_size: int, seed: int, batches_per_block: int = 200) -> None:
         self.lengths = np.asarray(lengths)
+        if self.lengths.ndim == 1:
+            self.lengths = self.lengths[:, None]
         self.batch_size = batch_size
         self.seed = seed
         self.block = batch_size * batches_per_block
@@ -179,11 +200,29 @@ class LengthGroupedBatches(Sampler[int]):
         order = random.permutation(len(self.lengths))
         for begin in range(0, len(order), self.block):
             block = order[begin : begin + self.block]
-            block = block[np.argsort(-self.lengths[block], kind="stable")]
             n_whole = len(block) // self.batch_size * self.batch_size
-            batches = block[:n_whole].reshape(-1, self.batch_size)
+            batches = self._batches(block[:n_whole])
+            for number in random.permutation(len(batches)):
+                yield from batches[number].tolist()
             # What is left over stays at the end, lest batches no longer begin where they were made.
-            yield from [*batches[random.permutation(len(batches))].ravel().tolist(), *block[n_whole:].tolist()]
+            yield from block[n_whole:].tolist()
+
+    def _batches(self, block: np.ndarray) -> list[np.ndarray]:
+        """A block of whole batches, divided."""
+        n_batches = len(block) // self.batch_size
+        if n_batches < 2:
+            return [block] if n_batches else []
+        middle = n_batches // 2 * self.batch_size
+        halves = []
+        for lengths in self.lengths[block].T:
+            longest_first = block[np.argsort(-lengths, kind="stable")]
+            halves.append((longest_first[:middle], longest_first[middle:]))
+        longer, shorter = min(halves, key=lambda parts: sum(map(self._padded, parts)))
+        return self._batches(longer) + self._batches(shorter)
+
+    def _padded(self, pairs: np.ndarray) -> int:
+        """Tokens of these pairs, if all were padded to the longest."""
+        return len(pairs) * int(self.lengths[pairs].max(axis=0).sum())
 
 
 class AlignmentObjective(Protocol):
@@ -317,7 +356,7 @@ class AlignmentLoss:
 
         Args:
             model: the encoder.
-            batch: of `AlignmentCollator`.
+            batch: of `AlignmentCollator`. If it has `english_before`, the reference model is spared.
             autocast: context of the encoders' passes (mixed precision); the losses are computed in fp32.
             alignment, regularization: which of the two is wanted. The passes that only the other one needs are spared,
                 and its sum is 0.
@@ -327,7 +366,9 @@ class AlignmentLoss:
             if alignment:
                 source = word_vectors(model, batch, "source", [self.layer])[0]
             english = word_vectors(model, batch, "english", [self.layer])[0]
-            if regularization:
+            if regularization and "english_before" in batch:
+                before = batch["english_before"].float()
+            elif regularization:
                 with torch.no_grad():
                     before = word_vectors(self.reference_model, batch, "english", [self.layer])[0]
         return self.compare(source, english, before, batch)
@@ -384,6 +425,10 @@ class ContinualAlignment:
         """The losses that count, by name, with their weights."""
         weights = {"alignment_loss": self.alignment_weight, "regularization_loss": self.regularization_weight}
         return {name: weight for name, weight in weights.items() if weight}
+
+    def n_draws(self, n_steps: int) -> int:
+        """How many pairs are drawn in so many optimizer steps."""
+        return -(-n_steps // self.every) * self.batch_size
 
     def is_due(self, step: int) -> bool:
         """Whether the optimizer step with this number, from 0, has a batch of pairs beside it."""

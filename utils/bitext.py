@@ -22,6 +22,7 @@ from datasets.fingerprint import Hasher
 
 from utils.errors import InputError
 from utils.tables import (
+    code_of,
     dataset_from_files,
     dataset_from_rows,
     first_offered,
@@ -32,6 +33,7 @@ from utils.tables import (
     read_parquet,
     stream_fingerprint,
 )
+from utils.word_pooling import word_splitter
 
 
 logger = logging.getLogger("utils.bitext")
@@ -90,7 +92,7 @@ def read_bitext(
         paths,
         _split_rows,
         _FEATURES,
-        made_with=[language, columns, splitting],
+        made_with=[language, columns, splitting, code_of(_split_rows, word_splitter)],
         paths=tuple(paths),
         language=language,
         columns=columns,

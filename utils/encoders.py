@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from huggingface_hub import save_torch_state_dict
 from huggingface_hub.errors import EntryNotFoundError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from peft import LoraConfig
@@ -124,6 +125,20 @@ def load_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel
         raise InputError(f"The weights of {model_name_or_path} do not fit its config.json; download it again.")
     encoder.checkpoint_layout = _checkpoint_layout(encoder, files, report, architectures)
     return encoder.eval()
+
+
+def empty_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel:  # noqa: ANN401
+    """An encoder without its weights: how many layers it has and what it can take, before anything large is read.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    config = load_config(model_name_or_path, **hub_options)
+    try:
+        with quiet_transformers(), init_empty_weights():
+            return AutoModel.from_config(config, trust_remote_code=hub_options.get("trust_remote_code", False))
+    except _NOT_LOADED as error:
+        raise not_found(model_name_or_path, error) from error
 
 
 def _adapted_encoder(name: str, adapter: LoraConfig, hub_options: Mapping[str, Any]) -> PreTrainedModel:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from utils.adapters import AdapterOff, with_lora
 from utils.alignment import AlignmentCollator, AlignmentLoss, ContinualAlignment, alignment_objective
+from utils.alignment_tracking import NEEDED_FOR_TRACKING, AlignmentTracker, TrackingArguments, read_tracked_pairs
 from utils.arguments import (
     AlignerArguments,
     AlignmentArguments,
@@ -125,7 +126,7 @@ class FineTuning:
         task: its name, as the Hub calls it.
         metrics: names of its metrics in the table, with what makes per cent of them; the last one chooses the best
             checkpoint.
-        model, data, parallel, links, continual, lora, training: the arguments.
+        model, data, parallel, links, continual, tracking, lora, training: the arguments.
         checkpoint: what the training goes on from, if anything.
     """
 
@@ -136,6 +137,7 @@ class FineTuning:
     parallel: ContinualDataArguments
     links: AlignerArguments
     continual: ContinualArguments
+    tracking: TrackingArguments
     lora: LoraArguments
     training: FineTuningArguments
     checkpoint: str | None = None
@@ -158,8 +160,8 @@ class FineTuning:
             data, training: the script's own argument dataclasses.
             description: what `--help` begins with.
         """
-        beside_the_task = (ContinualDataArguments, AlignerArguments, ContinualArguments, LoraArguments)
-        groups = (ModelArguments, data, *beside_the_task, training)
+        alignment = (ContinualDataArguments, AlignerArguments, ContinualArguments, TrackingArguments)
+        groups = (ModelArguments, data, *alignment, LoraArguments, training)
         run = cls(task, metrics, *parse_arguments(*groups, description=description))
         run._check()
         run.model.model_name_or_path = run.model.find(run.model.model_name_or_path)
@@ -190,8 +192,11 @@ class FineTuning:
             require(data_given, ["--parallel_dataset", "--parallel_file"], "--continual needs parallel sentences")
             check_links_to_write(self.links, self.parallel.languages, data.overwrite_output_dir)
         else:
+            used = NEEDED_FOR_TRACKING if self.tracking.track_alignment_every else ()
             for group in (self.parallel, self.links, self.continual):
-                check_unused(group, "continual", but=["preprocessing_num_workers"])  # (of the examples, too)
+                # (The workers prepare the examples, too.)
+                check_unused(group, "continual", but=["preprocessing_num_workers", *used])
+        self.tracking.check(self.parallel, training.do_train)
         self._choose_best_by()
 
     def _choose_best_by(self) -> None:
@@ -338,6 +343,8 @@ class FineTuning:
             corpus = read.linked(self.links, reference, words)
             if self.links.write_links and self.training.should_save:
                 corpus.write_links(self.links)
+            if self.tracking.held_out_share:
+                corpus, _ = corpus.split(self.tracking.held_out_share)
             corpus = corpus.sampled(self.parallel.max_words, self.parallel.max_train_pairs, self._pair_seed)
             rows = corpus.encoded(words, how.include_special_tokens)
         self._facts |= {"reference_model": reference.name_or_path, "parallel_data": corpus.fingerprints()}
@@ -392,7 +399,9 @@ class FineTuning:
             data_collator: makes batches of rows.
             score: judges the model's outputs for a set (see `ZeroShotTrainer`).
         """
-        return ZeroShotTrainer(
+        # Whatever loads a model draws random numbers, so it comes before the trainer, which sets the seed.
+        tracker = self._tracker(model, tokenizer) if self.tracking.track_alignment_every else None
+        trainer = ZeroShotTrainer(
             model=model,
             args=self.training,
             train_dataset=rows.train,
@@ -402,6 +411,25 @@ class FineTuning:
             processing_class=tokenizer,
             alignment=self.alignment(model, tokenizer),
         )
+        if tracker:
+            tracker.watch(trainer)
+        return trainer
+
+    def _tracker(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> AlignmentTracker:
+        """What watches the alignment of held-out pairs during training."""
+        encoder = encoder_of(model)
+        self.continual.check_layer(encoder.config.num_hidden_layers)
+        words = WordTokenizer(tokenizer, self.continual.word_pooling, encoder_max_length(tokenizer, encoder))
+
+        def reference() -> PreTrainedModel:
+            check_same_kind(encoder, original := self._reference_model())
+            return original.to(self.training.device)
+
+        with self.training.main_process_first(desc="preparing the pairs that are tracked"):
+            corpus = read_tracked_pairs(self.tracking, self.parallel, self.links, words, reference, self._hub_options)
+        self._facts["tracking_data"] = corpus.fingerprints()
+        every, layer = self.tracking.track_alignment_every, self.continual.alignment_layer
+        return AlignmentTracker(corpus.pairs, words, every, layer)
 
     def train(self, trainer: ZeroShotTrainer) -> None:
         """With --do_train: train, from a checkpoint if there is one, and save the model."""
@@ -441,7 +469,16 @@ class FineTuning:
             merged, _ = load_task_model(self._auto_class, self.training.output_dir, **self.model.hub_options())
             save_task_model(merged, self.training.output_dir)
         record = run_record(
-            [self.model, self.data, self.parallel, self.links, self.continual, self.lora, self.training],
+            [
+                self.model,
+                self.data,
+                self.parallel,
+                self.links,
+                self.continual,
+                self.tracking,
+                self.lora,
+                self.training,
+            ],  # fmt: skip
             task=self.task,
             regime="continual" if self.continual.continual else "plain",
             base_model=self.model.model_name_or_path,

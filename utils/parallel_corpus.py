@@ -28,7 +28,7 @@ from utils.bitext import (
 )
 from utils.errors import InputError
 from utils.records import file_fingerprint
-from utils.tables import content_fingerprint, dataset_from_files, list_lengths, paths_by_language
+from utils.tables import code_of, content_fingerprint, dataset_from_files, list_lengths, paths_by_language
 from utils.word_aligners import FileAligner, WordAligner, make_aligner, read_header, write_pharaoh
 from utils.word_pooling import WordTokenizer, word_splitter
 
@@ -201,6 +201,7 @@ class ParallelCorpus:
                 pairs[language] = _with_links_of_file(bitext, aligner)
                 continue
             made_by = [name, arguments.aligner_layer, arguments.statistical_model, arguments.symmetrization]
+            made_by += [code_of(make_aligner)]
             made_by += [file_fingerprint(dictionaries[language])] if name == "dictionary" else []
             made_by += [_checksum(encoder), word_tokenizer.max_length] if name == "encoder" else []
             linkers[language] = Linker(
@@ -214,6 +215,10 @@ class ParallelCorpus:
                 _check_whole(bitext, "--aligner statistical" if name == "statistical" else "--write_links")
                 pairs[language] = linkers.pop(language)(bitext)
         return replace(self, pairs=pairs, linkers=linkers)
+
+    def aligners(self, arguments: AlignerArguments) -> set[str]:
+        """The names of the aligners that link the words of these languages."""
+        return {aligner_name(arguments, language in self.links_files) for language in self.pairs}
 
     def write_links(self, arguments: AlignerArguments) -> None:
         """Keep the links in Pharaoh files, one a language, to be given as `--links_file` next time."""
@@ -259,6 +264,48 @@ class ParallelCorpus:
             return self._each(lambda bitext: bitext.filter(_is_held_out, **how, num_proc=self.num_proc))
 
         return part(False), part(True)
+
+    def to_measure(
+        self,
+        arguments: AlignerArguments,
+        encoder: PreTrainedModel | None,
+        word_tokenizer: WordTokenizer | None,
+        max_words: int,
+        max_pairs: int | None = None,
+        share: float | None = None,
+        seed: int = HELD_OUT_SEED,
+        write_links: bool = False,
+    ) -> "ParallelCorpus":
+        """Linked pairs to measure on, the same ones whoever links them.
+
+        Args:
+            arguments, encoder, word_tokenizer: see `linked`.
+            max_words: see `chosen`.
+            max_pairs: of at most so many random pairs of each language, those that can be used.
+            share: only of those that `split` holds out.
+            seed: of the sample.
+            write_links: keep the links of all pairs, where the arguments name files for them.
+
+        Raises:
+            InputError: if a language has no pair.
+        """
+
+        corpus = self.linked(arguments, encoder, word_tokenizer)
+        if write_links and arguments.write_links:
+            corpus.write_links(arguments)
+        corpus = corpus.split(share)[1] if share else corpus
+        for language, bitext in corpus.pairs.items():
+            if isinstance(bitext, PairStream):
+                raise InputError(
+                    "Pairs to measure on are the same in every run, which those of --streaming are not; leave it out."
+                )
+            if not len(bitext):
+                raise InputError(
+                    f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more of them."
+                )
+        # Drawn from all pairs, not from those that are found usable, which depends on who links them.
+        drawn = corpus._each(lambda bitext: sample_pairs(bitext, max_pairs, seed))
+        return drawn.sampled(max_words, None, seed)
 
     def encoded(self, word_tokenizer: WordTokenizer, include_special_tokens: bool) -> dict[str, Dataset]:
         """By language, rows for `AlignmentCollator`."""

@@ -8,9 +8,12 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +33,21 @@ from utils.word_pooling import encoder_max_length
 
 DISTANCES = ("cosine", "l2", "csls")
 POOLINGS = ("mean", "cls")
+SEARCHES = ("exact", "faiss")
 
 # CSLS compares with the mean similarity to this many neighbours (Conneau et al., ICLR 2018).
 _NEIGHBOURS = 10
+
+# How many of the nearest candidates faiss finds, beyond which ranks are not told apart.
+_FAISS_NEIGHBOURS = 100
+
+# As many batches are tokenised ahead, sorted by length, and fetched from the device at once.
+_BATCHES_OF_CHUNK = 64
+# Vectors are looked at for numbers that are none.
+_CHECKED_AT_ONCE = 65_536
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
 _THREE_LETTERS = {
@@ -94,7 +109,7 @@ def retrieve(
     queries: torch.Tensor,
     candidates: torch.Tensor,
     distance: str = "cosine",
-    block_size: int = 4096,
+    block_size: int | None = None,
     gold: torch.Tensor | None = None,
 ) -> Retrieval:
     """Let every query find its nearest candidate: exactly, on the tensors' device, in blocks of bounded memory.
@@ -107,80 +122,225 @@ def retrieve(
         candidates: [M, dimensions].
         distance: `cosine`, `l2`, or `csls`, which is the cosine made fair to candidates that are near to everything:
             2 cos(q, c) - mean cosine of q to its 10 nearest candidates - mean cosine of c to its 10 nearest queries.
-        block_size: queries and candidates that are compared at once; memory is 4 bytes times its square.
+        block_size: queries and candidates that are compared at once; by default what suits the device. Memory is a
+            few times 4 bytes times its square, and some numbers for each vector, but no copy of all vectors.
         gold: [N], index of the right candidate for every query; by default candidate i is right for query i.
     """
     gold = torch.arange(len(queries), device=queries.device) if gold is None else gold.to(queries.device)
     if not len(queries):
         return Retrieval(gold, gold, gold.float(), gold)
-    kept, position, copies = _distinct(candidates)
-    queries, candidates, bias, offset = _as_inner_products(queries.float(), candidates.float(), distance, block_size)
-    candidates, bias, right = candidates[kept], bias[kept], position[gold]
-    right_score = (queries * candidates[right]).sum(dim=1) + bias[right]
-    best = torch.full_like(right_score, -math.inf)
+    block_size = block_size or default_block_size(queries.device)
+    kept, position, copies = _distinct(candidates, block_size)
+    space = _Space.of(queries, candidates, distance, block_size)
+    bias, right = space.bias[kept], position[gold]
+    best = torch.full(gold.shape, -math.inf, device=gold.device)
     nearest, not_nearer = torch.zeros_like(gold), torch.zeros_like(gold)
-    for begin in range(0, len(queries), block_size):
-        rows = slice(begin, begin + block_size)
-        own, own_score = right[rows], right_score[rows]
-        for first in range(0, len(candidates), block_size):
-            columns = slice(first, first + block_size)
-            scores = torch.addmm(bias[columns], queries[rows], candidates[columns].T)
+    for rows in _slices(len(queries), block_size):
+        query, own = space.queries[rows], right[rows]
+        own_score = space.scale * (query * space.candidates[kept[own]]).sum(dim=1) + bias[own]
+        for columns in _slices(len(kept), block_size):
+            candidate = space.candidates[columns if len(kept) == len(candidates) else kept[columns]]
+            scores = torch.addmm(bias[columns], query, candidate.T, alpha=space.scale)
             # The last digit of a score depends on how it was computed: the right candidate must not beat itself.
-            inside = (own >= first) & (own < first + scores.shape[1])
-            scores[inside, own[inside] - first] = own_score[inside]
-            block_best, block_nearest = scores.max(dim=1)
-            improved = block_best > best[rows]
-            nearest[rows] = torch.where(improved, block_nearest + first, nearest[rows])
-            best[rows] = torch.where(improved, block_best, best[rows])
+            inside = (own >= columns.start) & (own < columns.stop)
+            scores[inside, own[inside] - columns.start] = own_score[inside]
+            # Where the maximum is costs more than what it is, and soon few rows have a new one.
+            block_best = scores.amax(dim=1)
+            improved = (block_best > best[rows]).nonzero().squeeze(1)
+            best[rows][improved] = block_best[improved]
+            nearest[rows][improved] = scores[improved].argmax(dim=1) + columns.start
             # In place, and as a product, because summing a Boolean matrix takes half as long as computing the scores.
             not_nearer[rows] += (scores.le_(own_score[:, None]) @ copies[columns]).long()
     rank = 1 + len(position) - not_nearer
-    score = best + offset
+    score = best + space.offset
     if distance == "l2":
         score = -(-score).clamp(min=0).sqrt()
     return Retrieval(kept[nearest], rank.clamp(max=len(position)), score, gold)
 
 
-def _distinct(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def retrieve_with_faiss(
+    queries: torch.Tensor, candidates: torch.Tensor, distance: str = "cosine", gold: torch.Tensor | None = None
+) -> Retrieval:
+    """The same by faiss, on the CPU, with a copy of the candidates in its index: the nearest candidates are exact.
+
+    A right candidate that is not among the 100 nearest ranks right behind them.
+
+    Args:
+        queries: [N, dimensions], N > 0, numbers.
+        candidates, distance, gold: as for `retrieve`.
+
+    Raises:
+        InputError: if faiss is not installed.
+    """
+    faiss = require_faiss()
+    gold = torch.arange(len(queries)) if gold is None else gold.cpu()
+    queries, candidates = queries.cpu(), candidates.cpu()
+    block_size = default_block_size(queries.device)
+    kept, position, copies = _distinct(candidates, block_size)
+    space = _Space.of(queries, candidates, distance, block_size)
+    index = faiss.IndexFlatIP(candidates.shape[1] + 1)  # b(c) is one more dimension, which is 1 in all queries
+    for rows in kept.split(block_size):
+        index.add(torch.cat([space.scale * space.candidates[rows], space.bias[rows, None]], dim=1).numpy())
+    nearest, best, rank = torch.empty_like(gold), torch.empty(len(gold)), torch.empty_like(gold)
+    for rows in _slices(len(queries), block_size):
+        query = F.pad(space.queries[rows], (0, 1), value=1.0)
+        scores, found = map(torch.from_numpy, index.search(query.numpy(), min(_FAISS_NEIGHBOURS, len(kept))))
+        best[rows] = scores[:, 0]
+        nearest[rows] = found.masked_fill(scores < scores[:, :1], len(kept)).amin(dim=1)
+        own_score = scores.masked_fill(found != position[gold[rows], None], -math.inf).amax(dim=1, keepdim=True)
+        rank[rows] = 1 + (copies[found] * (scores > own_score)).sum(dim=1).long()
+    score = best + space.offset
+    if distance == "l2":
+        score = -(-score).clamp(min=0).sqrt()
+    return Retrieval(kept[nearest], rank, score, gold)
+
+
+def require_faiss() -> ModuleType:
+    """The module faiss.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        import faiss  # for this alone, so not a requirement of the scripts
+    except ImportError as error:
+        raise InputError("--search faiss needs a package that is not installed; run pip install faiss-cpu.") from error
+    return faiss
+
+
+def default_block_size(device: torch.device) -> int:
+    """How many vectors are compared at once: their scores should stay in a CPU's cache, or keep a GPU busy."""
+    return 1024 if device.type == "cpu" else 8192
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    """0 to n in steps."""
+    return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))
+
+
+def _distinct(vectors: torch.Tensor, block_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Which of M vectors differ: the K first ones of their kind [K], the kind of each [M], how many there are [K].
 
     Equal vectors may get scores that differ in the last digit, from different places in a matrix product. Taken
     once, they are equal again.
     """
-    _, kind, copies = vectors.unique(dim=0, return_inverse=True, return_counts=True)
-    index = torch.arange(len(vectors), device=vectors.device)
-    first = torch.full_like(copies, len(vectors)).scatter_reduce(0, kind, index, "amin")
+    # Sorting vectors takes several copies of them all, sorting a fingerprint of each takes next to nothing.
+    _, kind, copies = _fingerprints(vectors, block_size).unique(return_inverse=True, return_counts=True)
+    index, first = _first_of_kind(kind, len(copies))
+    repeats = (first[kind] != index).nonzero().squeeze(1)
+    if not all(torch.equal(vectors[rows], vectors[first[kind[rows]]]) for rows in repeats.split(block_size)):
+        # Not numbers, which equal nothing; or, once in many years, two vectors with the same fingerprint.
+        _, kind, copies = vectors.unique(dim=0, return_inverse=True, return_counts=True)
+        _, first = _first_of_kind(kind, len(copies))
     kept, order = first.sort()
     return kept, order.argsort()[kind], copies[order].float()
 
 
-def _as_inner_products(
-    queries: torch.Tensor, candidates: torch.Tensor, distance: str, block_size: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Vectors q', c' and numbers b(c), o(q), so that every similarity is q'·c' + b(c) + o(q).
+def _first_of_kind(kind: torch.Tensor, n_kinds: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """0 to M - 1, and the first index of each kind, for M kinds [M]."""
+    index = torch.arange(len(kind), device=kind.device)
+    return index, torch.full_like(index[:n_kinds], len(kind)).scatter_reduce(0, kind, index, "amin")
+
+
+def _fingerprints(vectors: torch.Tensor, block_size: int) -> torch.Tensor:
+    """64 bits [M] for each vector, the same for equal ones: a random linear combination of their numbers' bits."""
+    random = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**63), 2**63 - 1, (vectors.shape[1],), generator=random).to(vectors.device)
+    prints = []
+    for block in vectors.split(block_size):
+        bits = (block.float() + 0.0).view(torch.int32)  # -0.0, which equals 0.0, becomes it
+        prints.append((bits * factors).sum(dim=1))
+    return torch.cat(prints)
+
+
+@dataclass
+class _Vectors:
+    """Vectors as inner products need them, centred or divided by their norms block by block: no copy of all is made.
+
+    Attributes:
+        given: [N, dimensions].
+        centre: [dimensions], is subtracted.
+        norm: [N, 1], is divided by.
+    """
+
+    given: torch.Tensor
+    centre: torch.Tensor | None = None
+    norm: torch.Tensor | None = None
+
+    @classmethod
+    def normalized(cls, given: torch.Tensor, block_size: int) -> "_Vectors":
+        """All of length 1 (or 0)."""
+        norms = [block.float().norm(dim=1, keepdim=True) for block in given.split(block_size)]
+        return cls(given, norm=torch.cat(norms).clamp_(min=1e-12))
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> torch.Tensor:
+        """Some of the vectors, fp32."""
+        vectors = self.given[index].float()
+        if self.centre is not None:
+            return vectors - self.centre
+        return vectors / self.norm[index]
+
+    def blocks(self, block_size: int) -> Iterator[torch.Tensor]:
+        """All the vectors, fp32."""
+        return (self[rows] for rows in _slices(len(self), block_size))
+
+
+@dataclass
+class _Space:
+    """Vectors q', c' and numbers b(c), o(q), so that every similarity is scale · q'·c' + b(c) + o(q).
 
     o(q) changes no ranking, and the rest is a single matrix product.
     """
-    if distance == "l2":  # -|q - c|² = 2 q·c - |c|² - |q|²
-        # Near the origin this loses fewer digits, and distances stay as they are. Whole numbers stay whole.
-        centre = candidates.mean(dim=0).round()
-        queries, candidates = queries - centre, candidates - centre
-        return 2 * queries, candidates, -candidates.square().sum(dim=1), -queries.square().sum(dim=1)
-    queries, candidates = F.normalize(queries, dim=1), F.normalize(candidates, dim=1)
-    if distance == "csls":
-        bias = -_mean_of_nearest(candidates, queries, block_size)
-        return 2 * queries, candidates, bias, -_mean_of_nearest(queries, candidates, block_size)
-    return queries, candidates, candidates.new_zeros(len(candidates)), queries.new_zeros(len(queries))
+
+    queries: _Vectors
+    candidates: _Vectors
+    scale: float
+    bias: torch.Tensor  # b, [M]
+    offset: torch.Tensor  # o, [N]
+
+    @classmethod
+    def of(cls, queries: torch.Tensor, candidates: torch.Tensor, distance: str, block_size: int) -> "_Space":
+        """The space of a distance."""
+        if distance == "l2":  # -|q - c|² = 2 q·c - |c|² - |q|²
+            # Near the origin this loses fewer digits, and distances stay as they are. Whole numbers stay whole.
+            centre = candidates.mean(dim=0, dtype=torch.float32).round()
+            sides = _Vectors(queries, centre), _Vectors(candidates, centre)
+            offset, bias = (-_squared_norms(side, block_size) for side in sides)
+            return cls(*sides, 2, bias, offset)
+        sides = _Vectors.normalized(queries, block_size), _Vectors.normalized(candidates, block_size)
+        if distance == "csls":
+            offset, bias = (-mean for mean in _means_of_nearest(*sides, block_size))
+            return cls(*sides, 2, bias, offset)
+        bias, offset = (torch.zeros(len(side), device=queries.device) for side in (candidates, queries))
+        return cls(*sides, 1, bias, offset)
 
 
-def _mean_of_nearest(points: torch.Tensor, others: torch.Tensor, block_size: int) -> torch.Tensor:
-    """The mean inner product [points] of every point with its nearest others."""
-    k = min(_NEIGHBOURS, len(others))
-    means = []
-    for block in points.split(block_size):
-        parts = [(block @ part.T).topk(min(k, len(part)), dim=1).values for part in others.split(block_size)]
-        means.append(torch.cat(parts, dim=1).topk(k, dim=1).values.mean(dim=1))
-    return torch.cat(means)
+def _squared_norms(vectors: _Vectors, block_size: int) -> torch.Tensor:
+    return torch.cat([block.square().sum(dim=1) for block in vectors.blocks(block_size)])
+
+
+def _means_of_nearest(queries: _Vectors, candidates: _Vectors, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean inner products of every query with its nearest candidates [N], of every candidate with queries [M]."""
+    device = queries.given.device
+    of_queries = torch.full((len(queries), min(_NEIGHBOURS, len(candidates))), -math.inf, device=device)
+    of_candidates = torch.full((len(candidates), min(_NEIGHBOURS, len(queries))), -math.inf, device=device)
+    for rows in _slices(len(queries), block_size):
+        query = queries[rows]
+        for columns in _slices(len(candidates), block_size):
+            products = query @ candidates[columns].T
+            _keep_largest(of_queries[rows], products)
+            _keep_largest(of_candidates[columns], products.T.contiguous())
+    return of_queries.mean(dim=1), of_candidates.mean(dim=1)
+
+
+def _keep_largest(largest: torch.Tensor, new: torch.Tensor) -> None:
+    """Let new numbers [N, any] take their places among the k largest so far [N, k], which are in descending order."""
+    # (Not `>`: what is no number has to stay visible.)
+    rows = (~(new.amax(dim=1) <= largest[:, -1])).nonzero().squeeze(1)
+    largest[rows] = torch.cat([largest[rows], new[rows]], dim=1).topk(largest.shape[1], dim=1).values
 
 
 # --- Sentence vectors --------------------------------------------------------------------------------------------
@@ -223,40 +383,72 @@ def encode_sentences(
             f"A maximum length of {max_length} tokens does not suit {model.name_or_path}; choose one from {special + 1} "
             f"to {limit} (--max_seq_length)."
         )
-    distinct = list(dict.fromkeys(sentences))
-    ids = tokenizer(distinct, truncation=True, max_length=max_length or limit, verbose=False)["input_ids"]
-    # Like lengths together, for little padding; the longest first, so that memory runs out at once or never.
-    by_length = sorted(range(len(distinct)), key=lambda i: -len(ids[i]))
-    batches = [by_length[begin : begin + batch_size] for begin in range(0, len(by_length), batch_size)]
     state = PartialState()
-    share = batches[state.process_index :: state.num_processes]
+    distinct = list(dict.fromkeys(sentences))
+    # Like lengths together, for little padding; the longest first, so that memory runs out at once or never.
+    by_length = sorted(range(len(distinct)), key=lambda i: -len(distinct[i]))
+    share = by_length[state.process_index :: state.num_processes]
+    chunks = [share[rows] for rows in _slices(len(share), batch_size * _BATCHES_OF_CHUNK)]
+    progress = logging.tqdm(total=len(share), desc=description, unit="sentence", disable=not state.is_main_process)
+
+    def tokenize(chunk: list[int]) -> list[tuple[int, list[int]]]:
+        texts, unused = [distinct[i] for i in chunk], {"return_attention_mask": False, "return_token_type_ids": False}
+        ids = tokenizer(texts, truncation=True, max_length=max_length or limit, verbose=False, **unused)["input_ids"]
+        return sorted(zip(chunk, ids), key=lambda sentence: -len(sentence[1]))
+
     model.eval()
-    parts = []
-    for batch in logging.tqdm(share, desc=description, disable=not state.is_main_process):
-        vectors = _encode_batch(model, [ids[i] for i in batch], layers, pooling, tokenizer.pad_token_id or 0)
-        parts.append((batch, vectors.cpu()))
-    parts = gather_object(parts) if state.num_processes > 1 else parts
-    vectors = torch.cat([vectors for _, vectors in parts], dim=1)
-    if not vectors.isfinite().all():
+    vectors = torch.zeros(len(layers), len(distinct), model.config.hidden_size)
+    for chunk in _one_ahead(tokenize, chunks):
+        parts = []
+        for rows in _slices(len(chunk), batch_size):
+            ids = [sentence for _, sentence in chunk[rows]]
+            parts.append(_encode_batch(model, ids, layers, pooling, tokenizer.pad_token_id or 0))
+            progress.update(len(ids))
+        # This waits for the device, so it is not done for every batch.
+        vectors[:, [i for i, _ in chunk]] = torch.cat(parts, dim=1).cpu()
+    progress.close()
+    if state.num_processes > 1:
+        for others, theirs in gather_object([(share, vectors[:, share])]):
+            vectors[:, others] = theirs
+    if not all(block.isfinite().all() for block in vectors.flatten(0, 1).split(_CHECKED_AT_ONCE)):
         raise InputError(f"{model.name_or_path} gives vectors that are not numbers (nan or inf); was it trained well?")
-    row_of = {distinct[i]: row for row, i in enumerate(i for batch, _ in parts for i in batch)}
+    if len(distinct) == len(sentences):
+        return vectors
+    row_of = {sentence: row for row, sentence in enumerate(distinct)}
     return vectors[:, [row_of[sentence] for sentence in sentences]]
+
+
+def _one_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """`map`, but the next result is computed in a thread while the caller is busy with this one."""
+    with ThreadPoolExecutor(1) as worker:
+        pending = deque()
+        for item in items:
+            pending.append(worker.submit(function, item))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 @torch.inference_mode()
 def _encode_batch(
     model: PreTrainedModel, ids: Sequence[Sequence[int]], layers: Sequence[int], pooling: str, pad_token_id: int
 ) -> torch.Tensor:
-    """Vectors [layers, batch, dimensions] of tokenised sentences, fp32, on the model's device."""
-    lengths = torch.tensor([len(sentence) for sentence in ids])
+    """Vectors [layers, batch, dimensions] of tokenised sentences, fp32, on the model's device, which is not waited for."""
     input_ids = pad_sequence([torch.tensor(s) for s in ids], batch_first=True, padding_value=pad_token_id)
-    mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).to(model.device)
-    states = hidden_states_at(model, input_ids.to(model.device), mask.long(), layers)
+    lengths = _sent_to(torch.tensor([len(sentence) for sentence in ids]), model.device)
+    mask = torch.arange(input_ids.shape[1], device=model.device) < lengths[:, None]
+    states = hidden_states_at(model, _sent_to(input_ids, model.device), mask.long(), layers)
     if pooling == "cls":
         return torch.stack([state[:, 0].float() for state in states])
     # Sums over half-precision states lose digits, and padding may hold anything.
     sums = [state.float().masked_fill(~mask[..., None], 0).sum(dim=1) for state in states]
-    return torch.stack(sums) / mask.sum(dim=1, keepdim=True)
+    return torch.stack(sums) / lengths[:, None]
+
+
+def _sent_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device is doing where that can be had."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def usual_layer(n_layers: int) -> int:

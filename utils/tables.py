@@ -3,6 +3,7 @@
 import csv
 import gzip
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -259,6 +260,14 @@ def first_offered(wanted: Sequence[str], offered: Sequence[str], language: str, 
     return found
 
 
+def code_of(*functions: Callable) -> str:
+    """A hash of the modules that functions stand in, for what is cached under it.
+
+    `datasets` knows a module's function by its name alone, and would hand out what an older version has made.
+    """
+    return Hasher.hash([inspect.getsource(inspect.getmodule(function)) for function in functions])
+
+
 def stream_fingerprint(dataset_name: str, config: str, split: str, **hub_options: Any) -> str:  # noqa: ANN401
     """Tells a data set that is only streamed from another one, and from itself with other files."""
     builder = load_dataset_builder(dataset_name, config, **hub_options)
@@ -269,8 +278,14 @@ def stream_fingerprint(dataset_name: str, config: str, split: str, **hub_options
 
 
 def column_array(dataset: Dataset, name: str) -> np.ndarray:
-    """A column of numbers as an array, [rows]; no Python object is made of any of them."""
-    return _array(dataset, name, lambda column: column)
+    """A column of numbers as an array, [rows], or of lists that are equally long, [rows, items].
+
+    No Python object is made of any of them.
+    """
+    numbers = _array(
+        dataset, name, lambda column: column if column.type.num_fields == 0 else column.combine_chunks().flatten()
+    )
+    return numbers.reshape(len(dataset), -1) if len(numbers) > len(dataset) else numbers
 
 
 def list_lengths(dataset: Dataset, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, List
 
 from utils.arguments import at_least, require
 from utils.errors import InputError
-from utils.tables import content_fingerprint, dataset_from_files, load_split, paths_by_language, read_rows
+from utils.tables import code_of, content_fingerprint, dataset_from_files, load_split, paths_by_language, read_rows
 
 
 _ARGUMENTS = {
@@ -337,7 +337,7 @@ def encoded(
         with_indices=True,
         remove_columns=examples.column_names,
         num_proc=num_proc,
-        fn_kwargs={"encode": encode, "options": options},
+        fn_kwargs={"encode": encode, "options": options, "code": code_of(encode, _encode_batch)},
         desc="Tokenising",
     )
     return LanguageData(examples, rows)
@@ -348,6 +348,7 @@ def _encode_batch(
     positions: Sequence[int],
     encode: Callable[..., dict[str, list]],
     options: Mapping[str, Any],
+    code: str,  # (rows are cached under it)
 ) -> dict[str, list]:
     rows = encode(batch, positions, **options)
     return {**rows, "length": [len(ids) for ids in rows["input_ids"]]}

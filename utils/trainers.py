@@ -20,7 +20,9 @@ from transformers.trainer_utils import speed_metrics
 from utils.adapters import save_adapter
 from utils.alignment import (
     COLUMNS,
+    REFERENCE_COLUMNS,
     SPECIAL_TOKEN,
+    AlignmentCollator,
     AlignmentLoss,
     AlignmentTerms,
     ContinualAlignment,
@@ -29,14 +31,17 @@ from utils.alignment import (
 )
 from utils.encoders import load_encoder_weights, save_encoder, save_task_model
 from utils.interruption import SaveWhenInterrupted
+from utils.reference_vectors import with_reference_vectors
 from utils.retrieval import retrieve
 from utils.tables import column_array
 from utils.task_data import LanguageData
 from utils.trainable import encoder_of
+from utils.used_embeddings import used_rows_only
 
 
 # Under this name a task's batch carries its share of the parallel pairs.
 _PAIRS = "parallel_pairs"
+_IDS_OF_PAIRS = "source_input_ids,english_input_ids"
 
 
 class AlignmentTrainer(Trainer):
@@ -78,7 +83,7 @@ class AlignmentTrainer(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         """The collator, not the model's `forward`, says which columns are needed."""
-        self._signature_columns = list(COLUMNS)
+        self._signature_columns = [*COLUMNS, *REFERENCE_COLUMNS]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -132,7 +137,10 @@ class AlignmentTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self._meter = LossMeter()
-        return super().train(*args, **kwargs)
+        if self.regularization_weight and _n_steps(self) * _step_size(self) >= 2 * len(self.train_dataset):
+            self.train_dataset = _seen_by_reference(self, self.train_dataset, self.alignment_loss, self.data_collator)
+        with used_rows_only(self, {_IDS_OF_PAIRS: self.train_dataset}):
+            return super().train(*args, **kwargs)
 
     def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]) -> int:
         """Forward and backward of both sides through f (6 per weight and token), forward of English through f0 (2)."""
@@ -203,7 +211,8 @@ class AlignmentTrainer(Trainer):
         aligned = self.alignment_loss.layer
         layers = list(dict.fromkeys([aligned, *self.eval_layers]))
         # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
-        by_length = dataset.select(np.argsort(column_array(dataset, "length"), kind="stable"))
+        lengths = column_array(dataset, "length").sum(axis=1)
+        by_length = dataset.select(np.argsort(lengths, kind="stable"))
         share = by_length.shard(self.accelerator.num_processes, self.accelerator.process_index)
         loader = DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
         model = self.model.eval()
@@ -363,6 +372,9 @@ class ContinualTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self._meter = LossMeter()
+        alignment = self.alignment
+        if alignment and alignment.regularization_weight and alignment.n_draws(_n_steps(self)) >= len(alignment.pairs):
+            alignment.pairs = _seen_by_reference(self, alignment.pairs, alignment.loss, alignment.collator)
         return super().train(*args, **kwargs)
 
     # --- Checkpoints ---
@@ -392,6 +404,11 @@ class ZeroShotTrainer(ContinualTrainer):
         self.eval_sets = eval_sets
         self.score = score
         self.records: dict[str, list[dict[str, Any]]] = {}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        pairs = self.alignment.pairs if self.alignment else None
+        with used_rows_only(self, {"input_ids": self.train_dataset, _IDS_OF_PAIRS: pairs}):
+            return super().train(*args, **kwargs)
 
     def evaluate_sets(self, sets: Mapping[str, LanguageData], metric_key_prefix: str) -> dict[str, float]:
         """Measure every set; metrics are called `{prefix}_{set}_{metric}`, and `records` hold what was predicted."""
@@ -518,7 +535,23 @@ def _length_grouped(trainer: Trainer, rows: Dataset | None) -> LengthGroupedBatc
     args = trainer.args
     if args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
         return None
-    batch_size = args.train_batch_size * trainer.accelerator.num_processes * args.gradient_accumulation_steps
-    return LengthGroupedBatches(
-        column_array(rows, "length"), batch_size, args.seed if args.data_seed is None else args.data_seed
-    )
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return LengthGroupedBatches(column_array(rows, "length"), _step_size(trainer), seed)
+
+
+def _step_size(trainer: Trainer) -> int:
+    """Rows in an optimizer step, over all processes and accumulated batches."""
+    args = trainer.args
+    return args.train_batch_size * trainer.accelerator.num_processes * args.gradient_accumulation_steps
+
+
+def _n_steps(trainer: Trainer) -> int:
+    """Optimizer steps of the whole training."""
+    in_epoch = max(1, len(trainer.train_dataset) // _step_size(trainer))
+    return trainer.args.max_steps if trainer.args.max_steps > 0 else int(in_epoch * trainer.args.num_train_epochs)
+
+
+def _seen_by_reference(trainer: Trainer, pairs: Dataset, loss: AlignmentLoss, collator: AlignmentCollator) -> Dataset:
+    """The pairs with what the frozen model makes of them, which is asked once instead of whenever a pair is drawn."""
+    with trainer.args.main_process_first(desc="asking the frozen model"):
+        return with_reference_vectors(pairs, loss, collator, trainer.accelerator)

@@ -1,0 +1,151 @@
+#!/usr/bin/env python
+"""What does continual learning cost beside plain fine-tuning?
+
+    python benchmarks/bench_continual.py --json continual.json
+
+NLI at the paper's settings: 32 examples, and beside them 16 parallel pairs. Steps of a plain run, of a continual one, and
+of a continual one that has what the frozen model makes of its pairs in a file (as every run has that draws pairs more than
+once) are timed in turns, on the same examples. The yardstick is the count of tokens: forward and backward of a token is
+three units, forward through the frozen model one. If the pairs cost what their tokens do, `cost / tokens` is 1.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from bench_align import read_pairs
+from datasets import Dataset, concatenate_datasets, load_dataset
+from measuring import describe_machine, synchronize, write_report
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, TrainerCallback
+
+from run_nli import NliTrainingArguments, encode
+from utils.alignment import AlignmentCollator, AlignmentLoss, ContinualAlignment, MeanSquaredError, encode_pairs
+from utils.encoders import load_encoder, load_task_model, load_tokenizer
+from utils.errors import run_script
+from utils.reference_vectors import with_reference_vectors
+from utils.sample_model import sample_model
+from utils.task_data import encoded
+from utils.trainers import ZeroShotTrainer
+from utils.word_pooling import WordTokenizer, encoder_max_length
+
+
+DATA = Path(__file__).resolve().parent.parent / "data" / "nli"
+LABELS = ["entailment", "neutral", "contradiction"]
+WARM_UP = 2
+
+
+def main() -> None:
+    args = parse_arguments()
+    name = args.model or sample_model()
+    with TemporaryDirectory() as folder:
+        trainers = {kind: trainer_for(kind, name, folder, args) for kind in ("plain", "continual", "cached")}
+        clocks = {kind: Clock() for kind in trainers}
+        for kind, trainer in trainers.items():
+            trainer.add_callback(clocks[kind])
+        for _ in range(args.repeats):
+            for trainer in trainers.values():
+                trainer.train()
+    report = summary(clocks, trainers["continual"], args.steps)
+    print("\n".join(f"{key:32} {value}" for key, value in report.items()))
+    if args.json:
+        write_report(args.json, {**report, "arguments": vars(args)})
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="encoder: Hub id or folder (default: the sample encoder)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a turn (default: 10)")
+    parser.add_argument("--repeats", type=int, default=4, help="turns (default: 4)")
+    parser.add_argument("--batch_size", type=int, default=32, help="examples in a step (default: 32)")
+    parser.add_argument("--alignment_batch_size", type=int, default=16, help="pairs in a step (default: 16)")
+    parser.add_argument("--use_cpu", action="store_true", help="leave the GPU alone")
+    parser.add_argument("--json", help="write the numbers there")
+    return parser.parse_args()
+
+
+def trainer_for(kind: str, name: str, folder: str, args: argparse.Namespace) -> ZeroShotTrainer:
+    """The trainer of run_nli.py on the embedded examples; not grouped by length, so that steps are alike."""
+    tokenizer = load_tokenizer(name)
+    model, _ = load_task_model(AutoModelForSequenceClassification, name, LABELS)
+    examples = concatenate_datasets(
+        [load_dataset(str(DATA), "en", split="train")] * -(-args.steps * args.batch_size // 180)
+    )
+    rows = encoded(examples, encode, tokenizer=tokenizer, max_length=128, label2id=model.config.label2id).rows
+    on_gpu = torch.accelerator.is_available() and not args.use_cpu
+    training = NliTrainingArguments(
+        output_dir=folder, per_device_train_batch_size=args.batch_size, max_steps=args.steps, use_cpu=not on_gpu, bf16=on_gpu,
+        train_sampling_strategy="random", report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    trainer = ZeroShotTrainer(
+        model=model,
+        args=training,
+        train_dataset=rows,
+        eval_sets={},
+        score=None,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        alignment=None if kind == "plain" else alignment_for(name, args, on_gpu),
+    )
+    if kind == "cached":
+        alignment = trainer.alignment
+        how = (alignment.loss, alignment.collator, trainer.accelerator)
+        alignment.pairs = with_reference_vectors(alignment.pairs, *how)
+    return trainer
+
+
+def alignment_for(name: str, args: argparse.Namespace, on_gpu: bool) -> ContinualAlignment:
+    """More pairs than are drawn, so that nothing is cached but where it is meant to be."""
+    tokenizer, reference = load_tokenizer(name), load_encoder(name)
+    pairs = Dataset.from_list(read_pairs(None, 2 * args.steps * args.alignment_batch_size))
+    return ContinualAlignment(
+        encode_pairs(pairs, WordTokenizer(tokenizer, max_length=encoder_max_length(tokenizer, reference))),
+        AlignmentLoss(MeanSquaredError(), reference),
+        AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if on_gpu else None),
+        batch_size=args.alignment_batch_size,
+    )
+
+
+class Clock(TrainerCallback):
+    """The time of every step but the first ones of a turn."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, args: object, state: object, control: object, **kwargs: object) -> None:
+        if state.global_step == WARM_UP:
+            synchronize()
+            self._begin = time.perf_counter()
+
+    def on_step_end(self, args: object, state: object, control: object, **kwargs: object) -> None:
+        if state.global_step == state.max_steps:
+            synchronize()
+            self.seconds.append((time.perf_counter() - self._begin) / (state.max_steps - WARM_UP))
+
+
+def summary(clocks: dict[str, Clock], trainer: ZeroShotTrainer, steps: int) -> dict[str, object]:
+    """The time of a step of each kind, beside the tokens that go through the models in it, padding included."""
+    seconds = {kind: mean(clock.seconds) for kind, clock in clocks.items()}
+    task = mean(batch["input_ids"].numel() for batch in trainer.get_train_dataloader())
+    pairs = [trainer.alignment.batches(step, 1, [0])[0] for step in range(steps)]
+    source, english = (mean(batch[f"{side}_input_ids"].numel() for batch in pairs) for side in ("source", "english"))
+    tokens = {"continual": 3 * (task + source + english) + english, "cached": 3 * (task + source + english)}
+    report: dict[str, object] = {"machine": describe_machine()}
+    for kind, of_step in seconds.items():
+        report[f"{kind}_seconds_per_step"] = round(of_step, 4)
+    for kind, count in tokens.items():
+        report[f"{kind}_cost"] = round(seconds[kind] / seconds["plain"], 3)
+        report[f"{kind}_tokens"] = round(count / (3 * task), 3)
+        report[f"{kind}_cost_by_tokens"] = round(seconds[kind] / seconds["plain"] / (count / (3 * task)), 3)
+    report |= {"task_tokens": task, "source_tokens": source, "english_tokens": english}
+    return report
+
+
+if __name__ == "__main__":
+    run_script(main)
