@@ -9,7 +9,7 @@ size runs in a process of its own, with nothing cached. `links`: i-i in a file, 
 
 Columns: pairs per second of each step (of the pairs that this step is given), then the peak of anonymous memory, which is
 what a process cannot give back (mapped files do not count), until training and in it, and of all resident memory (Linux's
-RssAnon, sampled, and VmHWM), in MiB; `base` is the anonymous memory before the corpus is read, with the libraries and
+RssAnon, sampled, and VmHWM), in MB; `base` is the anonymous memory before the corpus is read, with the libraries and
 the encoder loaded.
 """
 
@@ -17,7 +17,6 @@ import argparse
 import re
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -37,13 +36,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, PrinterCallback
 from transformers.utils import logging
 
+from benchmarks.measuring import PeakMemory, write_report
 from run_align import AlignTrainingArguments
 from utils.alignment import AlignmentCollator, AlignmentLoss, MeanSquaredError
 from utils.arguments import AlignerArguments, ParallelDataArguments
 from utils.encoders import load_encoder, load_tokenizer
 from utils.errors import InputError, run_script
 from utils.parallel_corpus import ParallelCorpus
-from utils.records import write_json
 from utils.tables import read_json_lines
 from utils.trainers import AlignmentTrainer
 from utils.word_pooling import WordTokenizer, encoder_max_length, split_on_punctuation
@@ -53,23 +52,10 @@ STEPS = ("read", "link", "sample", "encode", "record", "train")
 SENTENCES = Path(__file__).resolve().parent.parent / "data" / "parallel"
 
 
-class MemoryPeak:
-    """The most anonymous memory this process has had, in MiB, looked at every few milliseconds."""
-
-    def __init__(self) -> None:
-        self.peak = 0.0
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            self.peak = max(self.peak, memory("RssAnon"))
-            time.sleep(0.005)
-
-
 def memory(name: str) -> float:
-    """A figure of this process's memory in MiB, by its name in /proc/self/status."""
+    """A figure of this process's memory in MB of 10⁶ bytes, by its name in /proc/self/status."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
+    return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
 def write_corpus(folder: Path, language: str, n_pairs: int) -> None:
@@ -107,7 +93,7 @@ def write_encoder(folder: Path, language: str) -> str:
 
 
 def measure(n_pairs: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """Go from the file to the first training steps; pairs per second of every step, and memory in MiB."""
+    """Go from the file to the first training steps; pairs per second of every step, and memory in MB."""
     args = argparse.Namespace(**settings)
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -130,15 +116,15 @@ def measure(n_pairs: int, settings: dict[str, Any]) -> dict[str, Any]:
             dictionary_file=None if from_file else [f"{folder}/words.txt"],
         )
         result: dict[str, Any] = {"pairs": n_pairs, "pairs_per_second": {}, "anonymous": {}}
-        peak = MemoryPeak()
         result["anonymous"]["base"] = memory("RssAnon")
 
         @contextmanager
         def step(name: str, n: int = n_pairs) -> Iterator[None]:
-            peak.peak, begin = memory("RssAnon"), time.perf_counter()
-            yield
+            before, begin = memory("RssAnon"), time.perf_counter()
+            with PeakMemory() as peak:
+                yield
             result["pairs_per_second"][name] = n / (time.perf_counter() - begin)
-            result["anonymous"][name] = max(peak.peak, memory("RssAnon"))
+            result["anonymous"][name] = before + peak.growth_mb
 
         with step("read"):
             files = ("--parallel_file", [f"{folder}/pairs.tsv"]), ("--links_file", links.links_file)
@@ -199,8 +185,7 @@ def main() -> None:
         sizes = f"{memory_of['base']:7.0f}{until_training:9.0f}{memory_of['train']:9.0f}{result['VmHWM']:9.0f}"
         print(f"{n_pairs:9} {result['drawn']:9}{paces}  |{sizes}", flush=True)
     if args.json:
-        facts = {"arguments": vars(args), "threads": torch.get_num_threads()}
-        write_json(args.json, facts | {"results": results})
+        write_report(args.json, {"arguments": vars(args), "results": results})
 
 
 if __name__ == "__main__":

@@ -377,6 +377,9 @@ def test_a_stream_gives_the_pairs_of_the_data_set(tmp_path):
     assert pairs.to_dict() == {"source": [["el", "gato"], ["nada"]], "english": [["the", "cat"], []]}
     with pytest.raises(InputError, match="has no column de for the de sentences.*--source_column"):
         stream_bitext(str(folder), "de", split_on_spaces, source_column="de")
+    (folder / "train.jsonl").write_text(json.dumps(rows[0]) + "\n{broken")
+    with pytest.raises(InputError, match=r"The data set .*data \(default\) cannot be read any further .*check it"):
+        stream_bitext(str(folder), "es", split_on_spaces).select(range(5))
     with pytest.raises(InputError, match="has no split test, only train"):
         stream_bitext(str(folder), "es", split_on_spaces, dataset_split="test")
 
@@ -385,7 +388,7 @@ def test_what_a_stream_cannot_do(tmp_path, aligner):
     folder = write_data_set(tmp_path / "data", 600)
     with pytest.raises(InputError, match="--write_links needs the whole corpus.*leave --streaming out"):
         read(folder, AlignerArguments("dictionary", dictionary_file=[__file__], write_links=["x"]), streaming=True)
-    with pytest.raises(InputError, match="--aligner statistical needs the whole corpus.*or choose --aligner encoder"):
+    with pytest.raises(InputError, match="--aligner statistical needs the whole corpus.*leave --streaming out"):
         read(folder, AlignerArguments("statistical"), streaming=True)
     (tmp_path / "links").write_text("0-0\n" * 600)
     with pytest.raises(InputError, match="--links_file .*links has a line for every pair.*leave one of the two out"):

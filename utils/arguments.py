@@ -211,7 +211,8 @@ class AlignerArguments:
         metadata={
             "help": "Who links the words: `file` reads --links_file (the default where there is one); `encoder` asks "
             "the encoder itself: mutual nearest words in its middle layer (the default otherwise); `statistical` "
-            "learns from the whole corpus alone, and is the only one whose memory grows with it (pip install sil-thot); `dictionary` looks them up in --dictionary_file.",
+            "learns from the corpus alone, all of it, and alone needs memory that grows with it (pip install sil-thot); "
+            "`dictionary` looks them up in --dictionary_file.",
             "choices": list(ALIGNERS),
         },
     )

@@ -7,6 +7,7 @@ those at work are in memory.
 
 import csv
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 from datasets import Dataset, Features, IterableDataset, List, Value, concatenate_datasets
+from datasets.exceptions import DatasetsError
 from datasets.fingerprint import Hasher
 
 from utils.errors import InputError
@@ -282,7 +284,7 @@ def load_bitext(
         batched=True,
         features=_FEATURES,
         num_proc=num_proc,
-        fn_kwargs={"split": split, "splits_words": splitting == "subword"},
+        fn_kwargs={"split": split, "splits_words": splitting.startswith("subword")},
         desc="Splitting into words",
     )
 
@@ -352,46 +354,60 @@ class PairStream:
 
     Args:
         rows: of the data set.
-        to_pair: makes a pair of words of a row.
-        fingerprint: whatever the pairs depend on.
+        to_pair: makes a pair of words of a row; None of one that does not belong to the stream.
+        where: the data set, as messages name it.
+        fingerprint: of whatever the pairs depend on.
     """
 
     _SHUFFLE_BUFFER = 10_000  # rows among which the next one is drawn
 
     def __init__(
-        self, rows: IterableDataset, to_pair: Callable[[Mapping], dict[str, list[str]] | None], fingerprint: str
+        self,
+        rows: IterableDataset,
+        to_pair: Callable[[Mapping], dict[str, list[str]] | None],
+        where: str,
+        fingerprint: str,
     ) -> None:
         self.rows = rows
         self.to_pair = to_pair
+        self.where = where
         self.fingerprint = fingerprint
         self._rest: Iterator[dict[str, list[str]]] = iter(())
         self._n_read: int | None = None
 
     def __iter__(self) -> Iterator[dict[str, list[str]]]:
-        return (pair for pair in map(self.to_pair, self.rows) if pair is not None)
+        return (pair for pair in map(self.to_pair, _read_stream(self.rows, self.where)) if pair is not None)
 
     def filter(
-        self, function: Callable[..., bool], input_columns: Sequence[str], fn_kwargs: Mapping[str, Any]
+        self,
+        function: Callable[..., bool],
+        input_columns: Sequence[str],
+        fn_kwargs: Mapping[str, Any],
+        **_: Any,  # noqa: ANN401
     ) -> "PairStream":
-        """The pairs for which a function of some columns is true."""
+        """The pairs for which a function of some columns is true. (`Dataset.filter` has more options.)"""
 
         def to_pair(row: Mapping) -> dict[str, list[str]] | None:
             pair = self.to_pair(row)
             return pair if pair and function(*(pair[name] for name in input_columns), **fn_kwargs) else None
 
-        return PairStream(self.rows, to_pair, Hasher.hash([self.fingerprint, function, input_columns, fn_kwargs]))
+        fingerprint = Hasher.hash([self.fingerprint, function, input_columns, fn_kwargs])
+        return PairStream(self.rows, to_pair, self.where, fingerprint)
 
     def shuffle(self, seed: int) -> "PairStream":
         """The same pairs in random order: shards shuffled, and pairs within a buffer that moves along."""
         rows = self.rows.shuffle(seed=seed, buffer_size=self._SHUFFLE_BUFFER)
-        return PairStream(rows, self.to_pair, Hasher.hash([self.fingerprint, seed, self._SHUFFLE_BUFFER]))
+        fingerprint = Hasher.hash([self.fingerprint, seed, self._SHUFFLE_BUFFER])
+        return PairStream(rows, self.to_pair, self.where, fingerprint)
 
     def select(self, wanted: range) -> Dataset:
         """The pairs of a range as a bitext; fewer where the stream ends. Reading ranges in order reads it once."""
         fingerprint = Hasher.hash([self.fingerprint, wanted.start, wanted.stop])
         try:
             return dataset_from_rows(self._read, _FEATURES, fingerprint, wanted=wanted)
-        except ValueError:  # (what `datasets` makes of no rows at all)
+        except ValueError as error:
+            if "corresponds to no data" not in str(error):  # (which is what `datasets` says if there are no rows)
+                raise
             return Dataset.from_dict({"source": [], "english": []}, _FEATURES)
 
     def _read(self, wanted: range) -> Iterator[dict[str, list[str]]]:
@@ -416,7 +432,10 @@ def stream_bitext(
     english_column: str | None = None,
     **hub_options: Any,  # noqa: ANN401
 ) -> PairStream:
-    """Open what `load_bitext` loads, but download nothing.
+    """Open what `load_bitext` loads, but download nothing yet.
+
+    Args:
+        splitting: a name for `split`, by which what was read is found again.
 
     Raises:
         InputError: naming what the data set offers instead.
@@ -426,16 +445,27 @@ def stream_bitext(
         dataset_name, language, configs, [dataset_split], PARALLEL, streaming=True, **hub_options
     )
     where = f"The data set {dataset_name} ({config})"
-    names = _column_names(list(_flat(next(iter(rows)))), where, language, columns)
+    first = next(_read_stream(rows, where), None)
+    if first is None:
+        raise InputError(f"{where} has nothing in its split {part}; choose one with {PARALLEL['split']}.")
+    names = _column_names(list(_flat(first)), where, language, columns)
 
     def to_pair(row: Mapping[str, Any]) -> dict[str, list[str]]:
         row = _flat(row)
         sentences = {side: [row[name]] for side, name in zip(("source", "english"), names)}
-        words = _split_columns(sentences, split, splitting == "subword")
+        words = _split_columns(sentences, split, splitting.startswith("subword"))
         return {side: sentences[0] for side, sentences in words.items()}
 
-    made_by = [stream_fingerprint(dataset_name, config, part, **hub_options), names, splitting, split]
-    return PairStream(rows, to_pair, Hasher.hash(made_by))
+    made_by = [stream_fingerprint(dataset_name, config, part, **hub_options), names, splitting]
+    return PairStream(rows, to_pair, where, Hasher.hash(made_by))
+
+
+def _read_stream(rows: IterableDataset, where: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from rows
+    except (DatasetsError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{where} cannot be read any further ({reason}); check it and the network.") from None
 
 
 # --- Choosing ----------------------------------------------------------------------------------------------------
@@ -528,13 +558,14 @@ def sample_pairs(
 
     Args:
         bitext: what is drawn from.
-        max_pairs: how many.
+        max_pairs: how many (None: all).
         seed: of the draw.
         usable: the pairs of a part that can be used. It judges each pair alone. Where all pairs are wanted, it gets them
             in their own order, so that what it caches serves every seed.
     """
+    max_pairs = sys.maxsize if max_pairs is None else max_pairs
     n_pairs = len(bitext) if isinstance(bitext, Dataset) else None
-    if n_pairs is not None and (max_pairs is None or max_pairs >= n_pairs):
+    if n_pairs is not None and max_pairs >= n_pairs:
         return usable(bitext).shuffle(seed=seed)
     shuffled = bitext.shuffle(seed=seed)
     parts, n_found, n_looked, at_end = [], 0, 0, False

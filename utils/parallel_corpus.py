@@ -147,9 +147,9 @@ class ParallelCorpus:
             if like and language not in links:
                 splitting[language] = like.splitting[language]
             split = word_splitter(splitting[language], tokenizer)
+            name = f"{splitting[language]} {tokenizer.name_or_path if word_pooling == 'token' else ''}"
             if files[1]:
                 require(paths.get(language), [f"{files[0]} {language}=FILE"], f"there is no file for {language}")
-                name = f"{splitting[language]} {tokenizer.name_or_path if word_pooling == 'token' else ''}"
                 pairs[language] = read_bitext(paths[language], language, split, name, **columns)
             else:
                 require(data.parallel_dataset, ["--parallel_dataset", files[0]], "there are no parallel sentences")
@@ -163,7 +163,7 @@ class ParallelCorpus:
                     data.parallel_dataset,
                     language,
                     split,
-                    splitting[language],
+                    name,
                     data.parallel_config,
                     dataset_split or data.parallel_split,
                     **columns,
@@ -212,12 +212,7 @@ class ParallelCorpus:
                 f"Linking the words of {language} and English ({name})",
             )
             if name == "statistical" or arguments.write_links:
-                if isinstance(bitext, PairStream):
-                    needs = "--write_links" if arguments.write_links else "--aligner statistical"
-                    raise InputError(
-                        f"{needs} needs the whole corpus, of which --streaming reads only some pairs; leave --streaming "
-                        "out" + ("." if arguments.write_links else ", or choose --aligner encoder or dictionary.")
-                    )
+                _check_whole(bitext, "--aligner statistical" if name == "statistical" else "--write_links")
                 pairs[language] = linkers.pop(language)(bitext)
         return replace(self, pairs=pairs, linkers=linkers)
 
@@ -266,13 +261,7 @@ class ParallelCorpus:
 
         def part(held_out: bool) -> "ParallelCorpus":
             how = {"input_columns": ["english"], "fn_kwargs": {"share": share, "held_out": held_out}}
-            return self._each(
-                lambda bitext: (
-                    bitext.filter(_is_held_out, **how)
-                    if isinstance(bitext, PairStream)
-                    else bitext.filter(_is_held_out, **how, num_proc=self.num_proc, desc="Holding pairs out")
-                )
-            )
+            return self._each(lambda bitext: bitext.filter(_is_held_out, **how, num_proc=self.num_proc))
 
         return part(False), part(True)
 
@@ -391,6 +380,15 @@ def _word_splitting(wanted: str, links_file: str | None, word_pooling: str) -> s
     if word_pooling == "token":
         return "subword"
     return wanted if wanted != "auto" else recorded or ("space" if links_file else "punctuation")
+
+
+def _check_whole(bitext: Dataset | PairStream, argument: str) -> None:
+    """Stop if an argument that is about all pairs meets a stream."""
+    if isinstance(bitext, PairStream):
+        raise InputError(
+            f"{argument} needs the whole corpus, of which --streaming reads only some pairs; leave --streaming out, or "
+            f"{argument} (--aligner encoder and dictionary link pairs as they are drawn)."
+        )
 
 
 def _with_links_of_file(bitext: Dataset, aligner: FileAligner) -> Dataset:

@@ -242,7 +242,7 @@ def load_split(
         raise InputError(f"{where} cannot be loaded ({reason}); check its name.") from None
     where = f"{where} ({config})"
     split = first_offered(splits, list(parts), language, f"{where} has no split", arguments["split"])
-    if not (any(True for _ in parts[split]) if streaming else len(parts[split])):
+    if not streaming and not len(parts[split]):
         raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")
     return parts[split], config, split
 

@@ -389,7 +389,7 @@ class EncoderAligner(WordAligner):
         was_training = self.model.training
         self.model.eval()
         try:
-            with tqdm(total=len(rows), desc="Linking words", unit=" pairs") as progress, torch.no_grad():
+            with tqdm(total=len(rows), desc="Linking words", unit=" pairs", leave=False) as progress, torch.no_grad():
                 for begin in range(0, len(rows), pool_size := self.batch_size * self._BATCHES_IN_POOL):
                     pool = rows[begin : begin + pool_size]
                     encoded = self._encode([source[row] for row in pool], [english[row] for row in pool])
