@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -223,7 +224,8 @@ def summary(turns: InTurns, trainer: AlignmentTrainer, batch_size: int, memory: 
     peak = peak_flops(trainer.args.device, torch.bfloat16 if trainer.args.bf16 else torch.float32)
     return {
         "machine": describe_machine(),
-        "ratio": round(bare / real, 3),
+        # Of the two times of the same batch: one step that something else has held up does not count.
+        "ratio": round(median(b / r for b, r in zip(turns.bare_seconds[WARM_UP:], turns.real_seconds[WARM_UP:])), 3),
         "pairs_per_second": round(n_pairs / real, 2),
         "bare_pairs_per_second": round(n_pairs / bare, 2),
         "tokens_per_second": round(tokens / real),

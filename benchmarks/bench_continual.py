@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 
 
@@ -131,7 +131,7 @@ class Clock(TrainerCallback):
 
 def summary(clocks: dict[str, Clock], trainer: ZeroShotTrainer, steps: int) -> dict[str, object]:
     """The time of a step of each kind, beside the tokens that go through the models in it, padding included."""
-    seconds = {kind: mean(clock.seconds) for kind, clock in clocks.items()}
+    seconds = {kind: median(clock.seconds) for kind, clock in clocks.items()}
     task = mean(batch["input_ids"].numel() for batch in trainer.get_train_dataloader())
     pairs = [trainer.alignment.batches(step, 1, [0])[0] for step in range(steps)]
     source, english = (mean(batch[f"{side}_input_ids"].numel() for batch in pairs) for side in ("source", "english"))

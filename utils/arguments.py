@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
@@ -355,11 +356,19 @@ class ScriptTrainingArguments(TrainingArguments):
         },
     )
     logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes that make batches while the device works. Default: two beside an accelerator, none on a CPU."
+        },
+    )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Look for parameters without gradient in every step; there are none here."}
     )
 
     def __post_init__(self) -> None:
+        if self.dataloader_num_workers is None:
+            self.dataloader_num_workers = 2 if torch.accelerator.is_available() and not self.use_cpu else 0
         super().__post_init__()
         if self.hub_token:  # Trainer pickles these arguments beside the model, and pushes them with it
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
