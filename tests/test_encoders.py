@@ -18,10 +18,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from utils.alignment import hidden_states_at
 from utils.encoders import load_encoder, load_encoder_weights, load_task_model, load_tokenizer, save_encoder
 from utils.errors import InputError
 from utils.parallel_corpus import _checksum
-from utils.trainable import freeze_lower_layers, freeze_unused_parameters
+from utils.trainable import freeze_lower_layers, freeze_unused_parameters, only_layers_below
 
 
 def adjusted(folder, output, **options):
@@ -230,3 +231,26 @@ def test_links_of_an_encoder_are_found_again_whatever_the_seed(tmp_path):
     assert sums[0] == sums[1]
     tiny.model(seed=3).save_pretrained(tmp_path)
     assert _checksum(load_encoder(str(tmp_path))) != sums[0]
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_layers_that_are_not_needed_are_left_out(architecture):
+    sizes = {"n_layers": 6} if architecture == "DistilBert" else {"num_hidden_layers": 6}
+    encoder = tiny.model(architecture, "", **sizes)
+    ids = torch.tensor([[2, 11, 12, 13, 3]])
+    counted = []
+    stack = next(part for part in encoder.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == 6)
+    for layer in stack:
+        layer.register_forward_hook(lambda *_: counted.append(1))
+    for layers, n_run in (([2], 3), ([0, 3], 4), ([-5], 3), ([5], 6), ([-1], 6), ([1, 6], 6)):
+        with torch.no_grad():
+            whole = hidden_states_at(encoder, ids, torch.ones_like(ids), layers)
+            counted.clear()
+            with only_layers_below(encoder, layers) as needed:
+                found = hidden_states_at(encoder, ids, torch.ones_like(ids), needed)
+        assert len(counted) == n_run
+        for state, expected in zip(found, whole):
+            assert state.equal(expected)
+    with pytest.raises(KeyError), only_layers_below(encoder, [1]):
+        raise KeyError
+    assert len(encoder(ids, output_hidden_states=True).hidden_states) == 7

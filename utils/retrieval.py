@@ -28,6 +28,7 @@ from utils.bitext import load_sentences
 from utils.encoders import load_config
 from utils.errors import InputError
 from utils.tables import read_lines
+from utils.trainable import only_layers_below
 from utils.word_pooling import encoder_max_length
 
 
@@ -398,14 +399,15 @@ def encode_sentences(
 
     model.eval()
     vectors = torch.zeros(len(layers), len(distinct), model.config.hidden_size)
-    for chunk in _one_ahead(tokenize, chunks):
-        parts = []
-        for rows in _slices(len(chunk), batch_size):
-            ids = [sentence for _, sentence in chunk[rows]]
-            parts.append(_encode_batch(model, ids, layers, pooling, tokenizer.pad_token_id or 0))
-            progress.update(len(ids))
-        # This waits for the device, so it is not done for every batch.
-        vectors[:, [i for i, _ in chunk]] = torch.cat(parts, dim=1).cpu()
+    with only_layers_below(model, layers) as needed:
+        for chunk in _one_ahead(tokenize, chunks):
+            parts = []
+            for rows in _slices(len(chunk), batch_size):
+                ids = [sentence for _, sentence in chunk[rows]]
+                parts.append(_encode_batch(model, ids, needed, pooling, tokenizer.pad_token_id or 0))
+                progress.update(len(ids))
+            # This waits for the device, so it is not done for every batch.
+            vectors[:, [i for i, _ in chunk]] = torch.cat(parts, dim=1).cpu()
     progress.close()
     if state.num_processes > 1:
         for others, theirs in gather_object([(share, vectors[:, share])]):

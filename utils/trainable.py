@@ -1,8 +1,12 @@
-"""The encoder inside a model, and which of its parameters are trained."""
+"""The encoder inside a model, which of its layers are needed, and which of its parameters are trained."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
 from torch import nn
+from transformers import PreTrainedModel
 
 from utils.alignment import hidden_states_at
 
@@ -10,6 +14,39 @@ from utils.alignment import hidden_states_at
 def encoder_of(model: nn.Module) -> nn.Module:
     """The encoder inside a task model or under an adapter; the model itself, if it is nothing else."""
     return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+
+
+@contextmanager
+def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterator[list[int]]:
+    """While it lasts, the encoder goes no further than these hidden states need.
+
+    One layer more than that is kept: after the last one some architectures add a normalisation, which belongs to the last
+    hidden state alone. Where the layers are not found in one list, all are kept.
+
+    Args:
+        encoder: only for inference; not while it is wrapped, compiled or divided among processes.
+        layers: indices into `hidden_states`.
+
+    Yields:
+        The same layers, as indices into the `hidden_states` that there are now.
+    """
+    n_layers = encoder.config.num_hidden_layers
+    wanted = [layer % (n_layers + 1) for layer in layers]
+    stacks = [
+        (parent, name, part)
+        for parent in encoder.modules()
+        for name, part in parent.named_children()
+        if isinstance(part, nn.ModuleList) and len(part) == n_layers
+    ]
+    if len(stacks) != 1 or max(wanted) + 1 >= n_layers:
+        yield list(layers)
+        return
+    parent, name, stack = stacks[0]
+    setattr(parent, name, stack[: max(wanted) + 1])
+    try:
+        yield wanted
+    finally:
+        setattr(parent, name, stack)
 
 
 def freeze_unused_parameters(encoder: nn.Module, layer: int = -1) -> None:
