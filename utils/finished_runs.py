@@ -185,9 +185,10 @@ class _Chain:
             if not isinstance(name, str):
                 raise InputError(f"The file {place / 'run.json'} names no base_model; it is damaged: run it again.")
             found = _folder_of(name, place, record.get("base_model_revision"))
-            if found is None or found.resolve() in seen:
+            before = _read_object(found / "run.json") if found else {}
+            if found is None or found.resolve() in seen or _task_of(before) not in _READERS:
                 return cls(folder, records, str(Path(name).resolve()) if Path(name).is_dir() else name)
-            record, place = _read_object(found / "run.json"), found
+            record, place = before, found
             records.append(record)
             seen.add(found.resolve())
 

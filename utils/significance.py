@@ -233,16 +233,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 # --- What cannot carry a claim -----------------------------------------------------------------------------------
 
 
-def cautions(n_seeds: int, n_examples: int | None = None, n_discordant: int | None = None) -> list[str]:
+def cautions(n_seeds: int | None, n_examples: int | None = None, n_discordant: int | None = None) -> list[str]:
     """Why a difference cannot carry a claim about the method, as short phrases; none if it can.
 
     Args:
-        n_seeds: of that of the two systems which has fewer.
+        n_seeds: of that of the two systems which has fewer; None if no seed has had a part in them.
         n_examples: on which they were compared, if known.
         n_discordant: examples on which they differ, for two single runs.
     """
     found = []
-    if n_seeds < MIN_SEEDS:
+    if n_seeds is not None and n_seeds < MIN_SEEDS:
         found.append(f"{_number(n_seeds, 'seed')} (of {MIN_SEEDS} that are needed)")
     if n_examples is not None and n_examples < MIN_EXAMPLES:
         found.append(f"{_number(n_examples, 'example')} (of {MIN_EXAMPLES})")
