@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -133,7 +133,7 @@ def find_baseline(name: str | None, runs: Sequence[FinishedRun]) -> Baseline | N
         *dict.fromkeys(system.model for system in systems),
         *(f'"{system}"' for system in dict.fromkeys(systems)),
     ]
-    raise InputError(f"--baseline {name} is none of the runs' folders, nor one of: {'; '.join(known)}.")
+    raise InputError(f"--baseline {name} is neither the folder of one of the runs nor one of: {'; '.join(known)}.")
 
 
 def compare(
@@ -231,9 +231,10 @@ def _notes(
         yield from _notes_on_baselines(rows, baseline)
     if n_tests:
         yield (
-            f"`*`: p (Holm) at most {alpha:g}. p and interval by {n_resamples:,} paired bootstrap resamples (of examples; of "
-            f"sentences for entities), scores averaged over seeds first; p (Holm) is adjusted for all {n_tests} comparisons. "
-            "They speak of these trained models on other examples of the kind, not of other seeds."
+            f"`*`: significant, p (Holm) at most {alpha:g}; `(*)`: so, but it cannot carry a claim (see below). p and interval "
+            f"by {n_resamples:,} paired bootstrap resamples (of examples; of sentences for entities), scores averaged over "
+            f"seeds first; p (Holm) is adjusted for all {n_tests} comparisons. They speak of these trained models on other "
+            "examples of the kind, not of other seeds."
         )
     if n_tests / (n_resamples + 1) > alpha:
         yield (
@@ -245,31 +246,22 @@ def _notes(
 
 
 def _notes_on_baselines(rows: Sequence[Row], baseline: Baseline) -> Iterator[str]:
-    def missing(row: Row) -> tuple[str, str]:
-        return TASK_NAMES[row.task], str(baseline.of(row.system))
-
-    for (task, name), of_task in _grouped((row for row in rows if row.baseline is None), missing):
+    for task, of_task in _by_task(row for row in rows if row.baseline is None):
         yield (
-            f"{task}, {_listed(row.language for row in of_task)}: there is no run of {name}, so that nothing is compared "
-            f"with it ({_listed(str(row.system) for row in of_task)})."
+            f"{task} ({_languages(of_task)}): there is no run of {_listed(baseline.of(row.system) for row in of_task)}; "
+            f"nothing to compare with: {_listed(row.system for row in of_task)}."
         )
 
 
 def _notes_on_claims(rows: Sequence[Row]) -> Iterator[str]:
-    """One sentence for all rows of a task that lack the same."""
-
-    def lacking(row: Row) -> tuple[str, str]:
-        return TASK_NAMES[row.task], "; ".join(row.cautions)
-
-    for (task, why), of_task in _grouped((row for row in rows if row.cautions), lacking):
-        yield (
-            f"{task}, {_listed(row.language for row in of_task)}: {why}. Differences of "
-            f"{_listed(str(row.system) for row in of_task)} cannot carry a claim about the method; `(*)` is only a hint."
-        )
-    untested = [row for row in rows if row.difference is not None and row.bootstrap is None]
-    for (task,), of_task in _grouped(untested, lambda row: (TASK_NAMES[row.task],)):
-        languages = _listed(row.language for row in of_task)
-        yield f"{task}, {languages}: without predictions of single examples nothing can be tested."
+    for why in dict.fromkeys(caution for row in rows for caution in row.cautions):
+        for task, of_task in _by_task(row for row in rows if why in row.cautions):
+            yield (
+                f"{task} ({_languages(of_task)}): {why}, which cannot carry a claim about the method: "
+                f"{_listed(row.system for row in of_task)}."
+            )
+    for task, of_task in _by_task(row for row in rows if row.difference is not None and row.bootstrap is None):
+        yield f"{task} ({_languages(of_task)}): without predictions of single examples nothing can be tested."
 
 
 def _notes_on_settings(rows: Sequence[Row]) -> Iterator[str]:
@@ -294,18 +286,17 @@ def _notes_on_settings(rows: Sequence[Row]) -> Iterator[str]:
     yield from sentences
 
 
-def _grouped(
-    rows: Iterable[Row], key: Callable[[Row], tuple[str, ...]]
-) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
-    """Rows with the same key, wherever they are in the table."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    yield from groups.items()
+def _by_task(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
+    for task, of_task in groupby(rows, lambda row: row.task):  # rows are sorted by task
+        yield TASK_NAMES[task], list(of_task)
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(names))
+def _languages(rows: Iterable[Row]) -> str:
+    return ", ".join(sorted({row.language for row in rows}))
+
+
+def _listed(systems: Iterable[System]) -> str:
+    return "; ".join(dict.fromkeys(map(str, systems)))
 
 
 # --- Writing -----------------------------------------------------------------------------------------------------
@@ -324,17 +315,18 @@ _COLUMNS = (
     "t-test",
     "McNemar",
 )
-# Those that are read downwards.
+# The first of them are text, and flush left.
 _LEFT = 3
+_NOTHING = "–"
+_METRIC_NAMES = {"f1": "F1", "mrr": "mean reciprocal rank"}
 
 
 def as_markdown(comparison: Comparison) -> str:
     """The table in Markdown: a section for every task and metric, and the notes."""
     lines = []
     for title, rows in _sections(comparison):
-        header = _header(comparison)
-        cells = [header, *(_cells(comparison, row) for row in rows)]
-        widths = [max(len(line[k]) for line in cells) for k in range(len(header))]
+        cells = _table(comparison, rows)
+        widths = [max(3, *(len(line[k]) for line in cells)) for k in range(len(cells[0]))]
         rule = [("-" * width if k < _LEFT else "-" * (width - 1) + ":") for k, width in enumerate(widths)]
         lines += [f"## {title}", ""]
         for line in (cells[0], rule, *cells[1:]):
@@ -348,13 +340,13 @@ def as_latex(comparison: Comparison) -> str:
     r"""The table in LaTeX: a `table` for every task and metric (needs `booktabs`), the notes as comments."""
     lines = [f"% {note}" for note in comparison.notes]
     for title, rows in _sections(comparison):
-        header = _header(comparison)
-        body = [" & ".join(map(_in_latex, line)) + r" \\" for line in (header, *(_cells(comparison, r) for r in rows))]
+        cells = _table(comparison, rows)
+        body = [" & ".join(map(_in_latex, line)) + r" \\" for line in cells]
         lines += [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_in_latex(title)}}}",
-            rf"\begin{{tabular}}{{{'l' * _LEFT}{'r' * (len(header) - _LEFT)}}}",
+            rf"\begin{{tabular}}{{{'l' * _LEFT}{'r' * (len(cells[0]) - _LEFT)}}}",
             r"\toprule",
             body[0],
             r"\midrule",
@@ -405,26 +397,29 @@ def _values(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 def _sections(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
     for (task, metric), rows in groupby(comparison.rows, lambda row: (row.task, row.metric)):
-        yield f"{TASK_NAMES[task]}: {metric.replace('_', ' ')} (%)", list(rows)
+        yield f"{TASK_NAMES[task]}: {_METRIC_NAMES.get(metric, metric.replace('_', ' '))} (%)", list(rows)
 
 
-def _header(comparison: Comparison) -> list[str]:
-    return [f"{100 * (1 - comparison.alpha):g} % {name}" if name == "interval" else name for name in _COLUMNS]
+def _table(comparison: Comparison, rows: Sequence[Row]) -> list[list[str]]:
+    """Header and rows of a section, without columns that have nothing to say."""
+    lines = [_cells(comparison, row) for row in rows]
+    kept = [k for k in range(len(_COLUMNS)) if any(line[k] != _NOTHING for line in lines)]
+    header = [f"{100 * (1 - comparison.alpha):g} % {name}" if name == "interval" else name for name in _COLUMNS]
+    return [[line[k] for k in kept] for line in (header, *lines)]
 
 
 def _cells(comparison: Comparison, row: Row) -> list[str]:
     """A row as the table shows it, in per cent."""
     sd = f" ± {100 * row.score.sd:.1f}" if row.score.sd is not None else ""
-    difference = "baseline" if row.is_baseline else "–"
+    difference, interval = "baseline" if row.is_baseline else _NOTHING, _NOTHING
     if row.difference is not None:
-        difference = f"{100 * row.difference:+.1f}"
-    interval = "–"
+        difference = _points(row.difference)
     if row.bootstrap:
-        interval = f"[{100 * row.bootstrap.low:+.1f}, {100 * row.bootstrap.high:+.1f}]"
+        interval = f"[{_points(row.bootstrap.low)}, {_points(row.bootstrap.high)}]"
     return [
         row.language,
         *row.system,
-        "–" if row.n_seeds is None else str(row.n_seeds),
+        _NOTHING if row.n_seeds is None else str(row.n_seeds),
         f"{100 * row.score.mean:.1f}{sd}",
         f"{difference} {comparison.mark(row)}".strip(),
         interval,
@@ -435,16 +430,20 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
     ]
 
 
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
 def _p(value: float | None) -> str:
     if value is None:
-        return "–"
+        return _NOTHING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 _LATEX: Mapping[str, str] = {
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "–": "--", "<": "$<$", "*": "$^{*}$",
+    "±": r"$\pm$", "–": "--", "−": "$-$", "<": "$<$", "*": "$^{*}$",
 }  # fmt: skip
 
 

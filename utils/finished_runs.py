@@ -117,7 +117,10 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
     runs = []
     for chain in chains:
         task = chain.task
-        sets = _READERS[task](chain.folder, chain.record)
+        try:
+            sets = _READERS[task](chain.folder, chain.record)
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(f"The file {chain.folder / 'run.json'} is damaged; run the script again.") from None
         if not sets:
             raise InputError(
                 f"The folder {chain.folder} holds no predictions or results of an evaluation; run its script with --do_eval "

@@ -8,7 +8,7 @@ same is a question for the standard deviation over seeds, and for `cautions`.
 All scores are plain numbers (0 to 1, or whatever the metric's unit is); differences are always system minus baseline.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ _DRAWN_AT_ONCE = 2**20
 # How often each of some values is drawn can be drawn itself, or counted after N draws of one value each, which is the
 # quicker way unless there are as few values as this for every one of them.
 _MANY = 8
-# Resampled statistics that differ by rounding only are equal: a tie counts against the difference.
+# Statistics that differ by less are equal.
 _ROUNDING = 1e-9
 
 
@@ -87,11 +87,11 @@ def paired_bootstrap(
 ) -> Bootstrap:
     """Paired bootstrap of the difference between two means over examples (Efron and Tibshirani, 1993, chapter 16).
 
-    Examples are drawn with replacement, both systems' scores together. The p-value is of the studentised difference under
-    the null: how often |d* - d| / se(d*) reaches |d| / se(d), where d is the mean difference, d* that of a resample, and se
-    the standard error of each. Resampling what was observed, less what was observed, is what the difference would do if
-    there were none; dividing by the standard error makes the level right for small numbers of examples, too. The
-    interval is the plain percentile interval of d*; near the level it can disagree with the p-value.
+    Examples are drawn with replacement, both systems' scores together. The p-value is of the shifted null: how often
+    |d* - d| reaches |d|, where d is the difference and d* that of a resample. What was observed, resampled, less what was
+    observed, is what a difference would do if there were none. Its level is right from some 30 examples on, and less than
+    that (so that it errs on the safe side) where the systems differ on a handful of examples only. The interval is the
+    plain percentile interval of d*; near the level it can disagree with the p-value.
 
     Args:
         scores, baseline: [seeds, examples] or [examples]; not necessarily of the same number of seeds.
@@ -103,13 +103,7 @@ def paired_bootstrap(
         ValueError: if the two are not of the same examples, or of none.
     """
     differences = _differences(scores, baseline)
-    n = len(differences)
-    moments = np.column_stack([differences, differences**2])
-    difference, error = _mean_and_error(moments.sum(axis=0), n)
-    resampled = [_mean_and_error(sums, n) for sums in _resampled_sums(moments, n_resamples, seed)]
-    means, errors = (np.concatenate(part) for part in zip(*resampled))
-    p_value = _p_value(_ratio(means - difference, errors), _ratio(difference, error))
-    return Bootstrap(float(difference), *_percentiles(means, level), p_value)
+    return _bootstrap(differences[:, None], lambda sums: sums[..., 0] / len(differences), n_resamples, seed, level)
 
 
 def paired_t_test(scores: np.ndarray, baseline: np.ndarray) -> float:
@@ -183,8 +177,7 @@ def f1_bootstrap(
 
     F1 is no mean over sentences, and entities of one sentence are not independent; so whole sentences are drawn, with
     what both systems and all seeds did with them, and F1 is computed from the sums (as Koehn, EMNLP 2004, does for BLEU).
-    The p-value is of the shifted null: how often |d* - d| reaches |d|, where d is the difference and d* that of a
-    resample. The interval is the percentile interval of d*.
+    P-value and interval are as for `paired_bootstrap`.
 
     Args:
         counts, baseline: [seeds, sentences, 3] or [sentences, 3], as for `corpus_f1`.
@@ -202,9 +195,7 @@ def f1_bootstrap(
         scores = corpus_f1(sums.reshape(*sums.shape[:-1], len(both), 3))
         return scores[..., : len(counts)].mean(axis=-1) - scores[..., len(counts) :].mean(axis=-1)
 
-    measured = difference(of_sentence.sum(axis=0))
-    resampled = np.concatenate([difference(sums) for sums in _resampled_sums(of_sentence, n_resamples, seed)])
-    return Bootstrap(float(measured), *_percentiles(resampled, level), _p_value(resampled - measured, measured))
+    return _bootstrap(of_sentence, difference, n_resamples, seed, level)
 
 
 # --- Many tests --------------------------------------------------------------------------------------------------
@@ -241,21 +232,27 @@ def cautions(n_seeds: int | None, n_examples: int | None = None, n_discordant: i
         n_examples: on which they were compared, if known.
         n_discordant: examples on which they differ, for two single runs.
     """
-    found = []
-    if n_seeds is not None and n_seeds < MIN_SEEDS:
-        found.append(f"{_number(n_seeds, 'seed')} (of {MIN_SEEDS} that are needed)")
-    if n_examples is not None and n_examples < MIN_EXAMPLES:
-        found.append(f"{_number(n_examples, 'example')} (of {MIN_EXAMPLES})")
-    if n_discordant is not None and n_discordant < MIN_DISCORDANT:
-        found.append(f"{_number(n_discordant, 'example')} on which they differ (of {MIN_DISCORDANT})")
-    return found
-
-
-def _number(n: int, what: str) -> str:
-    return f"only {n} {what}{'' if n == 1 else 's'}" if n else f"no {what}"
+    lacking = (
+        (n_seeds, MIN_SEEDS, "seeds"),
+        (n_examples, MIN_EXAMPLES, "examples"),
+        (n_discordant, MIN_DISCORDANT, "examples on which the two differ"),
+    )
+    return [f"fewer than {least} {what}" for n, least, what in lacking if n is not None and n < least]
 
 
 # --- Resampling --------------------------------------------------------------------------------------------------
+
+
+def _bootstrap(
+    rows: np.ndarray, difference: Callable[[np.ndarray], np.ndarray], n_resamples: int, seed: int, level: float
+) -> Bootstrap:
+    """Draw rows [N, columns] with replacement; `difference` makes of sums over them [..., columns] what is of interest [...]."""
+    measured = difference(rows.sum(axis=0))
+    resampled = np.concatenate([difference(sums) for sums in _resampled_sums(rows, n_resamples, seed)])
+    # (What was measured counts as one of the resamples, and a tie against the difference.)
+    as_far = np.abs(resampled - measured) >= abs(measured) - _ROUNDING
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Bootstrap(float(measured), float(low), float(high), float((1 + as_far.sum()) / (1 + n_resamples)))
 
 
 def _resampled_sums(rows: np.ndarray, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -296,29 +293,3 @@ def _check_paired(n: int, n_baseline: int) -> None:
         raise ValueError(
             f"Scores of {n} examples and of {n_baseline} cannot be paired; give those of the same examples."
         )
-
-
-def _mean_and_error(sums: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and its standard error, from [..., 2] sums of values and squares of n."""
-    mean = sums[..., 0] / n
-    variance = np.maximum(sums[..., 1] / n - mean**2, 0)
-    return mean, np.sqrt(variance / n)
-
-
-def _ratio(differences: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Differences in units of their standard errors: 0 / 0 is 0, anything else / 0 is infinite."""
-    differences = np.where(np.abs(differences) < _ROUNDING, 0.0, differences)
-    errors = np.where(errors < _ROUNDING, 0.0, errors)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(differences == 0, 0.0, differences / errors)
-
-
-def _p_value(under_the_null: np.ndarray, measured: np.ndarray) -> float:
-    """The share of resamples that are as far from nothing as what was measured, which counts as one of them."""
-    as_far = np.abs(under_the_null) >= np.abs(measured) - _ROUNDING
-    return float((1 + as_far.sum()) / (1 + len(under_the_null)))
-
-
-def _percentiles(resampled: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
