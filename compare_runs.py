@@ -71,7 +71,6 @@ class CompareArguments:
     )
 
     def __post_init__(self) -> None:
-        require(self.runs, ["--runs"], "name the output folders of the runs to compare, such as runs/nli-*")
         at_least(100, self, "n_resamples")
         at_least(0, self, "seed")
         if not 0 < self.alpha < 1:
@@ -83,6 +82,7 @@ class CompareArguments:
 def main() -> None:
     # --- Arguments ---
     (args,) = parse_arguments(CompareArguments, description=__doc__, positional="runs")
+    require(args.runs, ["--runs"], "name the output folders of the runs to compare, such as runs/nli-*")
     check_output_dir(args.output_dir, args.overwrite_output_dir)
 
     # --- Data ---
