@@ -326,10 +326,12 @@ def test_a_baseline_is_a_regime_a_model_or_both(compared, tmp_path, baseline, co
     assert found == compared_with
 
 
-def test_the_folder_of_the_baseline_need_not_be_named_twice(grid, compared):
+def test_the_folder_of_the_baseline_need_not_be_named_twice(grid, compared, tmp_path, monkeypatch):
     rows = compared(*grid[1::2], "--baseline", grid[0])
     assert [(row["regime"], row["runs"]) for row in rows] == [("plain", "1"), ("continual", "3")]
     assert float(rows[1]["difference"]) == pytest.approx(0.1)
+    monkeypatch.chdir(tmp_path)  # and may be, in another way
+    assert compared(*grid[1::2], grid[0], "--baseline", "./nli-plain-1/", out="again") == rows
 
 
 # --- What is written ---
@@ -540,7 +542,7 @@ def test_those_of_do_predict_count_where_there_are_any(compared, tmp_path):
     [
         ([], "--runs is missing: name the output folders"),
         (["{run}", "--metric", "bleu"], "No run has the metric bleu; there are accuracy"),
-        (["{run}", "--alpha", "5"], "--alpha 5.0 is no level; it must be between 0 and 1"),
+        (["{run}", "--alpha", "5"], "^--alpha 5.0 is no level; it must be between 0 and 1"),
         (["{run}", "--n_resamples", "10"], "--n_resamples 10 is too small; it must be at least 100"),
         (["{run}", "--seed", "-1"], "--seed -1 is too small"),
         (["--alpha", "0.1", "{run}"], "There is no argument .*; write runs before everything else, or after --runs"),

@@ -60,6 +60,8 @@ def parse_arguments(
     arguments = [*settings, *arguments]
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
+    except InputError:
+        raise
     except (ValueError, ImportError) as error:  # TrainingArguments checks its values as it is made
         raise InputError(f"These arguments do not work together: {' '.join(str(error).split())}") from None
     if unknown:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def find_baseline(name: str | None, runs: Sequence[FinishedRun]) -> Baseline | N
         return None
     systems = [run.system for run in runs]
     for run in runs:
-        if name.rstrip("/") == run.folder or name == str(run.system):
+        if name == str(run.system) or Path(name).resolve() == Path(run.folder).resolve():
             return Baseline(*run.system)
     if name in (system.regime for system in systems):
         return Baseline(regime=name)

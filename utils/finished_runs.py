@@ -5,6 +5,7 @@ Runs that differ in their seed alone are runs of the same system.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ class EvaluatedSet:
     results: dict[str, float]
     measured_by: dict[str, Any] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
-    gold: list[Any] = field(default_factory=list)
+    gold: list[str] = field(default_factory=list)
     scores: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -410,8 +411,9 @@ def _evaluated(
     for where, row in rows:
         try:
             of_examples.append(score(row))
-            ids.append(str(row["id"]))
-            gold.append(row["gold"])
+            # (Of sixty runs on the same examples every text is kept once.)
+            ids.append(sys.intern(str(row["id"])))
+            gold.append(sys.intern(_short(row["gold"])))
         except KeyError as missing:
             raise InputError(f"{where} has no {missing.args[0]}; run the script again.") from None
         except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
@@ -467,7 +469,7 @@ def _difference(there: EvaluatedSet, here: EvaluatedSet) -> str:
             return f"example {number} is {one} in one, {other} in the other"
     for identity, one, other in zip(there.ids, there.gold, here.gold):
         if one != other:
-            return f"the right answer to {identity} is {_short(one)} in one, {_short(other)} in the other"
+            return f"the right answer to {identity} is {one} in one, {other} in the other"
     if there.sha256 != here.sha256:
         return f"the content of the examples differs (fingerprints {there.sha256[:8]}, {here.sha256[:8]})"
     rules = [rule for rule in there.measured_by if rule in ("answer_normalization", "version_2_with_negative")]
