@@ -12,7 +12,8 @@ is computed anew, so no model and no GPU is needed.
 What the table says, for every system but the baseline:
 
     mean ± sd    over seeds (one seed has no sd)
-    difference   from the baseline, in points; * if significant, (*) if so, but on too few seeds or examples for a claim
+    difference   from the baseline, in points; * if significant, (*) if so, but it cannot carry a claim about the method: too
+                 few seeds or examples, or seeds that vary as much
     interval     95 % percentile interval of the difference, by the paired bootstrap
     p            of the paired bootstrap: over examples; for named entities over sentences, since F1 is no mean
     p (Holm)     the same, adjusted for the number of comparisons in the whole table: the one that counts

@@ -186,6 +186,20 @@ def test_few_examples_and_few_discordant_pairs_are_named(compared, tmp_path, cap
         )
 
 
+def test_what_seeds_alone_may_make_carries_no_claim(compared, tmp_path, capsys):
+    """Better by 1, 10 and 40 of 200: significant on these examples, but the next seed may bring nothing."""
+    folders = []
+    for seed, more in enumerate((1, 10, 40)):
+        folders.append(write_nli(tmp_path / f"a{seed}", [1] * 100 + [0] * 100, seed=seed))
+        folders.append(
+            write_nli(tmp_path / f"b{seed}", [1] * (100 + more) + [0] * (100 - more), seed=seed, **CONTINUAL)
+        )
+    *_, row = compared(*folders, "--baseline", "plain")
+    assert float(row["p_holm"]) < 0.001
+    assert (row["mark"], row["cautions"]) == ("(*)", "a difference of less than twice its standard error over seeds")
+    assert "- Natural language inference (hi): a difference of less than twice" in capsys.readouterr().out
+
+
 def test_entities_are_resampled_by_sentence(compared, tmp_path):
     gold = ["B-PER I-PER O", "B-LOC O B-ORG"] * 60
     good = ["B-PER I-PER O", "B-LOC O O"] * 60  # finds two of three

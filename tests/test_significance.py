@@ -7,6 +7,7 @@ from statsmodels.stats import contingency_tables, multitest, power
 
 from utils.metrics.entities import entity_scores
 from utils.significance import (
+    Spread,
     cautions,
     corpus_f1,
     discordant_pairs,
@@ -15,6 +16,7 @@ from utils.significance import (
     mcnemar,
     paired_bootstrap,
     paired_t_test,
+    seeds_may_make,
     spread,
 )
 
@@ -331,3 +333,15 @@ def test_cautions():
     assert cautions(1) == ["fewer than 3 seeds"]
     assert cautions(2, 99) == ["fewer than 3 seeds", "fewer than 100 examples"]
     assert cautions(3, 500, 9) == ["fewer than 10 examples on which the two differ"]
+
+
+def test_what_seeds_alone_may_make():
+    """Standard deviations of 2 and 1 over four seeds each: the difference has the standard error √(4/4 + 1/4) = 1.118."""
+    system, near, far = spread([68, 69, 71, 72]), spread([68, 69]), spread([60])
+    assert system.sd == pytest.approx(np.sqrt(10 / 3))
+    assert seeds_may_make(Spread(72.3, 2.0, 4), Spread(70, 1.0, 4)) is False
+    assert seeds_may_make(Spread(72.2, 2.0, 4), Spread(70, 1.0, 4)) is True
+    assert seeds_may_make(Spread(67.8, 2.0, 4), Spread(70, 1.0, 4)) is True  # whichever is better
+    assert seeds_may_make(system, near) is True
+    assert seeds_may_make(system, far) is False  # (its own seeds unknown)
+    assert seeds_may_make(far, spread([60.5])) is False

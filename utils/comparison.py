@@ -22,6 +22,7 @@ from utils.significance import (
     mcnemar,
     paired_bootstrap,
     paired_t_test,
+    seeds_may_make,
     spread,
 )
 
@@ -171,6 +172,9 @@ def compare(
     tested = [row for row in rows if row.bootstrap]
     for row, p_value in zip(tested, holm([row.bootstrap.p_value for row in tested])):
         row.p_holm = p_value
+        reference = by_place[row.task, row.language, row.metric, row.baseline]
+        if p_value <= alpha and seeds_may_make(row.score, reference.score):
+            row.cautions.append("a difference of less than twice its standard error over seeds")
     rows.sort(key=_order)
     return Comparison(rows, list(_notes(rows, baseline, len(tested), n_resamples, alpha)), alpha)
 
@@ -432,7 +436,8 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}".replace("-", "−")
+    points = f"{100 * difference:+.1f}"
+    return "0.0" if points in ("+0.0", "-0.0") else points.replace("-", "−")
 
 
 def _p(value: float | None) -> str:

@@ -240,6 +240,18 @@ def cautions(n_seeds: int | None, n_examples: int | None = None, n_discordant: i
     return [f"fewer than {least} {what}" for n, least, what in lacking if n is not None and n < least]
 
 
+def seeds_may_make(score: Spread, baseline: Spread) -> bool:
+    """Whether the seeds alone may make the difference: it is less than twice its standard error over seeds.
+
+    A rule of thumb, beside tests that know of examples only. A system with a single value adds nothing to the error.
+
+    Args:
+        score, baseline: of the two systems.
+    """
+    variance = sum(one.sd**2 / one.n for one in (score, baseline) if one.sd is not None)
+    return bool(abs(score.mean - baseline.mean) < 2 * np.sqrt(variance))
+
+
 # --- Resampling --------------------------------------------------------------------------------------------------
 
 
