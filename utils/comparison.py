@@ -42,7 +42,7 @@ class Baseline:
         return System(self.model or system.model, self.regime or system.regime)
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """A line of the table: a system in a language, by a metric.
 
@@ -51,7 +51,7 @@ class Row:
         runs: by seed (None for a model as it came).
         n_examples: of the language.
         score: mean and standard deviation over seeds, 0 to 1.
-        baseline: the system it is compared with; None if there is no such run, or none was asked for.
+        baseline: the row it is compared with, which may be itself; None if there is no such run, or none was asked for.
         difference: from the baseline; None for the baseline itself.
         bootstrap: interval and p-value; None without predictions.
         p_t_test: of the paired t-test, for means over examples.
@@ -68,7 +68,7 @@ class Row:
     runs: dict[int | None, FinishedRun]
     n_examples: int
     score: Spread
-    baseline: System | None = None
+    baseline: "Row | None" = field(default=None, repr=False)
     difference: float | None = None
     bootstrap: Bootstrap | None = None
     p_t_test: float | None = None
@@ -82,7 +82,7 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        return self.baseline == self.system
+        return self.baseline is self
 
     @property
     def n_seeds(self) -> int | None:
@@ -164,16 +164,13 @@ def compare(
         raise InputError(f"No run has the metric {' or '.join(metrics or ())}; there are {', '.join(known)}.")
     by_place = {(row.task, row.language, row.metric, row.system): row for row in rows}
     for row in rows if baseline else ():
-        other = by_place.get((row.task, row.language, row.metric, baseline.of(row.system)))
-        if other:
-            row.baseline = other.system
-            if other is not row:
-                _test(row, other, n_resamples, seed, alpha)
+        row.baseline = by_place.get((row.task, row.language, row.metric, baseline.of(row.system)))
+        if row.baseline and not row.is_baseline:
+            _test(row, row.baseline, n_resamples, seed, alpha)
     tested = [row for row in rows if row.bootstrap]
     for row, p_value in zip(tested, holm([row.bootstrap.p_value for row in tested])):
         row.p_holm = p_value
-        reference = by_place[row.task, row.language, row.metric, row.baseline]
-        if p_value <= alpha and seeds_may_make(row.score, reference.score):
+        if p_value <= alpha and seeds_may_make(row.score, row.baseline.score):
             row.cautions.append("a difference of less than twice its standard error over seeds")
     rows.sort(key=_order)
     return Comparison(rows, list(_notes(rows, baseline, len(tested), n_resamples, alpha)), alpha)
@@ -271,7 +268,6 @@ def _notes_on_claims(rows: Sequence[Row]) -> Iterator[str]:
 
 def _notes_on_settings(rows: Sequence[Row]) -> Iterator[str]:
     """Where more than the seed, or more than the system, is different."""
-    sentences = {}
     systems: dict[tuple[str, System], dict[str, FinishedRun]] = {}
     for row in rows:
         systems.setdefault((row.task, row.system), {}).update({run.folder: run for run in row.runs.values()})
@@ -280,15 +276,12 @@ def _notes_on_settings(rows: Sequence[Row]) -> Iterator[str]:
         for run in others:
             found = [differing_settings(one, other) for one, other in zip(first.history, run.history)]
             if different := ", ".join(filter(None, found)):
-                sentences[
-                    f"Runs of {system} differ in more than the seed: {different} ({first.folder}, {run.folder})."
-                ] = 1
-    for row in rows:
-        if row.difference is not None:
-            first, other = (next(iter(systems[row.task, one].values())) for one in (row.system, row.baseline))
-            if different := differing_settings(first.settings, other.settings):
-                sentences[f"{row.system} differs from its baseline {row.baseline} in: {different}."] = 1
-    yield from sentences
+                yield f"Runs of {system} differ in more than the seed: {different} ({first.folder}, {run.folder})."
+    pairs = {(row.task, row.system, row.baseline.system): row for row in rows if row.difference is not None}
+    for (_, system, baseline), row in pairs.items():
+        settings = [next(iter(one.runs.values())).settings for one in (row, row.baseline)]
+        if different := differing_settings(*settings):
+            yield f"{system} differs from its baseline {baseline} in: {different}."
 
 
 def _by_task(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -308,18 +301,8 @@ def _listed(systems: Iterable[System]) -> str:
 
 
 _COLUMNS = (
-    "language",
-    "model",
-    "regime",
-    "seeds",
-    "mean ± sd",
-    "difference",
-    "interval",
-    "p",
-    "p (Holm)",
-    "t-test",
-    "McNemar",
-)
+    "language", "model", "regime", "seeds", "mean ± sd", "difference", "interval", "p", "p (Holm)", "t-test", "McNemar",
+)  # fmt: skip
 # The first of them are text, and flush left.
 _LEFT = 3
 _NOTHING = "–"
@@ -387,7 +370,7 @@ def _values(comparison: Comparison, row: Row) -> dict[str, Any]:
         "examples": row.n_examples,
         "mean": row.score.mean,
         "sd": row.score.sd,
-        "baseline": row.baseline,
+        "baseline": row.baseline and row.baseline.system,
         "difference": row.difference,
         "low": bootstrap and bootstrap.low,
         "high": bootstrap and bootstrap.high,
