@@ -89,9 +89,10 @@ def paired_bootstrap(
 
     Examples are drawn with replacement, both systems' scores together. The p-value is of the shifted null: how often
     |d* - d| reaches |d|, where d is the difference and d* that of a resample. What was observed, resampled, less what was
-    observed, is what a difference would do if there were none. Its level is right from some 30 examples on, and less than
-    that (so that it errs on the safe side) where the systems differ on a handful of examples only. The interval is the
-    plain percentile interval of d*; near the level it can disagree with the p-value.
+    observed, is what a difference would do if there were none. In simulations it rejects 4 to 6 % of true nulls at the
+    level of 5 % from some 100 examples on, 3 to 7 % with 30, and fewer where the systems differ on a handful of examples
+    only. (Studentised it would be exact with 30, but weak where the few differences all have one sign.) The interval is
+    the plain percentile interval of d*; near the level it can disagree with the p-value.
 
     Args:
         scores, baseline: [seeds, examples] or [examples]; not necessarily of the same number of seeds.
