@@ -30,32 +30,47 @@ class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter)
         return action.help if action.default in (None, []) else super()._get_help_string(action)
 
 
-def parse_arguments(*dataclasses: type, description: str | None = None) -> tuple[Any, ...]:
+def parse_arguments(
+    *dataclasses: type, description: str | None = None, positional: str | None = None
+) -> tuple[Any, ...]:
     """Parse `sys.argv` into one object per dataclass.
 
     A single argument that ends in `.json`, `.yaml` or `.yml` is read as a file of settings; arguments after it win
     over what it says.
+
+    Args:
+        dataclasses: of the arguments.
+        description: what `--help` begins with.
+        positional: an argument whose values may also stand first, without its name.
 
     Raises:
         InputError: for a settings file that is missing or is no mapping of arguments.
     """
     for group in dataclasses:  # --help shows the arguments under what their class says of itself
         group._argument_group_name = group.__doc__.split("\n")[0].rstrip(".")
-    usage = "%(prog)s [settings.yaml] [--argument value ...]"  # (the list of all is what follows it)
+    first = f" [{positional.upper()} ...]" if positional else ""
+    usage = f"%(prog)s [settings.yaml]{first} [--argument value ...]"  # (the list of all is what follows it)
     parser = HfArgumentParser(
         dataclasses, usage=usage, description=description, formatter_class=_HelpFormatter, allow_abbrev=False
     )
-    arguments = sys.argv[1:]
+    settings, arguments = [], sys.argv[1:]
     if arguments and arguments[0].endswith((".json", ".yaml", ".yml")):
-        arguments = [*_arguments_from(arguments[0]), *arguments[1:]]
+        settings, arguments = _arguments_from(arguments[0]), arguments[1:]
+    if positional and arguments and not arguments[0].startswith("-"):
+        arguments = [f"--{positional}", *arguments]
+    arguments = [*settings, *arguments]
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
+    except InputError:
+        raise
     except (ValueError, ImportError) as error:  # TrainingArguments checks its values as it is made
         raise InputError(f"These arguments do not work together: {' '.join(str(error).split())}") from None
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
         close = difflib.get_close_matches(unknown[0], known, n=1)
         remedy = f"did you mean {close[0]}?" if close else "see --help."
+        if positional and not unknown[0].startswith("-"):
+            remedy = f"write {positional} before everything else, or after --{positional}."
         raise InputError(f"There is no argument {unknown[0]}; {remedy}")
     return tuple(parsed)
 
