@@ -10,7 +10,9 @@ from datasets import Dataset
 from test_alignment import some_pairs
 from transformers import TrainingArguments
 
+import compare_runs
 import run_align
+import run_distances
 import run_ner
 import run_nli
 import run_qa
@@ -46,7 +48,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 
 def test_every_argument_that_is_shown_exists(run, capsys):
     """No flag in the README that a script does not know."""
-    for script in (run_align, run_nli, run_ner, run_qa, run_xsr, compare_aligners):
+    for script in (compare_runs, run_align, run_distances, run_nli, run_ner, run_qa, run_xsr, compare_aligners):
         with pytest.raises(SystemExit) as ending:
             run(script.main, "--help")
         assert ending.value.code == 0
