@@ -1,12 +1,13 @@
 """Cards and records of models: what was done, the chain of models, results as metadata; nothing private in them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForSequenceClassification
 
@@ -78,6 +79,20 @@ def test_a_reader_learns_what_was_done():
     assert "efimov2023impact" in text
     assert "cao2020multilingual" in text
     assert 'AutoModelForSequenceClassification.from_pretrained("somebody/nli-hi")' in text
+
+
+def test_the_example_that_the_readme_shows():
+    """The card of a quickstart run, as produced: valid, and of the same make as the cards of today."""
+    example = ModelCard.load(DATA.parent / "docs" / "example_card.md")
+    again = ModelCardData(**example.data.to_dict(), ignore_metadata_errors=False)
+    assert len(again.eval_results) == 8
+    assert {result.metric_type for result in again.eval_results} == {"word_retrieval_accuracy"}
+    assert again.language == ["en", "es", "hi", "ru", "vi"]
+    record = record_of(ALIGNMENT, train_data={"hi": {"pairs": 10}}, regime=None)
+    headings = re.findall(r"^## .*", model_card("contrastive", record, {}, "."), re.MULTILINE)
+    assert re.findall(r"^## .*", example.text, re.MULTILINE) == headings
+    assert "(losses.png)" in example.text
+    assert "| Parallel sentences for cross-lingual adjustment (a local folder) | cc0-1.0 |" in example.text
 
 
 def test_a_plain_run_has_no_settings_of_the_alignment():
