@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -536,3 +538,25 @@ def test_figure(tmp_path, n_panels, n_models):
     plot_accuracy_by_layer({f"panel {k}": curves for k in range(n_panels)}, path, "Title")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in path.parent.iterdir()] == ["figure.png"]
+
+
+_HOLES = """
+import torch
+from benchmarks.measuring import PeakMemory
+from utils import retrieval
+
+torch.set_num_threads(1)
+vectors = torch.randn(100_000, 384)
+with PeakMemory() as memory:
+    retrieval._fingerprints(vectors, 1024)
+    retrieval._Vectors.normalized(vectors, 1024)
+print(memory.growth_mb)
+"""
+
+
+def test_many_vectors_leave_no_holes_in_memory():
+    """What is made for each block must not keep the memory of the blocks before it (3 GB of a million vectors, once)."""
+    # (In a process of its own: memory that others have given back would hide it.)
+    project = Path(retrieval.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", _HOLES], cwd=project, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100

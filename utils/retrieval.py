@@ -247,11 +247,12 @@ def _fingerprints(vectors: torch.Tensor, block_size: int) -> torch.Tensor:
     """64 bits [M] for each vector, the same for equal ones: a random linear combination of their numbers' bits."""
     random = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**63), 2**63 - 1, (vectors.shape[1],), generator=random).to(vectors.device)
-    prints = []
-    for block in vectors.split(block_size):
-        bits = (block.float() + 0.0).view(torch.int32)  # -0.0, which equals 0.0, becomes it
-        prints.append((bits * factors).sum(dim=1))
-    return torch.cat(prints)
+    # In one piece, since many small ones, made between large ones that are given back, leave the memory full of holes.
+    prints = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+    for rows in _slices(len(vectors), block_size):
+        bits = (vectors[rows].float() + 0.0).view(torch.int32)  # -0.0, which equals 0.0, becomes it
+        prints[rows] = (bits * factors).sum(dim=1)
+    return prints
 
 
 @dataclass
@@ -271,8 +272,10 @@ class _Vectors:
     @classmethod
     def normalized(cls, given: torch.Tensor, block_size: int) -> "_Vectors":
         """All of length 1 (or 0)."""
-        norms = [block.float().norm(dim=1, keepdim=True) for block in given.split(block_size)]
-        return cls(given, norm=torch.cat(norms).clamp_(min=1e-12))
+        norms = torch.empty(len(given), 1, device=given.device)
+        for rows in _slices(len(given), block_size):
+            norms[rows] = given[rows].float().norm(dim=1, keepdim=True)
+        return cls(given, norm=norms.clamp_(min=1e-12))
 
     def __len__(self) -> int:
         return len(self.given)
