@@ -75,6 +75,12 @@ class QaDataArguments(TaskDataArguments):
     context_languages: list[str] | None = field(
         default=None, metadata={"help": "Languages of the contexts. Default, with the above: --eval_languages."}
     )
+    language_pairs: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Only these pairs instead, question's language first: `en-en hi-hi hi-en en-hi`; `hi` means `hi-hi`."
+        },
+    )
     answer_normalization: str = field(
         default="auto",
         metadata={
@@ -103,6 +109,12 @@ class QaDataArguments(TaskDataArguments):
         super().__post_init__()
         for name in ("doc_stride", "max_question_length", "n_best_size", "max_answer_length"):
             at_least(1, self, name)
+        if self.language_pairs and (self.question_languages or self.context_languages):
+            raise InputError(
+                "--language_pairs says everything about languages; leave --question_languages and --context_languages out."
+            )
+        if bad := [pair for pair in self.language_pairs or () if not all(pair.split("-")) or pair.count("-") > 1]:
+            raise InputError(f"--language_pairs {bad[0]} is no pair of languages; write it like hi-en.")
         if self.eval_dataset_name is None and self.dataset_name in ("rajpurkar/squad", "rajpurkar/squad_v2"):
             self.eval_dataset_name = "google/xquad"
         if self.answer_normalization == "auto":
@@ -116,6 +128,9 @@ class QaDataArguments(TaskDataArguments):
 
     def pairs(self) -> list[tuple[str, str]]:
         """Question and context language of every set that is evaluated."""
+        if self.language_pairs:
+            pairs = [tuple(pair.split("-")) for pair in self.language_pairs]
+            return list(dict.fromkeys((pair[0], pair[-1]) for pair in pairs))
         if not self.question_languages and not self.context_languages:
             return [(language, language) for language in self.eval_languages]
         questions, contexts = (

@@ -548,8 +548,7 @@ from utils import retrieval
 torch.set_num_threads(1)
 vectors = torch.randn(100_000, 384)
 with PeakMemory() as memory:
-    retrieval._fingerprints(vectors, 1024)
-    retrieval._Vectors.normalized(vectors, 1024)
+    prints = retrieval._fingerprints(vectors, 1024)
 print(memory.growth_mb)
 """
 

@@ -405,14 +405,14 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
                 (output_dir / stale).unlink(missing_ok=True)  # or old numbers would stand beside new ones
         return None
     if str(resume).lower() == "true":
-        whole = [folder for folder in output_dir.glob("checkpoint-*") if _is_whole(folder)]
+        whole = [folder for folder in output_dir.glob("checkpoint-*") if is_whole(folder)]
         require(whole, [f"A checkpoint in {output_dir}"], "start without --resume_from_checkpoint")
         return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
     if not os.path.isdir(resume):
         raise InputError(
             f"There is no checkpoint {resume} to resume from; check the path, or say true for the last one."
         )
-    if not _is_whole(Path(resume)):
+    if not is_whole(Path(resume)):
         raise InputError(
             f"The checkpoint {resume} is not whole: the run was killed while it was written; say true for the last one that is."
         )
@@ -421,7 +421,7 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
     return resume
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end: its state comes last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
