@@ -11,6 +11,7 @@ from test_alignment import some_pairs
 from transformers import TrainingArguments
 
 import compare_runs
+import replicate
 import run_align
 import run_distances
 import run_ner
@@ -48,7 +49,17 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 
 def test_every_argument_that_is_shown_exists(run, capsys):
     """No flag in the README that a script does not know."""
-    for script in (compare_runs, run_align, run_distances, run_nli, run_ner, run_qa, run_xsr, compare_aligners):
+    for script in (
+        compare_runs,
+        replicate,
+        run_align,
+        run_distances,
+        run_nli,
+        run_ner,
+        run_qa,
+        run_xsr,
+        compare_aligners,
+    ):
         with pytest.raises(SystemExit) as ending:
             run(script.main, "--help")
         assert ending.value.code == 0
@@ -77,3 +88,5 @@ def test_commands_parse():
 
 def test_nothing_is_left_to_fill_in():
     assert not re.findall(r"\b(?!HF_)[A-Z]+_[A-Z]+\b|TODO|XXX", README)
+    for page in (PROJECT / "docs").glob("*.md"):
+        assert not re.findall(r"^[A-Z]+_[A-Z]+|TODO|XXX", page.read_text(encoding="utf-8"), re.MULTILINE), page

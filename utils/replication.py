@@ -69,6 +69,7 @@ class Grid:
         seeds: of adjustment and fine-tuning.
         tasks: of `TASKS`.
         regimes: of `REGIMES`.
+        joint: have one model adjusted to all languages at once, instead of one for each.
         cross_lingual: languages for which questions are also asked across English and them.
         parallel: settings about parallel pairs and links, for adjustment, continual learning and distances.
         align, continual, distances: further settings of these; without `distances` none are measured.
@@ -81,6 +82,7 @@ class Grid:
     seeds: list[int]
     tasks: list[str]
     regimes: list[str]
+    joint: bool = False
     cross_lingual: list[str] = field(default_factory=list)
     parallel: dict[str, Any] = field(default_factory=dict)
     align: dict[str, Any] = field(default_factory=dict)
@@ -118,7 +120,7 @@ def plan(grid: Grid) -> list[Run]:
     runs = []
     for seed in grid.seeds:
         if any(REGIMES[regime][0] for regime in grid.regimes):
-            runs += [_adjustment(grid, language, seed) for language in grid.languages]
+            runs += [_adjustment(grid, language, seed) for language in _adjusted_to(grid)]
         for task in grid.tasks:
             if task in FINE_TUNED:
                 runs += _fine_tunings(grid, task, seed)
@@ -129,30 +131,40 @@ def plan(grid: Grid) -> list[Run]:
     return runs
 
 
-def _adjusted(language: str, seed: int) -> str:
-    return f"align/{language}-seed{seed}"
+def _adjusted_to(grid: Grid) -> list[str | None]:
+    """The language of every adjusted model of a seed; None: all of them."""
+    return [None] if grid.joint else list(grid.languages)
 
 
-def _adjustment(grid: Grid, language: str, seed: int) -> Run:
+def _about(grid: Grid, language: str | None) -> list[str]:
+    return grid.languages if language is None else [language]
+
+
+def _adjusted(grid: Grid, language: str | None, seed: int) -> str:
+    return f"align/{'joint' if grid.joint else language}-seed{seed}"
+
+
+def _adjustment(grid: Grid, language: str | None, seed: int) -> Run:
     settings = {"save_total_limit": 1, **grid.parallel, **grid.align}
-    arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", language, "--do_train"]
-    arguments += _words(settings, [language])
-    return Run(_adjusted(language, seed), "run_align.py", [*arguments, "--seed", str(seed)], [], "align", None, language, seed)  # fmt: skip
+    languages = _about(grid, language)
+    arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", *languages, "--do_train"]
+    arguments += _words(settings, languages)
+    return Run(_adjusted(grid, language, seed), "run_align.py", [*arguments, "--seed", str(seed)], [], "align", None, language, seed)  # fmt: skip
 
 
 def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
     """A run for every regime and language; one for all languages where nothing depends on them."""
     for regime in grid.regimes:
         begins_adjusted, continual = REGIMES[regime]
-        for language in [None] if regime == ORIGINAL else grid.languages:
-            about = grid.languages if language is None else [language]
-            needs = [_adjusted(language, seed)] if begins_adjusted else []
+        for language in [None] if regime == ORIGINAL else _adjusted_to(grid):
+            about = _about(grid, language)
+            needs = [_adjusted(grid, language, seed)] if begins_adjusted else []
             model = f"{{{needs[0]}}}" if needs else grid.model_name_or_path
             settings = {"save_total_limit": 1, **grid.task_settings.get(task, {})}
             if continual is not None:
                 settings |= {
                     "continual": "true",
-                    "languages": [language],
+                    "languages": about,
                     **grid.parallel,
                     **grid.continual,
                     **continual,
@@ -172,7 +184,7 @@ def _sets(grid: Grid, task: str, languages: Sequence[str]) -> list[str]:
 
 
 def _retrieval(grid: Grid, language: str) -> Run:
-    needs = [_adjusted(language, seed) for seed in grid.seeds] if ADJUSTED in grid.regimes else []
+    needs = [_adjusted(grid, language, seed) for seed in grid.seeds] if ADJUSTED in grid.regimes else []
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
     arguments = ["--models", *models, "--eval_languages", language]
     arguments += _words(grid.task_settings.get("xsr", {}), [language])
@@ -182,7 +194,7 @@ def _retrieval(grid: Grid, language: str) -> Run:
 def _distances(grid: Grid, language: str) -> Run:
     """Of the original and the adjusted model, and of what fine-tuning for the first task makes of them, by the first seed."""
     seed, task = grid.seeds[0], next((task for task in grid.tasks if task in FINE_TUNED), None)
-    needs = [_adjusted(language, seed)] if ADJUSTED in grid.regimes else []
+    needs = [_adjusted(grid, language, seed)] if ADJUSTED in grid.regimes else []
     if task:
         needs += [run.name for run in _fine_tunings(grid, task, seed) if run.language in (None, language)]
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]

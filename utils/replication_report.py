@@ -291,7 +291,7 @@ def _report(results: Results, how: Mapping[str, str], figure: str | None) -> str
     lines = [
         "# Does cross-lingual adjustment help?",
         "",
-        f"**What was tried.** `{Path(grid.model_name_or_path).name}`, adjusted to {_listed(grid.languages)}, was fine-tuned in "
+        f"**What was tried.** `{Path(grid.model_name_or_path).name}`, adjusted to {_listed(grid.languages)}{' at once' if grid.joint else ''}, was fine-tuned in "
         f"English for {_listed([TITLES[task].split(',')[0] for task in grid.tasks if task != 'xsr'])} and measured in the "
         f"other languages: as it came, adjusted, and with continual learning, {seeds} each; as in Efimov et al. (ECIR 2023).",
         "",
@@ -451,9 +451,10 @@ def _alignment(results: Results) -> dict[str, dict[str, dict[str, float]]]:
 def _stages(grid: Grid, language: str, seed: int) -> dict[str, str]:
     """What was measured, and what `run_distances.py` calls it."""
     task = next((task for task in grid.tasks if task in FINE_TUNED), None)
-    stages = {"original": Path(grid.model_name_or_path).name, "adjusted": f"{language}-seed{seed}"}
+    adjusted_to = "joint" if grid.joint else language
+    stages = {"original": Path(grid.model_name_or_path).name, "adjusted": f"{adjusted_to}-seed{seed}"}
     for regime in grid.regimes if task else ():
-        end = f"seed{seed}" if regime == ORIGINAL else f"{language}-seed{seed}"
+        end = f"seed{seed}" if regime == ORIGINAL or grid.joint else f"{language}-seed{seed}"
         stages[f"{REGIME_NAMES[regime]}, fine-tuned ({task})"] = f"{regime}-{end}"
     return stages
 
