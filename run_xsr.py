@@ -40,6 +40,7 @@ from utils.retrieval import (
     retrieval_table,
     retrieve,
     retrieve_with_faiss,
+    spread,
     usual_layer,
 )
 from utils.tables import paths_by_language
@@ -221,6 +222,7 @@ def search(
         source, english = of_layer.to(encoder.device).split(len(pairs.source))
         for direction, queries, candidates in zip(pairs.directions, (source, english), (english, source)):
             found[direction][layer] = retrieve_by(queries, candidates, args.distance)
+            found[direction][layer].query_spread = spread(queries, args.distance)
     return found
 
 

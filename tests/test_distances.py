@@ -255,14 +255,14 @@ def comparison(n: int = 100, shift: float = 1.0) -> Comparison:
 
 
 def test_metrics_by_flat_names():
-    found = Comparison(np.array([1.0, 2.0, 6.0]), np.array([2.0, 2.0, 5.0]), 0.75, 0.5)
+    found = Comparison(np.array([1.0, 2.0, 6.0]), np.array([2.0, 2.0, 5.0]), 0.75, 0.5, 0.1, 0.2)
     metrics = distance_metrics({"hi": {4: {"l2": found}}})
-    assert len(metrics) == 4 * 3 + 2
+    assert len(metrics) == 4 * 3 + 4
     assert metrics.items() >= {
         "hi_layer4_l2_median_related": 2, "hi_layer4_l2_median_unrelated": 2, "hi_layer4_l2_median_difference": 0,
         "hi_layer4_l2_share_nearer": 0.5, "hi-en_layer4_l2_word_retrieval_accuracy": 0.75,
         "en-hi_layer4_l2_word_retrieval_accuracy": 0.5, "hi_layer4_l2_median_related_low": 1,
-        "hi_layer4_l2_median_related_high": 6,
+        "hi_layer4_l2_median_related_high": 6, "hi_layer4_l2_spread_source": 0.1, "hi_layer4_l2_spread_english": 0.2,
     }.items()  # fmt: skip
 
 

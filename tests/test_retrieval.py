@@ -514,7 +514,7 @@ def test_the_table_fits_the_terminal(layers):
 def test_metrics_and_curves():
     found = found_at([0, 8])
     metrics = retrieval_metrics({"hi-en": found})
-    assert set(metrics) == {f"hi-en_layer{k}_{name}" for k in (0, 8) for name in ("accuracy", "mrr")}
+    assert set(metrics) == {f"hi-en_layer{k}_{name}" for k in (0, 8) for name in ("accuracy", "mrr", "share_found")}
     curves = accuracy_curves({"a": {"hi-en": found}, "b": {"hi-en": found}})
     assert curves["hi-en"]["b"] == {k: metrics[f"hi-en_layer{k}_accuracy"] for k in (0, 8)}
 
@@ -559,3 +559,23 @@ def test_many_vectors_leave_no_holes_in_memory():
     project = Path(retrieval.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", _HOLES], cwd=project, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 100
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_spread_is_the_mean_over_all_pairs(distance):
+    vectors = torch.randn(1500, 7) + 3  # more than one block
+    if distance == "l2":
+        expected = torch.cdist(vectors.double(), vectors.double()).square().mean().sqrt()
+    else:
+        unit = F.normalize(vectors.double(), dim=1)
+        expected = (1 - unit @ unit.T).mean()
+    assert retrieval.spread(vectors, distance) == pytest.approx(expected.item(), rel=1e-9)
+    assert retrieval.spread(vectors[:1].expand(9, 7), distance) == pytest.approx(0, abs=1e-6)
+
+
+def test_hubs_are_seen():
+    """Queries near one point all find the same few candidates."""
+    candidates = torch.eye(10)
+    assert retrieve(candidates, candidates).share_found == 1
+    crowded = candidates[:1] + 0.01 * candidates
+    assert retrieve(crowded, candidates).share_found == 0.1

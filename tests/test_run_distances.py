@@ -73,7 +73,7 @@ def test_a_model_under_two_names_shows_exactly_no_difference(measure, model, tmp
         for label in ("encoder", "again")
     ]
     assert of_model[0] == of_model[1]
-    assert len(of_model[0]) == 3 * 2 * (4 * 3 + 2)
+    assert len(of_model[0]) == 3 * 2 * (4 * 3 + 4)
     found = rows(out).to_pandas()
     one, same = (
         found[found.model == label].drop(columns="model").reset_index(drop=True) for label in ("encoder", "again")

@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from utils.alignment import hidden_states_at
 from utils.records import written_whole
-from utils.retrieval import retrieve
+from utils.retrieval import retrieve, spread
 from utils.word_pooling import WordTokenizer, pool_words
 
 
@@ -242,12 +242,15 @@ class Comparison:
         to_english: word retrieval accuracy (Cao et al., ICLR 2020, section 4), 0 to 1: how often the nearest of all
             linked English words is the one that a source word is linked with.
         from_english: the same for English words that look for their source words.
+        spread_source, spread_english: how far all source words, all English words lie apart (`utils.retrieval.spread`).
     """
 
     related: np.ndarray
     unrelated: np.ndarray
     to_english: float
     from_english: float
+    spread_source: float = 0.0
+    spread_english: float = 0.0
 
     @property
     def is_finite(self) -> bool:
@@ -303,6 +306,8 @@ def compare(
         distances_between(source, unrelated, distance),
         retrieve(*on_device, distance).accuracy,
         retrieve(*reversed(on_device), distance).accuracy,
+        spread(source, distance),
+        spread(english, distance),
     )
 
 
@@ -372,7 +377,7 @@ def distance_metrics(measured: Measured, seed: int = 0) -> dict[str, float]:
 
     `hi_layer12_cosine_median_related`, `…_median_unrelated`, `…_median_difference` and `…_share_nearer`, each also with
     `_low` and `_high`, the ends of its `bootstrap_interval`; `hi-en_layer12_cosine_word_retrieval_accuracy` and
-    `en-hi_…`, the querying language first.
+    `en-hi_…`, the querying language first; `hi_layer12_cosine_spread_source` and `…_spread_english`.
     """
     metrics = {}
     for language, layer, distance, comparison in each_comparison(measured):
@@ -388,6 +393,8 @@ def distance_metrics(measured: Measured, seed: int = 0) -> dict[str, float]:
             metrics[f"{name}_low"], metrics[f"{name}_high"] = bootstrap_interval(values, statistic, seed=seed)
         metrics[f"{language}-en_{where}_word_retrieval_accuracy"] = comparison.to_english
         metrics[f"en-{language}_{where}_word_retrieval_accuracy"] = comparison.from_english
+        metrics[f"{language}_{where}_spread_source"] = comparison.spread_source
+        metrics[f"{language}_{where}_spread_english"] = comparison.spread_english
     return metrics
 
 

@@ -82,12 +82,14 @@ class Retrieval:
         rank: [N], 1 + the number of candidates that are nearer than the right one.
         score: [N], similarity of the nearest one, higher is nearer: cosine, negative L2 distance, or CSLS.
         gold: [N], index of the right candidate.
+        query_spread: how far the queries lie apart (see `spread`), if that was looked at.
     """
 
     nearest: torch.Tensor
     rank: torch.Tensor
     score: torch.Tensor
     gold: torch.Tensor
+    query_spread: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -98,6 +100,11 @@ class Retrieval:
     def mrr(self) -> float:
         """Mean reciprocal rank of the right candidate, 0 to 1."""
         return self.rank.cpu().double().reciprocal().mean().item()
+
+    @property
+    def share_found(self) -> float:
+        """How many different candidates are the nearest of some query, 0 to 1: few, where a few hubs attract everything."""
+        return len(self.nearest.unique()) / max(1, len(self.nearest))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """For every query its number `id`, and `gold`, `prediction`, `score`, `rank`."""
@@ -194,6 +201,25 @@ def retrieve_with_faiss(
     if distance == "l2":
         score = -(-score).clamp(min=0).sqrt()
     return Retrieval(kept[nearest], rank, score, gold)
+
+
+def spread(vectors: torch.Tensor, distance: str = "cosine") -> float:
+    """How far vectors [N, dimensions] lie apart from each other.
+
+    Args:
+        vectors: one or more.
+        distance: `l2`: the root mean square of all their N² distances; otherwise the mean of 1 - cosine over all N² pairs.
+    """
+    total, squares = torch.zeros(vectors.shape[1], dtype=torch.float64), 0.0
+    for rows in _slices(len(vectors), default_block_size(vectors.device)):
+        block = vectors[rows].cpu().double()  # (some accelerators have no double precision)
+        block = block if distance == "l2" else F.normalize(block, dim=1)
+        total += block.sum(dim=0)
+        squares += block.square().sum().item()
+    centre = (total / len(vectors)).square().sum().item()
+    if distance == "l2":
+        return math.sqrt(max(0.0, 2 * (squares / len(vectors) - centre)))
+    return 1 - centre
 
 
 def require_faiss() -> ModuleType:
@@ -602,12 +628,15 @@ def _sentence(text: object, where: str) -> str:
 
 
 def retrieval_metrics(found: Mapping[str, Mapping[int, Retrieval]]) -> dict[str, float]:
-    """`hi-en_layer8_accuracy` and `hi-en_layer8_mrr`, 0 to 1, of every direction and layer."""
+    """`hi-en_layer8_accuracy`, `…_mrr`, `…_share_found`, 0 to 1, and `…_query_spread`, of every direction and layer."""
     metrics = {}
     for direction, by_layer in found.items():
         for layer, retrieval in by_layer.items():
             metrics[f"{direction}_layer{layer}_accuracy"] = retrieval.accuracy
             metrics[f"{direction}_layer{layer}_mrr"] = retrieval.mrr
+            metrics[f"{direction}_layer{layer}_share_found"] = retrieval.share_found
+            if retrieval.query_spread is not None and math.isfinite(retrieval.query_spread):
+                metrics[f"{direction}_layer{layer}_query_spread"] = retrieval.query_spread
     return metrics
 
 
