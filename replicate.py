@@ -11,6 +11,7 @@ fails does not stop the others: start the same command again whenever it was int
 """
 
 import logging
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,7 @@ def main() -> None:
         return
 
     # --- Run ---
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs save a checkpoint
     failed: dict[str, str] = {}
     if not args.report_only:
         try:

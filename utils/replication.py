@@ -251,22 +251,26 @@ def check_done(run: Run, output_dir: Path) -> bool:
     """Whether a run is done already.
 
     Raises:
-        InputError: if it was done with other settings, so that its results are not those of this grid.
+        InputError: if it was done, or begun, with other settings, so that its results would not be those of this grid.
     """
     mark = _mark(run, output_dir)
     try:
-        made_by = json.loads(mark.read_text(encoding="utf-8"))["arguments"]
+        made_by = json.loads(mark.read_text(encoding="utf-8"))
+        before, done = made_by["arguments"], made_by["done"]
     except FileNotFoundError:
         return False
     except (OSError, ValueError, KeyError, TypeError):
-        logger.warning(f"The file {mark} cannot be read; its run is done again.")
-        return False
-    if made_by != run.arguments:
+        raise InputError(f"The file {mark} is damaged; remove its folder to have the run done again.") from None
+    if before != run.arguments:
         raise InputError(
-            f"The run {output_dir / run.name} was made with other settings ({_difference(made_by, run.arguments)}); choose "
+            f"The run {output_dir / run.name} was made with other settings ({_difference(before, run.arguments)}); choose "
             "another --output_dir, or remove that folder to have it run again."
         )
-    return True
+    return done
+
+
+def _write_mark(run: Run, output_dir: Path, done: bool) -> None:
+    write_json(_mark(run, output_dir), {"arguments": run.arguments, "done": done})
 
 
 def _difference(before: Sequence[str], now: Sequence[str]) -> str:
@@ -276,7 +280,7 @@ def _difference(before: Sequence[str], now: Sequence[str]) -> str:
 
 
 def _mark(run: Run, output_dir: Path) -> Path:
-    return output_dir / run.name / "done.json"
+    return output_dir / run.name / "replicate.json"
 
 
 def _drop_weights(run: Run, output_dir: Path) -> None:
@@ -287,7 +291,7 @@ def _drop_weights(run: Run, output_dir: Path) -> None:
 
 
 def drop_weights_not_needed(runs: Sequence[Run], done: Mapping[str, object], output_dir: Path) -> None:
-    """Remove the weights of fine-tuned models that are measured, and that no run to come is about."""
+    """Remove the weights of fine-tuned models that are measured, and that no run to come is about (one that failed comes again)."""
     needed = {name for run in runs if run.name not in done for name in run.needs}
     for run in runs:
         if run.task in FINE_TUNED and run.name in done and run.name not in needed:
@@ -366,7 +370,7 @@ def carry_out(
                     else:
                         done[one.run.name] = None
                     if not keep_models:
-                        drop_weights_not_needed([run for run in runs if run.name not in failed], done, output_dir)
+                        drop_weights_not_needed(runs, done, output_dir)
                     bar.update()
                     seconds = time.monotonic() - one.begin
                     bar.write(f"{one.run.name}: {why or f'done in {seconds:,.0f} s'}", file=sys.stderr)
@@ -386,6 +390,7 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock:
         visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % n_gpus]
     words = command(run, grid, output_dir, threads)
+    _write_mark(run, output_dir, done=False)  # (so that nobody lets it go on with other settings)
     path = _log(run, output_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as log:
@@ -405,7 +410,7 @@ def _finish(one: _Started, output_dir: Path) -> str | None:
         said = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         errors = [line for line in said if line.startswith("error: ")]
         return f"failed with status {one.process.returncode}: {(errors or said or ['(silent)'])[-1]} (see {path})"
-    write_json(_mark(one.run, output_dir), {"arguments": one.run.arguments})
+    _write_mark(one.run, output_dir, done=True)
     for checkpoint in (output_dir / one.run.name).glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     return None
