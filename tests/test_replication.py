@@ -327,15 +327,16 @@ def stop(*_):
     time.sleep(0.5); (folder / "saved").touch(); os._exit(143)
 signal.signal(signal.SIGTERM, stop)
 (folder / "pid").write_text(str(os.getpid()))
-time.sleep({seconds})
+while not (folder / "release").exists():
+    time.sleep(0.05)
 (folder / "finished").touch()
 '''
 sys.exit(subprocess.call([sys.executable, "-c", child, sys.argv[1]]))
 """
 
 
-def start_grid(out, seconds) -> subprocess.Popen:
-    script = _GRID.format(program=_PROGRAM.replace("{seconds}", str(seconds)))
+def start_grid(out) -> subprocess.Popen:
+    script = _GRID.format(program=_PROGRAM)
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(out)], cwd=PROJECT, stderr=subprocess.PIPE, text=True
     )
@@ -358,7 +359,7 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_waits_for_its_runs_to_save(tmp_path, number):
-    process = start_grid(tmp_path, seconds=60)
+    process = start_grid(tmp_path)
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode != 0
@@ -371,18 +372,20 @@ def test_stopped_it_waits_for_its_runs_to_save(tmp_path, number):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
 def test_killed_nobody_works_beside_the_runs_it_left_behind(tmp_path):
-    process = start_grid(tmp_path, seconds=4)
+    process = start_grid(tmp_path)
     process.kill()
     process.communicate()
     folder = tmp_path / "nli" / "a1"
     left_behind = int((folder / "pid").read_text())
     assert is_alive(left_behind)
     script = _GRID.format(program="import sys, pathlib; pathlib.Path(sys.argv[1], 'again').touch()")
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], cwd=PROJECT, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0
-    assert "works in" in done.stderr
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    second = subprocess.Popen(words, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    assert "works in" in second.stderr.readline()
+    assert not (folder / "again").exists()
+    (folder / "release").touch()
+    second.communicate(timeout=60)
+    assert second.returncode == 0
     assert (folder / "finished").stat().st_mtime_ns <= (folder / "again").stat().st_mtime_ns
     assert not is_alive(left_behind)
 
