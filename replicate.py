@@ -12,6 +12,7 @@ fails does not stop the others: start the same command again whenever it was int
 
 import logging
 import signal
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ class ReplicateArguments:
     )
     n_resamples: int = field(default=10_000, metadata={"help": "Bootstrap resamples of the comparisons."})
     dry_run: bool = field(default=False, metadata={"help": "Print the commands that are still to be run, and stop."})
-    report_only: bool = field(default=False, metadata={"help": "Run nothing; report on what is done."})
+    report_only: bool = field(default=False, metadata={"help": "Run nothing; report on what is done so far."})
 
     def __post_init__(self) -> None:
         for name, known in (("tasks", TASKS), ("regimes", REGIMES)):
@@ -192,11 +193,13 @@ def main() -> None:
             raise SystemExit("Interrupted; the same command goes on.") from None
 
     # --- Report ---
-    with alone_in(output_dir):
+    with (
+        nullcontext() if args.report_only else alone_in(output_dir)
+    ):  # (of a grid that is at work, what is done so far)
         record = run_record([args])
-        write_json(output_dir / "run.json", record)
         results = read_results(grid, runs, output_dir, failed, args.n_resamples)
         report = write_report(results, output_dir, conditions(args, grid, record))
+        write_json(output_dir / "run.json", record)
     print(report.read_text(encoding="utf-8").split("\n## ")[0])
     print(f"The whole report: {output_dir / 'report.html'}")
     if failed:

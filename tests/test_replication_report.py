@@ -8,7 +8,7 @@ from test_compare_runs import write_alignment, write_nli, write_xsr
 
 import replicate
 from utils.records import write_json
-from utils.replication import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL, Grid, _write_mark, plan
+from utils.replication import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL, Grid, _write_mark, alone_in, plan
 from utils.replication_report import CLAIMS, _verdict, as_html, read_results, write_report
 
 
@@ -194,7 +194,8 @@ def test_reporting_alone_starts_nothing(run, tmp_path, capsys):
         "xsr",
         "--regimes",
     )
-    run(replicate.main, "--output_dir", tmp_path, *words, *RIGHT, "--n_resamples", "500", "--report_only")
+    with alone_in(tmp_path):  # nor does it wait for a grid that is at work
+        run(replicate.main, "--output_dir", tmp_path, *words, *RIGHT, "--n_resamples", "500", "--report_only")
     shown = capsys.readouterr().out
     assert "yes, in 1 of 1" in shown
     assert "## " not in shown  # the first screen

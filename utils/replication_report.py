@@ -292,7 +292,7 @@ def _report(results: Results, how: Mapping[str, str], figure: str | None) -> str
         "# Does cross-lingual adjustment help?",
         "",
         f"**What was tried.** `{Path(grid.model_name_or_path).name}`, adjusted to {_listed(grid.languages)}{' at once' if grid.joint else ''}, was fine-tuned in "
-        f"English for {_listed([TITLES[task].split(',')[0] for task in grid.tasks if task != 'xsr'])} and measured in the "
+        f"English for {_listed([TITLES[task].split(',')[0].lower() for task in grid.tasks if task != 'xsr'])} and measured in the "
         f"other languages: as it came, adjusted, and with continual learning, {seeds} each; as in Efimov et al. (ECIR 2023).",
         "",
         f"**What came out.** {_summary(results)}",
