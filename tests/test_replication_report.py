@@ -119,6 +119,16 @@ def test_few_seeds_carry_no_claim(tmp_path):
     assert verdict(results, "helps NLI in all") == "cannot be told from chance"
 
 
+def test_too_few_resamples_are_said(tmp_path):
+    grid = small_grid()
+    write_grid(tmp_path, grid)
+    for n_resamples, said in ((100, True), (2000, False)):
+        results = read_results(grid, plan(grid), tmp_path, {}, n_resamples)
+        report = write_report(results, tmp_path, {}).read_text(encoding="utf-8")
+        assert ("no p-value can be small enough" in report) == said
+        assert ("+20.0*" in report) == (not said)
+
+
 def test_a_report_of_what_there_is(tmp_path):
     grid = small_grid()
     runs = write_grid(tmp_path, grid, but=["nli/adjusted-hi-seed3", "xsr/hi"])

@@ -101,6 +101,9 @@ class Results:
         n_examples: task → language → how many.
         distances: language → what `run_distances.py` has found.
         missing: name → why a run is missing.
+        alpha: level of significance over all comparisons.
+        n_resamples: of the bootstrap.
+        tables: all comparisons.
     """
 
     grid: Grid
@@ -111,6 +114,7 @@ class Results:
     distances: dict[str, dict[str, Any]]
     missing: dict[str, str]
     alpha: float = 0.05
+    n_resamples: int = 10_000
     tables: list[Comparison] = field(default_factory=list)
 
     def mark(self, row: Row) -> str:
@@ -131,7 +135,7 @@ def read_results(
         missing: name → why a run failed.
         n_resamples: of the bootstrap.
     """
-    results = Results(grid, {}, {}, 0, {}, {}, dict(missing))
+    results = Results(grid, {}, {}, 0, {}, {}, dict(missing), n_resamples=n_resamples)
     done = [run for run in runs if check_done(run, output_dir)]
     names = {run.name for run in done}
     results.missing |= {run.name: "not run yet" for run in runs if run.name not in names and run.name not in missing}
@@ -327,11 +331,17 @@ def _summary(results: Results) -> str:
 
 def _how_sure(results: Results) -> str:
     smallest = min((n for of_task in results.n_examples.values() for n in of_task.values()), default=0)
+    too_few = (
+        f" With {results.n_resamples:,} resamples no p-value can be small enough for that: give --n_resamples "
+        f"{int(10 * results.n_comparisons / results.alpha):,} or more."
+        if results.n_comparisons / (results.n_resamples + 1) > results.alpha
+        else ""
+    )
     return (
         f"`*` marks a difference that is more than chance at the 5 % level, adjusted (Holm) for all {results.n_comparisons} "
         f"comparisons of this report: paired bootstrap over examples ({smallest:,} or more a language), scores averaged over "
         "seeds first. `(*)` is one that cannot carry a claim all the same: too few seeds or examples, or seeds that vary as "
-        "much. Everything else may be chance."
+        f"much. Everything else may be chance.{too_few}"
     )
 
 
