@@ -313,7 +313,9 @@ def command(run, grid, output_dir, n_threads=None):
     return [sys.executable, "-c", {program!r}, str(output_dir / run.name)]
 
 replication.command, replication.as_typed = command, lambda words: "a small program"
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+# (Whoever starts the tests in the background has SIGINT ignored, by them and all that they start.)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.default_int_handler)
 out = pathlib.Path(sys.argv[1])
 carry_out([Run("nli/a1", "", [], [], "nli")], Grid("m", [], [], [], []), out)
 """
