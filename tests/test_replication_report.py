@@ -82,6 +82,7 @@ def test_the_numbers_are_those_of_the_runs(tmp_path):
     assert "| original | 50.0 | 50.0 | 50.0 |" in report  # sentences: two directions
     assert "| adjusted | 75.0 ± 0.0 (+25.0*) | 75.0 ± 0.0 (+25.0*) | 75.0 |" in report
     assert "*adjusted, continual – adjusted*: hi +0.5." in report
+    assert "Of 5 claims of the paper that could be looked at: seen: 4; cannot be told from chance: 1." in report
     # Distances of the highest layer.
     assert "| adjusted, fine-tuned (nli) | 70.0 / 60.0 |" in report
     assert (
