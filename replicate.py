@@ -10,7 +10,6 @@ fails does not stop the others: start the same command again whenever it was int
 (report.html, report.md) that says which of the paper's findings are seen, and how sure that is.
 """
 
-import logging
 import signal
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -37,7 +36,6 @@ from utils.replication import (
 from utils.replication_report import read_results, write_report
 
 
-logger = logging.getLogger("utils.replicate")
 _MAPPING = "Settings of {} as a mapping: its arguments by name."
 _BY_LANGUAGE = " A value that is a mapping itself is by language."
 
@@ -168,7 +166,7 @@ def main() -> None:
     # --- Arguments ---
     (args,) = parse_arguments(ReplicateArguments, description=__doc__)
     output_dir = Path(args.output_dir)
-    if args.model_name_or_path == "sample-model":
+    if args.model_name_or_path == "sample-model" and not Path("sample-model").is_dir():
         from utils.sample_model import sample_model
 
         args.model_name_or_path = sample_model()
