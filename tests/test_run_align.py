@@ -508,12 +508,12 @@ def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_not(tmp_path, model, bitext):
     """SIGKILL at a random moment: with a checkpoint at every step, most often while one is written."""
-    schedule = ("--num_train_epochs", 10, "--save_strategy", "steps", "--save_steps", 1, "--save_total_limit", 2)
+    schedule = ("--num_train_epochs", 25, "--save_strategy", "steps", "--save_steps", 1, "--save_total_limit", 2)
     options = {"env": environment(tmp_path), "cwd": PROJECT, "timeout": 300, "stderr": subprocess.DEVNULL}
     subprocess.run([sys.executable, *command(model, bitext, tmp_path / "whole", *schedule)], check=True, **options)
     words = [sys.executable, *command(model, bitext, tmp_path / "cut", *schedule)]
     moments, n_killed = random.Random(0), 0
-    while not (tmp_path / "cut" / "model.safetensors").exists() and n_killed < 8:
+    while not (tmp_path / "cut" / "model.safetensors").exists() and n_killed < 6:
         started = list((tmp_path / "cut").glob("checkpoint-*"))
         process = subprocess.Popen(
             [*words, *(["--resume_from_checkpoint", "true"] if started else [])],
@@ -522,7 +522,7 @@ def test_a_run_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_n
         before = {folder.name for folder in started}
         while {folder.name for folder in (tmp_path / "cut").glob("checkpoint-*")} <= before and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.4))
+        time.sleep(moments.uniform(0, 0.25))
         process.send_signal(signal.SIGKILL)
         n_killed += process.wait() == -signal.SIGKILL
     assert n_killed >= 3
