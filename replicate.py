@@ -174,26 +174,25 @@ def main() -> None:
 
     # --- Plan ---
     runs = plan(grid)
-    to_do = [run for run in runs if not check_done(run, output_dir)]
     if args.dry_run:
+        to_do = [run for run in runs if not check_done(run, output_dir)]
         for run in to_do:
             print(as_typed(command(run, grid, output_dir)))
         print(f"# {len(to_do)} of {len(runs)} runs are to be done.")
         return
 
     # --- Run ---
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs save a checkpoint
     failed: dict[str, str] = {}
     if not args.report_only:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs save a checkpoint
         try:
             failed = carry_out(runs, grid, output_dir, args.jobs, args.keep_models)
         except KeyboardInterrupt:
             raise SystemExit("Interrupted; the same command goes on.") from None
 
     # --- Report ---
-    with (
-        nullcontext() if args.report_only else alone_in(output_dir)
-    ):  # (of a grid that is at work, what is done so far)
+    # (--report_only does not wait for a grid that is at work: it tells what is done so far.)
+    with nullcontext() if args.report_only else alone_in(output_dir):
         record = run_record([args])
         results = read_results(grid, runs, output_dir, failed, args.n_resamples)
         report = write_report(results, output_dir, conditions(args, grid, record))

@@ -105,10 +105,14 @@ class Comparison:
     alpha: float
 
     def mark(self, row: Row) -> str:
-        """`*` for a significant difference, `(*)` for one that yet cannot carry a claim."""
-        if row.p_holm is None or row.p_holm > self.alpha:
-            return ""
-        return "(*)" if row.cautions else "*"
+        return mark(row, self.alpha)
+
+
+def mark(row: Row, alpha: float) -> str:
+    """`*` for a significant difference, `(*)` for one that yet cannot carry a claim."""
+    if row.p_holm is None or row.p_holm > alpha:
+        return ""
+    return "(*)" if row.cautions else "*"
 
 
 # --- Comparing ---------------------------------------------------------------------------------------------------
@@ -401,9 +405,9 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
     sd = f" ± {100 * row.score.sd:.1f}" if row.score.sd is not None else ""
     difference, interval = "baseline" if row.is_baseline else _NOTHING, _NOTHING
     if row.difference is not None:
-        difference = _points(row.difference)
+        difference = points(row.difference)
     if row.bootstrap:
-        interval = f"[{_points(row.bootstrap.low)}, {_points(row.bootstrap.high)}]"
+        interval = f"[{points(row.bootstrap.low)}, {points(row.bootstrap.high)}]"
     return [
         row.language,
         *row.system,
@@ -418,9 +422,10 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
     ]
 
 
-def _points(difference: float) -> str:
-    points = f"{100 * difference:+.1f}"
-    return "0.0" if points in ("+0.0", "-0.0") else points.replace("-", "−")
+def points(difference: float) -> str:
+    """A difference of shares in points, with its sign: `+1.5`, `−0.3`, `0.0`."""
+    written = f"{100 * difference:+.1f}"
+    return "0.0" if written in ("+0.0", "-0.0") else written.replace("-", "−")
 
 
 def _p(value: float | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import markdown
 
-from utils.comparison import Comparison, Row, as_csv, as_latex, as_markdown, compare
+from utils.comparison import Comparison, Row, as_csv, as_latex, as_markdown, compare, mark, points
 from utils.finished_runs import FinishedRun, System, check_same_data, read_runs
 from utils.plots import plot_differences
 from utils.records import write_text
@@ -120,7 +120,7 @@ class Results:
     tables: list[Comparison] = field(default_factory=list)
 
     def mark(self, row: Row) -> str:
-        return Comparison([], [], self.alpha).mark(row)
+        return mark(row, self.alpha)
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def read_results(
         if not planned:
             continue
         for name, found in _parts(task, _read(planned, output_dir)):
-            results.cells[name] = _cells(found)
+            results.cells[name] = _cells(found, _METRICS[name])
             results.n_examples[name] = {
                 language: one.n_examples for _, _, run in found for language, one in run.sets.items()
             }
@@ -198,11 +198,10 @@ def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Foun
             yield name, part
 
 
-def _cells(found: Sequence[_Found]) -> dict[str, dict[str, list[float]]]:
+def _cells(found: Sequence[_Found], metric: str) -> dict[str, dict[str, list[float]]]:
     cells: dict[str, dict[str, list[float]]] = {}
     for regime, _, run in found:
         for language, one in run.sets.items():
-            metric = "f1" if "f1" in one.results else "accuracy"
             cells.setdefault(regime, {}).setdefault(language, []).append(one.results[metric])
     return cells
 
@@ -386,12 +385,7 @@ def _verdict(results: Results, claim: Claim) -> str | None:
 
 
 def _differences(results: Results, rows: Mapping[str, Row]) -> str:
-    return ", ".join(f"{name} {_points(row.difference)}{results.mark(row)}" for name, row in sorted(rows.items()))
-
-
-def _points(difference: float) -> str:
-    points = f"{100 * difference:+.1f}"
-    return "0.0" if points in ("+0.0", "-0.0") else points.replace("-", "−")
+    return ", ".join(f"{name} {points(row.difference)}{results.mark(row)}" for name, row in sorted(rows.items()))
 
 
 def _section(results: Results, task: str) -> list[str]:
@@ -430,7 +424,7 @@ def _cell(results: Results, values: Sequence[float] | None, row: Row | None) -> 
         return "–"
     of = spread(values)
     sd = f" ± {100 * of.sd:.1f}" if of.sd is not None else ""
-    difference = f" ({_points(row.difference)}{results.mark(row)})" if row else ""
+    difference = f" ({points(row.difference)}{results.mark(row)})" if row else ""
     return f"{100 * of.mean:.1f}{sd}{difference}"
 
 
@@ -515,7 +509,7 @@ def _claims_on_forgetting(results: Results) -> Iterator[tuple[str, str, str]]:
         if both:
             changes = {language: after[language]["retrieval"] - before[language]["retrieval"] for language in both}
             n = sum(change * expected > 0 for change in changes.values())
-            here = ", ".join(f"{language} {_points(change)}" for language, change in sorted(changes.items()))
+            here = ", ".join(f"{language} {points(change)}" for language, change in sorted(changes.items()))
             verdict = f"{'yes' if n == len(both) else 'partly' if n else 'no'}, in {n} of {len(both)} (first seed)"
             yield words, here, verdict
 
