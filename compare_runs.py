@@ -28,11 +28,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.arguments import at_least, parse_arguments, require
-from utils.comparison import as_csv, as_latex, as_markdown, compare, find_baseline
-from utils.errors import InputError, run_script
-from utils.finished_runs import check_same_data, read_runs
-from utils.records import check_output_dir, run_record, write_json, write_text
+from utils.core.arguments import at_least, parse_arguments, require
+from utils.core.errors import InputError, run_script
+from utils.core.files import check_output_dir, write_json, write_text
+from utils.core.records import run_record
+from utils.experiments.comparison import compare, find_baseline
+from utils.experiments.comparison_tables import as_csv, as_latex, as_markdown
+from utils.experiments.finished_runs import check_same_data, read_runs
 
 
 @dataclass

@@ -4,7 +4,7 @@
     make quickstart
 
 Runs the ordinary scripts, as you would type them, on the embedded sentences (data/parallel, data/xsr) and a small
-encoder (utils/sample_model.py), and puts what came out into one table.
+encoder (data/sample_model.py), and puts what came out into one table.
 """
 
 import json
@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from utils.errors import run_script
-from utils.retrieval import usual_layer
-from utils.sample_model import LAYERS, sample_model
+from data.sample_model import LAYERS, sample_model
+from utils.core.errors import run_script
+from utils.models.layers import usual_layer
 
 
 LANGUAGES = ("es", "ru", "vi", "hi")

@@ -18,22 +18,14 @@ from typing import Any
 
 import yaml
 
-from utils.arguments import at_least, parse_arguments, require
-from utils.errors import InputError, run_script
-from utils.records import run_record, write_json
-from utils.replication import (
-    FINE_TUNED,
-    REGIMES,
-    TASKS,
-    Grid,
-    alone_in,
-    as_typed,
-    carry_out,
-    check_done,
-    command,
-    plan,
-)
-from utils.replication_report import read_results, write_report
+from utils.core.arguments import at_least, parse_arguments, require
+from utils.core.errors import InputError, run_script
+from utils.core.files import write_json
+from utils.core.records import run_record
+from utils.experiments.grid import FINE_TUNED, REGIMES, TASKS, Grid, plan
+from utils.experiments.report import write_report
+from utils.experiments.results import read_results
+from utils.experiments.runner import alone_in, as_typed, carry_out, check_done, command
 
 
 _MAPPING = "Settings of {} as a mapping: its arguments by name."
@@ -167,7 +159,7 @@ def main() -> None:
     (args,) = parse_arguments(ReplicateArguments, description=__doc__)
     output_dir = Path(args.output_dir)
     if args.model_name_or_path == "sample-model" and not Path("sample-model").is_dir():
-        from utils.sample_model import sample_model
+        from data.sample_model import sample_model
 
         args.model_name_or_path = sample_model()
     grid = args.grid()

@@ -18,29 +18,25 @@ from datasets import concatenate_datasets
 from transformers import set_seed
 from transformers.hf_argparser import HfArg
 
-from utils.adapters import AdapterOff, with_lora
-from utils.alignment import AlignmentCollator, AlignmentLoss, alignment_objective
-from utils.arguments import (
-    AlignerArguments,
-    AlignmentArguments,
-    LoraArguments,
-    ModelArguments,
-    ParallelDataArguments,
-    ScriptTrainingArguments,
-    at_least,
-    checkpoint_to_resume,
-    parse_arguments,
-)
-from utils.encoders import check_same_kind, load_encoder, load_tokenizer, save_encoder
-from utils.errors import InputError, run_script
-from utils.model_card import ALIGNMENT
-from utils.parallel_corpus import HELD_OUT_SEED, ParallelCorpus, check_links_to_write
-from utils.records import run_record
-from utils.retrieval import parse_layers
-from utils.sharing import check_push, share
-from utils.trainable import freeze_lower_layers, freeze_unused_parameters
-from utils.trainers import AlignmentTrainer, train_and_save
-from utils.word_pooling import WordTokenizer, sentence_length_limit
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import AlignmentArguments, alignment_objective
+from utils.alignment.pairs import AlignmentCollator
+from utils.alignment.words import WordTokenizer
+from utils.core.arguments import at_least, parse_arguments
+from utils.core.errors import InputError, run_script
+from utils.core.records import run_record
+from utils.models.adapters import AdapterOff, LoraArguments, with_lora
+from utils.models.encoders import check_same_kind, load_encoder, save_encoder
+from utils.models.hub import ModelArguments
+from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, parse_layers
+from utils.models.tokenizers import load_tokenizer, sentence_length_limit
+from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.corpus import HELD_OUT_SEED, ParallelCorpus, ParallelDataArguments, check_links_to_write
+from utils.training.alignment_trainer import AlignmentTrainer
+from utils.training.arguments import AlignTrainingArguments, checkpoint_to_resume
+from utils.training.model_card import ALIGNMENT
+from utils.training.sharing import check_push, share
+from utils.training.steps import train_and_save
 
 
 @dataclass
@@ -134,21 +130,6 @@ class AdjustmentArguments(AlignmentArguments):
                 f"--freeze_layers {self.freeze_layers} leaves nothing to train below the aligned layer; choose less than "
                 f"{self.alignment_layer % (n_layers + 1)}."
             )
-
-
-@dataclass
-class AlignTrainingArguments(ScriptTrainingArguments):
-    """The paper's settings are the defaults; everything else is as in `TrainingArguments`."""
-
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
-    num_train_epochs: float = field(default=1, metadata={"help": "Passes over the pairs."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs per step and device."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Pairs measured at once per device."})
-    adam_beta2: float = field(default=0.98, metadata={"help": "Second beta of Adam."})
-    adam_epsilon: float = field(default=1e-9, metadata={"help": "Epsilon of Adam."})
-    max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm (0: do not clip)."})
-    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule of the learning rate."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Linear warm-up: steps, or below 1 a share of all."})
 
 
 def main() -> None:

@@ -24,35 +24,27 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.hf_argparser import HfArg
 
-from utils.arguments import (
-    AlignerArguments,
-    ModelArguments,
-    ParallelDataArguments,
-    at_least,
-    parse_arguments,
-    require,
-)
-from utils.distances import (
-    DISTANCES,
-    Comparison,
+from utils.alignment.words import POOLING_MODES, WordTokenizer
+from utils.core.arguments import at_least, parse_arguments, require
+from utils.core.errors import InputError, run_script
+from utils.core.files import check_output_dir, write_json
+from utils.core.records import run_record
+from utils.evaluation.distance_report import (
     Measured,
-    Triples,
     distance_metrics,
     distance_table,
-    draw_triples,
     each_comparison,
-    measure,
-    with_vectors,
     write_distances,
 )
-from utils.encoders import empty_encoder, load_encoder, load_tokenizer
-from utils.errors import InputError, run_script
-from utils.lineage import original_model
-from utils.parallel_corpus import ParallelCorpus, check_links_to_write
-from utils.plots import label_models, plot_distances, plot_distances_by_layer
-from utils.records import check_output_dir, run_record, write_json
-from utils.retrieval import parse_layers
-from utils.word_pooling import POOLING_MODES, WordTokenizer, sentence_length_limit
+from utils.evaluation.figures import plot_distances, plot_distances_by_layer
+from utils.evaluation.word_distances import WORD_DISTANCES, Triples, WordDistances, draw_triples, measure, with_vectors
+from utils.models.encoders import empty_encoder, load_encoder
+from utils.models.hub import ModelArguments, label_models
+from utils.models.layers import parse_layers
+from utils.models.lineage import original_model
+from utils.models.tokenizers import load_tokenizer, sentence_length_limit
+from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments, check_links_to_write
 
 
 @dataclass(kw_only=True)
@@ -84,10 +76,10 @@ class DistanceArguments(ModelArguments):
         },
     )
     distances: list[str] = HfArg(
-        default_factory=lambda: list(DISTANCES),
+        default_factory=lambda: list(WORD_DISTANCES),
         aliases=["--distance"],
         help="How distances are measured: l2, cosine (1 - cosine of the angle), or both.",
-        metadata={"choices": list(DISTANCES)},
+        metadata={"choices": list(WORD_DISTANCES)},
     )
     max_links: int | None = field(
         default=5000, metadata={"help": "Compare so many links per language, drawn at random from all pairs."}
@@ -300,7 +292,7 @@ def plot(
     folder: Path,
     language: str,
     n_links: int,
-    layers: Mapping[str, Mapping[int, Mapping[str, Comparison]]],
+    layers: Mapping[str, Mapping[int, Mapping[str, WordDistances]]],
     metrics: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Histograms of all models at their highest layers and, if there are several layers, curves.

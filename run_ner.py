@@ -19,11 +19,11 @@ import torch
 from datasets import Dataset, Features, List, Value
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification
 
-from utils.errors import InputError, run_script
-from utils.fine_tuning import FineTuning, FineTuningArguments
-from utils.metrics import load_metric
-from utils.task_data import LanguageData, TaskDataArguments, TaskReader, identity_of
-from utils.word_pooling import WordTokenizer
+from utils.alignment.words import WordTokenizer
+from utils.core.errors import InputError, run_script
+from utils.evaluation.metrics import load_metric
+from utils.tasks.examples import LanguageData, TaskDataArguments, TaskReader, identity_of
+from utils.tasks.fine_tuning import FineTuning, FineTuningArguments
 
 
 FEATURES = Features({"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(Value("string"))})

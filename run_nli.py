@@ -18,10 +18,10 @@ import torch
 from datasets import Dataset, Features, Value
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from utils.errors import InputError, run_script
-from utils.fine_tuning import FineTuning, FineTuningArguments
-from utils.metrics import load_metric
-from utils.task_data import LanguageData, TaskDataArguments, TaskReader, identity_of, text_in
+from utils.core.errors import InputError, run_script
+from utils.evaluation.metrics import load_metric
+from utils.tasks.examples import LanguageData, TaskDataArguments, TaskReader, identity_of, text_in
+from utils.tasks.fine_tuning import FineTuning, FineTuningArguments
 
 
 FEATURES = Features({name: Value("string") for name in ("id", "premise", "hypothesis", "label")})

@@ -16,23 +16,22 @@ from typing import Any
 import numpy as np
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
-from utils.arguments import at_least
-from utils.errors import InputError, run_script
-from utils.fine_tuning import FineTuning, FineTuningArguments
-from utils.metrics import load_metric
-from utils.metrics.answers import ARTICLES, answer_scores
-from utils.question_answering import (
+from utils.core.arguments import at_least
+from utils.core.errors import InputError, run_script
+from utils.evaluation.metrics import load_metric
+from utils.evaluation.metrics.answers import ARTICLES, answer_scores
+from utils.tasks.examples import LanguageData, TaskDataArguments
+from utils.tasks.fine_tuning import FineTuning, FineTuningArguments
+from utils.tasks.question_answering import (
     CONFIGS,
     FEATURES,
     CrossLingualReader,
-    encode_windows,
-    find_answers,
     only_tydi_language,
     pair_name,
     read_question,
     read_questions,
 )
-from utils.task_data import LanguageData, TaskDataArguments
+from utils.tasks.windows import encode_windows, find_answers
 
 
 @dataclass

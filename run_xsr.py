@@ -18,32 +18,29 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.hf_argparser import HfArg
 
-from utils.arguments import ModelArguments, parse_arguments, require
-from utils.encoders import load_encoder, load_tokenizer
-from utils.errors import InputError, run_script
-from utils.plots import label_models, plot_accuracy_by_layer
-from utils.records import check_output_dir, run_record, write_json, write_json_lines
-from utils.retrieval import (
-    DISTANCES,
-    POOLINGS,
+from utils.core.arguments import parse_arguments, require
+from utils.core.errors import InputError, run_script
+from utils.core.files import check_output_dir, write_json, write_json_lines
+from utils.core.records import run_record
+from utils.core.tables import paths_by_language
+from utils.evaluation.figures import plot_accuracy_by_layer
+from utils.evaluation.neighbours import (
     SEARCHES,
+    SENTENCE_DISTANCES,
     Retrieval,
-    SentencePairs,
-    accuracy_curves,
-    count_layers,
-    encode_sentences,
-    load_sentence_pairs,
-    parse_layers,
-    read_sentence_files,
     require_faiss,
-    retrieval_metrics,
-    retrieval_table,
     retrieve,
     retrieve_with_faiss,
-    spread,
-    usual_layer,
+    vector_spread,
 )
-from utils.tables import paths_by_language
+from utils.evaluation.retrieval_report import accuracy_curves, retrieval_metrics, retrieval_table
+from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
+from utils.evaluation.sentence_vectors import POOLINGS, encode_sentences
+from utils.models.encoders import load_encoder
+from utils.models.hub import ModelArguments, label_models
+from utils.models.layers import parse_layers, usual_layer
+from utils.models.loading import count_layers
+from utils.models.tokenizers import load_tokenizer
 
 
 @dataclass(kw_only=True)
@@ -115,7 +112,7 @@ class XsrArguments(ModelArguments):
         metadata={
             "help": "What `nearest` means; csls is the cosine made fair to sentences that are near to everything "
             "(Conneau et al., 2018).",
-            "choices": list(DISTANCES),
+            "choices": list(SENTENCE_DISTANCES),
         },
     )
     search: str = field(
@@ -222,7 +219,7 @@ def search(
         source, english = of_layer.to(encoder.device).split(len(pairs.source))
         for direction, queries, candidates in zip(pairs.directions, (source, english), (english, source)):
             found[direction][layer] = retrieve_by(queries, candidates, args.distance)
-            found[direction][layer].query_spread = spread(queries, args.distance)
+            found[direction][layer].query_spread = vector_spread(queries, args.distance)
     return found
 
 

@@ -34,15 +34,18 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from benchmarks.measuring import PeakMemory, describe_machine, forward_flops, peak_flops, synchronize, write_report
-from run_align import AlignTrainingArguments
-from utils.alignment import AlignmentCollator, AlignmentLoss, alignment_objective, encode_pairs
-from utils.encoders import load_encoder, load_tokenizer
-from utils.errors import run_script
-from utils.sample_model import sample_model
-from utils.tables import read_lines
-from utils.trainable import freeze_unused_parameters
-from utils.trainers import AlignmentTrainer
-from utils.word_pooling import WordTokenizer, encoder_max_length, split_on_punctuation
+from data.sample_model import sample_model
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import alignment_objective
+from utils.alignment.pairs import AlignmentCollator, encode_pairs
+from utils.alignment.words import WordTokenizer, split_on_punctuation
+from utils.core.errors import run_script
+from utils.core.tables import read_lines
+from utils.models.encoders import load_encoder
+from utils.models.layers import freeze_unused_parameters
+from utils.models.tokenizers import encoder_max_length, load_tokenizer
+from utils.training.alignment_trainer import AlignmentTrainer
+from utils.training.arguments import AlignTrainingArguments
 
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "parallel"

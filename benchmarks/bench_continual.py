@@ -25,15 +25,19 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from benchmarks.bench_align import read_pairs
 from benchmarks.measuring import describe_machine, synchronize, write_report
+from data.sample_model import sample_model
 from run_nli import NliTrainingArguments, encode
-from utils.alignment import AlignmentCollator, AlignmentLoss, ContinualAlignment, MeanSquaredError, encode_pairs
-from utils.encoders import load_encoder, load_task_model, load_tokenizer
-from utils.errors import run_script
-from utils.reference_vectors import with_reference_vectors
-from utils.sample_model import sample_model
-from utils.task_data import encoded
-from utils.trainers import ZeroShotTrainer
-from utils.word_pooling import WordTokenizer, encoder_max_length
+from utils.alignment.continual import ContinualAlignment
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import MeanSquaredError
+from utils.alignment.pairs import AlignmentCollator, encode_pairs
+from utils.alignment.reference_vectors import with_reference_vectors
+from utils.alignment.words import WordTokenizer
+from utils.core.errors import run_script
+from utils.models.encoders import load_encoder, load_task_model
+from utils.models.tokenizers import encoder_max_length, load_tokenizer
+from utils.tasks.examples import encoded
+from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "nli"

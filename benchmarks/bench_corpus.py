@@ -37,15 +37,18 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Printer
 from transformers.utils import logging
 
 from benchmarks.measuring import PeakMemory, write_report
-from run_align import AlignTrainingArguments
-from utils.alignment import AlignmentCollator, AlignmentLoss, MeanSquaredError
-from utils.arguments import AlignerArguments, ParallelDataArguments
-from utils.encoders import load_encoder, load_tokenizer
-from utils.errors import InputError, run_script
-from utils.parallel_corpus import ParallelCorpus
-from utils.tables import read_json_lines
-from utils.trainers import AlignmentTrainer
-from utils.word_pooling import WordTokenizer, encoder_max_length, split_on_punctuation
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import MeanSquaredError
+from utils.alignment.pairs import AlignmentCollator
+from utils.alignment.words import WordTokenizer, split_on_punctuation
+from utils.core.errors import InputError, run_script
+from utils.core.tables import read_json_lines
+from utils.models.encoders import load_encoder
+from utils.models.tokenizers import encoder_max_length, load_tokenizer
+from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments
+from utils.training.alignment_trainer import AlignmentTrainer
+from utils.training.arguments import AlignTrainingArguments
 
 
 STEPS = ("read", "link", "sample", "encode", "record", "train")

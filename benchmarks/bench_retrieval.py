@@ -5,7 +5,7 @@
     python benchmarks/bench_retrieval.py --quick
 
 First, sentences to vectors. `encoder` is the bare forward pass over batches that are tokenised, sorted by length, padded
-and on the device already; `retrieval` is `utils.retrieval.encode_sentences`, from text to vectors at the layers that
+and on the device already; `retrieval` is `utils.evaluation.sentence_vectors.encode_sentences`, from text to vectors at the layers that
 `run_xsr.py` compares. They take turns in one process; the ratio says how much of the encoder's speed is left.
 
 Then the nearest-neighbour search, with random vectors: `retrieve`, against nothing but the matrix products of the same
@@ -39,19 +39,19 @@ from benchmarks.measuring import (
     seconds_of,
     write_report,
 )
-from utils.encoders import load_encoder, load_tokenizer
-from utils.errors import run_script
-from utils.retrieval import (
-    DISTANCES,
+from data.sample_model import sample_model
+from utils.core.errors import run_script
+from utils.evaluation.neighbours import (
+    SENTENCE_DISTANCES,
     default_block_size,
-    encode_sentences,
-    parse_layers,
     require_faiss,
     retrieve,
     retrieve_with_faiss,
 )
-from utils.sample_model import sample_model
-from utils.word_pooling import encoder_max_length
+from utils.evaluation.sentence_vectors import encode_sentences
+from utils.models.encoders import load_encoder
+from utils.models.layers import parse_layers
+from utils.models.tokenizers import encoder_max_length, load_tokenizer
 
 
 _DATA = Path(__file__).resolve().parent.parent / "data"
@@ -219,7 +219,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--candidates", nargs="*", type=int, default=[1_000, 100_000, 1_000_000], metavar="N")
     parser.add_argument("--max_comparisons", type=lambda n: int(float(n)), default=10**10, metavar="N")
     parser.add_argument("--width", type=int, default=384, help="dimensions of the random vectors")
-    parser.add_argument("--distance", choices=DISTANCES, default="cosine")
+    parser.add_argument("--distance", choices=SENTENCE_DISTANCES, default="cosine")
     parser.add_argument("--faiss", action="store_true", help="time the search by faiss as well")
     parser.add_argument("--repeats", type=int, default=5, help="medians are taken over these")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: small sizes, one repeat")

@@ -27,20 +27,16 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from utils.bitext import one_to_one
-from utils.encoders import load_encoder, load_tokenizer
-from utils.errors import InputError, run_script
-from utils.records import write_json
-from utils.tables import read_lines
-from utils.word_aligners import (
-    STATISTICAL_MODELS,
-    SYMMETRIZATIONS,
-    EncoderAligner,
-    Links,
-    StatisticalAligner,
-    WordAligner,
-)
-from utils.word_pooling import WordTokenizer, encoder_max_length, split_on_punctuation
+from utils.alignment.words import WordTokenizer, split_on_punctuation
+from utils.core.errors import InputError, run_script
+from utils.core.files import write_json
+from utils.core.tables import read_lines
+from utils.models.encoders import load_encoder
+from utils.models.tokenizers import encoder_max_length, load_tokenizer
+from utils.parallel.aligners.base import Links, WordAligner
+from utils.parallel.aligners.encoder import EncoderAligner
+from utils.parallel.aligners.statistical import STATISTICAL_MODELS, SYMMETRIZATIONS, StatisticalAligner
+from utils.parallel.choosing import one_to_one
 
 
 @dataclass

@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from utils.records import run_record, write_json
+from utils.core.files import write_json
+from utils.core.records import run_record
 
 
 # What makers state for dense matrices with accumulation in fp32, in FLOP/s. fp32 is that without TF32.

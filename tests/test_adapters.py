@@ -16,10 +16,12 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from utils.adapters import AdapterOff, adapter_config, save_adapter, with_lora
-from utils.encoders import load_config, load_encoder, load_task_model, load_tokenizer, save_encoder
-from utils.errors import InputError
-from utils.trainable import encoder_of
+from utils.core.errors import InputError
+from utils.models.adapters import AdapterOff, adapter_config, save_adapter, with_lora
+from utils.models.encoders import load_encoder, load_task_model, save_encoder
+from utils.models.layers import encoder_of
+from utils.models.loading import load_config
+from utils.models.tokenizers import load_tokenizer
 
 
 TOKENS = {"input_ids": torch.tensor([[2, 11, 12, 13, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}

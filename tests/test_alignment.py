@@ -9,16 +9,10 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.alignment import (
-    AlignmentCollator,
-    AlignmentLoss,
-    ContrastiveObjective,
-    MeanSquaredError,
-    alignment_objective,
-    encode_pairs,
-    word_vectors,
-)
-from utils.word_pooling import WordTokenizer, split_on_punctuation
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import ContrastiveObjective, MeanSquaredError, alignment_objective
+from utils.alignment.pairs import AlignmentCollator, encode_pairs
+from utils.alignment.words import WordTokenizer, split_on_punctuation, word_vectors
 
 
 TOKENIZER = tiny.tokenizer()

@@ -19,9 +19,9 @@ from test_trainers import StopAt, assert_same_weights
 from test_trainers import trainer_for as alignment_trainer_for
 from transformers import TrainerCallback
 
-from utils.alignment_tracking import AlignmentTracker, TrackingArguments, in_evaluation_mode
-from utils.distances import draw_triples, measure, with_vectors
-from utils.errors import InputError, run_script
+from utils.core.errors import InputError, run_script
+from utils.evaluation.word_distances import draw_triples, measure, with_vectors
+from utils.training.tracking import AlignmentTracker, TrackingArguments, in_evaluation_mode
 
 
 NAMES = ("share_nearer", "median_related", "median_unrelated", "word_retrieval_accuracy")
@@ -83,7 +83,7 @@ def test_training_is_the_same_bit_by_bit(tmp_path, continual):
 
 def test_a_tracker_that_drops_out_would_be_noticed(tmp_path, monkeypatch):
     """The test above can fail: measuring in training mode draws random numbers."""
-    monkeypatch.setattr("utils.alignment_tracking.in_evaluation_mode", lambda _: torch.no_grad())
+    monkeypatch.setattr("utils.training.tracking.in_evaluation_mode", lambda _: torch.no_grad())
     weights = []
     for every in (None, 1):
         trainer = tracked(tmp_path, every, output=f"every{every}", dropout=0.3)

@@ -10,17 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.bitext import (
-    choose_pairs,
-    informative_links,
-    load_bitext,
-    one_to_one,
-    read_bitext,
-    sample_pairs,
-)
-from utils.errors import InputError
-from utils.tables import content_fingerprint, paths_by_language, read_lines
-from utils.word_pooling import split_on_punctuation, split_on_spaces
+from utils.alignment.words import split_on_punctuation, split_on_spaces
+from utils.core.columns import content_fingerprint
+from utils.core.errors import InputError
+from utils.core.tables import paths_by_language, read_lines
+from utils.parallel.choosing import choose_pairs, informative_links, one_to_one, sample_pairs
+from utils.parallel.data_sets import load_bitext
+from utils.parallel.formats import read_bitext
 
 
 SOURCE = ["El gato duerme", 'La "casa, es roja', "ठीक है ।"]

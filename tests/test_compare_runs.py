@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import compare_runs
-from utils.errors import InputError
-from utils.metrics.answers import answer_scores
-from utils.metrics.entities import entity_scores
-from utils.records import write_json, write_json_lines
+from utils.core.errors import InputError
+from utils.core.files import write_json, write_json_lines
+from utils.evaluation.metrics.answers import answer_scores
+from utils.evaluation.metrics.entities import entity_scores
 
 
 PROJECT = Path(__file__).parent.parent

@@ -23,9 +23,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from utils.alignment import AlignmentLoss, ContinualAlignment, MeanSquaredError, encode_pairs
-from utils.errors import Interrupted
-from utils.trainers import ContinualTrainer, train_and_save
+from utils.alignment.continual import ContinualAlignment
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import MeanSquaredError
+from utils.alignment.pairs import encode_pairs
+from utils.core.errors import Interrupted
+from utils.training.continual_trainer import ContinualTrainer
+from utils.training.steps import train_and_save
 
 
 IDS = TOKENIZER(tiny.TEXT * 4, truncation=True, max_length=24)["input_ids"]

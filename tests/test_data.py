@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 
-from utils.metrics.entities import entities
+from utils.evaluation.metrics.entities import entities
 
 
 DATA = Path(__file__).parent.parent / "data"

@@ -8,23 +8,20 @@ from datasets import Dataset
 from matplotlib.image import imread
 from test_alignment import SENTENCES, WORD_TOKENIZER, some_pairs
 
-from utils.alignment import AlignmentCollator, encode_pairs, word_vectors
-from utils.distances import (
-    Comparison,
+from utils.alignment.pairs import AlignmentCollator, encode_pairs
+from utils.alignment.words import WordTokenizer, word_vectors
+from utils.evaluation.distance_report import bootstrap_interval, distance_metrics, distance_table, write_distances
+from utils.evaluation.figures import plot_distances, plot_distances_by_layer
+from utils.evaluation.word_distances import (
     Triples,
-    bootstrap_interval,
-    compare,
-    distance_metrics,
-    distance_table,
+    WordDistances,
     distances_between,
     draw_triples,
     encode_words,
     measure,
+    measure_distances,
     with_vectors,
-    write_distances,
 )
-from utils.plots import plot_distances, plot_distances_by_layer
-from utils.word_pooling import WordTokenizer
 
 
 def bitext(*pairs: tuple[str, str, list]) -> Dataset:
@@ -167,14 +164,14 @@ def test_distances_by_hand():
 
 
 def test_comparison_by_hand():
-    found = compare(SOURCE, ENGLISH, UNRELATED, "l2")
+    found = measure_distances(SOURCE, ENGLISH, UNRELATED, "l2")
     assert found.related.tolist() == pytest.approx([5, 2**0.5, 3, 2**0.5])
     assert found.difference.tolist() == pytest.approx([-1, 2 - 2**0.5, 0, 0])
     assert found.nearer.tolist() == [0, 1, 0.5, 0.5]
     assert found.share_nearer == 0.5
     # Nearest, from the first on: (2, 2), (0, 0), (0, 1), (0, 1); back: (1, 0), (0, 2), (0, 2), (1, 1).
     assert (found.to_english, found.from_english) == (0, 2 / 4)
-    by_angle = compare(SOURCE[1:3], torch.tensor([[5.0, 1.0], [1.0, 5.0]]), UNRELATED[1:3], "cosine")
+    by_angle = measure_distances(SOURCE[1:3], torch.tensor([[5.0, 1.0], [1.0, 5.0]]), UNRELATED[1:3], "cosine")
     assert (by_angle.to_english, by_angle.from_english, by_angle.share_nearer) == (1, 1, 1)
 
 
@@ -206,9 +203,9 @@ def aligned_vectors(n: int = 2000, seed: int = 0) -> tuple[torch.Tensor, torch.T
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
 def test_shuffled_links_make_related_words_unrelated(distance):
     source, english, unrelated = aligned_vectors()
-    linked = compare(source, english, unrelated, distance)
+    linked = measure_distances(source, english, unrelated, distance)
     assert linked.share_nearer > 0.95
-    shuffled = compare(source, english[torch.randperm(2000)], english[torch.randperm(2000)], distance)
+    shuffled = measure_distances(source, english[torch.randperm(2000)], english[torch.randperm(2000)], distance)
     low, high = bootstrap_interval(shuffled.difference)
     assert low < 0 < high
     assert shuffled.share_nearer == pytest.approx(0.5, abs=3 * 0.5 / 2000**0.5)
@@ -249,13 +246,13 @@ def test_a_model_and_itself():
 # --- What is written ---------------------------------------------------------------------------------------------
 
 
-def comparison(n: int = 100, shift: float = 1.0) -> Comparison:
+def comparison(n: int = 100, shift: float = 1.0) -> WordDistances:
     random = np.random.default_rng(n)
-    return Comparison(random.random(n), random.random(n) + shift, 0.75, 0.5)
+    return WordDistances(random.random(n), random.random(n) + shift, 0.75, 0.5)
 
 
 def test_metrics_by_flat_names():
-    found = Comparison(np.array([1.0, 2.0, 6.0]), np.array([2.0, 2.0, 5.0]), 0.75, 0.5, 0.1, 0.2)
+    found = WordDistances(np.array([1.0, 2.0, 6.0]), np.array([2.0, 2.0, 5.0]), 0.75, 0.5, 0.1, 0.2)
     metrics = distance_metrics({"hi": {4: {"l2": found}}})
     assert len(metrics) == 4 * 3 + 4
     assert metrics.items() >= {
@@ -278,7 +275,7 @@ def test_table():
 def test_distances_link_by_link(tmp_path):
     pairs = bitext(("la casa", "the house", [[0, 0], [1, 1]]), ("gato", "cat", [[0, 0]]))
     triples = Triples(*np.array([[0, 1, 1, 1, 0], [1, 0, 0, 0, 0]]).T)
-    found = {name: Comparison(np.array([1.0, 2.0]), np.array([3.0, 4.0]), 1, 1) for name in ("l2", "cosine")}
+    found = {name: WordDistances(np.array([1.0, 2.0]), np.array([3.0, 4.0]), 1, 1) for name in ("l2", "cosine")}
     write_distances(tmp_path / "d.arrow", {"m": {"es": {2: found}}, "n": {"es": {5: found}}}, {"es": (pairs, triples)})
     rows = Dataset.from_file(str(tmp_path / "d.arrow"))
     assert len(rows) == 8

@@ -18,11 +18,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from utils.alignment import hidden_states_at
-from utils.encoders import load_encoder, load_encoder_weights, load_task_model, load_tokenizer, save_encoder
-from utils.errors import InputError
-from utils.parallel_corpus import _checksum
-from utils.trainable import freeze_lower_layers, freeze_unused_parameters, only_layers_below
+from utils.core.errors import InputError
+from utils.models.encoders import load_encoder, load_encoder_weights, load_task_model, save_encoder
+from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, hidden_states_at, only_layers_below
+from utils.models.tokenizers import load_tokenizer
+from utils.parallel.corpus import _checksum
 
 
 def adjusted(folder, output, **options):
@@ -213,7 +213,7 @@ def test_a_failed_save_leaves_the_good_one(tmp_path, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("utils.encoders.save_torch_state_dict", full_disk)
+    monkeypatch.setattr("utils.models.encoders.save_torch_state_dict", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_encoder(encoder, tmp_path / "adjusted")
     after = load_file(tmp_path / "adjusted" / "model.safetensors")

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from utils.errors import InputError, run_script
+from utils.core.errors import InputError, run_script
 
 
 def raising(error: Exception, cause: Exception | None = None):

@@ -14,11 +14,11 @@ from huggingface_hub import HfApi, ModelCard, constants
 from huggingface_hub.utils import close_session
 
 import run_nli
-from utils import hub as hub_module
-from utils.encoders import load_encoder
-from utils.errors import InputError
-from utils.hub import find_model
-from utils.sharing import check_push, push
+from utils.core.errors import InputError
+from utils.models import hub as hub_module
+from utils.models.encoders import load_encoder
+from utils.models.hub import find_model
+from utils.training.sharing import check_push, push
 
 
 PROJECT = Path(__file__).parent.parent

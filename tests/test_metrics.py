@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.metrics import load_metric
-from utils.metrics.answers import answer_scores, normalize_answer
-from utils.metrics.entities import entities, entity_scores
+from utils.evaluation.metrics import load_metric
+from utils.evaluation.metrics.answers import answer_scores, normalize_answer
+from utils.evaluation.metrics.entities import entities, entity_scores
 
 
 # --- Answers: what normalisation makes of a text ---
@@ -276,9 +276,9 @@ def test_accuracy():
 
 def test_metrics_load_as_evaluate_loads_them(monkeypatch, tmp_path):
     """By path, from anywhere, without the Hub."""
-    import utils.metrics
+    import utils.evaluation.metrics
 
-    folder = utils.metrics.__path__[0]
+    folder = utils.evaluation.metrics.__path__[0]
     monkeypatch.chdir(tmp_path)
     assert evaluate.load(f"{folder}/accuracy").compute(predictions=[1], references=[1]) == {"accuracy": 1}
     assert load_metric("squad").name == "squad"

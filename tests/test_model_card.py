@@ -13,15 +13,15 @@ from transformers import AutoModelForSequenceClassification
 
 import run_align
 import run_nli
-import utils.model_card
-import utils.sharing
-from utils.adapters import save_adapter, with_lora
-from utils.encoders import load_encoder, load_task_model
-from utils.errors import InputError
-from utils.lineage import ancestors, original_model
-from utils.model_card import ALIGNMENT, model_card
-from utils.plots import plot_losses
-from utils.sharing import check_push, push
+import utils.training.model_card
+import utils.training.sharing
+from utils.core.errors import InputError
+from utils.models.adapters import save_adapter, with_lora
+from utils.models.encoders import load_encoder, load_task_model
+from utils.models.lineage import ancestors, original_model
+from utils.training.figures import plot_losses
+from utils.training.model_card import ALIGNMENT, model_card
+from utils.training.sharing import check_push, push
 
 
 DATA = Path(__file__).parent.parent / "data"
@@ -154,7 +154,7 @@ def test_the_code_on_the_card_of_an_adapter_runs(tmp_path, monkeypatch):
             parameter.data += 0.1 * torch.randn_like(parameter) if parameter.requires_grad else 0
         save_adapter(model, folder)
         tiny.tokenizer().save_pretrained(folder)
-    monkeypatch.setattr(utils.model_card, "_is_folder", lambda name: False)
+    monkeypatch.setattr(utils.training.model_card, "_is_folder", lambda name: False)
     record = record_of(base_model="me/adjusted")
     record["arguments"] |= {"use_lora": True, "merge_adapter": False, "lora_rank": 2, "lora_alpha": 4.0}
     card = ModelCard(model_card("me/nli", record, RESULTS, "."))
@@ -174,7 +174,7 @@ def test_the_card_of_an_adjustment_by_adapter(tmp_path, monkeypatch):
     tiny.checkpoint(Path("google/base"))
     save_adapter(with_lora(load_encoder("google/base"), "google/base"), "me/adjusted")
     tiny.tokenizer().save_pretrained("me/adjusted")
-    monkeypatch.setattr(utils.model_card, "_is_folder", lambda name: False)
+    monkeypatch.setattr(utils.training.model_card, "_is_folder", lambda name: False)
     record = record_of(ALIGNMENT, base_model="google/base", train_data={"hi": {"pairs": 10}}, regime=None)
     record["arguments"] |= {"use_lora": True, "merge_adapter": False}
     text = model_card("me/adjusted", record, {}, ".")
@@ -236,8 +236,8 @@ def hub(monkeypatch):
     def refuse(self, *args, **kwargs):
         raise OSError("quota exceeded")
 
-    monkeypatch.setattr(utils.sharing.HfApi, "create_repo", refuse)
-    monkeypatch.setattr(utils.sharing.HfApi, "upload_folder", refuse)
+    monkeypatch.setattr(utils.training.sharing.HfApi, "create_repo", refuse)
+    monkeypatch.setattr(utils.training.sharing.HfApi, "upload_folder", refuse)
 
 
 def test_a_push_that_fails_says_how_to_push_later(hub, tmp_path):

@@ -12,15 +12,18 @@ import datasets
 import pytest
 import tiny
 
-from utils import bitext as bitext_module
-from utils import parallel_corpus
-from utils.arguments import AlignerArguments, ParallelDataArguments
-from utils.bitext import PairStream, sample_pairs, stream_bitext
-from utils.errors import InputError
-from utils.parallel_corpus import ParallelCorpus
-from utils.tables import column_array, list_lengths
-from utils.word_aligners import EncoderAligner, WordAligner, read_pharaoh
-from utils.word_pooling import WordTokenizer, split_on_spaces
+from utils.alignment.words import WordTokenizer, split_on_spaces
+from utils.core.columns import column_array, list_lengths
+from utils.core.errors import InputError
+from utils.parallel import choosing, streams
+from utils.parallel import corpus as parallel_corpus
+from utils.parallel.aligners.base import WordAligner
+from utils.parallel.aligners.encoder import EncoderAligner
+from utils.parallel.aligners.pharaoh import read_pharaoh
+from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.choosing import sample_pairs
+from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments
+from utils.parallel.streams import PairStream, stream_bitext
 
 
 PROJECT = Path(__file__).parent.parent
@@ -92,14 +95,14 @@ def divisible_by_three(part: datasets.Dataset) -> datasets.Dataset:
 @pytest.mark.parametrize("n_wanted", [1, 30, 99, 100, 150])
 def test_a_sample_is_the_first_usable_pairs_of_a_random_order(monkeypatch, n_wanted):
     """However they are asked for: so every usable pair is as likely as any other."""
-    monkeypatch.setattr(bitext_module, "_FEWEST", 5)
+    monkeypatch.setattr(choosing, "_FEWEST", 5)
     for seed in (1, 2):
         sample = sample_pairs(numbers(300), n_wanted, seed, divisible_by_three)["number"]
         assert list(sample) == [k for k in numbers(300).shuffle(seed=seed)["number"] if k % 3 == 0][:n_wanted]
 
 
 def test_every_usable_pair_is_as_likely_as_any_other(monkeypatch):
-    monkeypatch.setattr(bitext_module, "_FEWEST", 2)
+    monkeypatch.setattr(choosing, "_FEWEST", 2)
     n_seeds = 100
     drawn = Counter(
         k for seed in range(n_seeds) for k in sample_pairs(numbers(30), 3, seed, divisible_by_three)["number"]
@@ -121,7 +124,7 @@ def test_a_few_usable_pairs_among_many_are_found():
 
 def test_no_more_pairs_are_linked_than_needed(tmp_path, aligner, caplog):
     corpus = read(write_pairs(tmp_path / "pairs.tsv", 20_000))
-    with caplog.at_level("INFO", "utils.bitext"):
+    with caplog.at_level("INFO", "utils.parallel"):
         sample = corpus.sampled(MAX_WORDS, 2000, seed=1)
     assert len(sample.pairs["hi"]) == 2000
     assert all(int(word[1:]) % 2 == 0 for word in sources(sample))
@@ -316,8 +319,8 @@ def test_a_stream_is_read_as_far_as_needed(tmp_path, aligner, monkeypatch):
     folder = write_data_set(tmp_path / "data", 4000)
     monkeypatch.setattr(PairStream, "_SHUFFLE_BUFFER", 100)
     n_read = Counter()
-    to_pair = bitext_module._flat
-    monkeypatch.setattr(bitext_module, "_flat", lambda row: n_read.update(rows=1) or to_pair(row))
+    to_pair = streams.flat_row
+    monkeypatch.setattr(streams, "flat_row", lambda row: n_read.update(rows=1) or to_pair(row))
     sample = stream_from(folder).sampled(MAX_WORDS, 300, seed=1)
     assert len(sample.pairs["hi"]) == len(set(sources(sample))) == 300
     assert all(int(word[1:]) % 2 == 0 for word in sources(sample))

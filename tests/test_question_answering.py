@@ -10,18 +10,10 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.errors import InputError
-from utils.question_answering import (
-    FEATURES,
-    best_spans,
-    encode_windows,
-    find_answers,
-    only_tydi_language,
-    pair_name,
-    read_question,
-    read_questions,
-)
-from utils.task_data import encoded
+from utils.core.errors import InputError
+from utils.tasks.examples import encoded
+from utils.tasks.question_answering import FEATURES, only_tydi_language, pair_name, read_question, read_questions
+from utils.tasks.windows import best_spans, encode_windows, find_answers
 
 
 CONTEXT = "Anna's sister crossed the old bridge before 7 o'clock.  Nobody   else did; the river was quiet."

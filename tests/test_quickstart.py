@@ -7,7 +7,7 @@ import pytest
 
 import quickstart
 import run_align
-from utils.sample_model import sample_model
+from data.sample_model import sample_model
 
 
 DATA = Path(__file__).parent.parent / "data"

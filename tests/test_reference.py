@@ -9,11 +9,14 @@ from conftest import REFERENCE
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from utils.alignment import AlignmentCollator, AlignmentLoss, MeanSquaredError, encode_pairs, word_vectors
-from utils.bitext import choose_pairs, one_to_one, read_bitext
-from utils.encoders import load_encoder
-from utils.word_aligners import FileAligner
-from utils.word_pooling import WordTokenizer, split_on_spaces
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import MeanSquaredError
+from utils.alignment.pairs import AlignmentCollator, encode_pairs
+from utils.alignment.words import WordTokenizer, split_on_spaces, word_vectors
+from utils.models.encoders import load_encoder
+from utils.parallel.aligners.pharaoh import FileAligner
+from utils.parallel.choosing import choose_pairs, one_to_one
+from utils.parallel.formats import read_bitext
 
 
 @pytest.fixture

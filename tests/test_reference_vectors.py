@@ -11,11 +11,13 @@ from accelerate.state import AcceleratorState
 from datasets import load_from_disk
 from test_trainers import COLLATOR, WORD_TOKENIZER, some_pairs
 
-import utils.reference_vectors
-from utils.adapters import AdapterOff, with_lora
-from utils.alignment import AlignmentLoss, MeanSquaredError, encode_pairs
-from utils.encoders import load_encoder
-from utils.reference_vectors import with_reference_vectors
+import utils.alignment.reference_vectors
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import MeanSquaredError
+from utils.alignment.pairs import encode_pairs
+from utils.alignment.reference_vectors import with_reference_vectors
+from utils.models.adapters import AdapterOff, with_lora
+from utils.models.encoders import load_encoder
 
 
 class Counted:
@@ -85,7 +87,7 @@ def test_another_run_finds_them(tmp_path, accelerator):
 def test_a_full_disk_is_not_filled(accelerator, monkeypatch, caplog):
     rows = encode_pairs(some_pairs(10), WORD_TOKENIZER)
     usage = type("usage", (), {"free": 100})
-    monkeypatch.setattr(utils.reference_vectors.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(utils.alignment.reference_vectors.shutil, "disk_usage", lambda folder: usage)
     assert with_reference_vectors(rows, loss_of(tiny.model(head="")), COLLATOR, accelerator) is rows
     assert "have no room" in caplog.text
 
@@ -111,7 +113,7 @@ def test_several_passes_over_the_pairs(tmp_path, monkeypatch):
         trainer = test_trainers.trainer_for(tmp_path, optim="sgd", learning_rate=0.1, num_train_epochs=3, dropout=0.1)
         trainer.alignment_loss.reference_model = counted = Counted(trainer.alignment_loss.reference_model)
         if not cached:
-            monkeypatch.setattr("utils.trainers.with_reference_vectors", lambda pairs, *others: pairs)
+            monkeypatch.setattr("utils.training.steps.with_reference_vectors", lambda pairs, *others: pairs)
         trainer.train()
         assert counted.n_sentences == (24 if cached else 72)
         weights.append(test_trainers.weights_of(trainer))
@@ -137,7 +139,7 @@ def test_continual_learning_comes_to_the_same(tmp_path, monkeypatch):
     weights = []
     for cached in (True, False):
         if not cached:
-            monkeypatch.setattr("utils.trainers.with_reference_vectors", lambda pairs, *others: pairs)
+            monkeypatch.setattr("utils.training.steps.with_reference_vectors", lambda pairs, *others: pairs)
         trainer = test_continual.trainer_for(tmp_path, alignment=test_continual.alignment_for(), max_steps=6, optim="sgd",
                                              learning_rate=0.1, dropout=0.1)  # fmt: skip
         trainer.train()

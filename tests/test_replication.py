@@ -21,9 +21,10 @@ import run_ner
 import run_nli
 import run_qa
 import run_xsr
-from utils import replication
-from utils.errors import InputError
-from utils.replication import ABLATION, ADJUSTED, ORIGINAL, REGIMES, Grid, Run, carry_out, check_done, command, plan
+from utils.core.errors import InputError
+from utils.experiments import runner
+from utils.experiments.grid import ABLATION, ADJUSTED, ORIGINAL, REGIMES, Grid, Run, plan
+from utils.experiments.runner import carry_out, check_done, command
 
 
 PROJECT = Path(__file__).parent.parent
@@ -133,7 +134,7 @@ def options() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", ["replicate.yaml", "replicate-small.yaml"])
 def test_the_settings_files_say_nothing_that_a_script_does_not_know(name, options, run, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("utils.sample_model.sample_model", lambda: "sample-model")
+    monkeypatch.setattr("data.sample_model.sample_model", lambda: "sample-model")
     run(replicate.main, PROJECT / name, "--output_dir", tmp_path / "out", "--dry_run")
     *commands, total = capsys.readouterr().out.splitlines()
     assert total == f"# {len(commands)} of {len(commands)} runs are to be done."
@@ -210,8 +211,8 @@ def fake(monkeypatch, programs: dict[str, str], default: str = "pass") -> None:
         program = f"folder = {str(output_dir / run.name)!r}\n{programs.get(run.name, default)}"
         return [sys.executable, "-c", program]
 
-    monkeypatch.setattr(replication, "command", small_program)
-    monkeypatch.setattr(replication, "as_typed", lambda words: "a small program")
+    monkeypatch.setattr(runner, "command", small_program)
+    monkeypatch.setattr(runner, "as_typed", lambda words: "a small program")
 
 
 def a_run(name: str, *needs: str, task: str = "nli") -> Run:
@@ -305,14 +306,15 @@ def test_weights_go_when_nothing_needs_them(monkeypatch, tmp_path):
 
 _GRID = """
 import sys, pathlib
-from utils import replication
-from utils.replication import Grid, Run, carry_out
+from utils.experiments import runner
+from utils.experiments.grid import Grid, Run
+from utils.experiments.runner import carry_out
 import replicate, signal
 
 def command(run, grid, output_dir, n_threads=None):
     return [sys.executable, "-c", {program!r}, str(output_dir / run.name)]
 
-replication.command, replication.as_typed = command, lambda words: "a small program"
+runner.command, runner.as_typed = command, lambda words: "a small program"
 # (Whoever starts the tests in the background has SIGINT ignored, by them and all that they start.)
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.default_int_handler)

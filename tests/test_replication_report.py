@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 from test_compare_runs import write_alignment, write_nli, write_xsr
 
 import replicate
-from utils.records import write_json
-from utils.replication import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL, Grid, _write_mark, alone_in, plan
-from utils.replication_report import CLAIMS, _verdict, as_html, read_results, write_report
+from utils.core.files import write_json
+from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL, Grid, plan
+from utils.experiments.report import CLAIMS, _verdict, as_html, write_report
+from utils.experiments.results import read_results
+from utils.experiments.runner import _write_mark, alone_in
 
 
 SEEDS = [1, 2, 3]

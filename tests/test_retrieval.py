@@ -15,26 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from utils import retrieval
-from utils.encoders import load_encoder, load_tokenizer
-from utils.errors import InputError
-from utils.plots import label_models, plot_accuracy_by_layer
-from utils.retrieval import (
-    DISTANCES,
-    Retrieval,
-    SentencePairs,
-    accuracy_curves,
-    count_layers,
-    encode_sentences,
-    load_sentence_pairs,
-    parse_layers,
-    read_sentence_files,
-    retrieval_metrics,
-    retrieval_table,
-    retrieve,
-    retrieve_with_faiss,
-    usual_layer,
-)
+from utils.core.errors import InputError
+from utils.evaluation import neighbours, sentence_vectors
+from utils.evaluation.figures import plot_accuracy_by_layer
+from utils.evaluation.neighbours import SENTENCE_DISTANCES, Retrieval, retrieve, retrieve_with_faiss
+from utils.evaluation.retrieval_report import accuracy_curves, retrieval_metrics, retrieval_table
+from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
+from utils.evaluation.sentence_vectors import encode_sentences
+from utils.models.encoders import load_encoder
+from utils.models.hub import label_models
+from utils.models.layers import parse_layers, usual_layer
+from utils.models.loading import count_layers
+from utils.models.tokenizers import load_tokenizer
 
 
 # --- The paper's own code ----------------------------------------------------------------------------------------
@@ -95,7 +87,7 @@ def retrieve_naively(queries, candidates, distance, gold) -> Retrieval:
     dimensions=st.integers(3, 8),
     repeated=st.floats(0, 1),
     block_size=st.integers(1, 50),
-    distance=st.sampled_from(DISTANCES),
+    distance=st.sampled_from(SENTENCE_DISTANCES),
     seed=st.integers(0, 10**6),
 )
 def test_blocks_find_what_the_definition_finds(
@@ -132,7 +124,7 @@ def test_different_candidates_equally_far_away_tie(rows, n_queries, block_size):
     assert found.rank.tolist() == naive.rank.tolist()
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", SENTENCE_DISTANCES)
 @pytest.mark.parametrize("block_size", [7, 4096])
 def test_equal_candidates_rank_equally(distance, block_size):
     """Everybody finds its own; the copies of candidate 0 at the end count as near as that, not nearer."""
@@ -178,7 +170,7 @@ def test_mean_reciprocal_rank():
     assert list(found.rows())[2] == {"id": 2, "gold": 2, "prediction": 3, "score": -1.0, "rank": 4}
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", SENTENCE_DISTANCES)
 def test_degenerate_vectors(distance):
     zeros = retrieve(torch.zeros(3, 4), torch.zeros(3, 4), distance)
     assert zeros.rank.tolist() == [1, 1, 1]
@@ -189,7 +181,7 @@ def test_degenerate_vectors(distance):
     assert len(nothing.nearest) == 0
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", SENTENCE_DISTANCES)
 def test_odd_blocks_find_what_one_block_finds(distance):
     queries, candidates = torch.randn(101, 16), torch.randn(257, 16)
     gold = torch.randint(257, (101,))
@@ -201,7 +193,7 @@ def test_odd_blocks_find_what_one_block_finds(distance):
         torch.testing.assert_close(found.score, whole.score, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", SENTENCE_DISTANCES)
 def test_memory_does_not_grow_with_the_vectors(distance):
     """No tensor made on the way is as large as the vectors are, or as large as two blocks of scores."""
     block_size, width = 64, 128
@@ -231,7 +223,7 @@ def test_memory_does_not_grow_with_the_vectors(distance):
 
 def test_fingerprints_that_collide(monkeypatch):
     """Different vectors stay different, whatever their fingerprints say."""
-    monkeypatch.setattr(retrieval, "_fingerprints", lambda vectors, block_size: torch.zeros(len(vectors)).long())
+    monkeypatch.setattr(neighbours, "_fingerprints", lambda vectors, block_size: torch.zeros(len(vectors)).long())
     vectors = torch.randn(20, 4)
     vectors[15] = vectors[3]
     found = retrieve(vectors, vectors)
@@ -245,7 +237,7 @@ def test_zero_equals_negative_zero():
     assert (found.nearest.item(), found.rank.item()) == (0, 1)
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", SENTENCE_DISTANCES)
 def test_half_precision_vectors_are_compared_in_full(distance):
     queries, candidates = torch.randn(2, 40, 8).bfloat16()
     half = retrieve(queries, candidates, distance)
@@ -254,7 +246,7 @@ def test_half_precision_vectors_are_compared_in_full(distance):
     assert torch.equal(half.score, full.score)
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", SENTENCE_DISTANCES)
 def test_faiss_finds_the_same(distance):
     pytest.importorskip("faiss")
     vectors = torch.randn(300, 16)
@@ -314,14 +306,14 @@ def test_order_and_batch_size_change_no_answer(reference_encoder):
 def test_chunks_are_put_together(reference_encoder, monkeypatch):
     sentences = [s for number in range(4) for side in reference_sentences(number) for s in side]
     whole = encode_sentences(*reference_encoder, sentences, [1, 3], batch_size=4)
-    monkeypatch.setattr(retrieval, "_BATCHES_OF_CHUNK", 3)
+    monkeypatch.setattr(sentence_vectors, "_BATCHES_OF_CHUNK", 3)
     chunked = encode_sentences(*reference_encoder, sentences, [1, 3], batch_size=4)
     torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_one_chunk_is_tokenised_ahead():
     made = []
-    results = retrieval._one_ahead(lambda n: made.append(n) or n * n, range(4))
+    results = sentence_vectors._one_ahead(lambda n: made.append(n) or n * n, range(4))
     assert next(results) == 0
     assert max(made) <= 1
     assert [*results] == [1, 4, 9]
@@ -543,12 +535,12 @@ def test_figure(tmp_path, n_panels, n_models):
 _HOLES = """
 import torch
 from benchmarks.measuring import PeakMemory
-from utils import retrieval
+from utils.evaluation import neighbours, sentence_vectors
 
 torch.set_num_threads(1)
 vectors = torch.randn(100_000, 384)
 with PeakMemory() as memory:
-    prints = retrieval._fingerprints(vectors, 1024)
+    prints = neighbours._fingerprints(vectors, 1024)
 print(memory.growth_mb)
 """
 
@@ -556,12 +548,12 @@ print(memory.growth_mb)
 def test_many_vectors_leave_no_holes_in_memory():
     """What is made for each block must not keep the memory of the blocks before it (3 GB of a million vectors, once)."""
     # (In a process of its own: memory that others have given back would hide it.)
-    project = Path(retrieval.__file__).parent.parent
+    project = Path(neighbours.__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", _HOLES], cwd=project, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 100
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("distance", SENTENCE_DISTANCES)
 def test_spread_is_the_mean_over_all_pairs(distance):
     vectors = torch.randn(1500, 7) + 3  # more than one block
     if distance == "l2":
@@ -569,8 +561,8 @@ def test_spread_is_the_mean_over_all_pairs(distance):
     else:
         unit = F.normalize(vectors.double(), dim=1)
         expected = (1 - unit @ unit.T).mean()
-    assert retrieval.spread(vectors, distance) == pytest.approx(expected.item(), rel=1e-9)
-    assert retrieval.spread(vectors[:1].expand(9, 7), distance) == pytest.approx(0, abs=1e-6)
+    assert neighbours.vector_spread(vectors, distance) == pytest.approx(expected.item(), rel=1e-9)
+    assert neighbours.vector_spread(vectors[:1].expand(9, 7), distance) == pytest.approx(0, abs=1e-6)
 
 
 def test_hubs_are_seen():

@@ -21,11 +21,11 @@ from test_encoders import load_report
 from transformers import AutoModel, AutoModelForMaskedLM
 
 import run_align
-from utils.adapters import adapter_config
-from utils.encoders import load_encoder
-from utils.errors import run_script
-from utils.word_aligners import read_header
-from utils.word_pooling import split_on_punctuation
+from utils.alignment.words import split_on_punctuation
+from utils.core.errors import run_script
+from utils.models.adapters import adapter_config
+from utils.models.encoders import load_encoder
+from utils.parallel.aligners.pharaoh import read_header
 
 
 PROJECT = Path(__file__).parent.parent

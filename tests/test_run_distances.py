@@ -18,8 +18,8 @@ from transformers import AutoModel
 
 import run_align
 import run_distances
-from utils.errors import run_script
-from utils.word_aligners import read_header
+from utils.core.errors import run_script
+from utils.parallel.aligners.pharaoh import read_header
 
 
 PROJECT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from conftest import REFERENCE
 from test_retrieval import dataset, reference_sentences
 
 import run_xsr
-from utils.errors import run_script
+from utils.core.errors import run_script
 
 
 PROJECT = Path(__file__).parent.parent

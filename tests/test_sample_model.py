@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import AutoModel, AutoTokenizer
 
-from utils import sample_model as made
-from utils.errors import InputError
-from utils.retrieval import encode_sentences
+from data import sample_model as made
+from utils.core.errors import InputError
+from utils.evaluation.sentence_vectors import encode_sentences
 
 
 SENTENCES = {

@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats import contingency_tables, multitest, power
 
-from utils.metrics.entities import entity_scores
-from utils.significance import (
-    Spread,
+from utils.evaluation.metrics.entities import entity_scores
+from utils.experiments.significance import (
+    SeedScores,
     cautions,
     corpus_f1,
     discordant_pairs,
@@ -16,8 +16,8 @@ from utils.significance import (
     mcnemar,
     paired_bootstrap,
     paired_t_test,
+    seed_scores,
     seeds_may_make,
-    spread,
 )
 
 
@@ -191,7 +191,7 @@ def test_bootstrap_is_the_same_however_the_draws_are_made(monkeypatch):
     system, baseline = answers(np.random.default_rng(3), 300, right=0.66)
     found = []
     for many in (1, 10**9):
-        monkeypatch.setattr("utils.significance._MANY", many)
+        monkeypatch.setattr("utils.experiments.significance._MANY", many)
         found.append(paired_bootstrap(system, baseline, n_resamples=20_000))
     assert found[0] != found[1]
     assert found[0].p_value == pytest.approx(found[1].p_value, abs=0.01)
@@ -202,7 +202,7 @@ def test_bootstrap_is_repeatable_whatever_is_drawn_at_once(monkeypatch, scores):
     first = paired_bootstrap(*scores, n_resamples=500, seed=1)
     assert paired_bootstrap(*scores, n_resamples=500, seed=1) == first
     assert paired_bootstrap(*scores, n_resamples=500, seed=2) != first
-    monkeypatch.setattr("utils.significance._DRAWN_AT_ONCE", 1)
+    monkeypatch.setattr("utils.experiments.significance._DRAWN_AT_ONCE", 1)
     again = paired_bootstrap(*scores, n_resamples=500, seed=1)
     assert again.p_value == pytest.approx(first.p_value)
     assert (again.low, again.high) == pytest.approx((first.low, first.high))
@@ -324,11 +324,11 @@ def test_holm_as_statsmodels_has_it():
 
 
 def test_spread():
-    assert spread([70, 72, 77]).mean == 73
-    assert spread([70, 72, 77]).sd == pytest.approx(np.sqrt((9 + 1 + 16) / 2))
-    assert (spread([0.5]).mean, spread([0.5]).sd, spread([0.5]).n) == (0.5, None, 1)
+    assert seed_scores([70, 72, 77]).mean == 73
+    assert seed_scores([70, 72, 77]).sd == pytest.approx(np.sqrt((9 + 1 + 16) / 2))
+    assert (seed_scores([0.5]).mean, seed_scores([0.5]).sd, seed_scores([0.5]).n) == (0.5, None, 1)
     with pytest.raises(ValueError, match="a value per seed"):
-        spread([])
+        seed_scores([])
 
 
 def test_cautions():
@@ -341,11 +341,11 @@ def test_cautions():
 
 def test_what_seeds_alone_may_make():
     """Standard deviations of 2 and 1 over four seeds each: the difference has the standard error √(4/4 + 1/4) = 1.118."""
-    system, near, far = spread([68, 69, 71, 72]), spread([68, 69]), spread([60])
+    system, near, far = seed_scores([68, 69, 71, 72]), seed_scores([68, 69]), seed_scores([60])
     assert system.sd == pytest.approx(np.sqrt(10 / 3))
-    assert seeds_may_make(Spread(72.3, 2.0, 4), Spread(70, 1.0, 4)) is False
-    assert seeds_may_make(Spread(72.2, 2.0, 4), Spread(70, 1.0, 4)) is True
-    assert seeds_may_make(Spread(67.8, 2.0, 4), Spread(70, 1.0, 4)) is True  # whichever is better
+    assert seeds_may_make(SeedScores(72.3, 2.0, 4), SeedScores(70, 1.0, 4)) is False
+    assert seeds_may_make(SeedScores(72.2, 2.0, 4), SeedScores(70, 1.0, 4)) is True
+    assert seeds_may_make(SeedScores(67.8, 2.0, 4), SeedScores(70, 1.0, 4)) is True  # whichever is better
     assert seeds_may_make(system, near) is True
     assert seeds_may_make(system, far) is False  # (its own seeds unknown)
-    assert seeds_may_make(far, spread([60.5])) is False
+    assert seeds_may_make(far, seed_scores([60.5])) is False

@@ -12,10 +12,10 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 import run_ner
 import run_nli
-import utils.task_data
-from utils.errors import InputError
-from utils.tables import code_of
-from utils.task_data import TaskDataArguments, TaskReader, encoded
+import utils.tasks.examples
+from utils.core.cache import code_of
+from utils.core.errors import InputError
+from utils.tasks.examples import TaskDataArguments, TaskReader, encoded
 
 
 PAIRS = [
@@ -226,6 +226,6 @@ def test_rows_know_their_example_in_any_order():
 
 def test_what_is_cached_depends_on_the_code(monkeypatch):
     before = code_of(encoded)
-    source = inspect.getsource(utils.task_data)
+    source = inspect.getsource(utils.tasks.examples)
     monkeypatch.setattr(inspect, "getsource", lambda module: source.replace("input_ids", "inputs"))
     assert code_of(encoded) != before

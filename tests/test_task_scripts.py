@@ -28,9 +28,9 @@ import run_align
 import run_ner
 import run_nli
 import run_qa
-from utils.adapters import adapter_config
-from utils.errors import InputError
-from utils.word_pooling import WordTokenizer
+from utils.alignment.words import WordTokenizer
+from utils.core.errors import InputError
+from utils.models.adapters import adapter_config
 
 
 PROJECT = Path(__file__).parent.parent

@@ -12,18 +12,15 @@ from hypothesis import strategies as st
 from test_alignment import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs
 from transformers import TrainerCallback
 
-from run_align import AlignTrainingArguments
-from utils.alignment import (
-    AlignmentLoss,
-    ContrastiveObjective,
-    LengthGroupedBatches,
-    MeanSquaredError,
-    encode_pairs,
-    word_vectors,
-)
-from utils.encoders import load_encoder
-from utils.trainable import freeze_unused_parameters
-from utils.trainers import AlignmentTrainer
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import ContrastiveObjective, MeanSquaredError
+from utils.alignment.pairs import encode_pairs
+from utils.alignment.sampler import LengthGroupedBatches
+from utils.alignment.words import word_vectors
+from utils.models.encoders import load_encoder
+from utils.models.layers import freeze_unused_parameters
+from utils.training.alignment_trainer import AlignmentTrainer
+from utils.training.arguments import AlignTrainingArguments
 
 
 def encoder_from(tmp_path, **changes):

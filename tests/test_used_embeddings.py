@@ -8,10 +8,10 @@ import torch
 from test_trainers import WORD_TOKENIZER, assert_same_weights, some_pairs
 from torch import nn
 
-import utils.used_embeddings
-from utils.alignment import encode_pairs
-from utils.encoders import load_encoder
-from utils.used_embeddings import UsedEmbedding, used_rows_only
+import utils.training.used_embeddings
+from utils.alignment.pairs import encode_pairs
+from utils.models.encoders import load_encoder
+from utils.training.used_embeddings import UsedEmbedding, used_rows_only
 
 
 TABLE = nn.Embedding(10, 4, padding_idx=0)
@@ -58,7 +58,7 @@ def test_it_goes_to_another_precision(compact):
 @pytest.fixture
 def whole_table(monkeypatch):
     """A switch that makes every table too full to be divided."""
-    return lambda: monkeypatch.setattr(utils.used_embeddings, "_TOO_MANY", -1)
+    return lambda: monkeypatch.setattr(utils.training.used_embeddings, "_TOO_MANY", -1)
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "sgd"])

@@ -14,20 +14,14 @@ from hypothesis import strategies as st
 from tiny import ARCHITECTURES, TEXT, TOKENIZERS, model, tokenizer
 
 from benchmarks import compare_aligners
-from utils import word_aligners
-from utils.errors import InputError
-from utils.word_aligners import (
-    DictionaryAligner,
-    EncoderAligner,
-    FileAligner,
-    StatisticalAligner,
-    make_aligner,
-    mutual_argmax,
-    read_header,
-    read_pharaoh,
-    write_pharaoh,
-)
-from utils.word_pooling import WordTokenizer, split_on_punctuation
+from utils.alignment.words import WordTokenizer, split_on_punctuation
+from utils.core.errors import InputError
+from utils.parallel.aligners import statistical
+from utils.parallel.aligners.dictionary import DictionaryAligner
+from utils.parallel.aligners.encoder import EncoderAligner, mutual_argmax
+from utils.parallel.aligners.pharaoh import FileAligner, read_header, read_pharaoh, write_pharaoh
+from utils.parallel.aligners.registry import make_aligner
+from utils.parallel.aligners.statistical import StatisticalAligner
 
 
 def one_sentence(message: str, *parts: object) -> bool:
@@ -202,7 +196,7 @@ def pairs():
 
 
 def test_symmetrizations_are_nested_and_repeatable(pairs):
-    links = {name: StatisticalAligner(symmetrization=name).align(*pairs) for name in word_aligners.SYMMETRIZATIONS}
+    links = {name: StatisticalAligner(symmetrization=name).align(*pairs) for name in statistical.SYMMETRIZATIONS}
     assert links["intersection"] == StatisticalAligner().align(*pairs)
     assert sum(map(len, links["intersection"])) < sum(map(len, links["union"]))
     for name in links:
@@ -314,7 +308,7 @@ def test_layer_is_the_one_that_links_most_words(caplog):
     by_layer = [EncoderAligner(ENCODER, word_tokenizer, k).align(source, english) for k in range(4)]
     counts = [sum(map(len, links)) for links in by_layer]
     assert len(set(counts)) > 1
-    with caplog.at_level("INFO", "utils.word_aligners"):
+    with caplog.at_level("INFO", "utils.parallel.aligners"):
         links = EncoderAligner(ENCODER, word_tokenizer).align(source, english)
     assert links == by_layer[min((k for k in range(4) if counts[k] == max(counts)), key=lambda k: abs(k - 2))]
     assert str(counts) in caplog.text

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ARCHITECTURES, TEXT, TOKENIZERS, model, tokenizer
 
-from utils.alignment import AlignmentCollator
-from utils.errors import InputError
-from utils.word_pooling import WordTokenizer, encoder_max_length, pool_words, split_on_punctuation
+from utils.alignment.pairs import AlignmentCollator
+from utils.alignment.words import WordTokenizer, pool_words, split_on_punctuation
+from utils.core.errors import InputError
+from utils.models.tokenizers import encoder_max_length
 
 
 VOCABULARY = sorted({word for text in TEXT for word in split_on_punctuation(text)})

@@ -7,7 +7,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from utils.word_pooling import split_on_punctuation
+from utils.alignment.words import split_on_punctuation
 
 
 TEXT = [

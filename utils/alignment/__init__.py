@@ -1,0 +1,1 @@
+"""The method: words and their vectors, batches of linked pairs, objectives, losses, continual alignment."""

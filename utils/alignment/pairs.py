@@ -1,0 +1,153 @@
+"""Linked sentence pairs as batches: tokenised rows, and the collator that pads them."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from utils.alignment.words import WordTokenizer
+from utils.core.cache import code_of
+
+
+# The spelling recorded for the special tokens around a sentence; real words have a checksum, which is not negative.
+SPECIAL_TOKEN = -1
+# What `encode_pairs` makes: all that `AlignmentCollator` needs, and the lengths that batches can be grouped by.
+COLUMNS = (
+    "source_input_ids",
+    "source_word_ids",
+    "english_input_ids",
+    "english_word_ids",
+    "links",
+    "source_spelling",
+    "english_spelling",
+    "length",
+)
+# What `utils.reference_vectors` adds, in one precision or the other: the frozen model's vectors, as bytes.
+REFERENCE_COLUMNS = {"reference_float32": np.float32, "reference_float16": np.float16}
+
+
+def encode_pairs(
+    pairs: Dataset, word_tokenizer: WordTokenizer, include_special_tokens: bool = True, num_proc: int | None = None
+) -> Dataset:
+    """Tokenise linked pairs for `AlignmentCollator`.
+
+    Args:
+        pairs: columns `source` and `english` (lists of words) and `links` (lists of `[i, j]`: source word i and
+            English word j).
+        word_tokenizer: tokenises both sides.
+        include_special_tokens: link the k-th special token of one side with the k-th of the other
+            (`[CLS]`-`[CLS]`, `[SEP]`-`[SEP]`).
+        num_proc: processes that share the work.
+
+    Returns:
+        Columns `source_input_ids`, `source_word_ids`, `english_input_ids`, `english_word_ids` (see
+        `WordTokenizer`), `links` (indices into the words that have a vector), `source_spelling`,
+        `english_spelling` (one checksum per link; -1 for special tokens) and `length` (tokens of source and English).
+        A link of a word without vector, cut off or tokenised to nothing, is dropped.
+    """
+    return pairs.map(
+        _encode_batch,
+        batched=True,
+        remove_columns=pairs.column_names,
+        num_proc=num_proc,
+        fn_kwargs={
+            "word_tokenizer": word_tokenizer,
+            "include_special_tokens": include_special_tokens,
+            "code": code_of(_encode_batch, WordTokenizer),
+        },
+        desc="Tokenising the pairs",
+    )
+
+
+def _encode_batch(
+    batch: Mapping[str, list],
+    word_tokenizer: WordTokenizer,
+    include_special_tokens: bool,
+    code: str,  # (rows are cached under it)
+) -> dict:
+    sides = {side: word_tokenizer(batch[side]) for side in ("source", "english")}
+    encoded: dict[str, list] = {"links": [], "source_spelling": [], "english_spelling": [], "length": []}
+    for side, tokens in sides.items():
+        encoded[f"{side}_input_ids"] = tokens["input_ids"]
+        encoded[f"{side}_word_ids"] = tokens["word_ids"]
+    n_before, n_after = len(word_tokenizer.prefix), len(word_tokenizer.suffix)
+    for row, (source, english, links) in enumerate(zip(batch["source"], batch["english"], batch["links"])):
+        source_vectors = {word: k for k, word in enumerate(sides["source"]["words"][row])}
+        english_vectors = {word: k for k, word in enumerate(sides["english"]["words"][row])}
+        kept = [(i, j) for i, j in links if i in source_vectors and j in english_vectors]
+        spellings = [(zlib.crc32(source[i].encode()), zlib.crc32(english[j].encode())) for i, j in kept]
+        if include_special_tokens:
+            special = [(-1 - k, -1 - k) for k in range(n_before)]
+            special += [(len(source) + k, len(english) + k) for k in range(n_after)]
+            kept += special
+            spellings += [(SPECIAL_TOKEN, SPECIAL_TOKEN)] * len(special)
+        encoded["links"].append([[source_vectors[i], english_vectors[j]] for i, j in kept])
+        encoded["source_spelling"].append([s for s, _ in spellings])
+        encoded["english_spelling"].append([e for _, e in spellings])
+        encoded["length"].append([len(sides[side]["input_ids"][row]) for side in sides])
+    return encoded
+
+
+@dataclass
+class AlignmentCollator:
+    """Pads encoded pairs into one batch in which words and links are numbered through.
+
+    Given rows of `encode_pairs`, a batch of B pairs with W_s source words, W_e English words and N links holds:
+
+    - `source_input_ids`, `source_attention_mask` [B, L_s], and the same for `english` [B, L_e];
+    - `source_word_ids` [B, L_s]: the word of the batch, 0 … W_s - 1, that a token represents, -1 for none;
+      `source_word_lengths` [W_s]: how many tokens represent it; the same for `english`;
+    - `links` [N, 2]: linked words, as numbers within the batch, source first;
+    - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens);
+    - `english_before` [W_e, dimensions], if the rows have it: the frozen model's vectors of the English words.
+
+    Args:
+        pad_token_id: the id that fills up `input_ids`.
+        pad_to_multiple_of: round lengths up (8 suits half-precision matrix units).
+    """
+
+    pad_token_id: int
+    pad_to_multiple_of: int | None = None
+
+    def __call__(self, pairs: Sequence[Mapping[str, list]]) -> dict[str, torch.Tensor]:
+        batch: dict[str, torch.Tensor] = {}
+        first_words = {}
+        for side in ("source", "english"):
+            first_words[side] = self._pad(batch, side, pairs)
+        links = [np.asarray(pair["links"], np.int64).reshape(-1, 2) for pair in pairs]
+        first_word = np.stack([first_words["source"], first_words["english"]], axis=1)
+        batch["links"] = torch.from_numpy(
+            np.concatenate(links) + np.repeat(first_word, [len(rows) for rows in links], axis=0)
+        )
+        for spelling in ("source_spelling", "english_spelling"):
+            batch[spelling] = torch.from_numpy(np.concatenate([np.asarray(p[spelling], np.int64) for p in pairs]))
+        for column, dtype in REFERENCE_COLUMNS.items():
+            if column in pairs[0]:
+                stored = bytearray().join(pair[column] for pair in pairs)
+                vectors = np.frombuffer(stored, dtype).reshape(len(batch["english_word_lengths"]), -1)
+                batch["english_before"] = torch.from_numpy(vectors)
+        return batch
+
+    def _pad(self, batch: dict[str, torch.Tensor], side: str, pairs: Sequence[Mapping[str, list]]) -> np.ndarray:
+        """Add one side's tensors to the batch; returns the number of the first word of each of its sentences."""
+        lengths = np.array([len(pair[f"{side}_input_ids"]) for pair in pairs])
+        multiple = self.pad_to_multiple_of or 1
+        width = -(-int(lengths.max()) // multiple) * multiple
+        real = np.arange(width) < lengths[:, None]
+        ids = np.full(real.shape, self.pad_token_id, np.int64)
+        ids[real] = np.concatenate([pair[f"{side}_input_ids"] for pair in pairs])
+        words = np.full(real.shape, -1, np.int64)
+        words[real] = np.concatenate([pair[f"{side}_word_ids"] for pair in pairs])
+        words_in_sentence = words.max(axis=1) + 1
+        first_word = np.cumsum(words_in_sentence) - words_in_sentence
+        words = np.where(words < 0, -1, words + first_word[:, None])
+        batch[f"{side}_input_ids"] = torch.from_numpy(ids)
+        batch[f"{side}_attention_mask"] = torch.from_numpy(real.astype(np.int64))
+        batch[f"{side}_word_ids"] = torch.from_numpy(words)
+        batch[f"{side}_word_lengths"] = torch.from_numpy(
+            np.bincount(words[words >= 0], minlength=int(words_in_sentence.sum())).astype(np.float32)
+        )
+        return first_word

@@ -1,0 +1,161 @@
+"""From words to subwords and back: which tokens make up a word, and the vector of a word.
+
+`WordTokenizer` turns split sentences into token ids and remembers, for every token, the word it belongs to;
+`pool_words` turns the hidden states of a padded batch into one vector per word.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from utils.core.errors import InputError
+from utils.models.layers import hidden_states_at
+
+
+POOLING_MODES = ("avg", "start", "end", "token")
+_PUNCTUATION = BertPreTokenizer()
+
+
+def split_on_spaces(sentence: str) -> list[str]:
+    """The words of text that is tokenised already, as Moses, fast_align and the Pharaoh format understand it."""
+    return sentence.split()
+
+
+def split_on_punctuation(sentence: str) -> list[str]:
+    """The words of ordinary text: split on white space, every punctuation mark a word of its own (BERT's rule)."""
+    return [word for word, _ in _PUNCTUATION.pre_tokenize_str(sentence)]
+
+
+def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[str]]:
+    """What splits a sentence into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s."""
+    return {"space": split_on_spaces, "punctuation": split_on_punctuation, "subword": tokenizer.tokenize}[splitting]
+
+
+class WordTokenizer:
+    """Tokenises sentences that are split into words, and says which word every token belongs to.
+
+    Words are joined by single spaces and tokens are mapped back by their character offsets, which holds for
+    WordPiece, Unigram and BPE alike (`word_ids()` does not: it is 0 for every token with Gemma's tokenizer, and
+    byte-level BPE splits pre-split words as if no space stood before them).
+
+    Args:
+        tokenizer: a fast tokenizer (one that gives offsets).
+        word_pooling: which tokens stand for a word: `avg` all of them, `start` the first, `end` the last;
+            `token`: the words given are the tokenizer's own tokens.
+        max_length: tokens of the encoder's longest input, special ones included. A sentence is cut after the last
+            word that fits whole.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, word_pooling: str = "avg", max_length: int = 512) -> None:
+        if not tokenizer.is_fast:
+            raise InputError(
+                f"The tokenizer {type(tokenizer).__name__} gives no character offsets; use a model with a fast "
+                "tokenizer (a tokenizer.json beside its weights)."
+            )
+        if word_pooling not in POOLING_MODES:
+            raise InputError(f"--word_pooling {word_pooling} is unknown; choose one of {', '.join(POOLING_MODES)}.")
+        self.tokenizer = tokenizer
+        self.word_pooling = word_pooling
+        self.prefix, self.suffix = _special_tokens_around(tokenizer)
+        self.max_length = max_length
+        if max_length <= len(self.prefix) + len(self.suffix):
+            raise InputError(f"A maximum length of {max_length} tokens leaves no room for words; raise it.")
+
+    def __call__(self, sentences: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
+        """Tokenise sentences given as lists of words.
+
+        Returns:
+            Three lists, one entry per sentence:
+            `input_ids`: the ids of its tokens, special ones included;
+            `word_ids`: for every token the position among `words` that it helps to represent, -1 for none;
+            `words`: the positions of the words that have a vector, in ascending order. The special tokens the
+            tokenizer puts around a sentence count as words too, numbered …, -2, -1 before it and n, n + 1, …
+            after it for a sentence of n words. Words that the tokenizer turns into nothing or that lie beyond
+            `max_length` are missing.
+        """
+        tokens, positions = (self._look_up if self.word_pooling == "token" else self._tokenize)(sentences)
+        room = self.max_length - len(self.prefix) - len(self.suffix)
+        batch: dict[str, list[list[int]]] = {"input_ids": [], "word_ids": [], "words": []}
+        for sentence, ids, word_of_token in zip(sentences, tokens, positions):
+            if len(ids) > room:  # the word at the cut goes as a whole: half a word has no meaningful vector
+                kept = int(np.searchsorted(word_of_token, word_of_token[room]))
+                ids, word_of_token = ids[:kept], word_of_token[:kept]
+            before = np.arange(-len(self.prefix), 0)
+            after = len(sentence) + np.arange(len(self.suffix))
+            word_of_token = np.concatenate([before, word_of_token, after])
+            words, word_ids = self._representatives(word_of_token)
+            batch["input_ids"].append([*self.prefix, *ids, *self.suffix])
+            batch["word_ids"].append(word_ids.tolist())
+            batch["words"].append(words.tolist())
+        return batch
+
+    def _representatives(self, word_of_token: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number the words of one sentence in the order of their tokens; -1 for tokens that represent none."""
+        # A word's tokens stand together, so a new word begins wherever the number changes.
+        begins = np.flatnonzero(np.diff(word_of_token, prepend=word_of_token[:1] - 1))
+        word_ids = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(word_of_token)))
+        if self.word_pooling in ("start", "end"):
+            last = np.append(begins[1:], len(word_of_token)) - 1
+            chosen = begins if self.word_pooling == "start" else last
+            word_ids = np.full(len(word_of_token), -1)
+            word_ids[chosen] = np.arange(len(begins))
+        return word_of_token[begins], word_ids
+
+    def _tokenize(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], list[np.ndarray]]:
+        texts = [" ".join(words) for words in sentences]
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        positions = []
+        for words, offsets in zip(sentences, encoded["offset_mapping"]):
+            # A space belongs to the word after it: tokens like "▁word" or "Ġword" begin there.
+            lengths = np.fromiter((len(word) + (i > 0) for i, word in enumerate(words)), np.int64, len(words))
+            word_of_character = np.repeat(np.arange(len(words)), lengths)
+            first_character = np.fromiter((begin for begin, _ in offsets), np.int64, len(offsets))
+            positions.append(word_of_character[np.minimum(first_character, len(word_of_character) - 1)])
+        return encoded["input_ids"], positions
+
+    def _look_up(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], list[np.ndarray]]:
+        ids = [self.tokenizer.convert_tokens_to_ids(list(words)) for words in sentences]
+        return ids, [np.arange(len(words)) for words in sentences]
+
+
+def _special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer puts before and after a single sentence, whatever they are called."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
+    if 0 not in special:
+        raise InputError("The tokenizer makes no token of the letter 'a'; it does not fit the model.")
+    begin = special.index(0)
+    end = len(special) - special[::-1].index(0)
+    return ids[:begin], ids[end:]
+
+
+def pool_words(hidden_states: torch.Tensor, word_ids: torch.Tensor, word_lengths: torch.Tensor) -> torch.Tensor:
+    """The vector of every word of a batch: the mean of the tokens that represent it, in fp32.
+
+    Args:
+        hidden_states: [batch, length, dimensions], any floating type.
+        word_ids: [batch, length], for every token the word of the batch that it represents, -1 for none.
+        word_lengths: [words], how many tokens represent each word.
+
+    Returns:
+        [words, dimensions] in fp32 (sums over half-precision states lose digits).
+    """
+    # Tokens of no word go to one row too many: selecting the others would wait for the device to count them.
+    n_words = len(word_lengths)
+    rows = torch.where(word_ids < 0, n_words, word_ids).flatten()
+    states = hidden_states.flatten(0, 1).float()
+    sums = states.new_zeros(n_words + 1, states.shape[-1]).index_add(0, rows, states)
+    return sums[:n_words] / word_lengths.unsqueeze(1)
+
+
+def word_vectors(
+    model: nn.Module, batch: Mapping[str, torch.Tensor], side: str, layers: Sequence[int]
+) -> list[torch.Tensor]:
+    """The vectors [words, dimensions], fp32, of one side's words at each of the layers."""
+    states = hidden_states_at(model, batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"], layers)
+    word_ids, word_lengths = batch[f"{side}_word_ids"], batch[f"{side}_word_lengths"]
+    return [pool_words(state, word_ids, word_lengths) for state in states]

@@ -1,0 +1,40 @@
+"""Columns of data sets as arrays, and the fingerprint of their content."""
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow.compute
+import pyarrow.parquet
+from datasets import Dataset
+
+
+def column_array(dataset: Dataset, name: str) -> np.ndarray:
+    """A column of numbers as an array, [rows], or of lists that are equally long, [rows, items].
+
+    No Python object is made of any of them.
+    """
+    numbers = _array(
+        dataset, name, lambda column: column if column.type.num_fields == 0 else column.combine_chunks().flatten()
+    )
+    return numbers.reshape(len(dataset), -1) if len(numbers) > len(dataset) else numbers
+
+
+def list_lengths(dataset: Dataset, name: str) -> np.ndarray:
+    """How many items the lists in a column have, [rows]."""
+    return _array(dataset, name, pyarrow.compute.list_value_length)
+
+
+def _array(dataset: Dataset, name: str, of: Callable[[pyarrow.ChunkedArray], pyarrow.ChunkedArray]) -> np.ndarray:
+    batches = dataset.select_columns([name]).with_format("arrow").iter(10_000)
+    arrays = [of(batch[name]).to_numpy() for batch in batches]
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
+
+
+def content_fingerprint(dataset: Dataset) -> str:
+    """The SHA-256 of a data set's rows, by which two runs know that they used the same data."""
+    digest = hashlib.sha256()
+    for batch in dataset.iter(1000):
+        digest.update(json.dumps(batch, sort_keys=True).encode())
+    return digest.hexdigest()

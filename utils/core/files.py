@@ -1,0 +1,71 @@
+"""Files written atomically: a reader sees the old file or the new one, never a part of it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from utils.core.errors import InputError
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` that takes its place at the end: a reader sees the old file or the new one.
+
+    If the block raises, or the process is killed in it, the old file stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file as a whole."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any) -> None:  # noqa: ANN401
+    """Write JSON as a whole, in sorted order, readable."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n")
+
+
+def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, as a whole."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def check_output_dir(output_dir: str | Path, overwrite: bool = False) -> None:
+    """Refuse a folder with something in it, so that no earlier result is lost.
+
+    Args:
+        output_dir: where the script is about to write; need not exist.
+        overwrite: the user allows it.
+
+    Raises:
+        InputError: if it is a file, or a folder that holds something else.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output_dir {folder} is a file; give the name of a folder.")
+    if overwrite or not folder.is_dir():
+        return
+    if found := min((file.name for file in folder.iterdir()), default=None):
+        raise InputError(
+            f"The folder --output_dir {folder} is not empty (it holds {found}); choose another one, or add "
+            "--overwrite_output_dir to write into it."
+        )
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """The SHA-256 of a file, by which two runs know that they read the same data."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

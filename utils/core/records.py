@@ -1,0 +1,44 @@
+"""The record of a run, `run.json`: arguments, versions, commit of the code."""
+
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "tokenizers", "sil-thot")
+_CODE = Path(__file__).resolve().parent.parent.parent
+
+
+def run_record(arguments: Iterable[Any], **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+    """How a run came about, for `run.json`: arguments, versions, commit of this code, and given facts.
+
+    Args:
+        arguments: the script's argument dataclasses. Tokens are left out.
+        facts: what else a reader needs (seed, base model, fingerprints of the data).
+    """
+    values = {}
+    for group in arguments:
+        values |= group.to_dict() if hasattr(group, "to_dict") else asdict(group)
+    values = {name: value for name, value in values.items() if not name.endswith("token")}
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {**facts, "arguments": values, "versions": versions, "git_commit": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    """The commit of this code, with `+` behind it if files were changed since; None outside a git checkout."""
+    try:
+        git = ["git", "-C", str(_CODE)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        return commit + ("+" if changed.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,128 @@
+"""Pairs of sentences for cross-lingual sentence retrieval."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from utils.core.errors import InputError
+from utils.core.tables import read_lines
+from utils.parallel.data_sets import load_sentences
+
+
+# Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
+_THREE_LETTERS = {
+    "af": "afr", "ar": "ara", "bg": "bul", "bn": "ben", "de": "deu", "el": "ell", "es": "spa", "et": "est",
+    "eu": "eus", "fa": "pes", "fi": "fin", "fr": "fra", "he": "heb", "hi": "hin", "hu": "hun", "id": "ind",
+    "it": "ita", "ja": "jpn", "jv": "jav", "ka": "kat", "kk": "kaz", "ko": "kor", "ml": "mal", "mr": "mar",
+    "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
+    "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
+}  # fmt: skip
+# What run_xsr.py calls the arguments about a data set.
+_ARGUMENTS = {
+    "config": "--dataset_config_name",
+    "split": "--dataset_split",
+    "source": "--source_column",
+    "english": "--target_column",
+}
+_SIDES = ("source", "english")
+# Configurations of google/xtreme, of mteb/tatoeba-bitext-mining, of data/xsr, of OPUS-100 and its like.
+_CONFIGS = ("tatoeba.{code}", "{code}-eng", "{language}", "{language}-en", "en-{language}")
+
+
+@dataclass(frozen=True)
+class SentencePairs:
+    """Sentences of a language and their English translations: source[i] means the same as english[i].
+
+    Attributes:
+        language: code of the source language.
+        source, english: the sentences.
+        dataset: where they come from.
+        split: which part of it; None for files.
+    """
+
+    language: str
+    source: list[str]
+    english: list[str]
+    dataset: str
+    split: str | None = None
+
+    @property
+    def directions(self) -> tuple[str, str]:
+        """Names of both directions, the querying language first."""
+        return f"{self.language}-en", f"en-{self.language}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What belongs beside every result."""
+        return {"dataset": self.dataset, "split": self.split, "sentences": len(self.source)}
+
+    @property
+    def sha256(self) -> str:
+        """By which two runs know that they used the same sentences."""
+        return hashlib.sha256(json.dumps([self.source, self.english]).encode()).hexdigest()
+
+    def first(self, n: int | None) -> "SentencePairs":
+        """The first n pairs; all for None."""
+        return replace(self, source=self.source[:n], english=self.english[:n])
+
+
+def read_sentence_files(language: str, source_path: str, english_path: str) -> SentencePairs:
+    """Read two text files, gzipped or not: line i of one translates line i of the other.
+
+    Raises:
+        InputError: naming the file, the line and the remedy.
+    """
+    sides = []
+    for path in (source_path, english_path):
+        if not os.path.isfile(path):
+            raise InputError(f"There is no file {path}; check the path.")
+        sides.append([_sentence(line, f"Line {number} of {path}") for number, line in read_lines(path)])
+        if not sides[-1]:
+            raise InputError(f"The file {path} is empty; give one with a sentence on every line.")
+    if len(sides[0]) != len(sides[1]):
+        raise InputError(
+            f"{source_path} has {len(sides[0])} lines and {english_path} has {len(sides[1])}; line i of one must "
+            "translate line i of the other."
+        )
+    return SentencePairs(language, *sides, dataset=f"{source_path} {english_path}")
+
+
+def load_sentence_pairs(
+    dataset_name: str,
+    language: str,
+    config_name: str | None = None,
+    split: str | None = None,
+    source_column: str | None = None,
+    english_column: str | None = None,
+    **hub_options: Any,  # noqa: ANN401
+) -> SentencePairs:
+    """Read the pairs of a language from a data set on the Hub or in a local folder.
+
+    Args:
+        dataset_name: Hub id or folder.
+        language: code of the source language.
+        config_name: configuration, in which `{language}` stands for the language; by default the first that fits of
+            `tatoeba.hin` (google/xtreme), `hin-eng` (mteb/tatoeba-bitext-mining), `hi`, `hi-en`, `en-hi`.
+        split: by default `test`, or else `validation`, or the only one there is.
+        source_column, english_column: by default the usual names (`utils.bitext`).
+        hub_options: `cache_dir`, `token`.
+
+    Raises:
+        InputError: naming what the data set offers instead.
+    """
+    code = _THREE_LETTERS.get(language, language)
+    configs = [config_name] if config_name else [name.replace("{code}", code) for name in _CONFIGS]
+    splits = [split] if split else ["test", "validation", "train"]
+    columns = (source_column, english_column)
+    rows, config, split = load_sentences(dataset_name, language, configs, splits, columns, _ARGUMENTS, **hub_options)
+    where = f"the data set {dataset_name} ({config})"
+    sides = ([_sentence(text, f"Row {n} of {where}") for n, text in enumerate(rows[side], 1)] for side in _SIDES)
+    return SentencePairs(language, *sides, f"{dataset_name} {config}", split)
+
+
+def _sentence(text: object, where: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where} has no sentence; take it out, together with its translation.")
+    return text

@@ -1,0 +1,1 @@
+"""Finished runs read back, compared and reported; the paper's grid and its runner."""

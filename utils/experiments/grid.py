@@ -1,0 +1,182 @@
+"""The paper's grid as runs of the ordinary scripts: which there are, and in what order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+CODE = Path(__file__).resolve().parent.parent.parent
+ENGLISH = "en"
+# Regime → whether it begins with an adjusted model, and what it says to the script beside the task's own settings.
+ORIGINAL, ADJUSTED = "original", "adjusted"
+ADJUSTED_CONTINUAL, ORIGINAL_CONTINUAL = "adjusted+continual", "original+continual"
+ABLATION = "adjusted+continual-weight-0"
+REGIMES = {
+    ORIGINAL: (False, None),
+    ADJUSTED: (True, None),
+    ADJUSTED_CONTINUAL: (True, {}),
+    ORIGINAL_CONTINUAL: (False, {}),
+    ABLATION: (True, {"alignment_weight": "0"}),
+}
+FINE_TUNED = ("nli", "ner", "qa")
+TASKS = (*FINE_TUNED, "xsr")
+
+
+@dataclass
+class Grid:
+    """What is to be run.
+
+    Settings are arguments of the scripts by name. A value that is a mapping is by language: of it goes to a script what is
+    of the languages that it is about, as `LANGUAGE=VALUE`.
+
+    Attributes:
+        model_name_or_path: the original model.
+        languages: that it is adjusted to.
+        seeds: of adjustment and fine-tuning.
+        tasks: of `TASKS`.
+        regimes: of `REGIMES`.
+        joint: have one model adjusted to all languages at once, instead of one for each.
+        cross_lingual: languages for which questions are also asked across English and them.
+        parallel: settings about parallel pairs and links, for adjustment, continual learning and distances.
+        align, continual, distances: further settings of these; without `distances` none are measured.
+        task_settings: of the script of every task.
+        launch: of `accelerate launch`.
+    """
+
+    model_name_or_path: str
+    languages: list[str]
+    seeds: list[int]
+    tasks: list[str]
+    regimes: list[str]
+    joint: bool = False
+    cross_lingual: list[str] = field(default_factory=list)
+    parallel: dict[str, Any] = field(default_factory=dict)
+    align: dict[str, Any] = field(default_factory=dict)
+    continual: dict[str, Any] = field(default_factory=dict)
+    distances: dict[str, Any] | None = None
+    task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    launch: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """A run of a script.
+
+    Attributes:
+        name: its folder among the outputs.
+        script: its file.
+        arguments: what it is told, without its output folder. `{NAME}` stands for the folder of another run.
+        needs: names of the runs that must be done before.
+        task: one of `TASKS`, or `align` or `distances`.
+        regime, language, seed: which cell of the grid it is for; None where it is for all.
+    """
+
+    name: str
+    script: str
+    arguments: list[str]
+    needs: list[str]
+    task: str
+    regime: str | None = None
+    language: str | None = None
+    seed: int | None = None
+
+
+def plan(grid: Grid) -> list[Run]:
+    """All runs of a grid, those that are needed before those that need them; a whole seed before the next one."""
+    runs = []
+    for seed in grid.seeds:
+        if any(REGIMES[regime][0] for regime in grid.regimes):
+            runs += [_adjustment(grid, language, seed) for language in _adjusted_to(grid)]
+        for task in grid.tasks:
+            if task in FINE_TUNED:
+                runs += _fine_tunings(grid, task, seed)
+    if "xsr" in grid.tasks:
+        runs += [_retrieval(grid, language) for language in grid.languages]
+    if grid.distances is not None:
+        runs += [_distances(grid, language) for language in grid.languages]
+    return runs
+
+
+def _adjusted_to(grid: Grid) -> list[str | None]:
+    """The language of every adjusted model of a seed; None: all of them."""
+    return [None] if grid.joint else list(grid.languages)
+
+
+def _about(grid: Grid, language: str | None) -> list[str]:
+    return grid.languages if language is None else [language]
+
+
+def _adjusted(grid: Grid, language: str | None, seed: int) -> str:
+    return f"align/{'joint' if grid.joint else language}-seed{seed}"
+
+
+def _adjustment(grid: Grid, language: str | None, seed: int) -> Run:
+    settings = {"save_total_limit": 1, **grid.parallel, **grid.align}
+    languages = _about(grid, language)
+    arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", *languages, "--do_train"]
+    arguments += as_words(settings, languages)
+    return Run(_adjusted(grid, language, seed), "run_align.py", [*arguments, "--seed", str(seed)], [], "align", None, language, seed)  # fmt: skip
+
+
+def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
+    """A run for every regime and language; one for all languages where nothing depends on them."""
+    for regime in grid.regimes:
+        begins_adjusted, continual = REGIMES[regime]
+        for language in [None] if regime == ORIGINAL else _adjusted_to(grid):
+            about = _about(grid, language)
+            needs = [_adjusted(grid, language, seed)] if begins_adjusted else []
+            model = f"{{{needs[0]}}}" if needs else grid.model_name_or_path
+            settings = {"save_total_limit": 1, **grid.task_settings.get(task, {})}
+            if continual is not None:
+                settings |= {
+                    "continual": "true",
+                    "languages": about,
+                    **grid.parallel,
+                    **grid.continual,
+                    **continual,
+                }
+            arguments = ["--model_name_or_path", model, "--do_train", *_sets(grid, task, about)]
+            arguments += [*as_words(settings, [ENGLISH, *about]), "--seed", str(seed)]
+            name = f"{task}/{'-'.join(filter(None, (regime, language)))}-seed{seed}"
+            yield Run(name, f"run_{task}.py", arguments, needs, task, regime, language, seed)
+
+
+def _sets(grid: Grid, task: str, languages: Sequence[str]) -> list[str]:
+    """What a task is measured on: English, the languages, and for questions the languages across."""
+    if task != "qa":
+        return ["--eval_languages", ENGLISH, *languages]
+    across = [pair for one in languages if one in grid.cross_lingual for pair in (f"{one}-en", f"en-{one}")]
+    return ["--language_pairs", *(f"{one}-{one}" for one in (ENGLISH, *languages)), *across]
+
+
+def _retrieval(grid: Grid, language: str) -> Run:
+    needs = [_adjusted(grid, language, seed) for seed in grid.seeds] if ADJUSTED in grid.regimes else []
+    models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
+    arguments = ["--models", *models, "--eval_languages", language]
+    arguments += as_words(grid.task_settings.get("xsr", {}), [language])
+    return Run(f"xsr/{language}", "run_xsr.py", arguments, needs, "xsr", None, language)
+
+
+def _distances(grid: Grid, language: str) -> Run:
+    """Of the original and the adjusted model, and of what fine-tuning for the first task makes of them, by the first seed."""
+    seed, task = grid.seeds[0], next((task for task in grid.tasks if task in FINE_TUNED), None)
+    needs = [_adjusted(grid, language, seed)] if ADJUSTED in grid.regimes else []
+    if task:
+        needs += [run.name for run in _fine_tunings(grid, task, seed) if run.language in (None, language)]
+    models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
+    arguments = ["--models", *models, "--languages", language]
+    arguments += as_words({**grid.parallel, **grid.distances}, [language])
+    return Run(f"distances/{language}", "run_distances.py", arguments, needs, "distances", None, language)
+
+
+def as_words(settings: Mapping[str, Any], languages: Sequence[str]) -> list[str]:
+    """Settings as they would be typed."""
+    words = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            value = [f"{language}={value[language]}" for language in languages if language in value]
+        values = value if isinstance(value, list) else [value]
+        if values and values[0] not in (None, "", "~", "null"):
+            words += [f"--{name}", *map(str, values)]
+    return words

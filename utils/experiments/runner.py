@@ -1,0 +1,251 @@
+"""The runs of a grid, carried out: what is done is skipped, what was cut off is resumed from its last checkpoint."""
+
+import fcntl
+import json
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from utils.core.errors import InputError
+from utils.core.files import write_json
+from utils.experiments.grid import CODE, FINE_TUNED, Grid, Run, as_words
+from utils.training.arguments import is_whole
+
+
+logger = logging.getLogger(__name__)
+
+# What `accelerate launch` would otherwise guess, with a warning each time.
+_LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
+# Weights and checkpoints, which take the room.
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "checkpoint-*")
+
+
+def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None) -> list[str]:
+    """The words that start a run, or let it go on from its last checkpoint.
+
+    Args:
+        run, grid: which.
+        output_dir: of the whole grid.
+        n_threads: of each process on a CPU.
+    """
+    launch = {**_LAUNCH, **grid.launch}
+    if n_threads:
+        launch.setdefault("num_cpu_threads_per_process", str(n_threads))
+    folder = output_dir / run.name
+    words = [
+        str(output_dir / word[1:-1]) if word[:1] == "{" and word[1:-1] in run.needs else word for word in run.arguments
+    ]
+    words += ["--output_dir", str(folder), "--overwrite_output_dir"]
+    if any(is_whole(checkpoint) for checkpoint in folder.glob("checkpoint-*")):
+        words += ["--resume_from_checkpoint", "true"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *as_words(launch, []), str(CODE / run.script), *words]
+
+
+def as_typed(words: Sequence[str]) -> str:
+    """A command as a user would type it."""
+    return f"accelerate launch {shlex.join(words[3:])}".replace(f"{CODE}{os.sep}", "")
+
+
+def check_done(run: Run, output_dir: Path) -> bool:
+    """Whether a run is done already.
+
+    Raises:
+        InputError: if it was done, or begun, with other settings, so that its results would not be those of this grid.
+    """
+    mark = _mark(run, output_dir)
+    try:
+        made_by = json.loads(mark.read_text(encoding="utf-8"))
+        before, done = made_by["arguments"], made_by["done"]
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"The file {mark} is damaged; remove its folder to have the run done again.") from None
+    if before != run.arguments:
+        raise InputError(
+            f"The run {output_dir / run.name} was made with other settings ({_difference(before, run.arguments)}); choose "
+            "another --output_dir, or remove that folder to have it run again."
+        )
+    return done
+
+
+def _write_mark(run: Run, output_dir: Path, done: bool) -> None:
+    write_json(_mark(run, output_dir), {"arguments": run.arguments, "done": done})
+
+
+def _difference(before: Sequence[str], now: Sequence[str]) -> str:
+    here = next((k for k, (one, other) in enumerate(zip(before, now)) if one != other), min(len(before), len(now)))
+    begin = max((k for k in range(here + 1) if k < len(now) and now[k].startswith("--")), default=0)
+    return f"then: {' '.join(before[begin : here + 1])}, now: {' '.join(now[begin : here + 1])}"
+
+
+def _mark(run: Run, output_dir: Path) -> Path:
+    return output_dir / run.name / "replicate.json"
+
+
+def _drop_weights(run: Run, output_dir: Path) -> None:
+    """Remove what nothing needs any more. Results, predictions, records, figures stay."""
+    for pattern in _WEIGHTS:
+        for path in (output_dir / run.name).glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def drop_weights_not_needed(runs: Sequence[Run], done: Mapping[str, object], output_dir: Path) -> None:
+    """Remove the weights of fine-tuned models that are measured, and that no run to come is about (one that failed comes again)."""
+    needed = {name for run in runs if run.name not in done for name in run.needs}
+    for run in runs:
+        if run.task in FINE_TUNED and run.name in done and run.name not in needed:
+            _drop_weights(run, output_dir)
+
+
+@contextmanager
+def alone_in(output_dir: Path) -> Iterator[int]:
+    """Wait until no other process works in a folder; gives the file that says so, for the runs to hold as well.
+
+    A run that outlives us (we were killed) holds it until it ends, so that no two write to one folder.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with open(output_dir / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning(f"Another replicate.py, or a run that it has left behind, works in {output_dir}; waiting.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+
+
+@dataclass
+class _Started:
+    run: Run
+    process: subprocess.Popen
+    begin: float
+    slot: int
+
+
+def carry_out(
+    runs: Sequence[Run], grid: Grid, output_dir: Path, n_jobs: int = 1, keep_models: bool = False
+) -> dict[str, str]:
+    """Start all runs that are not done, each in processes of its own; what fails does not stop the others.
+
+    Args:
+        runs: as `plan` gives them.
+        grid: for how they are launched.
+        output_dir: of the whole grid; what a run prints is in its folder `logs`.
+        n_jobs: runs at a time. The cores are shared out among them; each has a GPU of its own if there are several.
+        keep_models: also keep the weights of fine-tuned models when all is measured.
+
+    Returns:
+        Name → why it failed, or was not started.
+
+    Raises:
+        InputError: if a run is done already, but with other settings.
+        KeyboardInterrupt: after the runs that were started have saved a checkpoint.
+    """
+    done = {run.name: None for run in runs if check_done(run, output_dir)}
+    waiting = [run for run in runs if run.name not in done]
+    failed: dict[str, str] = {}
+    started: list[_Started] = []
+    bar = tqdm(total=len(runs), initial=len(done), unit="run", disable=None)
+    with alone_in(output_dir) as lock, bar:
+        try:
+            while waiting or started:
+                for run in [one for one in waiting if any(name in failed for name in one.needs)]:
+                    waiting.remove(run)
+                    failed[run.name] = (
+                        f"not started, since {next(name for name in run.needs if name in failed)} failed"
+                    )
+                    bar.update()
+                ready = [run for run in waiting if all(name in done for name in run.needs)]
+                for run in ready[: n_jobs - len(started)]:
+                    waiting.remove(run)
+                    slot = min(set(range(n_jobs)) - {one.slot for one in started})
+                    started.append(_start(run, grid, output_dir, n_jobs, slot, lock))
+                for one in [one for one in started if one.process.poll() is not None]:
+                    started.remove(one)
+                    if why := _finish(one, output_dir):
+                        failed[one.run.name] = why
+                    else:
+                        done[one.run.name] = None
+                    if not keep_models:
+                        drop_weights_not_needed(runs, done, output_dir)
+                    bar.update()
+                    seconds = time.monotonic() - one.begin
+                    bar.write(f"{one.run.name}: {why or f'done in {seconds:,.0f} s'}", file=sys.stderr)
+                time.sleep(0.1)
+        except BaseException:
+            _stop([one.process for one in started])
+            raise
+    return failed
+
+
+def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock: int) -> _Started:
+    environment = dict(os.environ)
+    processes = int(grid.launch.get("num_processes", 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // (n_jobs * processes))
+    if n_jobs > 1 and processes == 1 and (n_gpus := torch.cuda.device_count()):
+        visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % n_gpus]
+    words = command(run, grid, output_dir, threads)
+    _write_mark(run, output_dir, done=False)  # (so that nobody lets it go on with other settings)
+    path = _log(run, output_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as log:
+        log.write(f"$ {as_typed(words)}\n")
+        log.flush()
+        # (In a session of its own: Ctrl-C reaches us alone, and we tell the run.)
+        process = subprocess.Popen(
+            words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, pass_fds=[lock]
+        )
+    return _Started(run, process, time.monotonic(), slot)
+
+
+def _finish(one: _Started, output_dir: Path) -> str | None:
+    """Mark a run as done; or say why it failed."""
+    if one.process.returncode:
+        path = _log(one.run, output_dir)
+        said = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        errors = [line for line in said if line.startswith("error: ")]
+        return f"failed with status {one.process.returncode}: {(errors or said or ['(silent)'])[-1]} (see {path})"
+    _write_mark(one.run, output_dir, done=True)
+    for checkpoint in (output_dir / one.run.name).glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _log(run: Run, output_dir: Path) -> Path:
+    return output_dir / "logs" / f"{run.name.replace('/', '.')}.log"
+
+
+def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Tell runs to stop, which they do after saving a checkpoint, and wait until none of their processes is left."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    end = time.monotonic() + 120
+    while time.monotonic() < end and any(_signal(process, 0) for process in processes):
+        for process in processes:
+            process.poll()
+        time.sleep(0.1)
+    for process in processes:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen, number: int) -> bool:
+    """Send a signal to all processes of a run; whether there were any."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

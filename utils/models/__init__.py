@@ -1,0 +1,1 @@
+"""Encoders loaded, adapted and saved so that nothing is lost."""

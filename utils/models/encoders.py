@@ -1,0 +1,232 @@
+"""Encoders from a Hub name or a folder, and back to a checkpoint that lost nothing.
+
+A pretrained checkpoint holds more than the encoder: a pooler, a masked-LM head. `AutoModel` drops what the bare
+encoder has no place for, and invents what is missing (a random pooler). A checkpoint saved by `save_encoder` has
+exactly the tensors of the one it came from, under the same names: fine-tuning starts from the same head as before.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from huggingface_hub import save_torch_state_dict
+from peft import LoraConfig
+from transformers import AutoModel, PreTrainedModel
+
+from utils.core.errors import InputError
+from utils.models.adapters import adapter_config, base_options, merge_adapter
+from utils.models.checkpoints import atomic_model_write, file_of, stored_tensors, weight_files
+from utils.models.loading import NOT_LOADED, load_config, not_found, quiet_transformers, without_permission
+
+
+@dataclass
+class CheckpointLayout:
+    """How the checkpoint that an encoder came from names its tensors, and what else it holds.
+
+    Attributes:
+        prefix: what stands before the encoder's own names (`bert.` in a checkpoint with a head, else nothing).
+        invented: the encoder's tensors that the checkpoint does not have; they are not saved.
+        carried: the checkpoint's tensors that the bare encoder has no place for; they are saved unchanged.
+        architectures: `config.architectures` of the checkpoint.
+    """
+
+    prefix: str = ""
+    invented: frozenset[str] = frozenset()
+    carried: dict[str, torch.Tensor] = field(default_factory=dict)
+    architectures: list[str] | None = None
+
+
+def load_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel:  # noqa: ANN401
+    """The bare encoder (`AutoModel`) of a Hub repository or a folder, in fp32 and evaluation mode.
+
+    An adapter is merged into what it stands on, which may be an adapter again.
+
+    Args:
+        model_name_or_path: Hub id or folder; any architecture that `AutoModel` knows.
+        hub_options: `revision`, `cache_dir`, `token`, `trust_remote_code`, handed to `from_pretrained`, and
+            `allow_pickled_weights`.
+
+    Returns:
+        The encoder; its attribute `checkpoint_layout` is what `save_encoder` needs.
+
+    Raises:
+        InputError: if there is no such model or it cannot be read.
+    """
+    if adapter := adapter_config(model_name_or_path, **hub_options):
+        return _adapted_encoder(model_name_or_path, adapter, hub_options)
+    try:
+        files = weight_files(model_name_or_path, **hub_options)
+        # The report of unused and invented weights alarms for no reason: nothing is lost, no invented weight is used.
+        with quiet_transformers():
+            config = load_config(model_name_or_path, **hub_options)
+            architectures = copy.copy(config.architectures)
+            # fp32 whatever the checkpoint is stored in: the losses compare small differences, Adam adds small steps.
+            encoder, report = AutoModel.from_pretrained(
+                model_name_or_path,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **without_permission(hub_options),
+            )
+    except InputError:
+        raise
+    except NOT_LOADED as error:
+        raise not_found(model_name_or_path, error) from error
+    if report["mismatched_keys"]:
+        raise InputError(f"The weights of {model_name_or_path} do not fit its config.json; download it again.")
+    encoder.checkpoint_layout = _checkpoint_layout(encoder, files, report, architectures)
+    return encoder.eval()
+
+
+def empty_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel:  # noqa: ANN401
+    """An encoder without its weights: how many layers it has and what it can take, before anything large is read.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    config = load_config(model_name_or_path, **hub_options)
+    try:
+        with quiet_transformers(), init_empty_weights():
+            return AutoModel.from_config(config, trust_remote_code=hub_options.get("trust_remote_code", False))
+    except NOT_LOADED as error:
+        raise not_found(model_name_or_path, error) from error
+
+
+def _adapted_encoder(name: str, adapter: LoraConfig, hub_options: Mapping[str, Any]) -> PreTrainedModel:
+    encoder = load_encoder(adapter.base_model_name_or_path, **base_options(adapter, hub_options))
+    replaced, head = merge_adapter(encoder, name, adapter, **hub_options)
+    layout: CheckpointLayout = encoder.checkpoint_layout
+    layout.invented -= replaced
+    if head:  # as in the checkpoint of the task model that the adapter belongs to
+        layout.prefix = f"{encoder.base_model_prefix}."
+        layout.carried |= head
+        config = load_config(name, **hub_options)
+        layout.architectures = config.architectures
+        encoder.config.id2label, encoder.config.label2id = config.id2label, config.label2id
+    encoder.name_or_path = name
+    return encoder.eval()
+
+
+def load_task_model(
+    auto_class: type,
+    model_name_or_path: str,
+    labels: Sequence[str] | None = None,
+    **hub_options: Any,  # noqa: ANN401
+) -> tuple[PreTrainedModel, set[str]]:
+    """A task model (`AutoModelFor…`) of a Hub repository or a folder, in fp32. What it lacks of a head is random.
+
+    An adapter is merged into what it stands on, which may be an adapter again.
+
+    Args:
+        auto_class: `AutoModelFor…`.
+        model_name_or_path: Hub id or folder.
+        labels: names of the classes; by default the model's own.
+        hub_options: as for `load_encoder`.
+
+    Returns:
+        The model, and the names of the parameters that are random.
+
+    Raises:
+        InputError: if there is no such model or it cannot be read.
+    """
+    if adapter := adapter_config(model_name_or_path, **hub_options):
+        if labels is None and file_of(model_name_or_path, "config.json", **hub_options):
+            labels = [label for _, label in sorted(load_config(model_name_or_path, **hub_options).id2label.items())]
+        base = adapter.base_model_name_or_path
+        model, new = load_task_model(auto_class, base, labels, **base_options(adapter, hub_options))
+        replaced, _ = merge_adapter(model, model_name_or_path, adapter, **hub_options)
+        model.name_or_path = model_name_or_path
+        return model, new - replaced
+    named = {}
+    if labels:
+        named = {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
+    try:
+        weight_files(model_name_or_path, **hub_options)
+        with quiet_transformers():  # that a head is new is no cause for alarm
+            model, report = auto_class.from_pretrained(
+                model_name_or_path,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **named,
+                **without_permission(hub_options),
+            )
+    except InputError:
+        raise
+    except NOT_LOADED as error:
+        raise not_found(model_name_or_path, error) from error
+    return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def _checkpoint_layout(
+    encoder: PreTrainedModel,
+    files: list[str],
+    report: Mapping[str, Iterable[str]],
+    architectures: list[str] | None,
+) -> CheckpointLayout:
+    layout = CheckpointLayout(invented=frozenset(report["missing_keys"]), architectures=architectures)
+    embeddings = encoder.get_input_embeddings().weight
+    for name, tensor in stored_tensors(files, set(report["unexpected_keys"])):
+        if name.startswith(f"{encoder.base_model_prefix}."):
+            layout.prefix = f"{encoder.base_model_prefix}."
+        # An output matrix tied to the embeddings must follow them: two different copies would no longer be tied.
+        if tensor is not None and not (tensor.shape == embeddings.shape and torch.equal(tensor, embeddings)):
+            layout.carried[name] = tensor
+    return layout
+
+
+def save_encoder(
+    encoder: PreTrainedModel, output_dir: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write an encoder of `load_encoder` as a checkpoint with every weight of the one it came from.
+
+    Args:
+        encoder: the adjusted encoder.
+        output_dir: folder for `config.json` and `model.safetensors` (or shards and their index).
+        state_dict: its weights, if they are not to be taken from `encoder` (gathered from several processes, say).
+    """
+    layout: CheckpointLayout = encoder.checkpoint_layout
+    state = encoder.state_dict() if state_dict is None else state_dict
+    own = {f"{layout.prefix}{k}": v.detach().cpu().contiguous() for k, v in state.items() if k not in layout.invented}
+    config = copy.deepcopy(encoder.config)
+    config.architectures = layout.architectures or [type(encoder).__name__]
+    config.dtype = "float32"
+    with atomic_model_write(output_dir) as folder:
+        save_torch_state_dict({**own, **layout.carried}, folder, metadata={"format": "pt"})
+        config.save_pretrained(folder)
+
+
+def save_task_model(
+    model: PreTrainedModel, output_dir: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write a task model as a checkpoint, in the place of an earlier one.
+
+    Args:
+        model: of `load_task_model`.
+        output_dir: the folder.
+        state_dict: its weights, if they are not to be taken from `model`.
+    """
+    with atomic_model_write(output_dir) as folder:
+        model.save_pretrained(folder, state_dict=state_dict)
+
+
+def check_same_kind(encoder: PreTrainedModel, reference: PreTrainedModel) -> None:
+    """Stop if a reference model cannot be compared with the encoder: another width, or another vocabulary."""
+    for name in ("hidden_size", "vocab_size", "num_hidden_layers"):
+        ours, theirs = (getattr(model.config, name) for model in (encoder, reference))
+        if ours != theirs:
+            raise InputError(
+                f"--reference_model {reference.name_or_path} has {name} {theirs}, the encoder {ours}; name the model that "
+                "the encoder was adjusted from."
+            )
+
+
+def load_encoder_weights(encoder: PreTrainedModel, folder: str | Path) -> None:
+    """Put the weights of a checkpoint of `save_encoder` into an encoder of the same architecture, in place."""
+    saved = load_encoder(str(folder))
+    present = {k: v for k, v in saved.state_dict().items() if k not in saved.checkpoint_layout.invented}
+    encoder.load_state_dict(present, strict=False)

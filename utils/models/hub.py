@@ -1,0 +1,176 @@
+"""Names of models: the folder or the Hub repository that a name means."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers.hf_argparser import HfArg
+
+from utils.core.errors import InputError
+
+
+# Every repository with a model has one of these.
+_MARKS = ("config.json", "adapter_config.json")
+
+
+def find_model(name: str, revision: str = "main", cache_dir: str | None = None, token: str | None = None) -> str:
+    """The folder or repository that a model's name means.
+
+    A local folder of that name, else a repository on the Hub, else (for a bare name such as `aligned-mbert-hi`) the
+    logged-in user's repository. Without connection, or with `HF_HUB_OFFLINE=1`, repositories in the cache are found.
+
+    Args:
+        name: what the user typed.
+        revision: branch, tag or commit.
+        cache_dir, token: if not those of the environment.
+
+    Returns:
+        The folder, or the whole id of the repository.
+
+    Raises:
+        InputError: that lists what was tried, and why it was not found.
+    """
+    if os.path.isdir(name):
+        return name
+    tried = [f"a folder {name} (there is none)"]
+    for candidate in (name, *_own_repositories(name, cache_dir, token)):
+        problem = _problem_with(candidate, revision, cache_dir, token)
+        if problem is None:
+            return candidate
+        tried.append(f"the repository {candidate} ({problem})")
+    raise InputError(f"There is no model {name}. Tried: {'; '.join(tried)}.")
+
+
+def commit_of(name: str, revision: str = "main", cache_dir: str | None = None) -> str | None:
+    """The commit of a repository that a run has used; None for a folder."""
+    if os.path.isdir(name):
+        return None
+    for mark in _MARKS:
+        path = try_to_load_from_cache(name, mark, cache_dir=cache_dir, revision=revision)
+        if isinstance(path, str):
+            return Path(path).parent.name
+    return None
+
+
+def _problem_with(repository: str, revision: str, cache_dir: str | None, token: str | None) -> str | None:
+    """Why a repository cannot be used; None if it can."""
+    for mark in _MARKS:
+        try:
+            hf_hub_download(repository, mark, revision=revision, cache_dir=cache_dir, token=token)
+            return None
+        except GatedRepoError:
+            return f"gated: ask for access at {constants.ENDPOINT}/{repository}, then `hf auth login`"
+        except RepositoryNotFoundError:
+            return "not on the Hub, or private: `hf auth login` as somebody who may see it"
+        except RevisionNotFoundError:
+            return f"it has no revision {revision}"
+        except LocalEntryNotFoundError:
+            if mark == _MARKS[-1]:
+                return "not in the cache, and the Hub cannot be reached from here"
+        except EntryNotFoundError:
+            if mark == _MARKS[-1]:
+                return f"it holds no model: neither {' nor '.join(_MARKS)}"
+        except HFValidationError:
+            return "no name that a repository can have"
+        except HfHubHTTPError as error:
+            return f"the Hub answers {error.response.status_code}"
+    return None
+
+
+def _own_repositories(name: str, cache_dir: str | None, token: str | None) -> list[str]:
+    """The user's repository of a bare name; or, where the Hub cannot be asked who that is, those in the cache."""
+    if "/" in name:
+        return []
+    if user := _user(token):
+        return [f"{user}/{name}"]
+    folders = Path(cache_dir or constants.HF_HUB_CACHE).glob(f"models--*--{name}")
+    return sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
+
+
+@cache
+def _user(token: str | None) -> str | None:
+    """The name of the logged-in user; None if nobody is, or the Hub cannot be reached."""
+    try:
+        return HfApi().whoami(token=token)["name"]
+    except (OfflineModeIsEnabled, HTTPError, OSError):
+        return None
+
+
+@dataclass
+class ModelArguments:
+    """Which encoder."""
+
+    model_name_or_path: str = HfArg(
+        default="google-bert/bert-base-multilingual-cased",
+        aliases=["--model"],
+        help="Encoder to start from: a local folder or a Hub id, your own repositories also without your name; anything "
+        "AutoModel loads with a fast tokenizer.",
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the Hub repository."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept, if not in HF_HOME."})
+    token: str | None = field(
+        default=None, metadata={"help": "Hub token for private models; by default the one of `hf auth login`."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that the model's repository brings along. Only if you trust it."}
+    )
+
+    allow_pickled_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "Read weights that are a pickle (pytorch_model.bin), which can run any code, where a repository has no "
+            "safetensors. Only if you trust it."
+        },
+    )
+
+    def find(self, name: str, revision: str | None = None) -> str:
+        """The folder or repository that a name means: see `utils.models.hub.find_model`."""
+        return find_model(name, revision or self.model_revision, self.cache_dir, self.token)
+
+    def commit(self, name: str) -> str | None:
+        """The commit of a repository at `--model_revision`; None for a folder."""
+        return commit_of(name, self.model_revision, self.cache_dir)
+
+    def hub_options(self) -> dict[str, Any]:
+        """What `from_pretrained` wants to know beside the name."""
+        return {
+            "revision": self.model_revision,
+            "cache_dir": self.cache_dir,
+            "token": self.token,
+            "trust_remote_code": self.trust_remote_code,
+            "allow_pickled_weights": self.allow_pickled_weights,
+        }
+
+
+def label_models(names: Sequence[str]) -> dict[str, str]:
+    """Short names for models in tables and figures: the last part of each path, or more parts where that is not enough.
+
+    Returns:
+        Label → Hub id or folder, in the order given.
+
+    Raises:
+        InputError: if a model is named twice.
+    """
+    paths = [Path(name).resolve() if os.path.isdir(name) else Path(name) for name in names]
+    parts = [[part for part in path.parts if part != path.anchor] for path in paths]
+    for n in range(1, max(map(len, parts)) + 1):
+        labels = ["-".join(names_of_path[-n:]) for names_of_path in parts]
+        if len(set(labels)) == len(names):
+            return dict(zip(labels, names))
+    twice = next(name for i, name in enumerate(names) if parts[i] in parts[:i])
+    raise InputError(f"The model {twice} is named twice; name every model once.")

@@ -1,0 +1,125 @@
+"""The encoder inside a model, its hidden states, which of its layers are needed, and which parameters are trained."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+
+from utils.core.errors import InputError
+
+
+def hidden_states_at(
+    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, layers: Sequence[int]
+) -> list[torch.Tensor]:
+    """Hidden states of an encoder at some layers, [batch, length, dimensions] each.
+
+    A layer is an index into `hidden_states`: 0 the embeddings, -1 the last layer.
+    """
+    if list(layers) == [-1]:
+        return [model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state]
+    states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
+    return [states[layer] for layer in layers]
+
+
+def encoder_of(model: nn.Module) -> nn.Module:
+    """The encoder inside a task model or under an adapter; the model itself, if it is nothing else."""
+    return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+
+
+@contextmanager
+def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterator[list[int]]:
+    """While it lasts, the encoder goes no further than these hidden states need.
+
+    One layer more than that is kept: after the last one some architectures add a normalisation, which belongs to the last
+    hidden state alone. Where the layers are not found in one list, all are kept.
+
+    Args:
+        encoder: only for inference; not while it is wrapped, compiled or divided among processes.
+        layers: indices into `hidden_states`.
+
+    Yields:
+        The same layers, as indices into the `hidden_states` that there are now.
+    """
+    n_layers = encoder.config.num_hidden_layers
+    wanted = [layer % (n_layers + 1) for layer in layers]
+    stacks = [
+        (parent, name, part)
+        for parent in encoder.modules()
+        for name, part in parent.named_children()
+        if isinstance(part, nn.ModuleList) and len(part) == n_layers
+    ]
+    if len(stacks) != 1 or max(wanted) + 1 >= n_layers:
+        yield list(layers)
+        return
+    parent, name, stack = stacks[0]
+    setattr(parent, name, stack[: max(wanted) + 1])
+    try:
+        yield wanted
+    finally:
+        setattr(parent, name, stack)
+
+
+def freeze_unused_parameters(encoder: nn.Module, layer: int = -1) -> None:
+    """Freeze the parameters that have no part in a hidden state: a pooler, the layers above.
+
+    Distributed training waits for the gradient of every trainable parameter, so one that never gets any is an error.
+    """
+    used = parameters_behind(encoder, layer)
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name in used)
+
+
+def freeze_lower_layers(encoder: nn.Module, n_layers: int) -> None:
+    """Freeze what the hidden state after the first `n_layers` layers comes from, the embeddings included."""
+    behind = parameters_behind(encoder, n_layers) if n_layers else set()
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name not in behind)
+
+
+def parameters_behind(encoder: nn.Module, layer: int) -> set[str]:
+    """The names of the trainable parameters that a hidden state depends on.
+
+    Found by one backward pass on a few tokens, which holds for every architecture.
+    """
+    trainable = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=next(encoder.parameters()).device)
+    state = hidden_states_at(encoder, tokens, torch.ones_like(tokens), [layer])[0]
+    gradients = torch.autograd.grad(state.sum(), list(trainable.values()), allow_unused=True)
+    return {name for name, gradient in zip(trainable, gradients) if gradient is not None}
+
+
+def usual_layer(n_layers: int) -> int:
+    """The layer that finds translations best as a rule: 8 of 12, and as far up in smaller and larger encoders."""
+    return round(n_layers * 2 / 3)
+
+
+def parse_layers(layers: str | Sequence[str | int] | None, n_layers: int) -> list[int]:
+    """Read `8`, `0 4 8`, `-1` or `all` as indices into `hidden_states`, ascending and from 0; None is the usual one.
+
+    Args:
+        layers: the words of `--layers`.
+        n_layers: layers of the encoder, one less than it has hidden states.
+
+    Raises:
+        InputError: for what is no layer of it.
+    """
+    words = layers.split() if isinstance(layers, str) else [w for value in layers or [] for w in str(value).split()]
+    if words == ["all"]:
+        return list(range(n_layers + 1))
+    chosen = set() if words else {usual_layer(n_layers)}
+    for word in words:
+        try:
+            layer = int(word)
+        except ValueError:
+            layer = math.inf
+        if not -n_layers - 1 <= layer <= n_layers:
+            raise InputError(
+                f"--layers {word} is no layer of an encoder with {n_layers} layers; choose from 0 (the embeddings) to "
+                f"{n_layers} (the last, also -1), or all."
+            )
+        chosen.add(layer % (n_layers + 1))
+    return sorted(chosen)

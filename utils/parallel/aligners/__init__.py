@@ -1,0 +1,1 @@
+"""Word aligners: who links the words of a sentence pair."""

@@ -1,0 +1,178 @@
+"""Word links from the encoder's own vectors."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+from transformers.utils.logging import tqdm
+
+from utils.alignment.pairs import AlignmentCollator
+from utils.alignment.words import WordTokenizer, word_vectors
+from utils.core.errors import InputError
+from utils.parallel.aligners.base import Links, WordAligner
+
+
+logger = logging.getLogger(__name__)
+
+
+class EncoderAligner(WordAligner):
+    """Links words that are each other's nearest by the cosine of their vectors in a middle layer of an encoder.
+
+    Jalili Sabet et al., Findings of EMNLP 2020 ("inter-argmax", words as averages of their subwords). No word gets
+    more than one link; special tokens and words without vector (cut off, or tokenised to nothing) get none.
+
+    Args:
+        model: the encoder; the work is done on its device.
+        word_tokenizer: tokenises both sides and says which tokens make up a word. A word is the average of all of
+            them even where it pools the first or last only: that makes better links.
+        layer: index into `hidden_states`. None: the one at which most words find each other, judged on up to
+            `_PROBE_PAIRS` of the pairs. That count is highest where the links agree best with people's, or next to
+            it (`benchmarks/compare_aligners.py`); of equal ones the layer closest to two thirds of the way up, which
+            is the 8th of 12 in the paper.
+        batch_size: pairs that go through the encoder at once.
+    """
+
+    _PROBE_PAIRS = 512
+    _BATCHES_IN_POOL = 64  # pairs are sorted by length within so many batches, tokenised together
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        word_tokenizer: WordTokenizer,
+        layer: int | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.n_layers = model.config.num_hidden_layers
+        if layer is not None and not -self.n_layers - 1 <= layer <= self.n_layers:
+            raise InputError(
+                f"--aligner_layer {layer} does not exist; the model has the layers 0 (embeddings) to {self.n_layers}."
+            )
+        if word_tokenizer.word_pooling != "token":
+            word_tokenizer = WordTokenizer(word_tokenizer.tokenizer, "avg", word_tokenizer.max_length)
+        self.model = model
+        self.word_tokenizer = word_tokenizer
+        self.layer = layer
+        self.batch_size = batch_size
+        self._collator = AlignmentCollator(word_tokenizer.tokenizer.pad_token_id or 0)
+
+    def learn(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> None:
+        """Settle on a layer, if none was given."""
+        if self.layer is None:
+            self.layer = self.most_links(source, english)
+
+    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+        """The links of every pair; they depend on the pair only, once the layer is known."""
+        linked: list[Links] = [[] for _ in source]
+        layer = self.most_links(source, english) if self.layer is None else self.layer
+        for rows, links in self._batches(source, english, range(len(source)), [layer]):
+            pair, i, j = links[0].tolist()
+            for row, link in zip(pair, zip(i, j)):
+                linked[rows[row]].append(link)
+        return linked
+
+    def most_links(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> int:
+        """The layer that links most words, judged on pairs spread evenly over the corpus."""
+        chosen = range(0, len(source), -(-len(source) // self._PROBE_PAIRS) or 1)
+        n_links = np.zeros(self.n_layers + 1, np.int64)
+        for _, links in self._batches(source, english, chosen, range(self.n_layers + 1)):
+            n_links += [layer_links.shape[1] for layer_links in links]
+        layer = max(range(self.n_layers + 1), key=lambda k: (n_links[k], -abs(3 * k - 2 * self.n_layers)))
+        logger.info(f"Linking words by layer {layer} (links in {len(chosen)} pairs by layer: {n_links.tolist()})")
+        return layer
+
+    def _batches(
+        self, source: Sequence[list[str]], english: Sequence[list[str]], rows: Sequence[int], layers: Sequence[int]
+    ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
+        """Batches of pairs: their positions in the corpus and, for every layer, `_link`'s links."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with tqdm(total=len(rows), desc="Linking words", unit=" pairs", leave=False) as progress, torch.no_grad():
+                for begin in range(0, len(rows), pool_size := self.batch_size * self._BATCHES_IN_POOL):
+                    pool = rows[begin : begin + pool_size]
+                    encoded = self._encode([source[row] for row in pool], [english[row] for row in pool])
+                    # Pairs of like length make little padding.
+                    order = sorted(range(len(pool)), key=lambda k: _n_tokens(encoded[k]), reverse=True)
+                    for first in range(0, len(pool), self.batch_size):
+                        part = order[first : first + self.batch_size]
+                        yield [pool[k] for k in part], self._link([encoded[k] for k in part], layers)
+                        progress.update(len(part))
+        finally:
+            self.model.train(was_training)
+
+    def _encode(self, source: list[list[str]], english: list[list[str]]) -> list[dict[str, list[int]]]:
+        """Rows for `AlignmentCollator`, without links; `…_words` are the positions of their words.
+
+        -1 stands for a special token.
+        """
+        pairs: list[dict[str, list[int]]] = [
+            {"links": [], "source_spelling": [], "english_spelling": []} for _ in range(len(source))
+        ]
+        for side, sentences in (("source", source), ("english", english)):
+            tokens = self.word_tokenizer(sentences)
+            for row, (pair, sentence) in enumerate(zip(pairs, sentences)):
+                pair[f"{side}_input_ids"] = tokens["input_ids"][row]
+                pair[f"{side}_word_ids"] = tokens["word_ids"][row]
+                pair[f"{side}_words"] = [k if 0 <= k < len(sentence) else -1 for k in tokens["words"][row]]
+        return pairs
+
+    def _link(self, pairs: list[dict[str, list[int]]], layers: Sequence[int]) -> list[torch.Tensor]:
+        """The links of a batch at every layer, [3, links]: pair in the batch, source word, English word; sorted."""
+        batch = {name: tensor.to(self.model.device) for name, tensor in self._collator(pairs).items()}
+        vectors, present = {}, {}
+        for side in ("source", "english"):
+            states = word_vectors(self.model, batch, side, layers)
+            vectors[side], present[side] = self._by_sentence(states, [pair[f"{side}_words"] for pair in pairs])
+        return [
+            mutual_argmax(s @ e.transpose(1, 2), present["source"], present["english"])
+            for s, e in zip(vectors["source"], vectors["english"])
+        ]
+
+    @staticmethod
+    def _by_sentence(vectors: list[torch.Tensor], words: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Unit vectors [batch, words, dimensions] at every layer, and which of them exist [batch, words].
+
+        Args:
+            vectors: [words of the batch, dimensions] at every layer.
+            words: for every sentence the positions of the words that these vectors belong to, -1 for none.
+        """
+        position = np.fromiter(chain.from_iterable(words), np.int64)
+        sentence = np.repeat(np.arange(len(words)), [len(positions) for positions in words])
+        chosen, n_words = np.flatnonzero(position >= 0), 1 + int(position.max(initial=0))
+        index = torch.from_numpy(np.stack([chosen, sentence[chosen], position[chosen]])).to(vectors[0].device)
+        chosen, sentence, position = index
+        shape = len(words), n_words
+        present = index.new_zeros(shape, dtype=torch.bool)
+        present[sentence, position] = True
+        padded = []
+        for layer_vectors in vectors:
+            rectangle = layer_vectors.new_zeros(*shape, layer_vectors.shape[-1])
+            rectangle[sentence, position] = F.normalize(layer_vectors[chosen], dim=-1)
+            padded.append(rectangle)
+        return padded, present
+
+
+def _n_tokens(pair: dict[str, list[int]]) -> int:
+    return max(len(pair["source_input_ids"]), len(pair["english_input_ids"]))
+
+
+def mutual_argmax(similarity: torch.Tensor, source: torch.Tensor, english: torch.Tensor) -> torch.Tensor:
+    """Words that are each other's most similar one, of a batch of pairs.
+
+    Args:
+        similarity: [batch, source words, English words].
+        source, english: [batch, words], which words exist.
+
+    Returns:
+        [3, links]: pair, source word, English word, sorted; on the CPU.
+    """
+    similarity = similarity.masked_fill(~(source.unsqueeze(2) & english.unsqueeze(1)), float("-inf"))
+    nearest_english, nearest_source = similarity.argmax(2), similarity.argmax(1)
+    here = torch.arange(source.shape[1], device=source.device)
+    mutual = source & english.gather(1, nearest_english) & (nearest_source.gather(1, nearest_english) == here)
+    pair, i = mutual.nonzero(as_tuple=True)
+    return torch.stack([pair, i, nearest_english[pair, i]]).cpu()

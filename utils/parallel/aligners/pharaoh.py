@@ -1,0 +1,136 @@
+"""Word links in files, in Pharaoh format."""
+
+import gzip
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from utils.core.errors import InputError
+from utils.core.files import atomic_write
+from utils.core.tables import read_lines
+from utils.parallel.aligners.base import Links, WordAligner
+
+
+# A sure link is i-j, a possible one i?j (NAACL 2003 shared task) or ipj (simalign's gold files).
+_LINKS = re.compile(r"\s*(?:[0-9]+[-?p][0-9]+(?:\s+|$))*")
+_LINK = re.compile(r"[0-9]+[-?p][0-9]+")
+_TO_NUMBERS = str.maketrans("-?p", "   ")
+
+
+class FileAligner(WordAligner):
+    """Links in Pharaoh format, as fast_align, eflomal, awesome-align, simalign and `write_pharaoh` write them.
+
+    Args:
+        path: one line of links per pair, `.gz` or not (see `read_pharaoh`).
+        reverse: the file has the English word first.
+        sure_only: leave out the possible links.
+    """
+
+    def __init__(self, path: str | Path, reverse: bool = False, sure_only: bool = False) -> None:
+        self.path = path
+        self.reverse = reverse
+        self.sure_only = sure_only
+
+    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+        """The file's links; the i-th line that is no comment belongs to the i-th pair.
+
+        Raises:
+            InputError: for links that do not fit these pairs.
+        """
+        return list(self.read([len(words) for words in source], [len(words) for words in english]))
+
+    def read(self, source_lengths: Sequence[int], english_lengths: Sequence[int]) -> Iterator[Links]:
+        """The same, one after the other, for pairs of which no more is known than how many words they have.
+
+        Raises:
+            InputError: for links that do not fit these pairs; at the end for a line too many or too few.
+        """
+        n_lines, n_pairs = 0, len(source_lengths)
+        lines = read_pharaoh(self.path, self.reverse, self.sure_only)
+        for n_source, n_english, (number, links) in zip(source_lengths, english_lengths, lines):
+            # Links are sorted: the last one has the last source word.
+            if links and (links[-1][0] >= n_source or max(map(itemgetter(1), links)) >= n_english):
+                raise self._misfit(number, links, n_source, n_english)
+            n_lines += 1
+            yield links
+        n_lines += sum(1 for _ in lines)
+        if n_lines != n_pairs:
+            raise InputError(
+                f"The file {self.path} has {n_lines} lines of links for {n_pairs} sentence pairs; it needs one "
+                "for each pair, a blank one where a pair has no links."
+                if n_lines
+                else f"The file {self.path} is empty; it needs a line of links for each of {n_pairs} pairs."
+            )
+
+    def _misfit(self, number: int, links: Links, n_source: int, n_english: int) -> InputError:
+        i, j = next((i, j) for i, j in links if i >= n_source or j >= n_english)
+        side, word, n_words = ("source", i, n_source) if i >= n_source else ("English", j, n_english)
+        reverse = "without --reverse_links" if self.reverse else "with --reverse_links"
+        return InputError(
+            f"Line {number} of {self.path} links {side} word {word} of a sentence with {n_words} words; words are "
+            f"those between spaces, counted from 0, and if the file has the sides the other way round, read it "
+            f"{reverse}."
+        )
+
+
+def read_pharaoh(path: str | Path, reverse: bool = False, sure_only: bool = False) -> Iterator[tuple[int, Links]]:
+    """Read Pharaoh links, `0-0 1-2 …` a line; `i?j` and `ipj` are possible links, `i-j` sure ones.
+
+    Args:
+        path: the file, `.gz` or not; lines that begin with `#` are comments.
+        reverse: swap the sides of every link.
+        sure_only: leave out the possible links.
+
+    Yields:
+        For every line that is no comment its number in the file, from 1, and its links, sorted; a blank line has none.
+
+    Raises:
+        InputError: for anything that is no link, with the number of the line.
+    """
+    for number, line in read_lines(path):
+        if line.startswith("#"):
+            continue
+        if not _LINKS.fullmatch(line):
+            wrong = next(link for link in line.split() if not _LINK.fullmatch(link))
+            raise InputError(f"Line {number} of {path} has {wrong!r}; write word links as numbers, like 0-0 1-2.")
+        if sure_only:
+            line = " ".join(link for link in line.split() if "-" in link)
+        numbers = list(map(int, line.translate(_TO_NUMBERS).split()))
+        links = zip(numbers[1::2], numbers[::2]) if reverse else zip(numbers[::2], numbers[1::2])
+        yield number, sorted(set(links))
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """What `write_pharaoh` wrote above the links: the `# key: value` lines at the beginning of a file."""
+    header = {}
+    for _, line in read_lines(path):
+        if not line.startswith("#"):
+            break
+        key, colon, value = line[1:].partition(":")
+        if colon:
+            header[key.strip()] = value.strip()
+    return header
+
+
+def write_pharaoh(
+    path: str | Path, links: Iterable[Sequence[Sequence[int]]], header: Mapping[str, Any] | None = None
+) -> None:
+    """Write links in Pharaoh format, as a whole: a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: the file; compressed if it ends in `.gz`.
+        links: the links `(i, j)` of every pair, sure ones.
+        header: facts about the links, written above them as `# key: value` (see `read_header`).
+    """
+    path = Path(path)
+    comments = (f"# {key}: {' '.join(str(value).split())}\n" for key, value in (header or {}).items())
+    lines = (" ".join(f"{i}-{j}" for i, j in pair) + "\n" for pair in links)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        # Without name and time the same links make the same archive.
+        archive = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
+        with io.TextIOWrapper(archive, encoding="utf-8", newline="\n") as text:
+            text.writelines(chain(comments, lines))

@@ -1,0 +1,1 @@
+"""Tasks that are fine-tuned on one language and evaluated in many."""

@@ -1,0 +1,201 @@
+"""Question answering over long contexts: overlapping windows, and the best spans that a model's logits point at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from transformers import PreTrainedTokenizerBase
+
+from utils.tasks.examples import LanguageData
+
+
+def encode_windows(
+    batch: Mapping[str, list],
+    positions: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    stride: int,
+    max_question_length: int,
+    keep_offsets: bool,
+) -> dict[str, list]:
+    """The rows of questions: question and a window of the context, as a pair.
+
+    Args:
+        batch: columns of examples.
+        positions: of the examples.
+        tokenizer: a fast one.
+        max_length: tokens of a row.
+        stride: tokens that neighbouring windows share.
+        max_question_length: tokens after which a question is cut.
+        keep_offsets: evaluation needs them, training does not.
+
+    Returns:
+        What the tokenizer gives; `start_positions`, `end_positions`: the first and last token of the first answer, both
+        0 where the window does not hold the whole of it; `example`; and, for evaluation, `first_context_token` with
+        `begins` and `ends`: the characters that the tokens of the context stand for.
+    """
+    rows = tokenizer(
+        _cut(batch["question"], tokenizer, max_question_length),
+        batch["context"],
+        truncation="only_second",
+        max_length=max_length,
+        stride=stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    columns: dict[str, list] = {name: rows[name] for name in rows if name in tokenizer.model_input_names}
+    columns |= {"example": [positions[k] for k in rows["overflow_to_sample_mapping"]]}
+    columns |= {"start_positions": [], "end_positions": []}
+    columns |= {"first_context_token": [], "begins": [], "ends": []} if keep_offsets else {}
+    for number, sample in enumerate(rows["overflow_to_sample_mapping"]):
+        of_context = np.array([side == 1 for side in rows.sequence_ids(number)])
+        offsets = np.asarray(rows["offset_mapping"][number])[of_context]
+        first = int(of_context.argmax())
+        answers = batch["answers"][sample]
+        start, end = 0, 0
+        if answers["text"]:
+            begin = answers["answer_start"][0]
+            start, end = _tokens_of(offsets, begin, begin + len(answers["text"][0]), first)
+        columns["start_positions"].append(start)
+        columns["end_positions"].append(end)
+        if keep_offsets:
+            columns["first_context_token"].append(first)
+            columns["begins"].append(offsets[:, 0].tolist())
+            columns["ends"].append(offsets[:, 1].tolist())
+    return columns
+
+
+def _cut(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
+    """Questions, some of which are a page of blanks in SQuAD, without what would leave no room for the context."""
+    questions = [question.strip() for question in questions]
+    offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [
+        question[: of_tokens[max_tokens - 1][1]] if len(of_tokens) > max_tokens else question
+        for question, of_tokens in zip(questions, offsets["offset_mapping"])
+    ]
+
+
+def _tokens_of(offsets: np.ndarray, begin: int, end: int, first: int) -> tuple[int, int]:
+    """The first and last token of a span of characters, 0 and 0 if it does not lie in the window as a whole.
+
+    Args:
+        offsets: [tokens, 2], of the window's context.
+        begin, end: of the span.
+        first: position of the window's first token in the row.
+    """
+    if not len(offsets) or begin < offsets[0, 0] or end > offsets[-1, 1]:
+        return 0, 0
+    start_token = int(np.searchsorted(offsets[:, 1], begin, side="right"))
+    end_token = int(np.searchsorted(offsets[:, 0], end, side="left")) - 1
+    return (first + start_token, first + end_token) if start_token <= end_token else (0, 0)
+
+
+@dataclass
+class Answer:
+    """What a model answers to a question.
+
+    Attributes:
+        text: the answer; empty if it says that there is none.
+        probability: of this answer, among the best spans.
+        null_score_difference: by how much the logits of no answer exceed those of the best answer.
+    """
+
+    text: str
+    probability: float
+    null_score_difference: float
+
+
+def best_spans(
+    starts: np.ndarray, ends: np.ndarray, n_tokens: np.ndarray, n_best: int, max_answer_length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best spans of every window, exactly: among all, not only among the best starts and ends.
+
+    Args:
+        starts, ends: [windows, tokens], logits of the context's tokens.
+        n_tokens: [windows], how many of them there are.
+        n_best: how many spans.
+        max_answer_length: tokens of the longest span.
+
+    Returns:
+        Three arrays [windows, n_best], the best span first: first token, last token, sum of both logits (-inf: there are
+        no so many spans).
+    """
+    n_windows, width = starts.shape
+    real = np.arange(width) < n_tokens[:, None]
+    starts, ends = (np.where(real, logits, -np.inf).astype(np.float32) for logits in (starts, ends))
+    padded = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
+    found = []
+    # So many windows at a time that their spans fit into a processor's cache, or nearly.
+    for block in np.array_split(np.arange(n_windows), max(1, n_windows * width * max_answer_length // 2**22)):
+        scores = starts[block, :, None] + sliding_window_view(padded[block], max_answer_length, axis=1)
+        scores = scores.reshape(len(block), -1)
+        n_kept = min(n_best, scores.shape[1])
+        spans = np.argpartition(-scores, n_kept - 1, axis=1)[:, :n_kept]
+        values = np.take_along_axis(scores, spans, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        found.append([np.take_along_axis(of_span, order, axis=1) for of_span in (spans, values)])
+    spans, values = (np.concatenate(parts) for parts in zip(*found))
+    first, length = np.divmod(spans, max_answer_length)
+    return first, first + length, values
+
+
+def find_answers(
+    data: LanguageData,
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    n_best: int = 20,
+    max_answer_length: int = 30,
+    null_score_diff_threshold: float | None = None,
+) -> list[Answer]:
+    """The answer to every question, from the logits of all windows of its context.
+
+    Args:
+        data: questions and their windows.
+        start_logits, end_logits: [windows, longest row], in the order of the rows.
+        n_best: spans among which the probability is shared out.
+        max_answer_length: tokens of the longest answer.
+        null_score_diff_threshold: if given, a question may have no answer: it has none if the logits of the first token
+            ([CLS]) are higher by more than this (SQuAD v2).
+
+    Returns:
+        One answer per example.
+    """
+    example, first = (np.asarray(data.rows[column][:]) for column in ("example", "first_context_token"))
+    begins, ends = data.rows["begins"][:], data.rows["ends"][:]
+    n_tokens = np.fromiter(map(len, begins), np.int64, len(begins))
+    # Shift every window's context to the left, so that position 0 is its first token.
+    shifted = np.minimum(first[:, None] + np.arange(max(1, n_tokens.max())), start_logits.shape[1] - 1)
+    contexts = (np.take_along_axis(logits, shifted, axis=1) for logits in (start_logits, end_logits))
+    start, end, values = best_spans(*contexts, n_tokens, n_best, max_answer_length)
+    # Of several windows the one that is least sure of having no answer decides.
+    null = np.full(len(data.examples), np.inf)
+    np.minimum.at(null, example, start_logits[:, 0] + end_logits[:, 0])
+    n_kept = values.shape[1]
+    window = np.repeat(np.arange(len(values)), n_kept)
+    start, end, values = start.ravel(), end.ravel(), values.ravel()
+    order = np.lexsort((-values, example[window]))
+    limits = np.searchsorted(example[window][order], np.arange(len(data.examples) + 1))
+    answers = []
+    for number, context in enumerate(data.examples["context"]):
+        best: dict[tuple[int, int], float] = {}  # neighbouring windows share spans
+        for k in order[limits[number] : limits[number + 1]]:
+            if len(best) == n_best or values[k] == -np.inf:
+                break
+            best.setdefault((begins[window[k]][start[k]], ends[window[k]][end[k]]), float(values[k]))
+        answers.append(_answer(context, best, float(null[number]), null_score_diff_threshold))
+    return answers
+
+
+def _answer(context: str, best: Mapping[tuple[int, int], float], null: float, threshold: float | None) -> Answer:
+    """The best of some spans (characters → logits), or that there is no answer."""
+    logits = np.array([*best.values(), *([null] if threshold is not None else [])])
+    if not len(logits):
+        return Answer("", 0.0, 0.0)
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    difference = null - next(iter(best.values())) if best else np.inf
+    if threshold is not None and difference > threshold:
+        return Answer("", float(shares[-1]), difference)
+    begin, end = next(iter(best), (0, 0))
+    return Answer(context[begin:end].strip(), float(shares[0]), difference)

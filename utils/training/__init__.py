@@ -1,0 +1,1 @@
+"""The trainers and what surrounds a run: arguments, losses, interruption, tracking, model card, sharing."""

@@ -1,0 +1,245 @@
+"""The trainer that adjusts an encoder."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from peft import PeftModel
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer
+from transformers.trainer_utils import speed_metrics
+
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.pairs import COLUMNS, REFERENCE_COLUMNS, SPECIAL_TOKEN
+from utils.alignment.words import word_vectors
+from utils.core.columns import column_array
+from utils.evaluation.neighbours import retrieve
+from utils.models.encoders import load_encoder_weights, save_encoder
+from utils.training.loss_meter import LossMeter, global_means
+from utils.training.steps import (
+    IDS_OF_PAIRS,
+    length_grouped_sampler,
+    n_steps,
+    save_with_tokenizer,
+    seen_by_reference,
+    step_size,
+)
+from utils.training.used_embeddings import used_rows_only
+
+
+class AlignmentTrainer(Trainer):
+    """Adjusts an encoder: `alignment_weight` · alignment + `regularization_weight` · regularization.
+
+    Both losses are means over the links and the English words of the *global* batch: with several processes or
+    accumulated batches, one with more links counts for more, and the step equals that of one process with the
+    whole batch. Each is logged under its own name (`alignment_loss`, `regularization_loss`), beside
+    `pairs_per_second`.
+
+    Args:
+        alignment_loss: objective, frozen reference model (f0) and layer.
+        alignment_weight, regularization_weight: of the two losses (both 1 in Efimov et al., 2023, section 3).
+        eval_layers: hidden states at which evaluation measures word retrieval, beside the one that is aligned.
+        kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes from `encode_pairs`,
+            `eval_dataset` too, or is a dictionary of such, by language; `data_collator` is an `AlignmentCollator`.
+    """
+
+    # compute_loss divides by the counts of the whole accumulated batch itself.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401
+        alignment_loss: AlignmentLoss,
+        alignment_weight: float = 1.0,
+        regularization_weight: float = 1.0,
+        eval_layers: tuple[int, ...] = (),
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.can_return_loss = True
+        self.alignment_loss = alignment_loss
+        self.alignment_loss.to(self.args.device)
+        self.alignment_weight = alignment_weight
+        self.regularization_weight = regularization_weight
+        self.eval_layers = eval_layers
+        self._meter = LossMeter()
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """The collator, not the model's `forward`, says which columns are needed."""
+        self._signature_columns = [*COLUMNS, *REFERENCE_COLUMNS]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return length_grouped_sampler(self, rows) or super()._get_train_sampler(train_dataset)
+
+    # --- The step ---
+
+    def get_batch_samples(
+        self,
+        epoch_iterator: Any,
+        num_batches: int,
+        device: torch.device,  # noqa: ANN401
+    ) -> tuple[list, torch.Tensor]:
+        """The batches of one optimizer step and, for the means, their links and English words over all processes."""
+        self._meter.begin_step("alignment_loss", "regularization_loss")
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [sum(len(b["links"]) for b in batches), sum(len(b["english_word_lengths"]) for b in batches)]
+        return batches, self.accelerator.reduce(torch.tensor(counts, dtype=torch.float32, device=device), "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The weighted sum of both losses: this batch's share of their means over the global batch.
+
+        Args:
+            model: the encoder, possibly wrapped.
+            inputs: a batch of `AlignmentCollator`.
+            return_outputs: also return the two losses by name.
+            num_items_in_batch: [2], links and English words of the global batch; by default this batch's own.
+        """
+        terms = self.alignment_loss(model, inputs, self.accelerator.autocast)
+        losses = global_means(terms, num_items_in_batch, self.accelerator.num_processes)
+        loss = (
+            self.alignment_weight * losses["alignment_loss"]
+            + self.regularization_weight * losses["regularization_loss"]
+        )
+        if model.training:
+            n_pairs = len(inputs["source_input_ids"]) * self.accelerator.num_processes
+            self._meter.add(losses, n_pairs)
+        return (loss, losses) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:  # a step's log, not an evaluation's or the summary at the end
+            pace = {"pairs_per_second": round(self._meter.pairs_per_second(), 2)}
+            logs = {"loss": logs.pop("loss"), **self._meter.read(self.accelerator), **logs, **pace}
+        super().log(logs, start_time)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        self._meter = LossMeter()
+        if self.regularization_weight and n_steps(self) * step_size(self) >= 2 * len(self.train_dataset):
+            self.train_dataset = seen_by_reference(self, self.train_dataset, self.alignment_loss, self.data_collator)
+        with used_rows_only(self, {IDS_OF_PAIRS: self.train_dataset}):
+            return super().train(*args, **kwargs)
+
+    def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]) -> int:
+        """Forward and backward of both sides through f (6 per weight and token), forward of English through f0 (2)."""
+        weights = self.model.num_parameters(exclude_embeddings=True)
+        source, english = inputs["source_input_ids"].numel(), inputs["english_input_ids"].numel()
+        return weights * (6 * (source + english) + 2 * english)
+
+    # --- Evaluation ---
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measure both losses and word retrieval on held-out pairs.
+
+        Word retrieval (Cao et al., 2020, section 4): every linked word looks for its link among all linked words of
+        the other side, in all held-out pairs of its language, by cosine similarity; accuracy is how often the
+        nearest one is the very word it is linked with, in that sentence. Special tokens take no part.
+
+        Args:
+            eval_dataset: rows of `encode_pairs`, or one such data set per language.
+            ignore_keys: not used.
+            metric_key_prefix: what the names of the metrics begin with.
+
+        Returns:
+            `eval_alignment_loss` and `eval_regularization_loss` (means over all links, all English words),
+            `eval_loss` (their weighted sum), `eval_word_retrieval_accuracy` (mean over languages and directions),
+            and per direction `eval_hi-en_word_retrieval_accuracy`, the querying language first; for `eval_layers`
+            `eval_hi-en_layer5_word_retrieval_accuracy`.
+        """
+        start = time.time()
+        datasets = self.eval_dataset if eval_dataset is None else eval_dataset
+        datasets = datasets if isinstance(datasets, dict) else {"source": datasets}
+        sums = torch.zeros(4, dtype=torch.float64)
+        metrics, accuracies = {}, []
+        for language, dataset in datasets.items():
+            language_sums, vectors = self._measure(dataset)
+            sums += language_sums
+            for layer, (source, english) in vectors.items():
+                label = "" if layer == self.alignment_loss.layer else f"layer{layer}_"
+                for name, query, candidates in (
+                    (f"{language}-en", source, english),
+                    (f"en-{language}", english, source),
+                ):
+                    accuracy = retrieve(query, candidates).accuracy
+                    metrics[f"{metric_key_prefix}_{name}_{label}word_retrieval_accuracy"] = accuracy
+                    accuracies += [accuracy] if not label else []
+        alignment, regularization = (sums[:2] / sums[2:].clamp(min=1)).tolist()
+        n_pairs = sum(len(dataset) for dataset in datasets.values())
+        metrics = {
+            f"{metric_key_prefix}_loss": self.alignment_weight * alignment
+            + self.regularization_weight * regularization,
+            f"{metric_key_prefix}_alignment_loss": alignment,
+            f"{metric_key_prefix}_regularization_loss": regularization,
+            f"{metric_key_prefix}_word_retrieval_accuracy": sum(accuracies) / len(accuracies),
+            **metrics,
+            f"{metric_key_prefix}_links": int(sums[2]),
+            **speed_metrics(metric_key_prefix, start, num_samples=n_pairs),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _measure(self, dataset: Dataset) -> tuple[torch.Tensor, dict[int, tuple[torch.Tensor, torch.Tensor]]]:
+        """Sums of both losses with their counts [4], and the vectors of linked words, both sides, by layer."""
+        aligned = self.alignment_loss.layer
+        layers = list(dict.fromkeys([aligned, *self.eval_layers]))
+        # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
+        lengths = column_array(dataset, "length").sum(axis=1)
+        by_length = dataset.select(np.argsort(lengths, kind="stable"))
+        share = by_length.shard(self.accelerator.num_processes, self.accelerator.process_index)
+        loader = DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
+        model = self.model.eval()
+        sums = torch.zeros(4, dtype=torch.float64)
+        vectors: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {layer: [] for layer in layers}
+        for batch in loader:
+            batch = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                source = word_vectors(model, batch, "source", layers)
+                english = word_vectors(model, batch, "english", layers)
+                before = word_vectors(self.alignment_loss.reference_model, batch, "english", [aligned])[0]
+                terms = self.alignment_loss.compare(source[0], english[0], before, batch)
+            sums += torch.tensor(
+                [terms.alignment.item(), terms.regularization.item(), terms.n_links, terms.n_words],
+                dtype=torch.float64,
+            )
+            links = batch["links"][batch["source_spelling"] != SPECIAL_TOKEN]
+            for layer, source_words, english_words in zip(layers, source, english):
+                vectors[layer].append((source_words[links[:, 0]].cpu(), english_words[links[:, 1]].cpu()))
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        gathered = gather_object([(sums, vectors)])
+        joined = {
+            layer: tuple(torch.cat([part[side] for _, parts in gathered for part in parts[layer]]) for side in (0, 1))
+            for layer in layers
+        }
+        return torch.stack([part for part, _ in gathered]).sum(dim=0), joined
+
+    # --- Checkpoints ---
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Save every weight of the original checkpoint, so that any of ours can take its place."""
+        save_with_tokenizer(self, save_encoder, output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        encoder = self.accelerator.unwrap_model(model or self.model)
+        if isinstance(encoder, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_encoder_weights(encoder, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -1,0 +1,100 @@
+"""What all scripts that train do differently from `TrainingArguments`, and the checkpoint that they resume from."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from utils.core.arguments import require
+from utils.core.errors import InputError
+from utils.core.files import check_output_dir
+
+
+@dataclass
+class ScriptTrainingArguments(TrainingArguments):
+    """What all scripts that train do differently from `TrainingArguments`."""
+
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={
+            "help": "`group_by_length`: batches of inputs of like length, in random order: less padding, so a quicker "
+            "pace; `random`: any inputs together, as in the paper.",
+            "choices": ["group_by_length", "random", "sequential"],
+        },
+    )
+    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes that make batches while the device works. Default: two beside an accelerator, none on a CPU."
+        },
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for parameters without gradient in every step; there are none here."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.dataloader_num_workers is None:
+            self.dataloader_num_workers = 2 if torch.accelerator.is_available() and not self.use_cpu else 0
+        super().__post_init__()
+        if self.hub_token:  # Trainer pickles these arguments beside the model, and pushes them with it
+            os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
+        # Pinning serves the copy to an accelerator; without one it is only a warning in every run.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+
+
+@dataclass
+class AlignTrainingArguments(ScriptTrainingArguments):
+    """The paper's settings are the defaults; everything else is as in `TrainingArguments`."""
+
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
+    num_train_epochs: float = field(default=1, metadata={"help": "Passes over the pairs."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs per step and device."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Pairs measured at once per device."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Second beta of Adam."})
+    adam_epsilon: float = field(default=1e-9, metadata={"help": "Epsilon of Adam."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm (0: do not clip)."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Linear warm-up: steps, or below 1 a share of all."})
+
+
+def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint` means: a folder, or `true` for the last one in the output folder.
+
+    Raises:
+        InputError: if there is none, or if nothing is to be resumed and the output folder is not empty.
+    """
+    output_dir, resume = Path(training.output_dir), training.resume_from_checkpoint
+    if not resume or str(resume).lower() == "false":
+        check_output_dir(output_dir, overwrite_output_dir)
+        for stale in ("all_results.json", "train_results.json", "eval_results.json"):
+            if training.should_save:
+                (output_dir / stale).unlink(missing_ok=True)  # or old numbers would stand beside new ones
+        return None
+    if str(resume).lower() == "true":
+        whole = [folder for folder in output_dir.glob("checkpoint-*") if is_whole(folder)]
+        require(whole, [f"A checkpoint in {output_dir}"], "start without --resume_from_checkpoint")
+        return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
+    if not os.path.isdir(resume):
+        raise InputError(
+            f"There is no checkpoint {resume} to resume from; check the path, or say true for the last one."
+        )
+    if not is_whole(Path(resume)):
+        raise InputError(
+            f"The checkpoint {resume} is not whole: the run was killed while it was written; say true for the last one that is."
+        )
+    if Path(resume).resolve().parent != output_dir.resolve():
+        check_output_dir(output_dir, overwrite_output_dir)
+    return resume
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: its state comes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

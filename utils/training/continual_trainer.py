@@ -1,0 +1,151 @@
+"""The trainer that keeps the alignment loss beside a task loss."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from utils.alignment.continual import ContinualAlignment
+from utils.models.encoders import save_task_model
+from utils.models.layers import encoder_of
+from utils.training.loss_meter import LossMeter, global_means
+from utils.training.steps import n_steps, save_with_tokenizer, seen_by_reference
+
+
+# Under this name a task's batch carries its share of the parallel pairs.
+_PAIRS = "parallel_pairs"
+
+
+class ContinualTrainer(Trainer):
+    """A `Trainer` for any task that keeps the alignment loss beside the task loss (*continual learning*).
+
+    loss = task + 0.01 · alignment + 1 · regularization (Efimov et al., ECIR 2023, section 3): beside every batch of the
+    task goes a batch of parallel pairs, whose linked words are kept together in the task model's own encoder, and whose
+    English words are kept where the original encoder had them. Each loss is logged under its own name (`task_loss`,
+    `alignment_loss`, `regularization_loss`).
+
+    All three are means over the *global* batch, over processes and accumulated batches: the task loss by its labels
+    (those that are not -100), the others by links and English words. So a step equals that of one process with the
+    whole batch. (Trainer alone divides a token classifier's loss by the tokens of each part.) Without pairs, or with
+    both weights 0, a run is the same as `Trainer`'s, to the last bit.
+
+    Args:
+        alignment: the pairs and losses; None for the task loss alone.
+        kwargs: as for `Trainer`; `model` is any `AutoModelFor…` of an encoder, possibly `with_lora`.
+    """
+
+    # compute_loss divides by the counts of the whole accumulated batch itself.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401
+        alignment: ContinualAlignment | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        # Trainer believes that a model whose `forward` takes `**kwargs` divides by `num_items_in_batch`; heads on
+        # encoders do not.
+        self.model_accepts_loss_kwargs = False
+        self.alignment = alignment
+        if alignment:
+            alignment.loss.to(self.args.device)
+        self._meter = LossMeter()
+
+    # --- The step ---
+
+    def get_batch_samples(
+        self,
+        epoch_iterator: Any,  # noqa: ANN401
+        num_batches: int,
+        device: torch.device,
+    ) -> tuple[list, torch.Tensor]:
+        """The task's batches of one optimizer step, each with its share of the step's pairs.
+
+        Returns:
+            The batches, and [3]: labels, links and English words of the step, over all processes.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = torch.zeros(3, device=device)
+        for batch in batches:
+            counts[0] += _n_labels(batch)
+        if not self.alignment:
+            return batches, self.accelerator.reduce(counts, "sum")
+        self._meter.begin_step("task_loss")
+        if self.alignment.is_due(self.state.global_step):
+            self._meter.begin_step(*self.alignment.weights)
+            n_processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+            mine = [number * n_processes + rank for number in range(len(batches))]
+            shares = self.alignment.batches(self.state.global_step, len(batches) * n_processes, mine)
+            for batch, pairs in zip(batches, shares):
+                if pairs:
+                    counts[1] += len(pairs["links"])
+                    counts[2] += len(pairs["english_word_lengths"])
+                    batch[_PAIRS] = pairs
+        return batches, self.accelerator.reduce(counts, "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The task loss and, in training, the weighted losses of the pairs: this batch's share of the step's means.
+
+        Args:
+            model: the task model, possibly wrapped.
+            inputs: a batch of the task, possibly with pairs.
+            return_outputs: also return the model's outputs.
+            num_items_in_batch: [3], labels, links and English words of the step; None outside of training.
+        """
+        pairs = inputs.pop(_PAIRS, None)
+        n_labels = _n_labels(inputs)
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if model.training and num_items_in_batch is not None:
+            # Gradients are averaged over processes, sums are wanted.
+            loss = loss * (n_labels / num_items_in_batch[0].clamp(min=1) * self.accelerator.num_processes)
+            if self.alignment:
+                self._meter.add({"task_loss": loss})
+            if pairs is not None:
+                losses = self._pair_losses(model, pairs, num_items_in_batch[1:])
+                self._meter.add(losses)
+                for name, weight in self.alignment.weights.items():
+                    loss = loss + weight * losses[name]
+        return (loss, outputs) if return_outputs else loss
+
+    def _pair_losses(
+        self, model: nn.Module, pairs: Mapping[str, torch.Tensor], counts: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
+        weights = self.alignment.weights
+        wanted = {name: f"{name}_loss" in weights for name in ("alignment", "regularization")}
+        terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast, **wanted)
+        losses = global_means(terms, counts, self.accelerator.num_processes)
+        return {name: losses[name] for name in weights}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.alignment:  # a step's log, not an evaluation's or the summary at the end
+            logs = {"loss": logs.pop("loss"), **self._meter.read(self.accelerator), **logs}
+        super().log(logs, start_time)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        self._meter = LossMeter()
+        alignment = self.alignment
+        if alignment and alignment.regularization_weight and alignment.n_draws(n_steps(self)) >= len(alignment.pairs):
+            alignment.pairs = seen_by_reference(self, alignment.pairs, alignment.loss, alignment.collator)
+        return super().train(*args, **kwargs)
+
+    # --- Checkpoints ---
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        save_with_tokenizer(self, save_task_model, output_dir, state_dict)
+
+
+def _n_labels(batch: Mapping[str, Any]) -> torch.Tensor | int:
+    """What a task's loss is a mean over: the labels that count, or the examples where no column is called that."""
+    if "labels" in batch:
+        return batch["labels"].ne(-100).sum()
+    return len(next(iter(batch.values())))

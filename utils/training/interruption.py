@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM (of a cluster's scheduler, say) cost no work: training saves a checkpoint, then stops."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from utils.core.errors import Interrupted
+
+
+class SaveWhenInterrupted(TrainerCallback):
+    """On the first signal, saves a checkpoint at the end of the step and raises Interrupted; a second one ends at once.
+
+    With several processes a signal to one of them is enough: they agree after every step, so that all save the same.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._agreed = False
+        self._before: dict[int, Any] = {}
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        if threading.current_thread() is threading.main_thread():  # others may not handle signals
+            self._before = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self.restore()
+
+    def restore(self) -> None:
+        """Signals do what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        noticed = self.signal
+        if args.world_size > 1:
+            anywhere = torch.tensor(noticed, device=args.device)
+            torch.distributed.all_reduce(anywhere, torch.distributed.ReduceOp.MAX)
+            noticed = self.signal = int(anywhere)
+        self._agreed = noticed > 0
+        control.should_save |= self._agreed
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        if self._agreed:  # (a signal that came since is seen by all processes after the next step)
+            raise Interrupted(self.signal, state.global_step, state.max_steps)

@@ -1,0 +1,99 @@
+"""What a run leaves for others: its record, a model card, a repository on the Hub."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+from transformers import Trainer, TrainingArguments
+
+from utils.core.errors import InputError
+from utils.core.files import write_json, write_text
+from utils.training.figures import plot_losses
+from utils.training.model_card import model_card
+
+
+# Checkpoints hold the optimizer, three times the model; files that begin with `_` are the user's own.
+_NOT_PUSHED = ["_*", "checkpoint-*"]
+# Trainer's own arguments, put there by `--hub_strategy every_save`; `run.json` has them for everybody to read.
+_PICKLE = "training_args.bin"
+
+
+def check_push(training: TrainingArguments) -> None:
+    """With --push_to_hub, make the repository before any work, so that what would prevent the push is known now.
+
+    Raises:
+        InputError: if the Hub does not allow it or cannot be reached.
+    """
+    if not training.push_to_hub or not training.should_save:
+        return
+    repository = training.hub_model_id or Path(training.output_dir).absolute().name
+    try:
+        made = HfApi().create_repo(repository, private=training.hub_private_repo, exist_ok=True)
+        # (That somebody else's repository exists already is no error.)
+        HfApi().auth_check(made.repo_id, write=True)
+    except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
+        raise InputError(
+            f"The model could not be pushed to {repository} in the end ({_reason(error)}); `hf auth login` with a token that "
+            "may write, or leave --push_to_hub out and push later with `hf upload`."
+        ) from None
+
+
+def share(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> None:  # noqa: ANN401
+    """Write `run.json` and, for a model that was trained, a figure of its losses and its card; push the folder if asked.
+
+    Args:
+        trainer: whose model it is.
+        record: how the run came about.
+        hub_options: `cache_dir`, `token`.
+
+    Raises:
+        InputError: if the push fails: the folder is whole, and the message says how to push it later.
+    """
+    training = trainer.args
+    if not trainer.is_world_process_zero():
+        return
+    folder = Path(training.output_dir)
+    write_json(folder / "run.json", record)
+    (folder / _PICKLE).unlink(missing_ok=True)
+    if training.do_train:
+        plot_losses(trainer.state.log_history, folder / "losses.png")
+        results = folder / "all_results.json"
+        found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+        name = trainer.hub_model_id or folder.absolute().name
+        write_text(folder / "README.md", model_card(name, record, found, folder, **hub_options))
+    if training.push_to_hub:
+        push(folder, trainer.hub_model_id, training.hub_revision)
+
+
+def push(folder: Path, repository: str, revision: str | None = None) -> None:
+    """Upload a model's folder. What is there already is not uploaded again.
+
+    Raises:
+        InputError: that says why it failed, and how to do it later.
+    """
+    try:
+        HfApi().upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            revision=revision,
+            commit_message="Upload model",
+            ignore_patterns=_NOT_PUSHED,
+            delete_patterns=_PICKLE,
+        )
+    except Exception as error:  # whatever it is (the client has many): nothing is lost, and that is what to say
+        raise InputError(
+            f"The model is whole in {folder}, but could not be pushed to {repository} ({_reason(error)}); push it later with: "
+            f"hf upload {repository} {folder} . --exclude 'checkpoint-*'"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error and of what caused it."""
+    reasons = []
+    for part in (error, error.__cause__):
+        if part is not None:
+            reasons += str(part).strip().splitlines()[:1] or [type(part).__name__]
+    return "; ".join(dict.fromkeys(reasons))

@@ -1,0 +1,267 @@
+"""Watching alignment while something else is trained: a callback for any `Trainer`, and how the scripts set it up."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from utils.alignment.words import WordTokenizer
+from utils.core.arguments import at_least, check_unused, require
+from utils.core.errors import InputError
+from utils.evaluation.word_distances import draw_triples, measure, with_vectors
+from utils.models.layers import encoder_of
+from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments
+
+
+class AlignmentTracker(TrainerCallback):
+    """Measures held-out links before the first step, every N optimizer steps and at the end, and logs what it finds.
+
+    Logged beside the loss, wherever the trainer reports to (see `utils.evaluation.word_distances.WordDistances`):
+
+    - `alignment_share_nearer`: share of links whose related word is nearer than an unrelated one;
+    - `alignment_median_related`, `alignment_median_unrelated`: medians of their cosine distances;
+    - `alignment_word_retrieval_accuracy`: mean of both directions.
+
+    With several languages each has its own: `alignment_hi_share_nearer`. The training is not changed in any way: no
+    random number is drawn, dropout is off while measuring and afterwards as before. Of several processes the first one
+    measures while the others wait, so the model must be whole on each of them (no FSDP, no ZeRO-3).
+
+    Example:
+
+        AlignmentTracker({"hi": linked_pairs}, WordTokenizer(tokenizer), every=100).watch(trainer)
+
+    Args:
+        pairs: by language, held-out pairs with the columns `source`, `english` (lists of words) and `links`.
+        word_tokenizer: of the model.
+        every: optimizer steps between two measurements.
+        layer: hidden state to measure: 0 the embeddings, -1 the last layer.
+        batch_size: sentences encoded at once; by default the trainer's for evaluation.
+
+    Raises:
+        InputError: if a language has no link to measure.
+    """
+
+    def __init__(
+        self,
+        pairs: Mapping[str, Dataset],
+        word_tokenizer: WordTokenizer,
+        every: int,
+        layer: int = -1,
+        batch_size: int | None = None,
+    ) -> None:
+        self.word_tokenizer = word_tokenizer
+        self.every = every
+        self.layer = layer
+        self.batch_size = batch_size
+        self.pairs = dict(pairs)
+        self.triples = {}
+        for language, bitext in self.pairs.items():
+            self.triples[language] = with_vectors(draw_triples(bitext), bitext, [word_tokenizer])
+            require(
+                len(self.triples[language]),
+                [f"A link of {language} to track"],
+                f"there is none in {len(bitext)} held-out pairs, hold out more",
+            )
+        self.trainer: Trainer | None = None
+        self._last_step: int | None = None
+
+    def watch(self, trainer: Trainer) -> None:
+        """Measure the model of this trainer while it trains, and log by it.
+
+        Raises:
+            InputError: if the model is not whole on each process.
+        """
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise InputError(
+                "Alignment cannot be tracked in a model that is divided among processes; train without FSDP and "
+                "DeepSpeed, or without --track_alignment_every."
+            )
+        self.trainer = trainer
+        trainer.add_callback(self)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        self._last_step = None
+        if state.global_step == 0:
+            self._log(state, control)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._log(state, control)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        if self._last_step != state.global_step:  # training stopped early
+            self._log(state, control)
+
+    def _log(self, state: TrainerState, control: TrainerControl) -> None:
+        self._last_step = state.global_step
+        if state.is_world_process_zero:
+            due = control.should_log  # a log takes this back, but that of the loss is still to come
+            self.trainer.log(self.measure())
+            control.should_log = due
+        self.trainer.accelerator.wait_for_everyone()
+
+    def measure(self) -> dict[str, float]:
+        """What is logged, of the model as it is now."""
+        accelerator = self.trainer.accelerator
+        encoder = encoder_of(accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False))
+        numbers = {}
+        for language, bitext in self.pairs.items():
+            what = (self.word_tokenizer, bitext, self.triples[language], [self.layer], ["cosine"])
+            batch_size = self.batch_size or self.trainer.args.eval_batch_size
+            how = {"batch_size": batch_size, "autocast": accelerator.autocast}
+            with in_evaluation_mode(encoder):
+                found = measure(encoder, *what, **how)[self.layer]["cosine"]
+            name = f"alignment_{language}" if len(self.pairs) > 1 else "alignment"
+            numbers[f"{name}_share_nearer"] = found.share_nearer
+            numbers[f"{name}_median_related"] = float(np.median(found.related))
+            numbers[f"{name}_median_unrelated"] = float(np.median(found.unrelated))
+            numbers[f"{name}_word_retrieval_accuracy"] = (found.to_english + found.from_english) / 2
+        return numbers
+
+
+@contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout is off; afterwards every module is in the mode that it was in, frozen ones too."""
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
+
+
+@dataclass
+class TrackingArguments:
+    """Watching alignment during training."""
+
+    track_alignment_every: int | None = field(
+        default=None,
+        metadata={
+            "help": "Measure held-out word links every N steps, and log beside the loss how often the linked word is nearer "
+            "than another, distances, and word retrieval. Needs --language and parallel sentences (0: do not)."
+        },
+    )
+    tracking_file: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Held-out pairs to measure, in the formats of --parallel_file. Default: a part of the parallel data "
+            "that --continual then does not see."
+        },
+    )
+    tracking_links_file: list[str] | None = field(
+        default=None, metadata={"help": "Word links of --tracking_file; by default the aligner makes them."}
+    )
+    tracking_split_percentage: float = field(
+        default=2.0,
+        metadata={
+            "help": "Without --tracking_file, hold out about this percentage of the parallel data: the same sentences as "
+            "run_align.py --validation_split_percentage does."
+        },
+    )
+    max_tracking_pairs: int = field(default=200, metadata={"help": "Measure at most this many pairs per language."})
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "track_alignment_every")
+        at_least(1, self, "max_tracking_pairs")
+        if not 0 < self.tracking_split_percentage < 100:
+            raise InputError(
+                f"--tracking_split_percentage {self.tracking_split_percentage} must be between 0 and 100."
+            )
+        if not self.track_alignment_every:
+            check_unused(self, "track_alignment_every", but=["track_alignment_every"])
+        if self.tracking_links_file and not self.tracking_file:
+            raise InputError("--tracking_links_file belongs to --tracking_file, which is missing; give both.")
+
+    def check(self, parallel: ParallelDataArguments, do_train: bool) -> None:
+        """Stop if alignment is to be tracked but nothing is trained, or there are no pairs to track."""
+        if not self.track_alignment_every:
+            return
+        if not do_train:
+            raise InputError("--track_alignment_every does nothing without --do_train; add it or leave it out.")
+        require(parallel.languages, ["--language"], "--track_alignment_every needs a language to compare with English")
+        require(
+            self.tracking_file or parallel.parallel_dataset or parallel.parallel_file,
+            ["--tracking_file", "--parallel_dataset", "--parallel_file"],
+            "--track_alignment_every needs parallel sentences",
+        )
+
+    @property
+    def held_out_share(self) -> float | None:
+        """The share of the parallel data that is tracked, so that nothing may learn from it."""
+        by_split = self.track_alignment_every and not self.tracking_file
+        return self.tracking_split_percentage / 100 if by_split else None
+
+
+# Arguments of continual learning that tracking has a use for without it.
+NEEDED_FOR_TRACKING = frozenset(
+    {item.name for group in (ParallelDataArguments, AlignerArguments) for item in fields(group)}
+    - {"max_train_pairs", "write_links"}
+    | {"word_pooling", "alignment_layer", "reference_model"}
+)
+
+
+def read_tracked_pairs(
+    tracking: TrackingArguments,
+    parallel: ParallelDataArguments,
+    links: AlignerArguments,
+    word_tokenizer: WordTokenizer,
+    reference: Callable[[], PreTrainedModel],
+    hub_options: Mapping[str, Any],
+) -> ParallelCorpus:
+    """The held-out pairs that `AlignmentTracker` is to measure, linked.
+
+    Args:
+        tracking, parallel, links: the arguments.
+        word_tokenizer: of the model that is trained; the encoder that links words has the same vocabulary.
+        reference: gives the encoder that links words, if one is needed, on the device that is to do the work.
+        hub_options: `cache_dir` and `token`.
+
+    Raises:
+        InputError: if there are none.
+    """
+    files = ("--parallel_file", parallel.parallel_file), ("--links_file", links.links_file)
+    if tracking.tracking_file:
+        files = ("--tracking_file", tracking.tracking_file), ("--tracking_links_file", tracking.tracking_links_file)
+    tokenizer: PreTrainedTokenizerBase = word_tokenizer.tokenizer
+    corpus = ParallelCorpus.read(parallel, tokenizer, word_tokenizer.word_pooling, *files, hub_options=hub_options)
+    return corpus.to_measure(
+        links,
+        reference() if "encoder" in corpus.aligners(links) else None,
+        word_tokenizer,
+        parallel.max_words,
+        tracking.max_tracking_pairs,
+        tracking.held_out_share,
+    )
