@@ -25,10 +25,10 @@ whether other seeds would give the same. For that look at the sd, and have three
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from utils.core.arguments import at_least, parse_arguments, require
+from utils.core.arguments import arg, at_least, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json, write_text
 from utils.core.records import run_record
@@ -41,37 +41,25 @@ from utils.experiments.finished_runs import check_same_data, read_runs
 class CompareArguments:
     """Which runs, and what they are compared with."""
 
-    runs: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Output folders of finished runs; --runs may be left out if they come first."},
+    runs: list[str] = arg(
+        default_factory=list, help="Output folders of finished runs; --runs may be left out if they come first."
     )
-    baseline: str | None = field(
-        default=None,
-        metadata={
-            "help": "What the others are compared with: a regime (`plain`: each model fine-tuned plainly is the baseline of "
-            "that model), a model (under every regime), both as the table shows them (`mbert, plain`), or the folder of a "
-            "run (its model and regime, with all seeds). Without it there are means only."
-        },
+    baseline: str | None = arg(
+        None,
+        help="What the others are compared with: a regime (`plain`: each model fine-tuned plainly is the baseline of "
+        "that model), a model (under every regime), both as the table shows them (`mbert, plain`), or the folder of a "
+        "run (its model and regime, with all seeds). Without it there are means only.",
     )
-    metric: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Metric(s) to compare: accuracy, f1, exact_match, mrr (sentence retrieval), word_retrieval_accuracy. "
-            "Default: all but mrr."
-        },
+    metric: list[str] | None = arg(
+        None,
+        help="Metric(s) to compare: accuracy, f1, exact_match, mrr (sentence retrieval), word_retrieval_accuracy. "
+        "Default: all but mrr.",
     )
-    output_dir: str = field(
-        default="comparison",
-        metadata={"help": "Folder for the table: comparison.md, comparison.csv, comparison.tex."},
-    )
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into --output_dir even if not empty."})
-    seed: int = field(default=42, metadata={"help": "Seed of the resampling: the same table every time."})
-    n_resamples: int = field(
-        default=10_000, metadata={"help": "Bootstrap resamples; no p-value can be less than 1 / (this + 1)."}
-    )
-    alpha: float = field(
-        default=0.05, metadata={"help": "Level of significance over the whole table; intervals cover 1 - alpha."}
-    )
+    output_dir: str = arg("comparison", help="Folder for the table: comparison.md, comparison.csv, comparison.tex.")
+    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if not empty.")
+    seed: int = arg(42, help="Seed of the resampling: the same table every time.")
+    n_resamples: int = arg(10_000, help="Bootstrap resamples; no p-value can be less than 1 / (this + 1).")
+    alpha: float = arg(0.05, help="Level of significance over the whole table; intervals cover 1 - alpha.")
 
     def __post_init__(self) -> None:
         at_least(100, self, "n_resamples")

@@ -12,13 +12,13 @@ fails does not stop the others: start the same command again whenever it was int
 
 import signal
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from utils.core.arguments import at_least, parse_arguments, require
+from utils.core.arguments import arg, at_least, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json
 from utils.core.records import run_record
@@ -36,69 +36,50 @@ _BY_LANGUAGE = " A value that is a mapping itself is by language."
 class ReplicateArguments:
     """The grid, and how it is carried out."""
 
-    output_dir: str = field(metadata={"help": "Folder for all runs, their logs, and the report."})
-    model_name_or_path: str = field(
-        default="google-bert/bert-base-multilingual-cased",
-        metadata={"help": "The original model; `sample-model`: the small encoder of the quickstart."},
+    output_dir: str = arg(help="Folder for all runs, their logs, and the report.")
+    model_name_or_path: str = arg(
+        "google-bert/bert-base-multilingual-cased",
+        help="The original model; `sample-model`: the small encoder of the quickstart.",
     )
-    languages: list[str] = field(
-        default_factory=lambda: ["es", "ru", "vi", "hi"],
-        metadata={"help": "Languages that it is adjusted to, by code."},
+    languages: list[str] = arg(
+        default_factory=lambda: ["es", "ru", "vi", "hi"], help="Languages that it is adjusted to, by code."
     )
-    tasks: list[str] = field(default_factory=lambda: list(TASKS), metadata={"help": f"Of {', '.join(TASKS)}."})
-    regimes: list[str] = field(
+    tasks: list[str] = arg(default_factory=lambda: list(TASKS), help=f"Of {', '.join(TASKS)}.")
+    regimes: list[str] = arg(
         default_factory=lambda: list(REGIMES),
-        metadata={"help": f"Of {', '.join(REGIMES)}. The last one is the ablation --alignment_weight 0."},
+        help=f"Of {', '.join(REGIMES)}. The last one is the ablation --alignment_weight 0.",
     )
-    seeds: list[int] = field(
-        default_factory=lambda: [1, 2, 3, 4, 5], metadata={"help": "Every run is done once with each."}
+    seeds: list[int] = arg(default_factory=lambda: [1, 2, 3, 4, 5], help="Every run is done once with each.")
+    joint: bool = arg(
+        False,
+        help="Have one model adjusted to all languages at once, instead of the paper's one for each: less than a third "
+        "of the runs.",
     )
-    joint: bool = field(
-        default=False,
-        metadata={
-            "help": "Have one model adjusted to all languages at once, instead of the paper's one for each: less than a third "
-            "of the runs."
-        },
+    cross_lingual: list[str] = arg(
+        default_factory=list, help="Languages for which questions are also asked across: hi about en, en about hi."
     )
-    cross_lingual: list[str] = field(
+    parallel: str = arg("{}", help="Parallel pairs and word links, as run_align.py has them." + _BY_LANGUAGE)
+    align: str = arg("{}", help=_MAPPING.format("run_align.py") + _BY_LANGUAGE)
+    continual: str = arg("{}", help=_MAPPING.format("continual learning"))
+    nli: str = arg("{}", help=_MAPPING.format("run_nli.py") + _BY_LANGUAGE)
+    ner: str = arg("{}", help=_MAPPING.format("run_ner.py") + _BY_LANGUAGE)
+    qa: str = arg("{}", help=_MAPPING.format("run_qa.py") + _BY_LANGUAGE)
+    xsr: str = arg("{}", help=_MAPPING.format("run_xsr.py") + _BY_LANGUAGE)
+    distances: str | None = arg(
+        None, help=_MAPPING.format("run_distances.py") + " Without it, what was learned and forgotten is not measured."
+    )
+    launch: str = arg("{}", help=_MAPPING.format("accelerate launch"))
+    override: list[str] = arg(
         default_factory=list,
-        metadata={"help": "Languages for which questions are also asked across: hi about en, en about hi."},
+        help="Single settings that win over the file: `nli.max_train_samples=2000 launch.mixed_precision=bf16`.",
     )
-    parallel: str = field(
-        default="{}", metadata={"help": "Parallel pairs and word links, as run_align.py has them." + _BY_LANGUAGE}
+    jobs: int = arg(1, help="Runs at a time: they share the cores, and have a GPU each if there are several.")
+    keep_models: bool = arg(
+        False, help="Keep the weights of fine-tuned models when all is measured (adjusted ones are always kept)."
     )
-    align: str = field(default="{}", metadata={"help": _MAPPING.format("run_align.py") + _BY_LANGUAGE})
-    continual: str = field(default="{}", metadata={"help": _MAPPING.format("continual learning")})
-    nli: str = field(default="{}", metadata={"help": _MAPPING.format("run_nli.py") + _BY_LANGUAGE})
-    ner: str = field(default="{}", metadata={"help": _MAPPING.format("run_ner.py") + _BY_LANGUAGE})
-    qa: str = field(default="{}", metadata={"help": _MAPPING.format("run_qa.py") + _BY_LANGUAGE})
-    xsr: str = field(default="{}", metadata={"help": _MAPPING.format("run_xsr.py") + _BY_LANGUAGE})
-    distances: str | None = field(
-        default=None,
-        metadata={
-            "help": _MAPPING.format("run_distances.py")
-            + " Without it, what was learned and forgotten is not measured."
-        },
-    )
-    launch: str = field(default="{}", metadata={"help": _MAPPING.format("accelerate launch")})
-    override: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Single settings that win over the file: `nli.max_train_samples=2000 launch.mixed_precision=bf16`."
-        },
-    )
-    jobs: int = field(
-        default=1, metadata={"help": "Runs at a time: they share the cores, and have a GPU each if there are several."}
-    )
-    keep_models: bool = field(
-        default=False,
-        metadata={
-            "help": "Keep the weights of fine-tuned models when all is measured (adjusted ones are always kept)."
-        },
-    )
-    n_resamples: int = field(default=10_000, metadata={"help": "Bootstrap resamples of the comparisons."})
-    dry_run: bool = field(default=False, metadata={"help": "Print the commands that are still to be run, and stop."})
-    report_only: bool = field(default=False, metadata={"help": "Run nothing; report on what is done so far."})
+    n_resamples: int = arg(10_000, help="Bootstrap resamples of the comparisons.")
+    dry_run: bool = arg(False, help="Print the commands that are still to be run, and stop.")
+    report_only: bool = arg(False, help="Run nothing; report on what is done so far.")
 
     def __post_init__(self) -> None:
         for name, known in (("tasks", TASKS), ("regimes", REGIMES)):

@@ -11,18 +11,17 @@ adjusted encoder loads wherever the original did, and keeps every weight that ca
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from datasets import concatenate_datasets
 from transformers import set_seed
-from transformers.hf_argparser import HfArg
 
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import AlignmentArguments, alignment_objective
 from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import at_least, parse_arguments
+from utils.core.arguments import arg, at_least, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.records import run_record
 from utils.models.adapters import AdapterOff, LoraArguments, with_lora
@@ -43,12 +42,10 @@ from utils.training.steps import train_and_save
 class AlignModelArguments(ModelArguments):
     """Which encoder, and which one it is compared with."""
 
-    reference_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "The frozen encoder f0 that the regulariser compares with and that `--aligner encoder` asks; by "
-            "default --model as it is at the start. Name the original here to measure an adjusted model by --do_eval."
-        },
+    reference_model: str | None = arg(
+        None,
+        help="The frozen encoder f0 that the regulariser compares with and that `--aligner encoder` asks; by "
+        "default --model as it is at the start. Name the original here to measure an adjusted model by --do_eval.",
     )
 
 
@@ -56,41 +53,35 @@ class AlignModelArguments(ModelArguments):
 class AlignDataArguments(ParallelDataArguments):
     """Where the parallel sentences come from, and which are held out."""
 
-    parallel_dataset: str | None = HfArg(
-        default=None,
+    parallel_dataset: str | None = arg(
+        None,
         aliases=["--dataset_name"],
         help="Parallel corpus: a data set on the Hub or in a local folder, for example "
         "sentence-transformers/parallel-sentences-wikimatrix, Helsinki-NLP/opus-100 or data/parallel.",
     )
-    parallel_config: str | None = HfArg(
-        default=None,
+    parallel_config: str | None = arg(
+        None,
         aliases=["--dataset_config_name"],
         help="Its configuration; {language} stands for the language. Default: the first of en-{language}, "
         "{language}-en, {language} that there is.",
     )
-    validation_file: list[str] | None = field(
-        default=None, metadata={"help": "Held-out pairs for --do_eval, in the formats of --parallel_file."}
+    validation_file: list[str] | None = arg(
+        None, help="Held-out pairs for --do_eval, in the formats of --parallel_file."
     )
-    validation_links_file: list[str] | None = field(
-        default=None, metadata={"help": "Word links of the held-out pairs; by default the aligner makes them."}
+    validation_links_file: list[str] | None = arg(
+        None, help="Word links of the held-out pairs; by default the aligner makes them."
     )
-    validation_split: str | None = field(
-        default=None, metadata={"help": "Held-out pairs are this split of --parallel_dataset."}
+    validation_split: str | None = arg(None, help="Held-out pairs are this split of --parallel_dataset.")
+    validation_split_percentage: float | None = arg(
+        None,
+        help="Hold out about this percentage of the corpus instead: the same sentences in every run and language.",
     )
-    validation_split_percentage: float | None = field(
-        default=None,
-        metadata={
-            "help": "Hold out about this percentage of the corpus instead: the same sentences in every run and language."
-        },
+    max_eval_pairs: int | None = arg(5000, help="Measure on at most this many pairs a language.")
+    eval_layers: list[int] = arg(
+        default_factory=list, help="Also measure word retrieval at these hidden states: 0 4 8 12."
     )
-    max_eval_pairs: int | None = field(
-        default=5000, metadata={"help": "Measure on at most this many pairs a language."}
-    )
-    eval_layers: list[int] = field(
-        default_factory=list, metadata={"help": "Also measure word retrieval at these hidden states: 0 4 8 12."}
-    )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Write into --output_dir even if not empty, and over --write_links files."}
+    overwrite_output_dir: bool = arg(
+        False, help="Write into --output_dir even if not empty, and over --write_links files."
     )
 
     def __post_init__(self) -> None:
@@ -111,12 +102,10 @@ class AlignDataArguments(ParallelDataArguments):
 class AdjustmentArguments(AlignmentArguments):
     """What is pulled together, how, and in which part of the encoder."""
 
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Cut sentences after this many tokens. Default: what the encoder can take."}
+    max_seq_length: int | None = arg(
+        None, help="Cut sentences after this many tokens. Default: what the encoder can take."
     )
-    freeze_layers: int = field(
-        default=0, metadata={"help": "Keep the embeddings and the first N layers as they are (0: train all)."}
-    )
+    freeze_layers: int = arg(0, help="Keep the embeddings and the first N layers as they are (0: train all).")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,7 +12,7 @@ others; --links_file or --aligner statistical favours no model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,10 +22,9 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from transformers.hf_argparser import HfArg
 
 from utils.alignment.words import POOLING_MODES, WordTokenizer
-from utils.core.arguments import at_least, parse_arguments, require
+from utils.core.arguments import arg, at_least, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json
 from utils.core.records import run_record
@@ -51,54 +50,46 @@ from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments, check_l
 class DistanceArguments(ModelArguments):
     """Which models, and how their words are compared."""
 
-    model_name_or_path: list[str] = HfArg(
+    model_name_or_path: list[str] = arg(
         default_factory=lambda: ["google-bert/bert-base-multilingual-cased"],
         aliases=["--model", "--models"],
         help="Model(s): Hub ids or local folders, encoders or fine-tuned for a task. Several are compared on the same "
         "words, in one table and one figure.",
     )
-    reference_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "Who links the words with `--aligner encoder`. Default: where the first model came from, by its own "
-            "record (run.json), before any adjustment or fine-tuning."
-        },
+    reference_model: str | None = arg(
+        None,
+        help="Who links the words with `--aligner encoder`. Default: where the first model came from, by its own "
+        "record (run.json), before any adjustment or fine-tuning.",
     )
-    output_dir: str = field(metadata={"help": "Folder for results, distances link by link, and figures."})
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Write into --output_dir even if not empty, and over --write_links files."}
+    output_dir: str = arg(help="Folder for results, distances link by link, and figures.")
+    overwrite_output_dir: bool = arg(
+        False, help="Write into --output_dir even if not empty, and over --write_links files."
     )
-    layers: list[str] = field(
+    layers: list[str] = arg(
         default_factory=lambda: ["-1"],
-        metadata={
-            "help": "Hidden states to compare: `8`, `0 4 8` or `all`; 0 is the embeddings, -1 the last layer. Of several "
-            "the table and the histograms show the highest one."
-        },
+        help="Hidden states to compare: `8`, `0 4 8` or `all`; 0 is the embeddings, -1 the last layer. Of several "
+        "the table and the histograms show the highest one.",
     )
-    distances: list[str] = HfArg(
+    distances: list[str] = arg(
         default_factory=lambda: list(WORD_DISTANCES),
         aliases=["--distance"],
         help="How distances are measured: l2, cosine (1 - cosine of the angle), or both.",
-        metadata={"choices": list(WORD_DISTANCES)},
+        choices=list(WORD_DISTANCES),
     )
-    max_links: int | None = field(
-        default=5000, metadata={"help": "Compare so many links per language, drawn at random from all pairs."}
+    max_links: int | None = arg(5000, help="Compare so many links per language, drawn at random from all pairs.")
+    seed: int = arg(42, help="Seed of the draw of pairs, links and unrelated words.")
+    word_pooling: str = arg(
+        "avg",
+        help="A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: every "
+        "subword is a word of its own, which needs models with one vocabulary.",
+        choices=list(POOLING_MODES),
     )
-    seed: int = field(default=42, metadata={"help": "Seed of the draw of pairs, links and unrelated words."})
-    word_pooling: str = field(
-        default="avg",
-        metadata={
-            "help": "A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: every "
-            "subword is a word of its own, which needs models with one vocabulary.",
-            "choices": list(POOLING_MODES),
-        },
+    max_seq_length: int | None = arg(
+        None, help="Cut sentences after this many tokens. Default: what the encoders can take."
     )
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Cut sentences after this many tokens. Default: what the encoders can take."}
-    )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences encoded at once per device."})
-    use_cpu: bool = field(default=False, metadata={"help": "Leave the GPU alone."})
-    bf16: bool = field(default=False, metadata={"help": "Encode in bfloat16 (autocast): faster on recent GPUs."})
+    per_device_eval_batch_size: int = arg(64, help="Sentences encoded at once per device.")
+    use_cpu: bool = arg(False, help="Leave the GPU alone.")
+    bf16: bool = arg(False, help="Encode in bfloat16 (autocast): faster on recent GPUs.")
 
     def __post_init__(self) -> None:
         at_least(1, self, "max_links")
@@ -110,24 +101,18 @@ class DistanceArguments(ModelArguments):
 class HeldOutDataArguments(ParallelDataArguments):
     """Where the parallel sentences come from: held-out ones, that no model was adjusted on."""
 
-    parallel_split: str = field(
-        default="train",
-        metadata={
-            "help": "Its split. Where models were adjusted on the default, name another one, or hold pairs out with "
-            "--validation_split_percentage."
-        },
+    parallel_split: str = arg(
+        "train",
+        help="Its split. Where models were adjusted on the default, name another one, or hold pairs out with "
+        "--validation_split_percentage.",
     )
-    max_train_pairs: int | None = HfArg(
-        default=5000,
-        aliases=["--max_eval_pairs"],
-        help="Draw the links from at most this many random pairs per language.",
+    max_train_pairs: int | None = arg(
+        5000, aliases=["--max_eval_pairs"], help="Draw the links from at most this many random pairs per language."
     )
-    validation_split_percentage: float | None = field(
-        default=None,
-        metadata={
-            "help": "Measure only on the pairs that run_align.py holds out when it is given the same percentage of the "
-            "same corpus."
-        },
+    validation_split_percentage: float | None = arg(
+        None,
+        help="Measure only on the pairs that run_align.py holds out when it is given the same percentage of the "
+        "same corpus.",
     )
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ fine-tuning does not undo what `run_align.py` has done.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification
 
 from utils.alignment.words import WordTokenizer
+from utils.core.arguments import arg
 from utils.core.errors import InputError, run_script
 from utils.evaluation.metrics import load_metric
 from utils.tasks.examples import LanguageData, TaskDataArguments, TaskReader, identity_of
@@ -37,13 +38,11 @@ IGNORED = -100
 class NerDataArguments(TaskDataArguments):
     """Sentences with the columns `tokens` (words) and `ner_tags` (B-PER, I-PER, …, O)."""
 
-    dataset_name: str | None = field(
-        default="unimelb-nlp/wikiann",
-        metadata={"help": "Training data: a data set on the Hub or in a local folder, such as data/ner."},
+    dataset_name: str | None = arg(
+        "unimelb-nlp/wikiann", help="Training data: a data set on the Hub or in a local folder, such as data/ner."
     )
-    max_seq_length: int | None = field(
-        default=None,
-        metadata={"help": "Cut sentences after this many tokens; entities beyond count as missed. Default: 128."},
+    max_seq_length: int | None = arg(
+        None, help="Cut sentences after this many tokens; entities beyond count as missed. Default: 128."
     )
 
 
@@ -51,8 +50,8 @@ class NerDataArguments(TaskDataArguments):
 class NerTrainingArguments(FineTuningArguments):
     """The settings of the paper."""
 
-    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate; falls linearly to 0."})
-    num_train_epochs: float = field(default=3, metadata={"help": "Passes over the training data."})
+    learning_rate: float = arg(2e-5, help="Peak learning rate; falls linearly to 0.")
+    num_train_epochs: float = arg(3, help="Passes over the training data.")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ loss, so that fine-tuning does not undo what `run_align.py` has done.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset, Features, Value
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from utils.core.arguments import arg
 from utils.core.errors import InputError, run_script
 from utils.evaluation.metrics import load_metric
 from utils.tasks.examples import LanguageData, TaskDataArguments, TaskReader, identity_of, text_in
@@ -33,21 +34,18 @@ LABELS = ("entailment", "neutral", "contradiction")
 class NliDataArguments(TaskDataArguments):
     """Pairs of sentences with the columns `premise`, `hypothesis` and `label` (a name, or 0, 1, 2 as in XNLI)."""
 
-    dataset_name: str | None = field(
-        default="facebook/xnli",
-        metadata={"help": "Training data: a data set on the Hub or in a local folder, such as data/nli."},
+    dataset_name: str | None = arg(
+        "facebook/xnli", help="Training data: a data set on the Hub or in a local folder, such as data/nli."
     )
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Cut sentence pairs after this many tokens. Default: 128."}
-    )
+    max_seq_length: int | None = arg(None, help="Cut sentence pairs after this many tokens. Default: 128.")
 
 
 @dataclass
 class NliTrainingArguments(FineTuningArguments):
     """The settings of the paper."""
 
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate; falls linearly to 0."})
-    num_train_epochs: float = field(default=2, metadata={"help": "Passes over the training data."})
+    learning_rate: float = arg(5e-5, help="Peak learning rate; falls linearly to 0.")
+    num_train_epochs: float = arg(2, help="Passes over the training data.")
 
 
 def main() -> None:

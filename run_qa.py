@@ -9,14 +9,14 @@ another. With --continual the alignment loss is kept beside the task loss, so th
 `run_align.py` has done.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
-from utils.core.arguments import at_least
+from utils.core.arguments import arg, at_least
 from utils.core.errors import InputError, run_script
 from utils.evaluation.metrics import load_metric
 from utils.evaluation.metrics.answers import ARTICLES, answer_scores
@@ -38,71 +38,56 @@ from utils.tasks.windows import encode_windows, find_answers
 class QaDataArguments(TaskDataArguments):
     """Questions with the columns `question`, `context`, `answers` (lists `text` and `answer_start`) and `id`."""
 
-    dataset_name: str | None = field(
-        default="rajpurkar/squad",
-        metadata={
-            "help": "Training data: a data set on the Hub or in a local folder; others that work as they are: "
-            "rajpurkar/squad_v2 (with --version_2_with_negative), google-research-datasets/tydiqa, data/qa."
-        },
+    dataset_name: str | None = arg(
+        "rajpurkar/squad",
+        help="Training data: a data set on the Hub or in a local folder; others that work as they are: "
+        "rajpurkar/squad_v2 (with --version_2_with_negative), google-research-datasets/tydiqa, data/qa.",
     )
-    eval_dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Data to evaluate on. Default: google/xquad for models trained on SQuAD, else --dataset_name. Others: "
-            "google/xtreme with `--eval_dataset_config_name MLQA.{context_language}.{question_language}`, "
-            "google-research-datasets/tydiqa."
-        },
+    eval_dataset_name: str | None = arg(
+        None,
+        help="Data to evaluate on. Default: google/xquad for models trained on SQuAD, else --dataset_name. Others: "
+        "google/xtreme with `--eval_dataset_config_name MLQA.{context_language}.{question_language}`, "
+        "google-research-datasets/tydiqa.",
     )
-    eval_dataset_config_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Its configuration; {language}, or {context_language} and {question_language}, stand for the "
-            "languages. Default: the one that fits."
-        },
+    eval_dataset_config_name: str | None = arg(
+        None,
+        help="Its configuration; {language}, or {context_language} and {question_language}, stand for the "
+        "languages. Default: the one that fits.",
     )
-    train_file: str | None = field(
-        default=None,
-        metadata={"help": "Training data in a file instead: SQuAD's .json, .jsonl or .parquet; also .gz."},
+    train_file: str | None = arg(
+        None, help="Training data in a file instead: SQuAD's .json, .jsonl or .parquet; also .gz."
     )
-    question_languages: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Cross-lingual QA: questions in these languages about contexts in all --context_languages. Default: "
-            "questions and contexts in the same language, each of --eval_languages."
-        },
+    question_languages: list[str] | None = arg(
+        None,
+        help="Cross-lingual QA: questions in these languages about contexts in all --context_languages. Default: "
+        "questions and contexts in the same language, each of --eval_languages.",
     )
-    context_languages: list[str] | None = field(
-        default=None, metadata={"help": "Languages of the contexts. Default, with the above: --eval_languages."}
+    context_languages: list[str] | None = arg(
+        None, help="Languages of the contexts. Default, with the above: --eval_languages."
     )
-    language_pairs: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Only these pairs instead, question's language first: `en-en hi-hi hi-en en-hi`; `hi` means `hi-hi`."
-        },
+    language_pairs: list[str] | None = arg(
+        None,
+        help="Only these pairs instead, question's language first: `en-en hi-hi hi-en en-hi`; `hi` means `hi-hi`.",
     )
-    answer_normalization: str = field(
-        default="auto",
-        metadata={
-            "help": "What is forgiven when answers are compared: `squad` as SQuAD's script does, in every language (usual "
-            "for XQuAD and TyDi QA); `mlqa`: articles and punctuation of each language; `auto`: mlqa for MLQA.",
-            "choices": ["auto", "squad", "mlqa"],
-        },
+    answer_normalization: str = arg(
+        "auto",
+        help="What is forgiven when answers are compared: `squad` as SQuAD's script does, in every language (usual "
+        "for XQuAD and TyDi QA); `mlqa`: articles and punctuation of each language; `auto`: mlqa for MLQA.",
+        choices=["auto", "squad", "mlqa"],
     )
-    version_2_with_negative: bool = field(
-        default=False, metadata={"help": "Some questions have no answer, as in SQuAD v2, and the model may say so."}
+    version_2_with_negative: bool = arg(
+        False, help="Some questions have no answer, as in SQuAD v2, and the model may say so."
     )
-    null_score_diff_threshold: float = field(
-        default=0.0,
-        metadata={"help": "Say so if the logits of no answer exceed those of the best answer by more than this."},
+    null_score_diff_threshold: float = arg(
+        0.0, help="Say so if the logits of no answer exceed those of the best answer by more than this."
     )
-    max_seq_length: int | None = field(
-        default=None,
-        metadata={"help": "Tokens of question and context; a longer context is cut into windows. Default: 384."},
+    max_seq_length: int | None = arg(
+        None, help="Tokens of question and context; a longer context is cut into windows. Default: 384."
     )
-    doc_stride: int = field(default=128, metadata={"help": "Tokens that neighbouring windows share."})
-    max_question_length: int = field(default=64, metadata={"help": "Cut questions after this many tokens."})
-    n_best_size: int = field(default=20, metadata={"help": "Spans that share out the probability of an answer."})
-    max_answer_length: int = field(default=30, metadata={"help": "Tokens of the longest answer."})
+    doc_stride: int = arg(128, help="Tokens that neighbouring windows share.")
+    max_question_length: int = arg(64, help="Cut questions after this many tokens.")
+    n_best_size: int = arg(20, help="Spans that share out the probability of an answer.")
+    max_answer_length: int = arg(30, help="Tokens of the longest answer.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,8 +133,8 @@ class QaDataArguments(TaskDataArguments):
 class QaTrainingArguments(FineTuningArguments):
     """The settings of the paper."""
 
-    learning_rate: float = field(default=3e-5, metadata={"help": "Peak learning rate; falls linearly to 0."})
-    num_train_epochs: float = field(default=2, metadata={"help": "Passes over the training data."})
+    learning_rate: float = arg(3e-5, help="Peak learning rate; falls linearly to 0.")
+    num_train_epochs: float = arg(2, help="Passes over the training data.")
 
 
 def main() -> None:

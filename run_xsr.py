@@ -9,16 +9,15 @@ what Efimov et al. (ECIR 2023) report, `en-hi` what XTREME does.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.hf_argparser import HfArg
 
-from utils.core.arguments import parse_arguments, require
+from utils.core.arguments import arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json, write_json_lines
 from utils.core.records import run_record
@@ -47,88 +46,71 @@ from utils.models.tokenizers import load_tokenizer
 class XsrArguments(ModelArguments):
     """Which encoders, which sentences, and how they are compared."""
 
-    model_name_or_path: list[str] = HfArg(
+    model_name_or_path: list[str] = arg(
         default_factory=lambda: ["google-bert/bert-base-multilingual-cased"],
         aliases=["--model", "--models"],
         help="Encoder(s): Hub ids or local folders. Several are compared in one table and one figure.",
     )
-    output_dir: str = field(metadata={"help": "Folder for results, predictions and figure."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into --output_dir even if not empty."})
-    eval_languages: list[str] = field(
+    output_dir: str = arg(help="Folder for results, predictions and figure.")
+    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if not empty.")
+    eval_languages: list[str] = arg(
         default_factory=lambda: ["es", "ru", "vi", "hi"],
-        metadata={"help": "Languages paired with English, by code; the paper's four by default."},
+        help="Languages paired with English, by code; the paper's four by default.",
     )
-    dataset_name: str = field(
-        default="google/xtreme",
-        metadata={
-            "help": "Sentence pairs: a data set on the Hub or in a local folder. The default has Tatoeba in 36 "
-            "languages, 1,000 pairs in most; others that work as they are: mteb/tatoeba-bitext-mining, data/xsr."
-        },
+    dataset_name: str = arg(
+        "google/xtreme",
+        help="Sentence pairs: a data set on the Hub or in a local folder. The default has Tatoeba in 36 "
+        "languages, 1,000 pairs in most; others that work as they are: mteb/tatoeba-bitext-mining, data/xsr.",
     )
-    dataset_config_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Its configuration; {language} stands for the language. Default: the first that there is of "
-            "tatoeba.hin, hin-eng, hi, hi-en, en-hi (for hi)."
-        },
+    dataset_config_name: str | None = arg(
+        None,
+        help="Its configuration; {language} stands for the language. Default: the first that there is of "
+        "tatoeba.hin, hin-eng, hi, hi-en, en-hi (for hi).",
     )
-    dataset_split: str | None = field(
-        default=None, metadata={"help": "Its split. Default: test, or else validation (as in XTREME)."}
+    dataset_split: str | None = arg(None, help="Its split. Default: test, or else validation (as in XTREME).")
+    source_column: str | None = arg(
+        None, help="Column of the foreign sentences. Default: source_sentence, sentence1 …"
     )
-    source_column: str | None = field(
-        default=None, metadata={"help": "Column of the foreign sentences. Default: source_sentence, sentence1 …"}
+    target_column: str | None = arg(
+        None, help="Column of the English sentences. Default: target_sentence, sentence2 …"
     )
-    target_column: str | None = field(
-        default=None, metadata={"help": "Column of the English sentences. Default: target_sentence, sentence2 …"}
+    source_file: list[str] | None = arg(
+        None,
+        help="Foreign sentences in a text file instead, one a line, also .gz; line i of it translates line i "
+        "of --target_file. With several languages LANGUAGE=FILE each: hi=tatoeba.hi ru=tatoeba.ru.",
     )
-    source_file: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Foreign sentences in a text file instead, one a line, also .gz; line i of it translates line i "
-            "of --target_file. With several languages LANGUAGE=FILE each: hi=tatoeba.hi ru=tatoeba.ru."
-        },
+    target_file: list[str] | None = arg(None, help="Their English translations, likewise.")
+    max_samples: int | None = arg(
+        None, help="Only the first so many pairs of a language. Fewer candidates are easier to tell apart."
     )
-    target_file: list[str] | None = field(default=None, metadata={"help": "Their English translations, likewise."})
-    max_samples: int | None = field(
-        default=None,
-        metadata={"help": "Only the first so many pairs of a language. Fewer candidates are easier to tell apart."},
+    layers: list[str] | None = arg(
+        None,
+        help="Hidden states to compare: `8`, `0 4 8` or `all`; 0 is the embeddings, -1 the last layer. "
+        "Default: two thirds of the way up, that is 8 of 12, where translations lie closest as a rule.",
     )
-    layers: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Hidden states to compare: `8`, `0 4 8` or `all`; 0 is the embeddings, -1 the last layer. "
-            "Default: two thirds of the way up, that is 8 of 12, where translations lie closest as a rule."
-        },
+    pooling: str = arg(
+        "mean",
+        help="A sentence's vector: the mean of all its tokens, special ones included, or the first token, cls.",
+        choices=list(POOLINGS),
     )
-    pooling: str = field(
-        default="mean",
-        metadata={
-            "help": "A sentence's vector: the mean of all its tokens, special ones included, or the first token, cls.",
-            "choices": list(POOLINGS),
-        },
+    distance: str = arg(
+        "cosine",
+        help="What `nearest` means; csls is the cosine made fair to sentences that are near to everything "
+        "(Conneau et al., 2018).",
+        choices=list(SENTENCE_DISTANCES),
     )
-    distance: str = field(
-        default="cosine",
-        metadata={
-            "help": "What `nearest` means; csls is the cosine made fair to sentences that are near to everything "
-            "(Conneau et al., 2018).",
-            "choices": list(SENTENCE_DISTANCES),
-        },
+    search: str = arg(
+        "exact",
+        help="Who finds the nearest: `exact` compares all with all, in blocks, on the device; faiss (pip install "
+        "faiss-cpu) does on the CPU, with ranks up to 100 only.",
+        choices=list(SEARCHES),
     )
-    search: str = field(
-        default="exact",
-        metadata={
-            "help": "Who finds the nearest: `exact` compares all with all, in blocks, on the device; faiss (pip install "
-            "faiss-cpu) does on the CPU, with ranks up to 100 only.",
-            "choices": list(SEARCHES),
-        },
+    per_device_eval_batch_size: int = arg(64, help="Sentences encoded at once per device.")
+    max_seq_length: int | None = arg(
+        None, help="Cut sentences after this many tokens. Default: what the encoder can take."
     )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Sentences encoded at once per device."})
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Cut sentences after this many tokens. Default: what the encoder can take."}
-    )
-    use_cpu: bool = field(default=False, metadata={"help": "Leave the GPU alone."})
-    bf16: bool = field(default=False, metadata={"help": "Encode in bfloat16 (autocast): faster on recent GPUs."})
+    use_cpu: bool = arg(False, help="Leave the GPU alone.")
+    bf16: bool = arg(False, help="Encode in bfloat16 (autocast): faster on recent GPUs.")
 
 
 def main() -> None:

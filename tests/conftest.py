@@ -10,15 +10,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json  # noqa: E402
 import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from helpers.paths import REFERENCE
 
-REFERENCE = Path(__file__).parent / "reference"
+
+pytest_plugins = ["helpers.reference", "helpers.task_scripts"]
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("ci")

@@ -1,13 +1,13 @@
 """Alignment objectives: how far apart the two ends of each link are."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
 from utils.alignment.words import POOLING_MODES
-from utils.core.arguments import at_least
+from utils.core.arguments import arg, at_least
 from utils.core.errors import InputError
 
 
@@ -89,32 +89,26 @@ def alignment_objective(name: str, temperature: float = 0.1) -> AlignmentObjecti
 class AlignmentArguments:
     """What is pulled together, and how."""
 
-    word_pooling: str = field(
-        default="avg",
-        metadata={
-            "help": "A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: "
-            "every subword is a word of its own.",
-            "choices": list(POOLING_MODES),
-        },
+    word_pooling: str = arg(
+        "avg",
+        help="A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: "
+        "every subword is a word of its own.",
+        choices=list(POOLING_MODES),
     )
-    alignment_layer: int = field(
-        default=-1, metadata={"help": "Hidden state that is aligned: 0 the embeddings, -1 the last layer."}
+    alignment_layer: int = arg(-1, help="Hidden state that is aligned: 0 the embeddings, -1 the last layer.")
+    alignment_objective: str = arg(
+        "mse",
+        help="`mse`: squared difference of linked words, as in the paper; `contrastive`: tell the linked word "
+        "from the other words of the batch.",
+        choices=list(OBJECTIVES),
     )
-    alignment_objective: str = field(
-        default="mse",
-        metadata={
-            "help": "`mse`: squared difference of linked words, as in the paper; `contrastive`: tell the linked word "
-            "from the other words of the batch.",
-            "choices": list(OBJECTIVES),
-        },
+    temperature: float = arg(0.1, help="Divides the similarities of `contrastive`.")
+    alignment_weight: float = arg(1.0, help="Weight of the alignment loss.")
+    regularization_weight: float = arg(
+        1.0, help="Weight of the loss that keeps English words where the original has them."
     )
-    temperature: float = field(default=0.1, metadata={"help": "Divides the similarities of `contrastive`."})
-    alignment_weight: float = field(default=1.0, metadata={"help": "Weight of the alignment loss."})
-    regularization_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the loss that keeps English words where the original has them."}
-    )
-    include_special_tokens: bool = field(
-        default=True, metadata={"help": "Count [CLS]-[CLS] and [SEP]-[SEP] (whatever they are called) as links too."}
+    include_special_tokens: bool = arg(
+        True, help="Count [CLS]-[CLS] and [SEP]-[SEP] (whatever they are called) as links too."
     )
 
     def __post_init__(self) -> None:

@@ -2,10 +2,12 @@
 
 import difflib
 import json
+import math
+import operator
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
-from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,81 @@ import yaml
 from transformers import HfArgumentParser
 
 from utils.core.errors import InputError
+
+
+class _Help(str):
+    """The help text of an argument, with what argparse does not know of it: its range, and whether it is of the method."""
+
+    bounds: Mapping[str, float]
+    hyperparameter: bool
+
+
+_BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
+    "at_least": (operator.ge, "at least"),
+    "above": (operator.gt, "more than"),
+    "at_most": (operator.le, "at most"),
+    "below": (operator.lt, "less than"),
+}
+
+
+def arg(
+    default: Any = MISSING,  # noqa: ANN401
+    *,
+    help: str,
+    default_factory: Callable[[], Any] | None = None,
+    aliases: Sequence[str] = (),
+    choices: Sequence[str] | None = None,
+    hyperparameter: bool = False,
+    **bounds: float,
+) -> Any:  # noqa: ANN401
+    """A field of an argument dataclass.
+
+    Args:
+        default, default_factory: as for `dataclasses.field`.
+        help: what `--help` says.
+        aliases: other spellings, such as `["--model"]`.
+        choices: the values that are allowed.
+        hyperparameter: whether the argument changes what is learned. Such arguments are recorded as the settings of a
+            run, shown in model cards, and tell systems apart in comparisons.
+        bounds: `at_least`, `above`, `at_most`, `below`: the range of a number, checked by `parse_arguments`. (A number
+            is always checked to be finite.)
+    """
+    if unknown := set(bounds) - set(_BOUNDS):
+        raise TypeError(f"Unknown bounds {unknown}; there are {', '.join(_BOUNDS)}.")
+    text = _Help(help)
+    text.bounds, text.hyperparameter = bounds, hyperparameter
+    metadata: dict[str, Any] = {"help": text}
+    if aliases:
+        metadata["aliases"] = list(aliases)
+    if choices is not None:
+        metadata["choices"] = list(choices)
+    if default_factory is not None:
+        return field(default_factory=default_factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def check_ranges(arguments: Any) -> None:  # noqa: ANN401
+    """Stop if a number among the arguments of a dataclass is not finite, or outside the range declared by `arg`.
+
+    Raises:
+        InputError: naming the argument, its value and its range.
+    """
+    for item in fields(arguments):
+        value, text = getattr(arguments, item.name), item.metadata.get("help")
+        numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
+        for number in numbers:
+            if not math.isfinite(number):
+                raise InputError(f"--{item.name} {number} is not a finite number; give one that is.")
+            for name, bound in text.bounds.items() if isinstance(text, _Help) else ():
+                holds, words = _BOUNDS[name]
+                if not holds(number, bound):
+                    raise InputError(f"--{item.name} {number} is out of range; it must be {words} {bound}.")
+
+
+def hyperparameters(arguments: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The arguments of a dataclass that are declared as hyperparameters, by name."""
+    declared = [item.name for item in fields(arguments) if getattr(item.metadata.get("help"), "hyperparameter", False)]
+    return {name: getattr(arguments, name) for name in declared}
 
 
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
@@ -64,6 +141,8 @@ def parse_arguments(
         if positional and not unknown[0].startswith("-"):
             remedy = f"write {positional} before everything else, or after --{positional}."
         raise InputError(f"There is no argument {unknown[0]}; {remedy}")
+    for group in parsed:
+        check_ranges(group)
     return tuple(parsed)
 
 

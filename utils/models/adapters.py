@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from utils.core.arguments import at_least, check_unused
+from utils.core.arguments import arg, at_least, check_unused
 from utils.core.errors import InputError
 from utils.models.checkpoints import OF_ADAPTER, atomic_model_write, file_of, stored_tensors, weight_files
 from utils.models.layers import encoder_of, parameters_behind
@@ -286,27 +286,19 @@ def save_adapter(
 class LoraArguments:
     """Training a small adapter in the place of the whole model."""
 
-    use_lora: bool = field(
-        default=False,
-        metadata={
-            "help": "Train an adapter (LoRA, by PEFT) of a few megabytes and leave the model as it is. Every script takes the "
-            "adapter's folder or repository where it takes a model."
-        },
+    use_lora: bool = arg(
+        False,
+        help="Train an adapter (LoRA, by PEFT) of a few megabytes and leave the model as it is. Every script takes the "
+        "adapter's folder or repository where it takes a model.",
     )
-    lora_rank: int = field(default=16, metadata={"help": "Rank of its matrices: its size, and what it can learn."})
-    lora_alpha: float | None = field(
-        default=None, metadata={"help": "Its output is multiplied by alpha / rank. Default: twice the rank."}
-    )
-    lora_target_modules: list[str] = field(
+    lora_rank: int = arg(16, help="Rank of its matrices: its size, and what it can learn.")
+    lora_alpha: float | None = arg(None, help="Its output is multiplied by alpha / rank. Default: twice the rank.")
+    lora_target_modules: list[str] = arg(
         default_factory=lambda: ["auto"],
-        metadata={
-            "help": "Linear modules that get one, by the ends of their names (`query value`); `auto`: all that the hidden "
-            "state comes from."
-        },
+        help="Linear modules that get one, by the ends of their names (`query value`); `auto`: all that the hidden "
+        "state comes from.",
     )
-    merge_adapter: bool = field(
-        default=False, metadata={"help": "Write a plain model in the end: the adapter merged into what it stands on."}
-    )
+    merge_adapter: bool = arg(False, help="Write a plain model in the end: the adapter merged into what it stands on.")
 
     def __post_init__(self) -> None:
         at_least(1, self, "lora_rank")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers.hf_argparser import HfArg
 
+from utils.core.arguments import arg
 from utils.core.errors import InputError
 
 
@@ -115,27 +115,23 @@ def _user(token: str | None) -> str | None:
 class ModelArguments:
     """Which encoder."""
 
-    model_name_or_path: str = HfArg(
-        default="google-bert/bert-base-multilingual-cased",
+    model_name_or_path: str = arg(
+        "google-bert/bert-base-multilingual-cased",
         aliases=["--model"],
         help="Encoder to start from: a local folder or a Hub id, your own repositories also without your name; anything "
         "AutoModel loads with a fast tokenizer.",
     )
-    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the Hub repository."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where downloads are kept, if not in HF_HOME."})
-    token: str | None = field(
-        default=None, metadata={"help": "Hub token for private models; by default the one of `hf auth login`."}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code that the model's repository brings along. Only if you trust it."}
+    model_revision: str = arg("main", help="Branch, tag or commit of the Hub repository.")
+    cache_dir: str | None = arg(None, help="Where downloads are kept, if not in HF_HOME.")
+    token: str | None = arg(None, help="Hub token for private models; by default the one of `hf auth login`.")
+    trust_remote_code: bool = arg(
+        False, help="Run code that the model's repository brings along. Only if you trust it."
     )
 
-    allow_pickled_weights: bool = field(
-        default=False,
-        metadata={
-            "help": "Read weights that are a pickle (pytorch_model.bin), which can run any code, where a repository has no "
-            "safetensors. Only if you trust it."
-        },
+    allow_pickled_weights: bool = arg(
+        False,
+        help="Read weights that are a pickle (pytorch_model.bin), which can run any code, where a repository has no "
+        "safetensors. Only if you trust it.",
     )
 
     def find(self, name: str, revision: str | None = None) -> str:

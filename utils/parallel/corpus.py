@@ -14,11 +14,10 @@ from typing import Any
 from datasets import Dataset, Features, concatenate_datasets
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.hf_argparser import HfArg
 
 from utils.alignment.pairs import encode_pairs
 from utils.alignment.words import WordTokenizer, word_splitter
-from utils.core.arguments import at_least, require
+from utils.core.arguments import arg, at_least, require
 from utils.core.cache import code_of, dataset_from_files
 from utils.core.columns import content_fingerprint, list_lengths
 from utils.core.errors import InputError
@@ -47,63 +46,47 @@ _FIRST_PAIRS = 512
 class ParallelDataArguments:
     """Where the parallel sentences come from, and which of them are used."""
 
-    languages: list[str] = HfArg(
+    languages: list[str] = arg(
         default_factory=list,
         aliases=["--language"],
         help="Language(s) pulled to English, by code: `--language hi`; several at once share one model: "
         "`--languages es ru vi hi`.",
     )
-    parallel_dataset: str | None = field(
-        default=None, metadata={"help": "Parallel corpus: a data set on the Hub or in a local folder."}
+    parallel_dataset: str | None = arg(None, help="Parallel corpus: a data set on the Hub or in a local folder.")
+    parallel_config: str | None = arg(
+        None,
+        help="Its configuration; {language} stands for the language. Default: the first of en-{language}, "
+        "{language}-en, {language} that there is.",
     )
-    parallel_config: str | None = field(
-        default=None,
-        metadata={
-            "help": "Its configuration; {language} stands for the language. Default: the first of en-{language}, "
-            "{language}-en, {language} that there is."
-        },
+    parallel_split: str = arg("train", help="Its split.")
+    streaming: bool = arg(
+        False,
+        help="Read --parallel_dataset as far as it takes to find --max_train_pairs, and download nothing beyond: "
+        "the pairs are drawn from a buffer of 10,000 that moves along, and kept. For --aligner encoder or dictionary.",
     )
-    parallel_split: str = field(default="train", metadata={"help": "Its split."})
-    streaming: bool = field(
-        default=False,
-        metadata={
-            "help": "Read --parallel_dataset as far as it takes to find --max_train_pairs, and download nothing beyond: "
-            "the pairs are drawn from a buffer of 10,000 that moves along, and kept. For --aligner encoder or dictionary."
-        },
+    parallel_file: list[str] | None = arg(
+        None,
+        help="Parallel corpus in a file: .tsv (foreign first, or with a header), .csv, .jsonl, .parquet or Moses "
+        "lines `source ||| English`, each also .gz; or two files aligned line by line: `--parallel_file corpus.hi corpus.en`. With several "
+        "languages LANGUAGE=FILE each: `--parallel_file hi=a.tsv ru=b.ru,b.en`.",
     )
-    parallel_file: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Parallel corpus in a file: .tsv (foreign first, or with a header), .csv, .jsonl, .parquet or Moses "
-            "lines `source ||| English`, each also .gz; or two files aligned line by line: `--parallel_file corpus.hi corpus.en`. With several "
-            "languages LANGUAGE=FILE each: `--parallel_file hi=a.tsv ru=b.ru,b.en`."
-        },
+    source_column: str | None = arg(
+        None, help="Column of the foreign sentences, if it is not named by the language's code."
     )
-    source_column: str | None = field(
-        default=None, metadata={"help": "Column of the foreign sentences, if it is not named by the language's code."}
+    english_column: str | None = arg(None, help="Column of the English sentences, if it is not named `en`.")
+    word_splitting: str = arg(
+        "auto",
+        help="How sentences become words: `space` for text that is tokenised already, `punctuation` also cuts "
+        "off punctuation marks; `auto`: as the links file says or else by space, without one by punctuation.",
+        choices=["auto", "space", "punctuation"],
     )
-    english_column: str | None = field(
-        default=None, metadata={"help": "Column of the English sentences, if it is not named `en`."}
+    max_words: int = arg(64, help="Drop pairs with more words than this on a side.")
+    max_train_pairs: int | None = arg(
+        250_000,
+        help="Pairs per language, drawn at random from all that can be used; words are linked in as many pairs as "
+        "it takes to find these. The paper adjusts with 250,000 and keeps 30,000 for continual learning.",
     )
-    word_splitting: str = field(
-        default="auto",
-        metadata={
-            "help": "How sentences become words: `space` for text that is tokenised already, `punctuation` also cuts "
-            "off punctuation marks; `auto`: as the links file says or else by space, without one by punctuation.",
-            "choices": ["auto", "space", "punctuation"],
-        },
-    )
-    max_words: int = field(default=64, metadata={"help": "Drop pairs with more words than this on a side."})
-    max_train_pairs: int | None = field(
-        default=250_000,
-        metadata={
-            "help": "Pairs per language, drawn at random from all that can be used; words are linked in as many pairs as "
-            "it takes to find these. The paper adjusts with 250,000 and keeps 30,000 for continual learning."
-        },
-    )
-    preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that prepare the pairs. Default: one."}
-    )
+    preprocessing_num_workers: int | None = arg(None, help="Processes that prepare the pairs. Default: one.")
 
     def __post_init__(self) -> None:
         for name in ("max_words", "max_train_pairs"):

@@ -5,13 +5,13 @@ long example has several.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, List
 
-from utils.core.arguments import at_least, require
+from utils.core.arguments import arg, at_least, require
 from utils.core.cache import code_of, dataset_from_files
 from utils.core.columns import content_fingerprint
 from utils.core.data_sets import load_split
@@ -30,55 +30,39 @@ _ARGUMENTS = {
 class TaskDataArguments:
     """What a task is trained and evaluated on. A script names the data set and its columns."""
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Training data: a data set on the Hub or in a local folder."}
+    dataset_name: str | None = arg(None, help="Training data: a data set on the Hub or in a local folder.")
+    dataset_config_name: str | None = arg(
+        None, help="Its configuration; {language} stands for the language. Default: the one that fits."
     )
-    dataset_config_name: str | None = field(
-        default=None,
-        metadata={"help": "Its configuration; {language} stands for the language. Default: the one that fits."},
+    eval_dataset_name: str | None = arg(None, help="Data to evaluate on, likewise. Default: --dataset_name.")
+    eval_dataset_config_name: str | None = arg(None, help="Its configuration; {language} stands for the language.")
+    train_split: str = arg("train", help="Split that is trained on.")
+    validation_split: str = arg("validation", help="Split that --do_eval measures on.")
+    test_split: str = arg("test", help="Split that --do_predict measures on.")
+    train_file: str | None = arg(
+        None, help="Training data in a file instead, with the same columns: .jsonl, .csv, .tsv, .parquet; also .gz."
     )
-    eval_dataset_name: str | None = field(
-        default=None, metadata={"help": "Data to evaluate on, likewise. Default: --dataset_name."}
+    validation_file: list[str] | None = arg(
+        None,
+        help="Data for --do_eval in files, LANGUAGE=FILE each: `--validation_file en=dev.en.jsonl hi=dev.hi.jsonl`.",
     )
-    eval_dataset_config_name: str | None = field(
-        default=None, metadata={"help": "Its configuration; {language} stands for the language."}
-    )
-    train_split: str = field(default="train", metadata={"help": "Split that is trained on."})
-    validation_split: str = field(default="validation", metadata={"help": "Split that --do_eval measures on."})
-    test_split: str = field(default="test", metadata={"help": "Split that --do_predict measures on."})
-    train_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "Training data in a file instead, with the same columns: .jsonl, .csv, .tsv, .parquet; also .gz."
-        },
-    )
-    validation_file: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Data for --do_eval in files, LANGUAGE=FILE each: `--validation_file en=dev.en.jsonl hi=dev.hi.jsonl`."
-        },
-    )
-    test_file: list[str] | None = field(default=None, metadata={"help": "Data for --do_predict in files, likewise."})
-    train_language: str = field(default="en", metadata={"help": "Language that is trained on, by code."})
-    eval_languages: list[str] = field(
+    test_file: list[str] | None = arg(None, help="Data for --do_predict in files, likewise.")
+    train_language: str = arg("en", help="Language that is trained on, by code.")
+    eval_languages: list[str] = arg(
         default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
-        metadata={"help": "Languages that are evaluated, by code; those that are not trained on zero-shot."},
+        help="Languages that are evaluated, by code; those that are not trained on zero-shot.",
     )
-    select_on: str | None = field(
-        default=None,
-        metadata={
-            "help": "With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
-            "language; any other one is an oracle, to be reported beside it, since zero-shot means that there is no "
-            "labelled data to choose by."
-        },
+    select_on: str | None = arg(
+        None,
+        help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
+        "language; any other one is an oracle, to be reported beside it, since zero-shot means that there is no "
+        "labelled data to choose by.",
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Only the first so many training examples."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "… examples for --do_eval, a language."})
-    max_predict_samples: int | None = field(
-        default=None, metadata={"help": "… examples for --do_predict, a language."}
-    )
-    max_seq_length: int | None = field(default=None, metadata={"help": "Cut inputs after this many tokens."})
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Write into --output_dir even if not empty."})
+    max_train_samples: int | None = arg(None, help="Only the first so many training examples.")
+    max_eval_samples: int | None = arg(None, help="… examples for --do_eval, a language.")
+    max_predict_samples: int | None = arg(None, help="… examples for --do_predict, a language.")
+    max_seq_length: int | None = arg(None, help="Cut inputs after this many tokens.")
+    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if not empty.")
 
     def __post_init__(self) -> None:
         for name in ("max_train_samples", "max_eval_samples", "max_predict_samples", "max_seq_length"):

@@ -15,7 +15,7 @@ from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import AlignmentArguments, alignment_objective
 from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import at_least, check_unused, parse_arguments, require
+from utils.core.arguments import arg, at_least, check_unused, parse_arguments, require
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
 from utils.core.records import run_record
@@ -40,13 +40,10 @@ from utils.training.tracking import NEEDED_FOR_TRACKING, AlignmentTracker, Track
 class FineTuningArguments(ScriptTrainingArguments):
     """How a task is trained. Beside `TrainingArguments`: evaluating during training keeps the best checkpoint."""
 
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Examples per step and device."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Examples evaluated at once per device."})
-    load_best_model_at_end: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Keep the checkpoint that is best by --select_on. Default: whenever there is an --eval_strategy."
-        },
+    per_device_train_batch_size: int = arg(32, help="Examples per step and device.")
+    per_device_eval_batch_size: int = arg(64, help="Examples evaluated at once per device.")
+    load_best_model_at_end: bool | None = arg(
+        None, help="Keep the checkpoint that is best by --select_on. Default: whenever there is an --eval_strategy."
     )
 
     def __post_init__(self) -> None:
@@ -62,14 +59,11 @@ class FineTuningArguments(ScriptTrainingArguments):
 class ContinualDataArguments(ParallelDataArguments):
     """With --continual: where the parallel sentences come from."""
 
-    max_train_pairs: int | None = field(
-        default=30_000,
-        metadata={
-            "help": "Pairs per language that batches are drawn from, themselves drawn at random; the paper's number."
-        },
+    max_train_pairs: int | None = arg(
+        30_000, help="Pairs per language that batches are drawn from, themselves drawn at random; the paper's number."
     )
-    preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that prepare the examples, and the pairs. Default: one."}
+    preprocessing_num_workers: int | None = arg(
+        None, help="Processes that prepare the examples, and the pairs. Default: one."
     )
 
 
@@ -77,28 +71,22 @@ class ContinualDataArguments(ParallelDataArguments):
 class ContinualArguments(AlignmentArguments):
     """Keeping the alignment loss beside the task loss."""
 
-    continual: bool = field(
-        default=False,
-        metadata={
-            "help": "Continual learning: beside every batch of the task a batch of parallel pairs, so that fine-tuning "
-            "does not undo the alignment. Needs --language and --parallel_dataset or --parallel_file."
-        },
+    continual: bool = arg(
+        False,
+        help="Continual learning: beside every batch of the task a batch of parallel pairs, so that fine-tuning "
+        "does not undo the alignment. Needs --language and --parallel_dataset or --parallel_file.",
     )
-    reference_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "The frozen encoder f0 whose English is kept: the one before any adjustment. Default: where --model "
-            "came from, by its own record (run.json)."
-        },
+    reference_model: str | None = arg(
+        None,
+        help="The frozen encoder f0 whose English is kept: the one before any adjustment. Default: where --model "
+        "came from, by its own record (run.json).",
     )
-    alignment_weight: float = field(default=0.01, metadata={"help": "Weight of the alignment loss (0: an ablation)."})
-    alignment_batch_size: int = field(
-        default=16, metadata={"help": "Pairs beside every optimizer step, over all devices and accumulated batches."}
+    alignment_weight: float = arg(0.01, help="Weight of the alignment loss (0: an ablation).")
+    alignment_batch_size: int = arg(
+        16, help="Pairs beside every optimizer step, over all devices and accumulated batches."
     )
-    alignment_every: int = field(default=1, metadata={"help": "Have pairs beside every N-th optimizer step only."})
-    alignment_seed: int | None = field(
-        default=None, metadata={"help": "Seed of the draw of pairs, apart from all others. Default: --seed."}
-    )
+    alignment_every: int = arg(1, help="Have pairs beside every N-th optimizer step only.")
+    alignment_seed: int | None = arg(None, help="Seed of the draw of pairs, apart from all others. Default: --seed.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,13 +2,13 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
 
-from utils.core.arguments import require
+from utils.core.arguments import arg, require
 from utils.core.errors import InputError
 from utils.core.files import check_output_dir
 
@@ -17,23 +17,19 @@ from utils.core.files import check_output_dir
 class ScriptTrainingArguments(TrainingArguments):
     """What all scripts that train do differently from `TrainingArguments`."""
 
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={
-            "help": "`group_by_length`: batches of inputs of like length, in random order: less padding, so a quicker "
-            "pace; `random`: any inputs together, as in the paper.",
-            "choices": ["group_by_length", "random", "sequential"],
-        },
+    train_sampling_strategy: str = arg(
+        "group_by_length",
+        help="`group_by_length`: batches of inputs of like length, in random order: less padding, so a quicker "
+        "pace; `random`: any inputs together, as in the paper.",
+        choices=["group_by_length", "random", "sequential"],
     )
-    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps."})
-    dataloader_num_workers: int | None = field(
-        default=None,
-        metadata={
-            "help": "Processes that make batches while the device works. Default: two beside an accelerator, none on a CPU."
-        },
+    logging_steps: float = arg(50, help="Log every so many steps.")
+    dataloader_num_workers: int | None = arg(
+        None,
+        help="Processes that make batches while the device works. Default: two beside an accelerator, none on a CPU.",
     )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Look for parameters without gradient in every step; there are none here."}
+    ddp_find_unused_parameters: bool | None = arg(
+        False, help="Look for parameters without gradient in every step; there are none here."
     )
 
     def __post_init__(self) -> None:
@@ -50,15 +46,15 @@ class ScriptTrainingArguments(TrainingArguments):
 class AlignTrainingArguments(ScriptTrainingArguments):
     """The paper's settings are the defaults; everything else is as in `TrainingArguments`."""
 
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
-    num_train_epochs: float = field(default=1, metadata={"help": "Passes over the pairs."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs per step and device."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Pairs measured at once per device."})
-    adam_beta2: float = field(default=0.98, metadata={"help": "Second beta of Adam."})
-    adam_epsilon: float = field(default=1e-9, metadata={"help": "Epsilon of Adam."})
-    max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm (0: do not clip)."})
-    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule of the learning rate."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Linear warm-up: steps, or below 1 a share of all."})
+    learning_rate: float = arg(5e-5, help="Peak learning rate.")
+    num_train_epochs: float = arg(1, help="Passes over the pairs.")
+    per_device_train_batch_size: int = arg(32, help="Pairs per step and device.")
+    per_device_eval_batch_size: int = arg(32, help="Pairs measured at once per device.")
+    adam_beta2: float = arg(0.98, help="Second beta of Adam.")
+    adam_epsilon: float = arg(1e-9, help="Epsilon of Adam.")
+    max_grad_norm: float = arg(0.0, help="Clip gradients to this norm (0: do not clip).")
+    lr_scheduler_type: str = arg("constant_with_warmup", help="Schedule of the learning rate.")
+    warmup_steps: float = arg(0.1, help="Linear warm-up: steps, or below 1 a share of all.")
 
 
 def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:

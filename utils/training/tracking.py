@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import at_least, check_unused, require
+from utils.core.arguments import arg, at_least, check_unused, require
 from utils.core.errors import InputError
 from utils.evaluation.word_distances import draw_triples, measure, with_vectors
 from utils.models.layers import encoder_of
@@ -167,31 +167,25 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 class TrackingArguments:
     """Watching alignment during training."""
 
-    track_alignment_every: int | None = field(
-        default=None,
-        metadata={
-            "help": "Measure held-out word links every N steps, and log beside the loss how often the linked word is nearer "
-            "than another, distances, and word retrieval. Needs --language and parallel sentences (0: do not)."
-        },
+    track_alignment_every: int | None = arg(
+        None,
+        help="Measure held-out word links every N steps, and log beside the loss how often the linked word is nearer "
+        "than another, distances, and word retrieval. Needs --language and parallel sentences (0: do not).",
     )
-    tracking_file: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Held-out pairs to measure, in the formats of --parallel_file. Default: a part of the parallel data "
-            "that --continual then does not see."
-        },
+    tracking_file: list[str] | None = arg(
+        None,
+        help="Held-out pairs to measure, in the formats of --parallel_file. Default: a part of the parallel data "
+        "that --continual then does not see.",
     )
-    tracking_links_file: list[str] | None = field(
-        default=None, metadata={"help": "Word links of --tracking_file; by default the aligner makes them."}
+    tracking_links_file: list[str] | None = arg(
+        None, help="Word links of --tracking_file; by default the aligner makes them."
     )
-    tracking_split_percentage: float = field(
-        default=2.0,
-        metadata={
-            "help": "Without --tracking_file, hold out about this percentage of the parallel data: the same sentences as "
-            "run_align.py --validation_split_percentage does."
-        },
+    tracking_split_percentage: float = arg(
+        2.0,
+        help="Without --tracking_file, hold out about this percentage of the parallel data: the same sentences as "
+        "run_align.py --validation_split_percentage does.",
     )
-    max_tracking_pairs: int = field(default=200, metadata={"help": "Measure at most this many pairs per language."})
+    max_tracking_pairs: int = arg(200, help="Measure at most this many pairs per language.")
 
     def __post_init__(self) -> None:
         at_least(0, self, "track_alignment_every")

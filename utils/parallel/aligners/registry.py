@@ -1,10 +1,11 @@
 """The word aligners by name."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
 from utils.alignment.words import WordTokenizer
+from utils.core.arguments import arg
 from utils.core.errors import InputError
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner
@@ -58,52 +59,39 @@ def make_aligner(
 class AlignerArguments:
     """Where the word links come from."""
 
-    aligner: str | None = field(
-        default=None,
-        metadata={
-            "help": "Who links the words: `file` reads --links_file (the default where there is one); `encoder` asks "
-            "the encoder itself: mutual nearest words in its middle layer (the default otherwise); `statistical` "
-            "learns from the corpus alone, all of it, and alone needs memory that grows with it (pip install sil-thot); "
-            "`dictionary` looks them up in --dictionary_file.",
-            "choices": list(ALIGNERS),
-        },
+    aligner: str | None = arg(
+        None,
+        help="Who links the words: `file` reads --links_file (the default where there is one); `encoder` asks "
+        "the encoder itself: mutual nearest words in its middle layer (the default otherwise); `statistical` "
+        "learns from the corpus alone, all of it, and alone needs memory that grows with it (pip install sil-thot); "
+        "`dictionary` looks them up in --dictionary_file.",
+        choices=list(ALIGNERS),
     )
-    links_file: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Word links in Pharaoh format, a line `0-0 1-2 …` per pair, source-English, as fast_align, "
-            "eflomal, awesome-align and simalign write them. With several languages LANGUAGE=FILE each."
-        },
+    links_file: list[str] | None = arg(
+        None,
+        help="Word links in Pharaoh format, a line `0-0 1-2 …` per pair, source-English, as fast_align, "
+        "eflomal, awesome-align and simalign write them. With several languages LANGUAGE=FILE each.",
     )
-    reverse_links: bool = field(default=False, metadata={"help": "The links file has English first."})
-    dictionary_file: list[str] | None = field(
-        default=None,
-        metadata={"help": "Word list for `--aligner dictionary`: foreign word, white space, English word on a line."},
+    reverse_links: bool = arg(False, help="The links file has English first.")
+    dictionary_file: list[str] | None = arg(
+        None, help="Word list for `--aligner dictionary`: foreign word, white space, English word on a line."
     )
-    aligner_layer: int | None = field(
-        default=None, metadata={"help": "Layer (index into hidden_states) that `--aligner encoder` compares."}
+    aligner_layer: int | None = arg(None, help="Layer (index into hidden_states) that `--aligner encoder` compares.")
+    statistical_model: str = arg(
+        "eflomal",
+        help="What `--aligner statistical` learns: eflomal (the most exact one), fast_align (the quickest, and "
+        "the paper's), hmm, ibm1, ibm2, ibm3, ibm4.",
     )
-    statistical_model: str = field(
-        default="eflomal",
-        metadata={
-            "help": "What `--aligner statistical` learns: eflomal (the most exact one), fast_align (the quickest, and "
-            "the paper's), hmm, ibm1, ibm2, ibm3, ibm4."
-        },
+    symmetrization: str = arg(
+        "intersection",
+        help="How `--aligner statistical` joins its two directions: intersection (the paper's), union, och, "
+        "grow, grow-diag, grow-diag-final, grow-diag-final-and.",
     )
-    symmetrization: str = field(
-        default="intersection",
-        metadata={
-            "help": "How `--aligner statistical` joins its two directions: intersection (the paper's), union, och, "
-            "grow, grow-diag, grow-diag-final, grow-diag-final-and."
-        },
-    )
-    write_links: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Link the whole corpus, not only the pairs that are drawn, and keep the links in this file, to be "
-            "given as --links_file next time (with another seed, for example). With several languages "
-            "LANGUAGE=FILE each."
-        },
+    write_links: list[str] | None = arg(
+        None,
+        help="Link the whole corpus, not only the pairs that are drawn, and keep the links in this file, to be "
+        "given as --links_file next time (with another seed, for example). With several languages "
+        "LANGUAGE=FILE each.",
     )
 
     def __post_init__(self) -> None:

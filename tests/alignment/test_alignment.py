@@ -1,0 +1,196 @@
+"""Batches, losses and objectives: literal tensors, plain loops, and what must not change a loss."""
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import tiny
+from helpers.pairs import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs
+from utils.alignment.losses import AlignmentLoss
+from utils.alignment.objectives import ContrastiveObjective, MeanSquaredError, alignment_objective
+from utils.alignment.pairs import AlignmentCollator, encode_pairs
+from utils.alignment.words import WordTokenizer, word_vectors
+
+
+def rows(pairs: Dataset, **options) -> list[dict]:
+    return list(encode_pairs(pairs, WORD_TOKENIZER, **options))
+
+
+def losses(batch: dict, objective=None) -> tuple[float, float, int, int]:
+    f, f0 = tiny.model(head="", seed=1), tiny.model(head="", seed=2)
+    with torch.no_grad():
+        terms = AlignmentLoss(objective or MeanSquaredError(), f0)(f, batch)
+    return terms.alignment.item(), terms.regularization.item(), terms.n_links, terms.n_words
+
+
+def test_collator_numbers_words_through():
+    first = {
+        "source_input_ids": [2, 10, 11, 12, 3], "source_word_ids": [0, 1, 1, 2, 3],
+        "english_input_ids": [2, 20, 3], "english_word_ids": [0, 1, 2],
+        "links": [[1, 1]], "source_spelling": [5], "english_spelling": [6],
+    }  # fmt: skip
+    second = {
+        "source_input_ids": [2, 13, 3], "source_word_ids": [0, -1, 1],
+        "english_input_ids": [2, 21, 22, 3], "english_word_ids": [0, 1, 1, 2],
+        "links": [[0, 0], [1, 2]], "source_spelling": [-1, -1], "english_spelling": [-1, -1],
+    }  # fmt: skip
+    batch = AlignmentCollator(pad_token_id=9)([first, second])
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "source_input_ids": [[2, 10, 11, 12, 3], [2, 13, 3, 9, 9]],
+        "source_attention_mask": [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]],
+        "source_word_ids": [[0, 1, 1, 2, 3], [4, -1, 5, -1, -1]],
+        "source_word_lengths": [1, 2, 1, 1, 1, 1],
+        "english_input_ids": [[2, 20, 3, 9], [2, 21, 22, 3]],
+        "english_attention_mask": [[1, 1, 1, 0], [1, 1, 1, 1]],
+        "english_word_ids": [[0, 1, 2, -1], [3, 4, 4, 5]],
+        "english_word_lengths": [1, 1, 1, 1, 2, 1],
+        "links": [[1, 1], [4, 3], [5, 5]],
+        "source_spelling": [5, -1, -1],
+        "english_spelling": [6, -1, -1],
+    }
+    padded = AlignmentCollator(pad_token_id=9, pad_to_multiple_of=8)([first, second])
+    assert padded["source_input_ids"].shape == padded["english_word_ids"].shape == (2, 8)
+    assert padded["links"].tolist() == batch["links"].tolist()
+
+
+def test_a_batch_without_links_has_no_loss():
+    pairs = Dataset.from_dict({"source": [["old"]], "english": [["old"]], "links": [[]]})
+    batch = COLLATOR(rows(pairs, include_special_tokens=False))
+    assert batch["links"].shape == (0, 2)
+    for objective in (MeanSquaredError(), ContrastiveObjective()):
+        assert losses(batch, objective)[0] == 0
+
+
+def test_links_of_words_without_vector_are_dropped():
+    source, english = ["old", "\u200b", "bridge"], ["the", "old", "bridge"]
+    pairs = Dataset.from_dict({"source": [source], "english": [english], "links": [[[0, 1], [1, 0], [2, 2]]]})
+    (row,) = rows(pairs, include_special_tokens=False)
+    # Numbers among the words that have a vector: 0 is [CLS], and the source lost its word 1.
+    assert row["links"] == [[1, 2], [2, 3]]
+    cut = encode_pairs(pairs, WordTokenizer(TOKENIZER, max_length=4), include_special_tokens=True)[0]
+    kept = [link for link in cut["links"] if link[0] > 0]
+    assert all(link[0] < max(cut["source_word_ids"]) + 1 for link in kept)
+
+
+@pytest.mark.parametrize("max_length", range(3, 40, 3))
+def test_truncation_keeps_the_links_of_what_remains(max_length):
+    """A cut sentence has the vectors' links of the whole one, restricted to the words that are left."""
+    whole_tokenizer, cut_tokenizer = WORD_TOKENIZER, WordTokenizer(TOKENIZER, max_length=max_length)
+    pairs = some_pairs()
+    whole, cut = (encode_pairs(pairs, t, include_special_tokens=False) for t in (whole_tokenizer, cut_tokenizer))
+    for row in range(len(pairs)):
+        words = {}
+        for side in ("source", "english"):
+            (words[side],) = cut_tokenizer([pairs[row][side]])["words"]
+        expected = [
+            [words["source"].index(i), words["english"].index(j)]
+            for i, j in pairs[row]["links"]
+            if i in words["source"] and j in words["english"]
+        ]
+        assert cut[row]["links"] == expected
+        assert all(link in whole[row]["links"] for link in cut[row]["links"])
+
+
+def test_losses_equal_a_loop_over_words():
+    pairs = some_pairs()
+    f, f0 = tiny.model(head="", seed=1), tiny.model(head="", seed=2)
+
+    def vectors(model, words):
+        tokens = WORD_TOKENIZER([words])
+        ids, word_ids = torch.tensor(tokens["input_ids"]), torch.tensor(tokens["word_ids"][0])
+        with torch.no_grad():
+            state = model(input_ids=ids).last_hidden_state[0]
+        return {w: state[word_ids == k].mean(0) for k, w in enumerate(tokens["words"][0])}
+
+    distances, drifts = [], []
+    for pair in pairs:
+        source, english = vectors(f, pair["source"]), vectors(f, pair["english"])
+        before = vectors(f0, pair["english"])
+        ends = [(-1, -1), (len(pair["source"]), len(pair["english"]))]
+        distances += [(source[i] - english[j]).square().mean() for i, j in [*pair["links"], *ends]]
+        drifts += [(english[w] - before[w]).square().mean() for w in english]
+    alignment, regularization, n_links, n_words = losses(COLLATOR(rows(pairs)))
+    assert (n_links, n_words) == (len(distances), len(drifts))
+    assert alignment == pytest.approx(sum(distances).item(), rel=1e-5)
+    assert regularization == pytest.approx(sum(drifts).item(), rel=1e-5)
+
+
+@given(st.permutations(range(8)), st.integers(1, 8), st.sampled_from([None, 8, 64]))
+def test_order_batching_and_padding_change_no_loss(order, batch_size, multiple):
+    encoded = rows(some_pairs(8))
+    collator = AlignmentCollator(TOKENIZER.pad_token_id, multiple)
+    batches = [collator([encoded[k] for k in order[i : i + batch_size]]) for i in range(0, 8, batch_size)]
+    parts = torch.tensor([losses(batch) for batch in batches], dtype=torch.float64).sum(0)
+    torch.testing.assert_close(
+        parts, torch.tensor(losses(COLLATOR(encoded)), dtype=torch.float64), rtol=1e-4, atol=1e-5
+    )
+
+
+def contrastive_loop(source, english, source_spelling, english_spelling, temperature):
+    similarity = torch.nn.functional.cosine_similarity(source[:, None], english[None], dim=-1)
+    n = len(source)
+    result = []
+    for i in range(n):
+        loss = 0.0
+        for row, spelling in ((similarity[i], english_spelling), (similarity[:, i], source_spelling)):
+            candidates = [j for j in range(n) if j == i or spelling[j] != spelling[i]]
+            loss -= math.log(math.exp(row[i] / temperature) / sum(math.exp(row[j] / temperature) for j in candidates))
+        result.append(loss / 2)
+    return torch.tensor(result)
+
+
+@given(st.integers(1, 9), st.integers(0, 100), st.sampled_from([0.1, 1.0]))
+def test_contrastive_equals_a_loop(n, seed, temperature):
+    generator = torch.Generator().manual_seed(seed)
+    source, english = torch.randn(2, n, 4, generator=generator)
+    spellings = torch.randint(-1, 4, (2, n), generator=generator)
+    expected = contrastive_loop(source, english, *spellings, temperature)
+    torch.testing.assert_close(
+        ContrastiveObjective(temperature)(source, english, *spellings), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_same_word_is_no_negative():
+    source, english = torch.eye(3), torch.eye(3)
+    different, same = torch.tensor([1, 2, 3]), torch.tensor([1, 1, 3])
+    harder, easier = (ContrastiveObjective()(source, english, different, s)[0].item() for s in (different, same))
+    assert harder == pytest.approx(-math.log(math.exp(10) / (math.exp(10) + 2)), abs=1e-6)
+    assert easier < harder
+
+
+def test_gradients_reach_both_ends_and_never_the_reference():
+    f, f0 = tiny.model(head="", seed=1), tiny.model(head="", seed=2)
+    loss = AlignmentLoss(MeanSquaredError(), f0)
+    batch = COLLATOR(rows(some_pairs()))
+    terms = loss(f, batch)
+    (terms.alignment + terms.regularization).backward()
+    assert all(p.grad is None and not p.requires_grad for p in f0.parameters())
+    assert not f0.training
+    assert f.embeddings.word_embeddings.weight.grad.abs().sum() > 0
+    s, e = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    for objective in (MeanSquaredError(), ContrastiveObjective()):
+        grads = torch.autograd.grad(objective(s, e, torch.arange(3), torch.arange(3)).sum(), (s, e))
+        assert all(grad.abs().sum() > 0 for grad in grads)
+
+
+@pytest.mark.parametrize("layer", [0, 1, -1])
+def test_layer_is_an_index_into_hidden_states(layer):
+    f = tiny.model(head="", seed=1)
+    batch = COLLATOR(rows(some_pairs()))
+    with torch.no_grad():
+        vectors = word_vectors(f, batch, "english", [layer])[0]
+        states = f(
+            input_ids=batch["english_input_ids"],
+            attention_mask=batch["english_attention_mask"],
+            output_hidden_states=True,
+        ).hidden_states
+    torch.testing.assert_close(vectors[0], states[layer][0, 0])
+
+
+def test_objectives_by_name():
+    assert isinstance(alignment_objective("mse"), MeanSquaredError)
+    assert alignment_objective("contrastive", 0.5) == ContrastiveObjective(0.5)

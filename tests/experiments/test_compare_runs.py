@@ -1,0 +1,508 @@
+"""compare_runs.py on small runs written by hand: numbers worked out by hand, refusals, and what is written."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+import compare_runs
+from helpers.paths import PROJECT
+from helpers.runs import NER, QA, write_alignment, write_nli, write_run, write_xsr
+from utils.core.errors import InputError
+from utils.core.files import write_json, write_json_lines
+from utils.evaluation.metrics.answers import answer_scores
+from utils.evaluation.metrics.entities import entity_scores
+
+
+# --- Runs as the scripts leave them ---
+
+
+def write_ner(folder, tags, gold, **options):
+    rows = [
+        {"id": str(k), "gold": right.split(), "prediction": found.split(), "score": 0.5}
+        for k, (found, right) in enumerate(zip(tags, gold))
+    ]
+    measured = entity_scores([row["prediction"] for row in rows], [row["gold"] for row in rows])[""]
+    return write_run(folder, NER, {"hi": rows}, {"eval_hi_f1": measured["f1"]}, **options)
+
+
+def write_qa(folder, found, right, **options):
+    rows = []
+    for k, (answer, gold) in enumerate(zip(found, right)):
+        exact_match, f1 = answer_scores(answer, [gold])
+        told = {"id": str(k), "gold": [gold], "prediction": answer, "score": 0.5}
+        rows.append({**told, "exact_match": exact_match, "f1": round(f1, 6)})
+    results = {f"eval_hi_{m}": 100 * sum(row[m] for row in rows) / len(rows) for m in ("f1", "exact_match")}
+    return write_run(folder, QA, {"hi": rows}, results, **options)
+
+
+CONTINUAL = {"regime": "continual", "arguments": {"languages": ["hi"], "alignment_weight": 0.01}}
+ABLATION = {"regime": "continual", "arguments": {"languages": ["hi"], "alignment_weight": 0}}
+# Of 200 examples the plain runs have 100 right; with continual learning 10, 20 and 30 more.
+PLAIN_RUNS = [[1] * 100 + [0] * 100] * 3
+CONTINUAL_RUNS = [[1] * (100 + more) + [0] * (100 - more) for more in (10, 20, 30)]
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """NLI with three seeds, plain and continual."""
+    folders = []
+    for seed, (plain, continual) in enumerate(zip(PLAIN_RUNS, CONTINUAL_RUNS), start=1):
+        folders.append(write_nli(tmp_path / f"nli-plain-{seed}", plain, seed=seed))
+        folders.append(write_nli(tmp_path / f"nli-continual-{seed}", continual, seed=seed, **CONTINUAL))
+    return folders
+
+
+@pytest.fixture
+def compared(run, tmp_path):
+    """Run the script, and read its CSV: a row per system."""
+
+    def compare(*arguments, out="out"):
+        run(compare_runs.main, *arguments, "--output_dir", tmp_path / out)
+        with open(tmp_path / out / "comparison.csv", encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    return compare
+
+
+def numbers(row, *names):
+    return tuple(float(row[name]) for name in names)
+
+
+# --- Numbers ---
+
+
+def test_means_differences_and_p_values(grid, compared, tmp_path):
+    plain, continual = compared(*grid, "--baseline", "plain")
+    assert (plain["model"], plain["regime"], plain["language"]) == ("mbert", "plain", "hi")
+    assert continual["regime"] == "continual"
+    assert (continual["seeds"], continual["runs"], continual["examples"]) == ("1 2 3", "3", "200")
+    assert numbers(plain, "mean", "sd") == (0.5, 0)
+    assert numbers(continual, "mean", "sd", "difference") == pytest.approx((0.6, 0.05, 0.1))
+    assert (plain["baseline"], continual["baseline"]) == ("mbert, plain", "mbert, plain")
+    assert plain["difference"] == plain["p_bootstrap"] == plain["low"] == ""
+    # Averaged over seeds, ten examples differ by 1, ten by 2/3, ten by 1/3, the others by nothing.
+    assert float(continual["low"]) == pytest.approx(0.1 - 1.96 * 0.0182, abs=0.003)
+    assert float(continual["high"]) == pytest.approx(0.1 + 1.96 * 0.0182, abs=0.003)
+    assert float(continual["p_t_test"]) < 1e-6
+    assert float(continual["p_bootstrap"]) == float(continual["p_holm"]) == pytest.approx(1 / 10_001)  # one comparison
+    assert continual["p_mcnemar"] == ""  # of several runs there is no such test
+    assert (continual["mark"], continual["cautions"]) == ("*", "")
+
+
+def test_single_runs_are_tested_by_mcnemar_but_carry_no_claim(compared, tmp_path):
+    plain = write_nli(tmp_path / "a", [1] * 100 + [0] * 100)
+    continual = write_nli(tmp_path / "b", [0] * 2 + [1] * 118 + [0] * 80, **CONTINUAL)
+    *_, row = compared(plain, continual, "--baseline", plain)
+    # 20 to 2 discordant pairs: 2 · P(X ≤ 2) - P(X = 2) of 22 throws.
+    assert float(row["p_mcnemar"]) == pytest.approx((2 * (1 + 22 + 231) - 231) / 2**22)
+    assert (row["difference"], row["sd"]) == ("0.08999999999999997", "")
+    assert (row["mark"], row["cautions"]) == ("(*)", "fewer than 3 seeds")
+
+
+def test_few_examples_and_few_discordant_pairs_are_named(compared, tmp_path, capsys):
+    write_nli(tmp_path / "a", [1] * 10 + [0] * 20)
+    write_nli(tmp_path / "b", [1] * 12 + [0] * 18, **CONTINUAL)
+    compared(tmp_path / "a", tmp_path / "b", "--baseline", "plain")
+    text = capsys.readouterr().out
+    for why in ("fewer than 3 seeds", "fewer than 100 examples", "fewer than 10 examples on which the two differ"):
+        assert (
+            f"- Natural language inference (hi): {why}, which cannot carry a claim about the method: mbert, " in text
+        )
+
+
+def test_what_seeds_alone_may_make_carries_no_claim(compared, tmp_path, capsys):
+    """Better by 1, 10 and 40 of 200: significant on these examples, but the next seed may bring nothing."""
+    folders = []
+    for seed, more in enumerate((1, 10, 40)):
+        folders.append(write_nli(tmp_path / f"a{seed}", [1] * 100 + [0] * 100, seed=seed))
+        folders.append(
+            write_nli(tmp_path / f"b{seed}", [1] * (100 + more) + [0] * (100 - more), seed=seed, **CONTINUAL)
+        )
+    *_, row = compared(*folders, "--baseline", "plain")
+    assert float(row["p_holm"]) < 0.001
+    assert (row["mark"], row["cautions"]) == ("(*)", "a difference of less than twice its standard error over seeds")
+    assert "- Natural language inference (hi): a difference of less than twice" in capsys.readouterr().out
+
+
+def test_entities_are_resampled_by_sentence(compared, tmp_path):
+    gold = ["B-PER I-PER O", "B-LOC O B-ORG"] * 60
+    good = ["B-PER I-PER O", "B-LOC O O"] * 60  # finds two of three
+    bad = ["B-PER O O", "B-LOC O B-LOC"] * 60  # one of three, and two that are none
+    write_ner(tmp_path / "bad", bad, gold)
+    write_ner(tmp_path / "good", good, gold, **CONTINUAL)
+    plain, continual = compared(tmp_path / "bad", tmp_path / "good", "--baseline", "plain")
+    assert (plain["metric"], plain["language"]) == ("f1", "hi")
+    assert float(plain["mean"]) == pytest.approx(2 * 1 / (3 + 3))
+    assert float(continual["mean"]) == pytest.approx(2 * 2 / (2 + 3))
+    # Nearly every resample has both kinds of sentences: the difference is never near 0.
+    assert float(continual["p_bootstrap"]) == pytest.approx(1 / 10_001)
+    assert 0.3 < float(continual["low"]) < float(continual["difference"]) < float(continual["high"]) < 0.65
+    assert continual["p_t_test"] == continual["p_mcnemar"] == ""
+
+
+def test_questions_have_two_metrics(compared, tmp_path):
+    right = ["black cat", "dog"] * 60
+    write_qa(tmp_path / "a", ["cat", "owl"] * 60, right)
+    write_qa(tmp_path / "b", ["cat", "dog"] * 60, right, **CONTINUAL)
+    rows = compared(tmp_path / "a", tmp_path / "b", "--baseline", "plain")
+    found = {(row["metric"], row["regime"]): float(row["mean"]) for row in rows}
+    assert found[("f1", "plain")] == pytest.approx(1 / 3, abs=1e-5)  # cat of black cat: 2/3
+    assert found[("f1", "continual")] == pytest.approx(5 / 6, abs=1e-5)
+    assert (found[("exact_match", "plain")], found[("exact_match", "continual")]) == (0, 0.5)
+    exact_match = next(row for row in rows if row["metric"] == "exact_match" and row["regime"] == "continual")
+    assert float(exact_match["p_mcnemar"]) == pytest.approx(2 / 2**60 - 1 / 2**60)
+    # Two comparisons: Holm doubles the smallest p-value.
+    assert float(exact_match["p_holm"]) == pytest.approx(2 / 10_001)
+    only = compared(tmp_path / "a", tmp_path / "b", "--baseline", "plain", "--metric", "f1", out="only")
+    assert {row["metric"] for row in only} == {"f1"}
+
+
+def test_sentence_retrieval_of_several_models_in_one_folder(compared, tmp_path, run):
+    adjusted = write_alignment(tmp_path / "aligned")
+    write_xsr(tmp_path / "xsr" / "mbert", [1, 2] * 60)
+    write_xsr(tmp_path / "xsr" / "aligned", [1, 1, 1, 2] * 30, base_model=adjusted)
+    models = {"mbert": "mbert", "aligned": str(adjusted)}
+    write_json(tmp_path / "xsr" / "run.json", {"base_model": models, "arguments": {}})
+    rows = compared(tmp_path / "xsr", "--baseline", "mbert")
+    assert [(row["language"], row["model"], row["regime"], row["metric"]) for row in rows] == [
+        (direction, model, "layer 8", "accuracy")
+        for direction in ("en-hi", "hi-en")
+        for model in ("mbert", "mbert adjusted (hi)")
+    ]
+    assert numbers(rows[1], "mean", "difference") == (0.75, 0.25)
+    assert (rows[0]["seeds"], rows[1]["seeds"]) == ("", "1")  # the seed of the adjustment
+    reciprocal = compared(tmp_path / "xsr", "--baseline", "mbert", "--metric", "mrr", out="mrr")
+    assert numbers(reciprocal[1], "mean", "difference") == pytest.approx((7 / 8, 1 / 8))
+
+
+def test_word_retrieval_has_no_examples_to_test(compared, tmp_path, capsys):
+    write_alignment(tmp_path / "original", do_train=False)
+    for seed, accuracy in enumerate((0.6, 0.7, 0.8)):
+        write_alignment(tmp_path / f"adjusted{seed}", seed, accuracy)
+    adjusted = [tmp_path / f"adjusted{seed}" for seed in range(3)]
+    rows = compared(tmp_path / "original", *adjusted, "--baseline", "mbert")
+    assert {row["model"] for row in rows} == {"mbert", "mbert adjusted (hi)"}
+    row = next(row for row in rows if row["language"] == "hi-en" and row["runs"] == "3")
+    assert numbers(row, "mean", "sd", "difference") == pytest.approx((0.7, 0.1, 0.2))
+    assert row["p_bootstrap"] == ""
+    assert "without predictions of single examples nothing can be tested" in capsys.readouterr().out
+
+
+# --- Systems ---
+
+
+def test_the_regime_knows_the_ablation(compared, tmp_path):
+    write_nli(tmp_path / "a", [1, 0] * 60)
+    write_nli(tmp_path / "b", [1, 0] * 60, **CONTINUAL)
+    write_nli(tmp_path / "c", [1, 0] * 60, **ABLATION)
+    contrastive = {**CONTINUAL, "arguments": {**CONTINUAL["arguments"], "alignment_objective": "contrastive"}}
+    write_nli(tmp_path / "d", [1, 0] * 60, **contrastive)
+    rows = compared(*(tmp_path / name for name in "abcd"))
+    found = ["continual", "continual, alignment_weight 0", "continual, contrastive", "plain"]
+    assert sorted(row["regime"] for row in rows) == found
+
+
+def test_continual_learning_in_several_languages_is_told_apart(compared, tmp_path):
+    write_nli(tmp_path / "hi", [1, 0] * 60, **CONTINUAL)
+    write_nli(tmp_path / "ru", [1, 0] * 60, regime="continual", arguments={"languages": ["ru"], "alignment_weight": 0})
+    rows = compared(tmp_path / "hi", tmp_path / "ru")
+    assert sorted(row["regime"] for row in rows) == ["continual (hi)", "continual (ru), alignment_weight 0"]
+
+
+def test_an_adjusted_model_is_known_by_its_record(compared, tmp_path, monkeypatch):
+    """Where the run found it, or beside the run if both were moved; its own seed is no other system."""
+    for seed in (1, 2):
+        write_alignment(tmp_path / "runs" / f"aligned-{seed}", seed)
+    write_nli(tmp_path / "runs" / "nli-1", [1, 0] * 60, base_model=tmp_path / "runs" / "aligned-1", seed=1)
+    write_nli(tmp_path / "runs" / "nli-2", [1, 0] * 60, base_model="elsewhere/aligned-2", seed=2)
+    write_nli(tmp_path / "runs" / "original", [1, 0] * 60)
+    write_nli(tmp_path / "runs" / "gone", [1, 0] * 60, base_model="elsewhere/aligned-3")
+    rows = compared(*(tmp_path / "runs" / name for name in ("nli-1", "nli-2", "original", "gone")))
+    assert {row["model"]: row["seeds"] for row in rows} == {
+        "mbert adjusted (hi)": "1 2",
+        "mbert": "1",
+        "aligned-3": "1",
+    }
+
+
+def test_measuring_a_fine_tuned_model_is_no_other_system(compared, tmp_path):
+    write_nli(tmp_path / "trained", [1, 0] * 60, language="en", seed=7, **CONTINUAL)
+    measured = {"seed": 42, "base_model": tmp_path / "trained", "arguments": {"do_train": False}}
+    write_nli(tmp_path / "measured", [1, 0] * 60, **measured)
+    rows = compared(tmp_path / "trained", tmp_path / "measured")
+    found = [(row["language"], row["model"], row["regime"], row["seeds"]) for row in rows]
+    assert found == [("en", "mbert", "continual", "7"), ("hi", "mbert", "continual", "7")]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "compared_with"),
+    [
+        (
+            "plain",
+            {"mbert adjusted (hi), continual": "mbert adjusted (hi), plain", "mbert, continual": "mbert, plain"},
+        ),
+        (
+            "mbert",
+            {"mbert adjusted (hi), continual": "mbert, continual", "mbert adjusted (hi), plain": "mbert, plain"},
+        ),
+        (
+            "mbert, plain",
+            dict.fromkeys(
+                ("mbert, continual", "mbert adjusted (hi), plain", "mbert adjusted (hi), continual"), "mbert, plain"
+            ),
+        ),
+    ],
+)
+def test_a_baseline_is_a_regime_a_model_or_both(compared, tmp_path, baseline, compared_with):
+    adjusted = write_alignment(tmp_path / "aligned")
+    write_nli(tmp_path / "a", [1, 0] * 60)
+    write_nli(tmp_path / "b", [1, 0] * 60, **CONTINUAL)
+    write_nli(tmp_path / "c", [1, 0] * 60, base_model=adjusted)
+    write_nli(tmp_path / "d", [1, 0] * 60, base_model=adjusted, **CONTINUAL)
+    rows = compared(*(tmp_path / name for name in "abcd"), "--baseline", baseline)
+    found = {f"{row['model']}, {row['regime']}": row["baseline"] for row in rows if row["difference"]}
+    assert found == compared_with
+
+
+def test_the_folder_of_the_baseline_need_not_be_named_twice(grid, compared, tmp_path, monkeypatch):
+    rows = compared(*grid[1::2], "--baseline", grid[0])
+    assert [(row["regime"], row["runs"]) for row in rows] == [("plain", "1"), ("continual", "3")]
+    assert float(rows[1]["difference"]) == pytest.approx(0.1)
+    monkeypatch.chdir(tmp_path)  # and may be, in another way
+    assert compared(*grid[1::2], grid[0], "--baseline", "./nli-plain-1/", out="again") == rows
+
+
+# --- What is written ---
+
+
+def test_tables(grid, run, tmp_path, capsys):
+    write_nli(tmp_path / "en", [1, 0] * 60, language="en", seed=1, **ABLATION)
+    run(compare_runs.main, *grid, tmp_path / "en", "--baseline", "plain", "--output_dir", tmp_path / "out")
+    markdown = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() == markdown.strip()
+    lines = [" ".join(line.split()) for line in markdown.splitlines()]
+    assert lines[0] == "## Natural language inference: accuracy (%)"
+    assert lines[2] == (
+        "| language | model | regime | seeds | mean ± sd | difference | 95 % interval | p | p (Holm) | t-test |"
+    )
+    assert lines[4] == "| en | mbert | continual, alignment_weight 0 | 1 | 50.0 | – | – | – | – | – |"
+    assert lines[5] == "| hi | mbert | plain | 3 | 50.0 ± 0.0 | baseline | – | – | – | – |"
+    assert lines[6].startswith("| hi | mbert | continual | 3 | 60.0 ± 5.0 | +10.0 * | [+6.")
+    assert lines[6].endswith("| < 0.001 | < 0.001 | < 0.001 |")
+    assert (
+        "- Natural language inference (en): there is no run of mbert, plain; nothing to compare with: mbert, continual, "
+        "alignment_weight 0."
+    ) in markdown
+    latex = (tmp_path / "out" / "comparison.tex").read_text(encoding="utf-8")
+    assert r"\caption{Natural language inference: accuracy (\%)}" in latex
+    assert r"en & mbert & continual, alignment\_weight 0 & 1 & 50.0 & -- &" in latex
+    assert r"hi & mbert & continual & 3 & 60.0 $\pm$ 5.0 & +10.0 $^{*}$ & [+6." in latex
+    assert r"$<$ 0.001 \\" in latex
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["runs"] == [str(folder) for folder in (*grid, tmp_path / "en")]
+    assert record["arguments"]["n_resamples"] == 10_000
+
+
+def test_the_same_table_every_time_whatever_the_order(grid, compared):
+    assert compared(*grid, "--baseline", "plain") == compared(*grid[::-1], "--baseline", "plain", out="again")
+    other = compared(*grid, "--baseline", "plain", "--seed", 7, "--alpha", 0.2, "--n_resamples", 500, out="other")
+    assert float(other[1]["p_bootstrap"]) == pytest.approx(1 / 501)
+
+
+def test_without_a_baseline_there_are_means(grid, compared, capsys):
+    rows = compared("--runs", *grid)
+    assert [(row["regime"], row["difference"]) for row in rows] == [("continual", ""), ("plain", "")]
+    assert "--baseline says what the others are to be compared with" in capsys.readouterr().out
+
+
+def test_settings_and_training_data_that_differ_are_named(compared, tmp_path, capsys):
+    write_nli(tmp_path / "a", [1, 0] * 60)
+    write_nli(tmp_path / "b", [1, 0] * 60, seed=2, arguments={"learning_rate": 2e-5})
+    write_nli(tmp_path / "c", [1, 0] * 60, train_data={"examples": 9, "sha256": "e" * 64}, **CONTINUAL)
+    compared(*(tmp_path / name for name in "abc"), "--baseline", "plain")
+    text = capsys.readouterr().out
+    assert (
+        f"Runs of mbert, plain differ in more than the seed: learning_rate (5e-05, 2e-05) ({tmp_path / 'a'}, "
+        f"{tmp_path / 'b'})."
+    ) in text
+    assert "mbert, continual differs from its baseline mbert, plain in: training data (eeeeeeee, bbbbbbbb)." in text
+
+
+def test_too_few_resamples_for_so_many_comparisons_are_named(compared, tmp_path, capsys):
+    write_qa(tmp_path / "a", ["cat", "owl"] * 60, ["cat", "dog"] * 60)
+    write_qa(tmp_path / "b", ["cat", "owl"] * 60, ["cat", "dog"] * 60, **CONTINUAL)
+    arguments = ("--baseline", "plain", "--n_resamples", 100, "--alpha", 0.01)
+    compared(tmp_path / "a", tmp_path / "b", *arguments)
+    assert "With 100 resamples none of 2 comparisons can be significant; give --n_resamples 2,000" in (
+        capsys.readouterr().out
+    )
+
+
+def test_help_teaches(run, capsys):
+    with pytest.raises(SystemExit):
+        run(compare_runs.main, "--help")
+    text = capsys.readouterr().out
+    assert "usage: compare_runs [settings.yaml] [RUNS ...] [--argument value ...]" in text
+    assert "python compare_runs.py runs/nli-* --baseline plain" in text
+    for name in ("runs", "baseline", "metric", "output_dir", "seed", "n_resamples", "alpha"):
+        assert f"--{name}" in text
+
+
+def test_as_it_is_typed(grid, tmp_path):
+    """Whole, in a process of its own; and bad input ends it with one sentence."""
+    command = [sys.executable, str(PROJECT / "compare_runs.py"), *map(str, grid), "--baseline"]
+    found = subprocess.run([*command, "plain"], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "comparison" / "comparison.md").read_text(encoding="utf-8").strip() == found.stdout.strip()
+    failed = subprocess.run([*command, "none", "--output_dir", "x"], cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(
+        "error: --baseline none is neither the folder of one of the runs nor one of: plain"
+    )
+    assert len(failed.stderr.splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+
+
+# --- Refusals ---
+
+
+def test_different_data_are_refused(run, tmp_path):
+    good = write_nli(tmp_path / "good", [1, 0, 1])
+    both = f"The runs {good} and {tmp_path / 'other'} were not measured on the same data in hi: "
+
+    def refused(expected, right=(1, 0, 1), change=None, **options):
+        folder = write_nli(tmp_path / "other", list(right), **{**CONTINUAL, **options})
+        if change:
+            path = folder / "predictions" / "hi.jsonl"
+            path.write_text(path.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
+        with pytest.raises(InputError) as error:
+            run(compare_runs.main, good, folder, "--output_dir", tmp_path / "out")
+        assert str(error.value) == f"{both}{expected}; compare runs on the same data."
+
+    refused("the content of the examples differs (fingerprints aaaaaaaa, ffffffff)", sha256="f" * 64)
+    refused("one on 3 examples, one on 2", right=(1, 0))
+    refused("one on the split validation, one on test", split="test")
+    refused("example 2 is x1 in one, y7 in the other", change=('"id": "x1"', '"id": "y7"'))
+    swapped = ('"neutral", "prediction": "entailment"', '"contradiction", "prediction": "entailment"')
+    refused("the right answer to x1 is neutral in one, contradiction in the other", change=swapped)
+
+
+def test_different_rules_are_refused(run, tmp_path):
+    for name, rule in (("a", "squad"), ("b", "mlqa")):
+        write_qa(tmp_path / name, ["cat"], ["cat"], arguments={"answer_normalization": rule})
+    with pytest.raises(InputError, match="in hi: answer_normalization is squad for one, mlqa for the other"):
+        run(compare_runs.main, tmp_path / "a", tmp_path / "b", "--output_dir", tmp_path / "out")
+
+
+def test_other_languages_may_differ(compared, tmp_path):
+    write_nli(tmp_path / "a", [1, 0] * 60)
+    write_nli(tmp_path / "b", [1, 0] * 50, language="ru", sha256="f" * 64)
+    assert len(compared(tmp_path / "a", tmp_path / "b")) == 2
+
+
+def test_the_same_seed_twice_is_refused(run, tmp_path):
+    folders = [write_nli(tmp_path / name, [1, 0, 1], seed=3) for name in "ab"]
+    with pytest.raises(InputError) as error:
+        run(compare_runs.main, *folders, "--output_dir", tmp_path / "out")
+    assert str(error.value) == (
+        f"The runs {folders[0]} and {folders[1]} are both mbert, plain, with seed 3, in hi; leave one out."
+    )
+
+
+def test_the_same_folder_twice_is_one_run(compared, tmp_path):
+    folder = write_nli(tmp_path / "a", [1, 0, 1])
+    assert [row["runs"] for row in compared(folder, f"{folder}/")] == ["1"]
+
+
+def test_damaged_folders_are_named(run, tmp_path):
+    def refused(expected):
+        with pytest.raises(InputError, match=expected):
+            run(compare_runs.main, tmp_path / "a", "--output_dir", tmp_path / "out")
+
+    refused("The file .*a/run.json cannot be read .*; is .*a the --output_dir of a finished run?")
+    write_json(tmp_path / "a" / "run.json", {"arguments": {}})
+    refused("a/run.json is not of a run of run_nli.py, run_ner.py")
+    (tmp_path / "a" / "run.json").write_text("{", encoding="utf-8")
+    refused("a/run.json is no JSON .*; run it again")
+    (tmp_path / "a" / "run.json").write_text("[]", encoding="utf-8")
+    refused("a/run.json is no JSON object")
+    write_nli(tmp_path / "a", [1, 0, 1], eval_data={"hi": {}})
+    refused("a/run.json is damaged; run the script again")
+    write_nli(tmp_path / "a", [1, 0, 1], eval_data={})
+    refused("a holds no predictions or results of an evaluation; run its script with --do_eval or --do_predict")
+    write_nli(tmp_path / "a", [1, 0, 1], base_model="")
+    record = json.loads((tmp_path / "a" / "run.json").read_text(encoding="utf-8"))
+    write_json(tmp_path / "a" / "run.json", {**record, "base_model": None})
+    refused("a/run.json names no base_model")
+
+
+def test_damaged_predictions_are_named_by_their_line(run, tmp_path):
+    folder = write_nli(tmp_path / "a", [1, 0, 1])
+    path = folder / "predictions" / "hi.jsonl"
+    whole = path.read_text(encoding="utf-8")
+
+    def refused(text, expected):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=expected):
+            run(compare_runs.main, folder, "--output_dir", tmp_path / "out")
+
+    lines = whole.splitlines()
+    refused(
+        "\n".join(lines[:2]), "a/predictions/hi.jsonl has 2 predictions, but run.json beside it speaks of 3 examples"
+    )
+    refused("\n".join([lines[0], "{", lines[2]]), "Line 2 of .*hi.jsonl is no JSON")
+    refused("\n".join([lines[0], lines[1], '{"id": "x2"}']), "Line 3 of .*hi.jsonl has no prediction; run the script")
+    refused(
+        whole.replace("entailment", "neutral"),
+        "all_results.json says eval_hi_accuracy 0.66.*, but predictions/hi.jsonl beside it give 1: they are not of the same",
+    )
+    path.unlink()
+    with pytest.raises(InputError, match="There is no file .*hi.jsonl; run the script again with --do_eval"):
+        run(compare_runs.main, folder, "--output_dir", tmp_path / "out")
+
+
+def test_predictions_of_another_task_are_named(run, tmp_path):
+    folder = write_qa(tmp_path / "a", ["cat"], ["cat"])
+    write_json_lines(folder / "predictions" / "hi.jsonl", [{"id": "0", "gold": [], "prediction": "", "f1": "?"}])
+    with pytest.raises(InputError, match="Line 1 of .*hi.jsonl is no prediction .*could not convert string"):
+        run(compare_runs.main, folder, "--output_dir", tmp_path / "out")
+
+
+def test_those_of_do_predict_count_where_there_are_any(compared, tmp_path):
+    data = {"hi": {"examples": 4, "sha256": "9" * 64}}
+    write_nli(tmp_path / "a", [1, 0, 1, 1], prefix="predict", split="test", predict_data=data, eval_data={"en": {}})
+    (row,) = compared(tmp_path / "a")
+    assert (row["split"], row["mean"]) == ("test", "0.75")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "--runs is missing: name the output folders"),
+        (["{run}", "--metric", "bleu"], "No run has the metric bleu; there are accuracy"),
+        (["{run}", "--alpha", "5"], "^--alpha 5.0 is no level; it must be between 0 and 1"),
+        (["{run}", "--n_resamples", "10"], "--n_resamples 10 is too small; it must be at least 100"),
+        (["{run}", "--seed", "-1"], "--seed -1 is too small"),
+        (["--alpha", "0.1", "{run}"], "There is no argument .*; write runs before everything else, or after --runs"),
+        (["{run}", "--base", "plain"], "There is no argument --base; did you mean --baseline"),
+    ],
+)
+def test_arguments_that_make_no_sense(run, tmp_path, arguments, expected):
+    folder = write_nli(tmp_path / "a", [1, 0, 1])
+    with pytest.raises(InputError, match=expected):
+        run(compare_runs.main, *(word.format(run=folder) for word in arguments))
+
+
+def test_nothing_is_overwritten(grid, run, tmp_path):
+    with pytest.raises(InputError, match="The folder --output_dir .* is not empty"):
+        run(compare_runs.main, *grid, "--output_dir", grid[0])
+
+
+def test_settings_file_and_folders(grid, run, tmp_path):
+    """Folders may also follow a file of settings."""
+    (tmp_path / "how.yaml").write_text(f"baseline: plain\noutput_dir: {tmp_path / 'out'}\n", encoding="utf-8")
+    run(compare_runs.main, tmp_path / "how.yaml", *grid)
+    assert "+10.0 *" in (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")

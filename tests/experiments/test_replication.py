@@ -1,0 +1,447 @@
+"""replicate.py: which runs a grid has, how they are started, stopped and gone on with."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+import replicate
+import run_align
+import run_distances
+import run_ner
+import run_nli
+import run_qa
+import run_xsr
+from helpers import tiny
+from helpers.paths import PROJECT
+from utils.core.errors import InputError
+from utils.experiments import runner
+from utils.experiments.grid import ABLATION, ADJUSTED, ORIGINAL, REGIMES, Grid, Run, plan
+from utils.experiments.runner import carry_out, check_done, command
+
+
+SCRIPTS = {
+    "run_align.py": run_align, "run_nli.py": run_nli, "run_ner.py": run_ner, "run_qa.py": run_qa, "run_xsr.py": run_xsr,
+    "run_distances.py": run_distances,
+}  # fmt: skip
+
+
+def grid(**changes) -> Grid:
+    usual = {
+        "model_name_or_path": "mbert",
+        "languages": ["es", "hi"],
+        "seeds": [1, 2],
+        "tasks": ["nli", "qa", "xsr"],
+        "regimes": list(REGIMES),
+        "cross_lingual": ["hi"],
+        "parallel": {"parallel_file": {"es": "a.tsv", "hi": "b.tsv"}},
+        "task_settings": {"nli": {"do_eval": "true"}},
+        "distances": {},
+    }
+    return Grid(**{**usual, **changes})
+
+
+def named(runs, name) -> Run:
+    return next(run for run in runs if run.name == name)
+
+
+def values_of(run, name) -> list[str]:
+    """What follows an argument."""
+    words = run.arguments[run.arguments.index(f"--{name}") + 1 :]
+    end = next((k for k, word in enumerate(words) if word.startswith("--")), len(words))
+    return words[:end]
+
+
+# --- The plan ----------------------------------------------------------------------------------------------------
+
+
+def test_the_whole_grid_is_planned():
+    runs = plan(grid())
+    assert len({run.name for run in runs}) == len(runs)
+    # Of each seed two adjusted models and, for each of two tasks, one original run and four regimes in two languages.
+    assert Counter(run.task for run in runs) == {"align": 4, "nli": 18, "qa": 18, "xsr": 2, "distances": 2}
+    cells = {(run.task, run.regime, run.language, run.seed) for run in runs if run.task == "nli"}
+    others = {("nli", regime, language, s) for regime in REGIMES for language in ("es", "hi") for s in (1, 2)}
+    expected = {cell for cell in others if cell[1] != ORIGINAL} | {("nli", ORIGINAL, None, s) for s in (1, 2)}
+    assert cells == expected
+
+
+def test_what_is_needed_comes_before_what_needs_it():
+    done = set()
+    for run in plan(grid()):
+        assert done.issuperset(run.needs), run.name
+        done.add(run.name)
+
+
+def test_a_script_is_told_what_is_of_its_languages():
+    runs = plan(grid())
+    assert values_of(named(runs, "align/hi-seed2"), "parallel_file") == ["hi=b.tsv"]
+    assert values_of(named(runs, "align/hi-seed2"), "seed") == ["2"]
+    assert values_of(named(runs, "nli/original-seed1"), "eval_languages") == ["en", "es", "hi"]
+    assert values_of(named(runs, "nli/adjusted-hi-seed1"), "eval_languages") == ["en", "hi"]
+    assert values_of(named(runs, "nli/adjusted-hi-seed1"), "model_name_or_path") == ["{align/hi-seed1}"]
+    assert "--continual" not in named(runs, "nli/adjusted-hi-seed1").arguments
+    assert values_of(named(runs, "nli/original+continual-es-seed1"), "languages") == ["es"]
+    assert values_of(named(runs, "nli/original+continual-es-seed1"), "model_name_or_path") == ["mbert"]
+    assert values_of(named(runs, f"nli/{ABLATION}-es-seed1"), "alignment_weight") == ["0"]
+    assert "--alignment_weight" not in named(runs, "nli/adjusted+continual-es-seed1").arguments
+    across = ["en-en", "es-es", "hi-hi", "hi-en", "en-hi"]
+    assert values_of(named(runs, "qa/original-seed1"), "language_pairs") == across
+    assert values_of(named(runs, "qa/adjusted-es-seed1"), "language_pairs") == ["en-en", "es-es"]
+    assert values_of(named(runs, "xsr/hi"), "models") == ["mbert", "{align/hi-seed1}", "{align/hi-seed2}"]
+    # By the first seed: of the first task, what begins with this language or with none.
+    measured = values_of(named(runs, "distances/hi"), "models")
+    assert "{nli/original-seed1}" in measured
+    assert "{nli/adjusted+continual-hi-seed1}" in measured
+    assert len(measured) == 2 + len(REGIMES)
+
+
+def test_one_model_for_all_languages():
+    runs = plan(grid(joint=True))
+    assert Counter(run.task for run in runs) == {"align": 2, "nli": 10, "qa": 10, "xsr": 2, "distances": 2}
+    assert values_of(named(runs, "align/joint-seed1"), "languages") == ["es", "hi"]
+    assert values_of(named(runs, "nli/adjusted-seed1"), "eval_languages") == ["en", "es", "hi"]
+    assert values_of(named(runs, "nli/adjusted+continual-seed1"), "parallel_file") == ["es=a.tsv", "hi=b.tsv"]
+    assert values_of(named(runs, "nli/adjusted+continual-seed1"), "languages") == ["es", "hi"]
+    assert values_of(named(runs, "xsr/es"), "models") == ["mbert", "{align/joint-seed1}", "{align/joint-seed2}"]
+
+
+def test_only_what_is_asked_for():
+    runs = plan(grid(tasks=["nli"], regimes=[ORIGINAL], distances=None))
+    assert [run.name for run in runs] == ["nli/original-seed1", "nli/original-seed2"]
+    assert [run.task for run in plan(grid(tasks=["xsr"], regimes=[ORIGINAL, ADJUSTED], seeds=[1], distances=None))] == [
+        "align", "align", "xsr", "xsr"
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, set[str]]:
+    """The arguments that each script knows, by its --help."""
+    known = {}
+    for name in SCRIPTS:
+        shown = subprocess.run([sys.executable, PROJECT / name, "--help"], capture_output=True, text=True, check=True)
+        known[name] = set(re.findall(r"(?<![\w-])--[a-z0-9_]+", shown.stdout))
+    return known
+
+
+@pytest.mark.parametrize("name", ["replicate.yaml", "replicate-small.yaml"])
+def test_the_settings_files_say_nothing_that_a_script_does_not_know(name, options, run, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("data.sample_model.sample_model", lambda: "sample-model")
+    run(replicate.main, PROJECT / name, "--output_dir", tmp_path / "out", "--dry_run")
+    *commands, total = capsys.readouterr().out.splitlines()
+    assert total == f"# {len(commands)} of {len(commands)} runs are to be done."
+    assert len(commands) > 100
+    for line in commands:
+        script = next(word for word in line.split() if word in SCRIPTS)
+        said = {word for word in line.split(script)[1].split() if word.startswith("--")}
+        assert said <= options[script], script
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_files_have_the_papers_grid():
+    settings = yaml.safe_load((PROJECT / "replicate.yaml").read_text(encoding="utf-8"))
+    assert settings["languages"] == ["es", "ru", "vi", "hi"]
+    assert len(settings["seeds"]) == 5
+    assert settings["parallel"]["max_train_pairs"] == 30000
+
+
+# --- The command line --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tasks", "nlu"), "--tasks nlu is none of nli, ner, qa, xsr."),
+        (("--regimes", "adapted"), "--regimes adapted is none of original"),
+        (("--jobs", "0"), "--jobs 0 is too small"),
+        (("--nli", "[1, 2]"), "--nli must map arguments to values"),
+        (("--nli", "{a: ["), "--nli is no YAML"),
+        (("--override", "nli.max_train_samples"), "is not of the form GROUP.ARGUMENT=VALUE"),
+        (("--override", "nil.max_train_samples=3"), "with a group of parallel, align"),
+        (("--nil", "{a: 1}"), "There is no argument --nil; did you mean --nli?"),
+    ],
+)
+def test_a_mistake_is_said_at_once(run, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        run(replicate.main, "--output_dir", tmp_path / "out", "--dry_run", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_single_settings_win_over_the_file(run, capsys, tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text("model_name_or_path: mbert\ntasks: [nli]\nnli: {max_train_samples: 7, do_eval: true}\n")
+    which = ("--regimes", "original", "--seeds", "3", "--output_dir", tmp_path / "out")
+    run(replicate.main, file, "--dry_run", *which, "--override", "nli.max_train_samples=9", "launch.num_processes=2")
+    line, _ = capsys.readouterr().out.splitlines()
+    assert "--max_train_samples 9 --do_eval true" in line
+    assert "--num_processes 2" in line
+    assert "--seed 3" in line
+
+
+# --- Commands ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_from_a_whole_checkpoint_only(tmp_path):
+    run = named(plan(grid()), "nli/adjusted-hi-seed1")
+    words = command(run, grid(), tmp_path)
+    assert "--resume_from_checkpoint" not in words
+    assert words[words.index("--model_name_or_path") + 1] == str(tmp_path / "align" / "hi-seed1")
+    checkpoint = tmp_path / run.name / "checkpoint-5"
+    checkpoint.mkdir(parents=True)
+    assert "--resume_from_checkpoint" not in command(run, grid(), tmp_path)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    assert command(run, grid(), tmp_path)[-2:] == ["--resume_from_checkpoint", "true"]
+
+
+# --- Carrying out, with commands that take no time ---------------------------------------------------------------
+
+
+def fake(monkeypatch, programs: dict[str, str], default: str = "pass") -> None:
+    """Let every run be a small program, which knows its `folder`."""
+
+    def small_program(run, grid, output_dir, n_threads=None):
+        program = f"folder = {str(output_dir / run.name)!r}\n{programs.get(run.name, default)}"
+        return [sys.executable, "-c", program]
+
+    monkeypatch.setattr(runner, "command", small_program)
+    monkeypatch.setattr(runner, "as_typed", lambda words: "a small program")
+
+
+def a_run(name: str, *needs: str, task: str = "nli") -> Run:
+    return Run(name, "run_nli.py", ["--seed", name[-1]], list(needs), task)
+
+
+def test_what_is_done_is_skipped(monkeypatch, tmp_path):
+    runs = [a_run("nli/a1"), a_run("nli/a2", "nli/a1")]
+    count = "open(folder + '/times', 'a').write('x')"
+    fake(monkeypatch, {}, count)
+    assert carry_out(runs, grid(), tmp_path) == {}
+    assert carry_out(runs, grid(), tmp_path) == {}
+    assert [(tmp_path / run.name / "times").read_text() for run in runs] == ["x", "x"]
+    assert all(check_done(run, tmp_path) for run in runs)
+
+
+@pytest.mark.parametrize("program", ["pass", "raise SystemExit(1)"])
+def test_other_settings_are_refused(monkeypatch, tmp_path, program):
+    """Also those of a run that was cut off, whose checkpoint would be gone on with."""
+    fake(monkeypatch, {}, program)
+    carry_out([a_run("nli/a1")], grid(), tmp_path)
+    changed = Run("nli/a1", "run_nli.py", ["--seed", "1", "--learning_rate", "1"], [], "nli")
+    with pytest.raises(InputError, match="other settings .*--learning_rate.*remove that folder"):
+        carry_out([changed], grid(), tmp_path)
+    changed.arguments = ["--seed", "3"]
+    with pytest.raises(InputError, match="then: --seed 1, now: --seed 3"):
+        carry_out([changed], grid(), tmp_path)
+
+
+def test_a_damaged_mark_is_not_guessed_at(monkeypatch, tmp_path):
+    fake(monkeypatch, {})
+    carry_out([a_run("nli/a1")], grid(), tmp_path)
+    (tmp_path / "nli" / "a1" / "replicate.json").write_text("{")
+    with pytest.raises(InputError, match="replicate.json is damaged; remove its folder"):
+        carry_out([a_run("nli/a1")], grid(), tmp_path)
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(monkeypatch, tmp_path, capfd):
+    wrong = "import sys; print('loading'); sys.exit('error: There is no file x.tsv; check the path.')"
+    killed = "import os; os.kill(os.getpid(), 9)"
+    fake(monkeypatch, {"nli/a1": wrong, "nli/a4": killed})
+    runs = [a_run("nli/a1"), a_run("nli/a2", "nli/a1"), a_run("nli/a3"), a_run("nli/a4"), a_run("nli/a5", "nli/a2")]
+    failed = carry_out(runs, grid(), tmp_path)
+    log = tmp_path / "logs" / "nli.a1.log"
+    assert failed["nli/a1"] == f"failed with status 1: error: There is no file x.tsv; check the path. (see {log})"
+    assert failed["nli/a2"] == "not started, since nli/a1 failed"
+    assert failed["nli/a5"] == "not started, since nli/a2 failed"
+    assert failed["nli/a4"].startswith("failed with status -9: ")
+    assert "nli/a3" not in failed
+    assert check_done(runs[2], tmp_path)
+    assert "nli/a3: done in" in capfd.readouterr().err
+    fake(monkeypatch, {})
+    assert carry_out(runs, grid(), tmp_path) == {}
+
+
+def test_never_more_runs_at_a_time_than_allowed(monkeypatch, tmp_path):
+    at_work = (
+        "import os, time, pathlib\n"
+        f"here = pathlib.Path({str(tmp_path)!r}, 'at-work', str(os.getpid())); here.mkdir(parents=True)\n"
+        "time.sleep(0.4); print('seen', len(os.listdir(here.parent))); here.rmdir()"
+    )
+    fake(monkeypatch, {}, at_work)
+    carry_out([a_run(f"nli/a{k}") for k in range(6)], grid(), tmp_path / "out", n_jobs=2)
+    seen = [int(log.read_text().split("seen")[1]) for log in (tmp_path / "out" / "logs").iterdir()]
+    assert len(seen) == 6
+    assert max(seen) == 2
+
+
+def test_weights_go_when_nothing_needs_them(monkeypatch, tmp_path):
+    leave = "open(folder + '/model.safetensors', 'w'); open(folder + '/run.json', 'w'); __import__('os').mkdir(folder + '/checkpoint-3')"
+    fake(monkeypatch, {}, leave)
+    runs = [a_run("align/b1", task="align"), a_run("nli/a1", "align/b1"), a_run("nli/a2"), a_run("x/c1", "nli/a2")]
+    carry_out(runs[:3], grid(), tmp_path / "part")
+    assert not (tmp_path / "part" / "nli" / "a1" / "model.safetensors").exists()
+    fake(monkeypatch, {"x/c1": "raise SystemExit(1)"}, leave)
+    carry_out(runs, grid(), tmp_path / "failed")
+    assert (tmp_path / "failed" / "nli" / "a2" / "model.safetensors").exists()  # still needed, next time
+    fake(monkeypatch, {}, leave)
+    for keep in (False, True):
+        out = tmp_path / f"keep-{keep}"
+        carry_out(runs, grid(), out, keep_models=keep)
+        assert (out / "align" / "b1" / "model.safetensors").exists()
+        for name in ("nli/a1", "nli/a2"):
+            assert (out / name / "model.safetensors").exists() == keep
+            assert (out / name / "run.json").exists()
+            assert not list((out / name).glob("checkpoint-*"))
+
+
+# --- Stopped and killed ------------------------------------------------------------------------------------------
+
+
+_GRID = """
+import sys, pathlib
+from utils.experiments import runner
+from utils.experiments.grid import Grid, Run
+from utils.experiments.runner import carry_out
+import replicate, signal
+
+def command(run, grid, output_dir, n_threads=None):
+    return [sys.executable, "-c", {program!r}, str(output_dir / run.name)]
+
+runner.command, runner.as_typed = command, lambda words: "a small program"
+# (Whoever starts the tests in the background has SIGINT ignored, by them and all that they start.)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.default_int_handler)
+out = pathlib.Path(sys.argv[1])
+carry_out([Run("nli/a1", "", [], [], "nli")], Grid("m", [], [], [], []), out)
+"""
+# Has a child, as `accelerate launch` does, which takes a moment to save something when it is told to stop.
+_PROGRAM = """
+import subprocess, sys, time
+child = '''
+import os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(*_):
+    time.sleep(0.5); (folder / "saved").touch(); os._exit(143)
+signal.signal(signal.SIGTERM, stop)
+(folder / "pid").write_text(str(os.getpid()))
+while not (folder / "release").exists():
+    time.sleep(0.05)
+(folder / "finished").touch()
+'''
+sys.exit(subprocess.call([sys.executable, "-c", child, sys.argv[1]]))
+"""
+
+
+def start_grid(out) -> subprocess.Popen:
+    script = _GRID.format(program=_PROGRAM)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(out)], cwd=PROJECT, stderr=subprocess.PIPE, text=True
+    )
+    pid = out / "nli" / "a1" / "pid"
+    end = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_waits_for_its_runs_to_save(tmp_path, number):
+    process = start_grid(tmp_path)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    folder = tmp_path / "nli" / "a1"
+    assert (folder / "saved").exists()
+    assert not (folder / "finished").exists()
+    assert not is_alive(int((folder / "pid").read_text()))
+    assert json.loads((folder / "replicate.json").read_text())["done"] is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+def test_killed_nobody_works_beside_the_runs_it_left_behind(tmp_path):
+    process = start_grid(tmp_path)
+    process.kill()
+    process.communicate()
+    folder = tmp_path / "nli" / "a1"
+    left_behind = int((folder / "pid").read_text())
+    assert is_alive(left_behind)
+    script = _GRID.format(program="import sys, pathlib; pathlib.Path(sys.argv[1], 'again').touch()")
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    second = subprocess.Popen(words, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    assert "works in" in second.stderr.readline()
+    assert not (folder / "again").exists()
+    (folder / "release").touch()
+    second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert (folder / "finished").stat().st_mtime_ns <= (folder / "again").stat().st_mtime_ns
+    assert not is_alive(left_behind)
+
+
+# --- The real thing ----------------------------------------------------------------------------------------------
+
+
+_REAL = """
+languages: [hi]
+seeds: [1]
+tasks: [nli, xsr]
+regimes: [original, adjusted]
+n_resamples: 200
+parallel: {parallel_dataset: data/parallel, max_train_pairs: 48}
+align: {use_cpu: true, save_steps: 1, report_to: none, per_device_train_batch_size: 8}
+nli: {dataset_name: data/nli, do_eval: true, max_train_samples: 48, max_eval_samples: 15, num_train_epochs: 1, use_cpu: true,
+  save_steps: 1, report_to: none, per_device_train_batch_size: 8}
+xsr: {dataset_name: data/xsr, max_samples: 20}
+distances: {max_train_pairs: 20}
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_gives_the_same_report(tmp_path):
+    model = tmp_path / "encoder"
+    tiny.model().save_pretrained(model)
+    tiny.pair_tokenizer().save_pretrained(model)
+    settings = tmp_path / "grid.yaml"
+    settings.write_text(f"model_name_or_path: {model}\n{_REAL}", encoding="utf-8")
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def start(name):
+        words = [sys.executable, "replicate.py", str(settings), "--output_dir", str(tmp_path / name), "--jobs", "2"]
+        return subprocess.Popen(words, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    whole = start("whole")
+    out, err = whole.communicate(timeout=400)
+    assert whole.returncode == 0, err.decode()
+    for moment in ("align/hi-seed1/checkpoint-*", "nli/adjusted-hi-seed1/checkpoint-*"):
+        process = start("killed")
+        end = time.monotonic() + 200
+        while not list((tmp_path / "killed").glob(moment)):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+    again = start("killed")
+    assert again.wait(timeout=400) == 0, again.stderr.read().decode()
+    for name in ("report.md", "report.html", "differences.png", "differences.pdf", "comparison.md", "comparison.csv"):
+        one, other = ((tmp_path / folder / name).read_bytes() for folder in ("whole", "killed"))
+        assert one == other, name
+    assert str(tmp_path) not in (tmp_path / "whole" / "report.md").read_text(encoding="utf-8")
+    assert b"report.html" in out
+    assert not list((tmp_path / "killed").rglob("checkpoint-*"))

@@ -1,0 +1,215 @@
+"""The report of a replication, of runs written by hand."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import replicate
+from helpers.runs import write_alignment, write_nli, write_xsr
+from utils.core.files import write_json
+from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL, Grid, plan
+from utils.experiments.report import CLAIMS, _verdict, as_html, write_report
+from utils.experiments.results import read_results
+from utils.experiments.runner import _write_mark, alone_in
+
+
+SEEDS = [1, 2, 3]
+# Right answers of 200, by regime and seed.
+RIGHT = {
+    ORIGINAL: (100, 102, 98),
+    ADJUSTED: (140, 141, 139),
+    ADJUSTED_CONTINUAL: (141, 142, 140),
+    ABLATION: (99, 100, 101),
+}
+
+
+def small_grid(**changes) -> Grid:
+    usual = {"languages": ["hi"], "seeds": SEEDS, "tasks": ["nli", "xsr"], "regimes": list(RIGHT)}
+    return Grid(**{"model_name_or_path": "mbert", **usual, **changes})
+
+
+def write_grid(out, grid, right=RIGHT, but=()):
+    """What the runs of a grid leave."""
+    runs = plan(grid)
+    for run in runs:
+        if run.name in but:
+            continue
+        folder = out / run.name
+        if run.task == "align":
+            write_alignment(folder, seed=run.seed)
+        elif run.task == "nli":
+            base = "mbert" if run.regime == ORIGINAL else out / run.needs[0]
+            settings = {"languages": ["hi"], "alignment_weight": 0 if run.regime == ABLATION else 0.01}
+            continual = run.regime in (ADJUSTED_CONTINUAL, ABLATION)
+            facts = {"regime": "continual", "arguments": settings} if continual else {}
+            n = right[run.regime][SEEDS.index(run.seed)]
+            write_nli(folder, [1] * n + [0] * (200 - n), seed=run.seed, base_model=base, **facts)
+        elif run.task == "xsr":
+            write_xsr(folder / "mbert", [1] * 100 + [2] * 100)
+            for seed in grid.seeds:
+                write_xsr(folder / f"hi-seed{seed}", [1] * 150 + [2] * 50, base_model=out / f"align/hi-seed{seed}")
+            models = {"mbert": "mbert", **{f"hi-seed{seed}": str(out / f"align/hi-seed{seed}") for seed in grid.seeds}}
+            write_json(
+                folder / "run.json", {"base_model": models, "arguments": {"pooling": "mean", "distance": "cosine"}}
+            )
+        elif run.task == "distances":
+            stages = {"mbert": 0.5, "hi-seed1": 0.8, "original-seed1": 0.4, "adjusted-hi-seed1": 0.6,
+                      "adjusted+continual-hi-seed1": 0.7}  # fmt: skip
+            numbers = {}
+            for label, value in stages.items():
+                for layer, of_layer in ((0, 0.1), (12, value)):
+                    where = f"layer{layer}_cosine"
+                    numbers[f"{label}/hi_{where}_share_nearer"] = of_layer + 0.1
+                    numbers[f"{label}/hi-en_{where}_word_retrieval_accuracy"] = of_layer
+            write_json(folder / "all_results.json", numbers)
+        _write_mark(run, out, done=True)
+    return runs
+
+
+def results_of(out, grid, **options):
+    return read_results(grid, plan(grid), out, {}, n_resamples=2000, **options)
+
+
+def test_the_numbers_are_those_of_the_runs(tmp_path):
+    grid = small_grid(distances={})
+    write_grid(tmp_path, grid)
+    results = results_of(tmp_path, grid)
+    report = write_report(results, tmp_path, {"Commit": "`abc`"}).read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (original|adjusted.*?) \| (.*?) \|", report, re.MULTILINE)
+    assert cells[0] == ("original", "50.0 ± 1.0")
+    assert cells[1] == ("adjusted", "70.0 ± 0.5 (+20.0*)")
+    assert cells[2] == ("adjusted, continual", "70.5 ± 0.5 (+20.5*)")
+    assert cells[3] == ("adjusted, continual with alignment weight 0", "50.0 ± 0.5 (0.0)")
+    assert "| original | 50.0 | 50.0 | 50.0 |" in report  # sentences: two directions
+    assert "| adjusted | 75.0 ± 0.0 (+25.0*) | 75.0 ± 0.0 (+25.0*) | 75.0 |" in report
+    assert "*adjusted, continual – adjusted*: hi +0.5." in report
+    assert "Of 5 claims of the paper that could be looked at: seen: 4; cannot be told from chance: 1." in report
+    # Distances of the highest layer.
+    assert "| adjusted, fine-tuned (nli) | 70.0 / 60.0 |" in report
+    assert (
+        "| Fine-tuning forgets alignment (word retrieval falls). | hi −20.0 | yes, in 1 of 1 (first seed) |" in report
+    )
+    assert "| Continual learning keeps more of it. | hi +10.0 | yes, in 1 of 1 (first seed) |" in report
+    assert results.n_comparisons == 5 + 2  # three with the original and two among each other; two directions
+    assert f"for all {results.n_comparisons} comparisons" in report
+
+
+def verdict(results, words):
+    return _verdict(results, next(claim for claim in CLAIMS if words in claim.words))
+
+
+def test_verdicts(tmp_path):
+    grid = small_grid()
+    write_grid(tmp_path / "gain", grid)
+    found = results_of(tmp_path / "gain", grid)
+    assert verdict(found, "helps NLI in all") == "yes, in 1 of 1"
+    assert verdict(found, "sentence retrieval") == "yes, in 1 of 1"
+    assert verdict(found, "Continual learning helps NLI") == "cannot be told from chance"
+    assert verdict(found, "not the regulariser alone") == "yes, in 1 of 1"
+    assert verdict(found, "helps NER") is None
+    write_grid(tmp_path / "loss", grid, {**RIGHT, ADJUSTED: (60, 61, 59)})
+    found = results_of(tmp_path / "loss", grid)
+    assert verdict(found, "helps NLI in all") == "no: worse in 1 of 1"
+
+
+def test_few_seeds_carry_no_claim(tmp_path):
+    grid = small_grid(seeds=[1], tasks=["nli"])
+    write_grid(tmp_path, grid)
+    results = results_of(tmp_path, grid)
+    report = write_report(results, tmp_path, {}).read_text(encoding="utf-8")
+    assert "(+20.0(*))" in report
+    assert verdict(results, "helps NLI in all") == "cannot be told from chance"
+
+
+def test_too_few_resamples_are_said(tmp_path):
+    grid = small_grid()
+    write_grid(tmp_path, grid)
+    for n_resamples, said in ((100, True), (2000, False)):
+        results = read_results(grid, plan(grid), tmp_path, {}, n_resamples)
+        report = write_report(results, tmp_path, {}).read_text(encoding="utf-8")
+        assert ("no p-value can be small enough" in report) == said
+        assert ("+20.0*" in report) == (not said)
+
+
+def test_a_report_of_what_there_is(tmp_path):
+    grid = small_grid()
+    runs = write_grid(tmp_path, grid, but=["nli/adjusted-hi-seed3", "xsr/hi"])
+    results = read_results(grid, runs, tmp_path, {"xsr/hi": "failed with status 1: error: a | b (see x)"}, 2000)
+    report = write_report(results, tmp_path, {}).read_text(encoding="utf-8")
+    assert "| nli/adjusted-hi-seed3 | not run yet |" in report
+    assert "| xsr/hi | failed with status 1: error: a \\| b (see x) |" in report
+    assert "## Sentence retrieval" not in report
+    nothing = write_report(read_results(grid, runs, tmp_path / "empty", {}, 2000), tmp_path / "empty", {})
+    assert "Nothing yet" in nothing.read_text(encoding="utf-8")
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path):
+    grid = small_grid()
+    write_grid(tmp_path / "one", grid)
+    written = []
+    for name in ("one", "other"):
+        if name == "other":
+            shutil.copytree(tmp_path / "one", tmp_path / "other")
+            for path in (tmp_path / "other").rglob("run.json"):  # (they name each other by their folders)
+                path.write_text(path.read_text().replace(str(tmp_path / "one"), str(tmp_path / "other")))
+        write_report(results_of(tmp_path / name, grid), tmp_path / name, {"Seeds": "1, 2, 3"})
+        files = ("report.md", "report.html", "differences.png", "differences.pdf", "comparison.csv", "comparison.tex")
+        written.append({file: (tmp_path / name / file).read_bytes() for file in files})
+    assert written[0] == written[1]
+    assert str(tmp_path).encode() not in b"".join(written[0].values())
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone(tmp_path):
+    grid = small_grid()
+    write_grid(tmp_path, grid)
+    write_report(results_of(tmp_path, grid), tmp_path, {"Model": "`a < b`"})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert len(tags.sources) == 1
+    assert tags.sources[0].startswith("data:image/png;base64,")
+    assert "<table>" in page
+    assert "a &lt; b" in page
+    assert "![" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert 'src="nowhere.png"' in as_html("# A\n\n![x](nowhere.png)", tmp_path)
+
+
+def test_reporting_alone_starts_nothing(run, tmp_path, capsys):
+    write_grid(tmp_path, small_grid())
+    words = (
+        "--model_name_or_path",
+        "mbert",
+        "--languages",
+        "hi",
+        "--seeds",
+        *SEEDS,
+        "--tasks",
+        "nli",
+        "xsr",
+        "--regimes",
+    )
+    with alone_in(tmp_path):  # nor does it wait for a grid that is at work
+        run(replicate.main, "--output_dir", tmp_path, *words, *RIGHT, "--n_resamples", "500", "--report_only")
+    shown = capsys.readouterr().out
+    assert "yes, in 1 of 1" in shown
+    assert "## " not in shown  # the first screen
+    assert "report.html" in shown
+    assert not (tmp_path / "logs").exists()

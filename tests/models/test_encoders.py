@@ -1,0 +1,242 @@
+"""An adjusted checkpoint is the original one in everything but the weights that were trained."""
+
+import copy
+
+import pytest
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    BertForPreTraining,
+    BertModel,
+)
+
+from helpers import tiny
+from helpers.checkpoints import load_report
+from utils.core.errors import InputError
+from utils.models.encoders import load_encoder, load_encoder_weights, load_task_model, save_encoder
+from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, hidden_states_at, only_layers_below
+from utils.models.tokenizers import load_tokenizer
+from utils.parallel.corpus import _checksum
+
+
+def adjusted(folder, output, **options):
+    """Load, move every trained weight, save."""
+    encoder = load_encoder(folder, **options)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(1.0)
+    save_encoder(encoder, output)
+    return encoder
+
+
+@pytest.mark.parametrize("head", ["", "ForMaskedLM", "ForSequenceClassification"])
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_every_tensor_is_kept(tmp_path, architecture, head):
+    folder = tiny.checkpoint(tmp_path / "original", architecture, head)
+    adjusted(folder, tmp_path / "adjusted")
+    before = load_file(f"{folder}/model.safetensors")
+    after = load_file(tmp_path / "adjusted" / "model.safetensors")
+    assert set(before) == set(after)
+    encoder_names = set(AutoModel.from_pretrained(folder).state_dict())
+    prefix = AutoModel.from_pretrained(folder).base_model_prefix + "."
+    for name, tensor in before.items():
+        moved = 1.0 if name.removeprefix(prefix) in encoder_names else 0.0
+        torch.testing.assert_close(after[name], tensor + moved)
+    config, original = (AutoConfig.from_pretrained(f) for f in (tmp_path / "adjusted", folder))
+    assert config.architectures == original.architectures
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_masked_lm_head_follows_the_embeddings(tmp_path, architecture):
+    folder = tiny.checkpoint(tmp_path / "original", architecture)
+    adjusted(folder, tmp_path / "adjusted")
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path / "adjusted")
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    for name, parameter in AutoModelForMaskedLM.from_pretrained(folder).named_parameters():
+        is_encoder = name.startswith(model.base_model_prefix + ".")
+        if not is_encoder and model.get_parameter(name) is not model.get_output_embeddings().weight:
+            torch.testing.assert_close(model.get_parameter(name), parameter)
+
+
+def test_output_matrix_stored_twice_stays_tied(tmp_path):
+    """mBERT's own checkpoint stores the tied matrix twice, and names layer norms as TensorFlow did."""
+    folder = tmp_path / "original"
+    model = BertForPreTraining(tiny.config())
+    model.save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"].clone()
+    old_names = {".LayerNorm.weight": ".LayerNorm.gamma", ".LayerNorm.bias": ".LayerNorm.beta"}
+    for new, old in old_names.items():
+        tensors = {k.replace(new, old): v for k, v in tensors.items()}
+    save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
+    adjusted(str(folder), tmp_path / "adjusted")
+    after = BertForPreTraining.from_pretrained(tmp_path / "adjusted")
+    assert after.cls.predictions.decoder.weight is after.bert.embeddings.word_embeddings.weight
+    for name, parameter in model.cls.named_parameters():
+        if "decoder.weight" not in name:
+            torch.testing.assert_close(after.cls.get_parameter(name), parameter)
+    torch.testing.assert_close(after.bert.pooler.dense.weight, model.bert.pooler.dense.weight + 1)
+
+
+@pytest.mark.parametrize("head", ["", "ForMaskedLM"])
+def test_fine_tuning_starts_from_the_same_head(tmp_path, head, caplog):
+    """The same message about newly initialised weights, and the same random head."""
+    folder = tiny.checkpoint(tmp_path / "original", "Bert", head)
+    adjusted(folder, tmp_path / "adjusted")
+    assert load_report(folder, caplog) == load_report(tmp_path / "adjusted", caplog)
+
+
+def test_a_missing_pooler_is_not_invented(tmp_path):
+    folder = tmp_path / "original"
+    BertModel(tiny.config(), add_pooling_layer=False).save_pretrained(folder)
+    adjusted(str(folder), tmp_path / "adjusted")
+    assert not [k for k in load_file(tmp_path / "adjusted" / "model.safetensors") if "pooler" in k]
+
+
+def test_shards_and_pickled_weights(tmp_path):
+    model = tiny.model("Bert")
+    sharded, pickled = tmp_path / "sharded", tmp_path / "pickled"
+    model.save_pretrained(sharded, max_shard_size="20KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 1
+    pickled.mkdir()
+    model.config.save_pretrained(pickled)
+    torch.save(model.state_dict(), pickled / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pickled are a pickle \(pytorch_model.bin\).* add --allow_pickled_weights"):
+        load_encoder(str(pickled))
+    with pytest.raises(InputError, match="add --allow_pickled_weights"):
+        load_task_model(AutoModelForMaskedLM, str(pickled))
+    load_task_model(AutoModelForMaskedLM, str(pickled), allow_pickled_weights=True)
+    for folder in (sharded, pickled):
+        adjusted(str(folder), tmp_path / "adjusted", allow_pickled_weights=folder == pickled)
+        after = AutoModelForMaskedLM.from_pretrained(tmp_path / "adjusted")
+        torch.testing.assert_close(after.cls.predictions.bias, model.cls.predictions.bias)
+        assert after.bert.embeddings.word_embeddings.weight.equal(model.bert.embeddings.word_embeddings.weight + 1)
+
+
+def test_half_precision_checkpoints_are_adjusted_in_full(tmp_path):
+    model = tiny.model("Bert").half()
+    model.save_pretrained(tmp_path / "original")
+    encoder = adjusted(str(tmp_path / "original"), tmp_path / "adjusted")
+    assert encoder.dtype == torch.float32
+    saved = load_file(tmp_path / "adjusted" / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert AutoModel.from_pretrained(tmp_path / "adjusted").dtype == torch.float32
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_weights_come_back(tmp_path, architecture):
+    folder = tiny.checkpoint(tmp_path / "original", architecture)
+    trained = adjusted(folder, tmp_path / "adjusted")
+    encoder = load_encoder(folder)
+    load_encoder_weights(encoder, tmp_path / "adjusted")
+    for name, tensor in trained.state_dict().items():
+        if name not in trained.checkpoint_layout.invented:
+            assert torch.equal(encoder.state_dict()[name], tensor)
+
+
+def test_sentence_transformers_loads_it(tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    folder = tiny.checkpoint(tmp_path / "original")
+    adjusted(folder, tmp_path / "adjusted")
+    load_tokenizer(folder).save_pretrained(tmp_path / "adjusted")
+    vectors = SentenceTransformer(str(tmp_path / "adjusted"), device="cpu").encode(["The quiet river"])
+    encoder, tokenizer = load_encoder(str(tmp_path / "adjusted")), load_tokenizer(folder)
+    state = encoder(**tokenizer("The quiet river", return_tensors="pt")).last_hidden_state
+    torch.testing.assert_close(torch.tensor(vectors), state.mean(dim=1).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_only_what_matters_is_trainable(architecture, layer):
+    encoder = tiny.model(architecture, head="")
+    freeze_unused_parameters(encoder, layer)
+    tokens = torch.tensor([[2, 7, 8, 3]])
+    states = encoder(input_ids=tokens, output_hidden_states=True).hidden_states
+    states[layer].square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    assert not [n for n, p in encoder.named_parameters() if "pooler" in n and p.requires_grad]
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_frozen_lower_layers(architecture):
+    encoder = tiny.model(architecture, head="")
+    whole = sum(p.requires_grad for p in encoder.parameters())
+    freeze_lower_layers(encoder, 0)
+    assert sum(p.requires_grad for p in encoder.parameters()) == whole
+    freeze_lower_layers(encoder, 1)
+    assert not encoder.get_input_embeddings().weight.requires_grad
+    before = copy.deepcopy(encoder)
+    optimizer = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
+    tokens = torch.tensor([[2, 7, 8, 3]])
+    encoder(input_ids=tokens).last_hidden_state.square().sum().backward()
+    optimizer.step()
+    old, new = (m(input_ids=tokens, output_hidden_states=True).hidden_states for m in (before, encoder))
+    assert torch.equal(old[1], new[1])
+    assert not torch.equal(old[2], new[2])
+
+
+def test_what_cannot_be_loaded(tmp_path):
+    with pytest.raises(InputError, match="There is no model no/where: neither a folder"):
+        load_encoder("no/where")
+    with pytest.raises(InputError, match="There is no model no/where"):
+        load_tokenizer("no/where")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no model that can be loaded"):
+        load_encoder(str(tmp_path / "empty"))
+
+
+def test_a_failed_save_leaves_the_good_one(tmp_path, monkeypatch):
+    folder = tiny.checkpoint(tmp_path / "original")
+    encoder = adjusted(folder, tmp_path / "adjusted")
+    good = load_file(tmp_path / "adjusted" / "model.safetensors")
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("utils.models.encoders.save_torch_state_dict", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_encoder(encoder, tmp_path / "adjusted")
+    after = load_file(tmp_path / "adjusted" / "model.safetensors")
+    assert all(torch.equal(after[k], v) for k, v in good.items())
+    assert sorted(p.name for p in (tmp_path / "adjusted").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_links_of_an_encoder_are_found_again_whatever_the_seed(tmp_path):
+    """A pooler that the checkpoint lacks is random; links do not depend on it, so neither does what they are kept under."""
+    tiny.model().save_pretrained(tmp_path)  # with a masked-LM head: without a pooler
+    sums = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        sums.append(_checksum(load_encoder(str(tmp_path))))
+    assert sums[0] == sums[1]
+    tiny.model(seed=3).save_pretrained(tmp_path)
+    assert _checksum(load_encoder(str(tmp_path))) != sums[0]
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_layers_that_are_not_needed_are_left_out(architecture):
+    sizes = {"n_layers": 6} if architecture == "DistilBert" else {"num_hidden_layers": 6}
+    encoder = tiny.model(architecture, "", **sizes)
+    ids = torch.tensor([[2, 11, 12, 13, 3]])
+    counted = []
+    stack = next(part for part in encoder.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == 6)
+    for layer in stack:
+        layer.register_forward_hook(lambda *_: counted.append(1))
+    for layers, n_run in (([2], 3), ([0, 3], 4), ([-5], 3), ([5], 6), ([-1], 6), ([1, 6], 6)):
+        with torch.no_grad():
+            whole = hidden_states_at(encoder, ids, torch.ones_like(ids), layers)
+            counted.clear()
+            with only_layers_below(encoder, layers) as needed:
+                found = hidden_states_at(encoder, ids, torch.ones_like(ids), needed)
+        assert len(counted) == n_run
+        for state, expected in zip(found, whole):
+            assert state.equal(expected)
+    with pytest.raises(KeyError), only_layers_below(encoder, [1]):
+        raise KeyError
+    assert len(encoder(ids, output_hidden_states=True).hidden_states) == 7

@@ -1,0 +1,404 @@
+"""Large corpora: only what is needed is linked, nothing is held in memory, streams are read no further than needed."""
+
+import json
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import datasets
+import pytest
+
+from helpers import tiny
+from helpers.paths import PROJECT
+from utils.alignment.words import WordTokenizer, split_on_spaces
+from utils.core.columns import column_array, list_lengths
+from utils.core.errors import InputError
+from utils.parallel import choosing, streams
+from utils.parallel import corpus as parallel_corpus
+from utils.parallel.aligners.base import WordAligner
+from utils.parallel.aligners.encoder import EncoderAligner
+from utils.parallel.aligners.pharaoh import read_pharaoh
+from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.choosing import sample_pairs
+from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments
+from utils.parallel.streams import PairStream, stream_bitext
+
+
+MAX_WORDS = 64
+
+
+class EvenAligner(WordAligner):
+    """Links the only words of pairs with an even number; counts what it is asked, and what it is shown."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.shown: list[int] = []
+
+    def learn(self, source, english) -> None:
+        self.shown.append(len(source))
+
+    def align(self, source, english):
+        self.asked.update(words[0] for words in source)
+        return [[(0, 0)] if int(words[0][1:]) % 2 == 0 else [] for words in source]
+
+
+@pytest.fixture
+def aligner(monkeypatch) -> EvenAligner:
+    made = EvenAligner()
+    monkeypatch.setattr(parallel_corpus, "make_aligner", lambda *args, **settings: made)
+    return made
+
+
+def write_pairs(path: Path, n_pairs: int) -> Path:
+    path.write_text("".join(f"s{k}\te{k}\n" for k in range(n_pairs)))
+    return path
+
+
+def write_data_set(folder: Path, n_pairs: int) -> str:
+    folder.mkdir(exist_ok=True)
+    rows = [json.dumps({"translation": {"en": f"e{k}", "hi": f"s{k}"}}) for k in range(n_pairs)]
+    (folder / "train.jsonl").write_text("\n".join(rows))
+    return str(folder)
+
+
+def read(source: Path | str, links: AlignerArguments | None = None, **changes) -> ParallelCorpus:
+    """The corpus in a file, or in a folder, with whatever links its words."""
+    links = links or AlignerArguments(aligner="dictionary", dictionary_file=[__file__])
+    files = None if Path(source).is_dir() else [str(source)]
+    data = ParallelDataArguments(languages=["hi"], parallel_dataset=None if files else str(source), **changes)
+    corpus = ParallelCorpus.read(
+        data, tiny.tokenizer(), "avg", ("--parallel_file", files), ("--links_file", links.links_file)
+    )
+    encoder = tiny.model(head="")
+    encoder.checkpoint_layout = SimpleNamespace(invented=())
+    return corpus.linked(links, encoder, WordTokenizer(tiny.tokenizer(), max_length=64))
+
+
+def sources(corpus: ParallelCorpus) -> list[str]:
+    return [words[0] for words in corpus.pairs["hi"]["source"]]
+
+
+# --- Drawing -----------------------------------------------------------------------------------------------------
+
+
+def numbers(n: int) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"number": list(range(n))})
+
+
+def divisible_by_three(part: datasets.Dataset) -> datasets.Dataset:
+    return part.select([row for row, number in enumerate(part["number"]) if number % 3 == 0])
+
+
+@pytest.mark.parametrize("n_wanted", [1, 30, 99, 100, 150])
+def test_a_sample_is_the_first_usable_pairs_of_a_random_order(monkeypatch, n_wanted):
+    """However they are asked for: so every usable pair is as likely as any other."""
+    monkeypatch.setattr(choosing, "_FEWEST", 5)
+    for seed in (1, 2):
+        sample = sample_pairs(numbers(300), n_wanted, seed, divisible_by_three)["number"]
+        assert list(sample) == [k for k in numbers(300).shuffle(seed=seed)["number"] if k % 3 == 0][:n_wanted]
+
+
+def test_every_usable_pair_is_as_likely_as_any_other(monkeypatch):
+    monkeypatch.setattr(choosing, "_FEWEST", 2)
+    n_seeds = 100
+    drawn = Counter(
+        k for seed in range(n_seeds) for k in sample_pairs(numbers(30), 3, seed, divisible_by_three)["number"]
+    )
+    assert sorted(drawn) == list(range(0, 30, 3))
+    # 3 of 10: a mean of 30, and the standard deviation is 4.6.
+    assert all(abs(n - 0.3 * n_seeds) < 4.5 * 4.6 for n in drawn.values())
+
+
+def test_a_few_usable_pairs_among_many_are_found():
+    assert list(
+        sample_pairs(numbers(3000), 2, 0, lambda part: part.filter(lambda row: row["number"] == 17))["number"]
+    ) == [17]
+    assert len(sample_pairs(numbers(600), 2, 0, lambda part: part.filter(lambda row: False))) == 0
+
+
+# --- Linking -----------------------------------------------------------------------------------------------------
+
+
+def test_no_more_pairs_are_linked_than_needed(tmp_path, aligner, caplog):
+    corpus = read(write_pairs(tmp_path / "pairs.tsv", 20_000))
+    with caplog.at_level("INFO", "utils.parallel"):
+        sample = corpus.sampled(MAX_WORDS, 2000, seed=1)
+    assert len(sample.pairs["hi"]) == 2000
+    assert all(int(word[1:]) % 2 == 0 for word in sources(sample))
+    assert set(aligner.asked.values()) == {1}
+    assert aligner.asked.total() < 1.15 * 2 * 2000
+    assert f"for which {aligner.asked.total():,} of 20,000 were looked at" in caplog.text
+    # It has seen all pairs before, as a statistical model must.
+    assert aligner.shown == [20_000]
+
+
+def test_links_are_cached(tmp_path, aligner):
+    def sample(max_pairs: int, seed: int) -> list[str]:
+        return sources(read(tmp_path / "pairs.tsv").sampled(MAX_WORDS, max_pairs, seed))
+
+    write_pairs(tmp_path / "pairs.tsv", 2000)
+    drawn = sample(100, seed=1)
+    aligner.asked.clear()
+    aligner.shown.clear()
+    assert sample(100, seed=1) == drawn
+    assert not aligner.asked
+    assert not aligner.shown
+    # Where all pairs are wanted, every seed finds the same links.
+    everything = sample(2000, seed=1)
+    assert set(aligner.asked.values()) == {1}
+    aligner.asked.clear()
+    other = sample(3000, seed=2)
+    assert not aligner.asked
+    assert sorted(everything) == sorted(other) == sorted(f"s{k}" for k in range(0, 2000, 2))
+    assert everything != other
+    write_pairs(tmp_path / "pairs.tsv", 300)
+    assert len(sample(2000, seed=1)) == 150
+
+
+def test_long_pairs_are_not_even_linked(tmp_path, aligner):
+    (tmp_path / "pairs.tsv").write_text("s0\te0\ns2 a b\te2\ns4\te4 a b\ns6\te6\n")
+    assert sorted(sources(read(tmp_path / "pairs.tsv").sampled(2, 10, seed=1))) == ["s0", "s6"]
+    assert sorted(aligner.asked) == ["s0", "s6"]
+
+
+def test_links_that_are_written_are_those_of_all_pairs(tmp_path, aligner):
+    arguments = AlignerArguments("dictionary", dictionary_file=[__file__], write_links=[str(tmp_path / "all.links")])
+    corpus = read(write_pairs(tmp_path / "pairs.tsv", 1000), arguments)
+    corpus.write_links(arguments)
+    sample = corpus.sampled(MAX_WORDS, 50, seed=1)
+    assert set(aligner.asked.values()) == {1}
+    assert [links for _, links in read_pharaoh(tmp_path / "all.links")] == [[(0, 0)], []] * 500
+    assert sources(sample) == sources(read(tmp_path / "pairs.tsv").sampled(MAX_WORDS, 50, seed=1))
+
+
+def test_pairs_are_held_out_before_they_are_linked(tmp_path, aligner):
+    corpus = read(write_pairs(tmp_path / "pairs.tsv", 4000))
+    rest, held_out = corpus.split(0.25)
+    assert not aligner.asked
+    in_order = [f"e{k}" for k in range(4000)]
+    assert [words[0] for words in held_out.pairs["hi"]["english"]] == [
+        word for word in in_order if zlib.crc32(word.encode()) < 0.25 * 2**32
+    ]
+    assert len(rest.pairs["hi"]) + len(held_out.pairs["hi"]) == 4000
+    chosen = [part.sampled(MAX_WORDS, 20, seed=1) for part in (rest, held_out)]
+    assert aligner.asked.total() < 2 * 300
+    assert aligner.shown == [4000]  # (the layer that an encoder links by is the same for both)
+    assert not set(sources(chosen[0])) & set(sources(chosen[1]))
+
+
+def test_nothing_usable(tmp_path, aligner):
+    (tmp_path / "pairs.tsv").write_text("s1\te1\ns3\te3\n")
+    with pytest.raises(InputError, match="None of the 2 pairs of hi can be used"):
+        read(tmp_path / "pairs.tsv").sampled(MAX_WORDS, 1, seed=1)
+
+
+def lines(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def real_pairs(tmp_path) -> Path:
+    path = tmp_path / "real.tsv"
+    path.write_text("".join(f"{tiny.TEXT[k % 5 + 1]} {k}\t{tiny.TEXT[0]} {k}\n" for k in range(40)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["encoder", "statistical", "dictionary"])
+def test_links_made_in_parts_are_those_of_the_whole(monkeypatch, tmp_path, real_pairs, name):
+    (tmp_path / "words.txt").write_text("viejo old\nмост bridge\ncây bridge\nпуть way\n")
+    how = {"aligner": name, "statistical_model": "ibm1", "dictionary_file": [str(tmp_path / "words.txt")]}
+    words = {"word_splitting": "space"}
+    corpus = read(real_pairs, AlignerArguments(**how, write_links=["kept"]), **words)
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel_corpus, "_BATCH", 7)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "another-cache")
+        in_parts = read(real_pairs, AlignerArguments(**how, write_links=["kept"]), **words)
+    source, english = zip(*([side.split() for side in line] for line in lines(real_pairs)))
+    aligner = parallel_corpus.make_aligner(
+        name,
+        statistical_model="ibm1",
+        dictionary_file=str(tmp_path / "words.txt"),
+        model=tiny.model(head=""),
+        word_tokenizer=WordTokenizer(tiny.tokenizer(), max_length=64),
+    )
+    links = [[list(link) for link in pair] for pair in aligner.align(source, english)]
+    assert sum(map(len, links)) > 10
+    assert list(corpus.pairs["hi"]["links"]) == list(in_parts.pairs["hi"]["links"]) == links
+
+
+def test_the_layer_is_judged_on_the_whole_corpus(monkeypatch, tmp_path):
+    """Whichever pairs are drawn, from whichever part."""
+    seen = []
+    monkeypatch.setattr(EncoderAligner, "most_links", lambda self, source, english: seen.append(len(source)) or 1)
+    (tmp_path / "pairs.tsv").write_text("".join(f"río {k}\triver e{k}\n" for k in range(600)))
+    for part in read(tmp_path / "pairs.tsv", AlignerArguments()).split(0.5):
+        part.sampled(MAX_WORDS, 3, seed=1)
+    assert seen == [600]
+
+
+def test_processes_share_the_work(tmp_path, monkeypatch):
+    write_pairs(tmp_path / "pairs.tsv", 900)
+    (tmp_path / "words.txt").write_text("".join(f"s{k} e{k}\n" for k in range(0, 900, 2)))
+    links = AlignerArguments(aligner="dictionary", dictionary_file=[str(tmp_path / "words.txt")])
+    encoded = []
+    for n_processes in (None, 2):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / f"cache{n_processes}")
+        corpus = read(tmp_path / "pairs.tsv", links, preprocessing_num_workers=n_processes)
+        corpus, held_out = corpus.split(0.1)
+        assert len(corpus.pairs["hi"]) + len(held_out.pairs["hi"]) == 900
+        sample = corpus.sampled(MAX_WORDS, 400, seed=1)
+        encoded.append(sample.encoded(WordTokenizer(tiny.tokenizer()), include_special_tokens=True)["hi"].to_dict())
+        assert len(sample.pairs["hi"]) == 400
+    assert encoded[0] == encoded[1]
+
+
+# --- A file of links ---------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_links_is_read_beside_the_pairs(tmp_path):
+    write_pairs(tmp_path / "pairs.tsv", 1500)
+    path = tmp_path / "links"
+    path.write_text("# a comment\n" + "0-0\n\n\n" * 500)
+    arguments = AlignerArguments(links_file=[str(path)])
+    corpus = read(tmp_path / "pairs.tsv", arguments)
+    sample = corpus.sampled(MAX_WORDS, 100, seed=1)
+    assert len(sources(sample)) == 100
+    assert all(int(word[1:]) % 3 == 0 for word in sources(sample))
+    # What is made of them is found again.
+    assert read(tmp_path / "pairs.tsv", arguments).pairs["hi"]._fingerprint == corpus.pairs["hi"]._fingerprint
+    rest, held_out = corpus.split(0.5)
+    assert sum(len(part.pairs["hi"]) for part in (rest, held_out)) == 1500
+    for wrong, message in (
+        ("0-0\n" * 1499, "has 1499 lines of links for 1500 sentence pairs"),
+        ("0-0\n" * 1501, "has 1501 lines of links for 1500 sentence pairs"),
+        ("0-0\n" * 1400 + "0-1\n" * 100, "Line 1401 of .* links English word 1 of a sentence with 1 words"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / "pairs.tsv", arguments)
+
+
+# --- Memory ------------------------------------------------------------------------------------------------------
+
+
+def test_lengths_and_columns_as_arrays():
+    rows = datasets.Dataset.from_dict({"words": [["a"], [], ["b", "c"]], "length": [5, 6, 7]}).select([2, 0, 1])
+    assert list_lengths(rows, "words").tolist() == [2, 1, 0]
+    assert column_array(rows, "length").tolist() == [7, 5, 6]
+    assert list_lengths(rows.select([]), "words").tolist() == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory as Linux shows it")
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    """From the file to the first training steps, with 10,000 pairs more: as lists they would need 90 MiB."""
+    script = [sys.executable, "benchmarks/bench_corpus.py", "--pairs", "5000", "15000", "--steps", "1"]
+    script += ["--links", "dictionary", "--folder", tmp_path, "--json", tmp_path / "result.json"]
+    subprocess.run(script, check=True, cwd=PROJECT, timeout=300)
+    few, many = json.loads((tmp_path / "result.json").read_text())["results"]
+    assert many["drawn"] > 14_000
+    for step in ("read", "link", "sample", "encode", "record", "train"):
+        assert many["anonymous"][step] - few["anonymous"][step] < 32, step
+
+
+# --- Streams -----------------------------------------------------------------------------------------------------
+
+
+def stream(folder: str) -> PairStream:
+    return stream_bitext(folder, "hi", split_on_spaces)
+
+
+def stream_from(folder: str) -> ParallelCorpus:
+    return read(folder, streaming=True)
+
+
+def test_a_stream_is_read_as_far_as_needed(tmp_path, aligner, monkeypatch):
+    folder = write_data_set(tmp_path / "data", 4000)
+    monkeypatch.setattr(PairStream, "_SHUFFLE_BUFFER", 100)
+    n_read = Counter()
+    to_pair = streams.flat_row
+    monkeypatch.setattr(streams, "flat_row", lambda row: n_read.update(rows=1) or to_pair(row))
+    sample = stream_from(folder).sampled(MAX_WORDS, 300, seed=1)
+    assert len(sample.pairs["hi"]) == len(set(sources(sample))) == 300
+    assert all(int(word[1:]) % 2 == 0 for word in sources(sample))
+    assert set(aligner.asked.values()) == {1}
+    assert (
+        n_read["rows"] < 2 * 300 + 256 + 512 + 10
+    )  # the pairs, a part too many at the end, what the aligner was shown
+    assert aligner.shown == [512]
+    # In the order of the stream, but not quite.
+    order = [int(word[1:]) for word in sources(sample)]
+    assert order != sorted(order)
+    assert max(order) < 2000
+    # Another run, or process, finds what was read; another seed reads anew.
+    n_read.clear()
+    assert sources(stream_from(folder).sampled(MAX_WORDS, 300, seed=1)) == sources(sample)
+    assert n_read["rows"] <= 1
+    assert sources(stream_from(folder).sampled(MAX_WORDS, 300, seed=2)) != sources(sample)
+
+
+@pytest.mark.parametrize("n_pairs", [40, 256, 300])
+def test_a_stream_that_ends_early(tmp_path, aligner, n_pairs):
+    sample = stream_from(write_data_set(tmp_path / "data", n_pairs)).sampled(MAX_WORDS, 500, seed=1)
+    assert sorted(sources(sample)) == sorted(f"s{k}" for k in range(0, n_pairs, 2))
+
+
+def test_ranges_of_a_stream_in_any_order(tmp_path):
+    folder = write_data_set(tmp_path / "data", 20)
+    opened = stream(folder)
+    assert [words[0] for words in opened.select(range(5, 8))["source"]] == ["s5", "s6", "s7"]
+    assert [words[0] for words in opened.select(range(2, 4))["source"]] == ["s2", "s3"]
+    assert [words[0] for words in opened.select(range(18, 30))["source"]] == ["s18", "s19"]
+    assert len(opened.select(range(20, 30))) == 0
+
+
+def test_a_stream_of_other_files_is_another_one(tmp_path):
+    folder = write_data_set(tmp_path / "data", 20)
+    before = stream(folder)
+    assert stream(folder).fingerprint == before.fingerprint
+    write_data_set(tmp_path / "data", 21)
+    assert stream(folder).fingerprint != before.fingerprint
+
+
+def test_held_out_pairs_of_a_stream(tmp_path, aligner):
+    corpus = stream_from(write_data_set(tmp_path / "data", 2000))
+    parts = [part.sampled(MAX_WORDS, 2000, seed=1) for part in corpus.split(0.3)]
+    rest, held_out = ({int(word[1:]) for word in sources(part)} for part in parts)
+    assert held_out == {k for k in range(0, 2000, 2) if zlib.crc32(f"e{k}".encode()) < 0.3 * 2**32}
+    assert sorted(rest | held_out) == list(range(0, 2000, 2))
+
+
+def test_a_stream_gives_the_pairs_of_the_data_set(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = [{"english": "the cat", "non_english": "el gato"}, {"english": None, "non_english": "nada"}]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pairs = stream_bitext(str(folder), "es", split_on_spaces).select(range(5))
+    assert pairs.to_dict() == {"source": [["el", "gato"], ["nada"]], "english": [["the", "cat"], []]}
+    with pytest.raises(InputError, match="has no column de for the de sentences.*--source_column"):
+        stream_bitext(str(folder), "de", split_on_spaces, source_column="de")
+    (folder / "train.jsonl").write_text(json.dumps(rows[0]) + "\n{broken")
+    with pytest.raises(InputError, match=r"The data set .*data \(default\) cannot be read any further .*check it"):
+        stream_bitext(str(folder), "es", split_on_spaces).select(range(5))
+    with pytest.raises(InputError, match="has no split test, only train"):
+        stream_bitext(str(folder), "es", split_on_spaces, dataset_split="test")
+
+
+def test_what_a_stream_cannot_do(tmp_path, aligner):
+    folder = write_data_set(tmp_path / "data", 600)
+    with pytest.raises(InputError, match="--write_links needs the whole corpus.*leave --streaming out"):
+        read(folder, AlignerArguments("dictionary", dictionary_file=[__file__], write_links=["x"]), streaming=True)
+    with pytest.raises(InputError, match="--aligner statistical needs the whole corpus.*leave --streaming out"):
+        read(folder, AlignerArguments("statistical"), streaming=True)
+    (tmp_path / "links").write_text("0-0\n" * 600)
+    with pytest.raises(InputError, match="--links_file .*links has a line for every pair.*leave one of the two out"):
+        read(folder, AlignerArguments(links_file=[str(tmp_path / "links")]), streaming=True)
+    with pytest.raises(InputError, match="--streaming needs --parallel_dataset"):
+        read(write_pairs(tmp_path / "pairs.tsv", 3), streaming=True)
+    (tmp_path / "data" / "train.jsonl").write_text('{"en": "e1", "hi": "s1"}\n' * 5000)
+    with pytest.raises(InputError, match="None of the first pairs of hi can be used"):
+        stream_from(folder).sampled(MAX_WORDS, 50, seed=1)
+    assert aligner.asked.total() == 256

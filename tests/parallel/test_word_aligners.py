@@ -1,0 +1,511 @@
+"""Word links: files in every form, the statistical aligner, the encoder against a plain loop, word lists."""
+
+import gzip
+import json
+import re
+import sys
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import compare_aligners
+from helpers.paths import REFERENCE
+from helpers.tiny import ARCHITECTURES, TEXT, TOKENIZERS, model, tokenizer
+from utils.alignment.words import WordTokenizer, split_on_punctuation
+from utils.core.errors import InputError
+from utils.parallel.aligners import statistical
+from utils.parallel.aligners.dictionary import DictionaryAligner
+from utils.parallel.aligners.encoder import EncoderAligner, mutual_argmax
+from utils.parallel.aligners.pharaoh import FileAligner, read_header, read_pharaoh, write_pharaoh
+from utils.parallel.aligners.registry import make_aligner
+from utils.parallel.aligners.statistical import StatisticalAligner
+
+
+def one_sentence(message: str, *parts: object) -> bool:
+    """Whether a message is a single sentence that contains all the parts."""
+    ends = re.findall(r"[.!?](?= [A-Z]|$)", message)
+    return len(ends) == 1 and message.endswith(".") and "\n" not in message and all(str(p) in message for p in parts)
+
+
+def write(path, text: str | bytes):
+    content = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def words(*counts: int) -> list[list[str]]:
+    return [[f"w{k}" for k in range(count)] for count in counts]
+
+
+# --- Files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["links", "links.gz"])
+def test_every_form_of_pharaoh_lines(tmp_path, name):
+    text = "# made by hand\n2-1 0-0\n\n# in between\n0?1 1p0  1-1\t3-3 \r\n0-0 0-0 0-1"
+    path = write(tmp_path / name, text)
+    assert list(read_pharaoh(path)) == [
+        (2, [(0, 0), (2, 1)]),
+        (3, []),
+        (5, [(0, 1), (1, 0), (1, 1), (3, 3)]),
+        (6, [(0, 0), (0, 1)]),
+    ]
+    assert [links for _, links in read_pharaoh(path, reverse=True)][0] == [(0, 0), (1, 2)]
+    assert [links for _, links in read_pharaoh(path, sure_only=True)][2] == [(1, 1), (3, 3)]
+    pairs = words(3, 0, 4, 1), words(2, 5, 4, 2)
+    assert FileAligner(path).align(*pairs) == [links for _, links in read_pharaoh(path)]
+    assert FileAligner(path, reverse=True).align(*reversed(pairs)) == [
+        sorted((j, i) for i, j in links) for _, links in read_pharaoh(path)
+    ]
+
+
+@pytest.mark.parametrize(
+    "token", ["1", "a-b", "1-", "-1-2", "1--2", "1-2-3", "1:2", "1.0-2", "１-２", "0-0,1-1", "(0,0)"]
+)
+def test_what_is_no_link(tmp_path, token):
+    path = write(tmp_path / "links", f"# header\n0-0\n0-0 {token} 1-1\n")
+    with pytest.raises(InputError) as error:
+        FileAligner(path).align(words(1, 9), words(1, 9))
+    assert one_sentence(str(error.value), "Line 3", path, repr(token), "0-0 1-2")
+
+
+@pytest.mark.parametrize(
+    ("link", "reverse", "parts"),
+    [
+        ("3-0", False, ["source word 3", "3 words", "from 0", "with --reverse_links"]),
+        ("0-2", False, ["English word 2", "2 words", "from 0", "with --reverse_links"]),
+        ("0-3", True, ["source word 3", "3 words", "without --reverse_links"]),
+        ("99999999999999999999-0", False, ["99999999999999999999"]),
+    ],
+)
+def test_links_beyond_the_sentence(tmp_path, link, reverse, parts):
+    path = write(tmp_path / "links", f"\n# note\n0-0 {link}\n")
+    with pytest.raises(InputError) as error:
+        FileAligner(path, reverse).align(words(3, 3), words(2, 2))
+    assert one_sentence(str(error.value), "Line 3", path, "spaces", *parts)
+
+
+@pytest.mark.parametrize(("text", "n_lines"), [("0-0\n0-0\n", 2), ("0-0\n" * 4, 4), ("0-0\n" * 5, 5), ("\n" * 7, 7)])
+def test_fewer_or_more_lines_than_pairs(tmp_path, text, n_lines):
+    path = write(tmp_path / "links", "# header\n" + text)
+    with pytest.raises(InputError) as error:
+        FileAligner(path).align(words(1, 1, 1), words(1, 1, 1))
+    assert one_sentence(str(error.value), path, f"{n_lines} lines", "3 sentence pairs", "blank")
+
+
+@pytest.mark.parametrize("text", ["", "# only: a header\n"])
+def test_empty_file(tmp_path, text):
+    path = write(tmp_path / "links", text)
+    with pytest.raises(InputError) as error:
+        FileAligner(path).align(words(1), words(1))
+    assert one_sentence(str(error.value), path, "is empty", "line")
+    assert FileAligner(path).align([], []) == []
+
+
+def test_missing_damaged_and_badly_encoded_files(tmp_path):
+    for path, part in [
+        (tmp_path / "none", "check the path"),
+        (write(tmp_path / "latin", b"0-0\n0-0 \xe9\n"), "Line 2"),
+        (write(tmp_path / "cut", b""), "empty"),
+    ]:
+        with pytest.raises(InputError) as error:
+            FileAligner(path).align(words(1, 1), words(1, 1))
+        assert one_sentence(str(error.value), path, part)
+    path = tmp_path / "links.gz"
+    path.write_bytes(gzip.compress(b"0-0\n" * 1000)[:-9])
+    with pytest.raises(InputError, match="damaged"):
+        list(read_pharaoh(path))
+
+
+NUMBERS = st.integers(0, 70)
+LINKS = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6, unique=True).map(sorted), max_size=6)
+HEADERS = st.dictionaries(
+    st.text("abcdefgh_", min_size=1, max_size=9), st.text(st.characters(blacklist_categories=("Cs",)), max_size=9)
+)
+
+
+@given(LINKS, HEADERS, st.booleans())
+def test_what_is_written_is_read_again(tmp_path_factory, links, header, compressed):
+    path = tmp_path_factory.mktemp("links") / "new folder" / ("links.gz" if compressed else "links")
+    write_pharaoh(path, links, header)
+    assert FileAligner(path).align(words(*[71] * len(links)), words(*[71] * len(links))) == links
+    assert read_header(path) == {key: " ".join(value.split()) for key, value in header.items()}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_header_ends_with_the_first_links(tmp_path):
+    path = write(tmp_path / "links", "#word_splitting:  punctuation\n# no pair\n# url: a:b\n0-0\n# late: x\n")
+    assert read_header(path) == {"word_splitting": "punctuation", "url": "a:b"}
+    assert read_header(write(tmp_path / "bare", "0-0\n")) == {}
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "links"
+    write_pharaoh(path, [[(0, 0)]])
+
+    def failing():
+        yield [(1, 1)]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pharaoh(path, failing())
+    assert path.read_text() == "0-0\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_links_make_the_same_archive(tmp_path):
+    for name in ("a.gz", "b.gz"):
+        write_pharaoh(tmp_path / name, [[(0, 1)], []], {"word_splitting": "space"})
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+
+
+# --- Statistics --------------------------------------------------------------------------------------------------
+
+# Subject, verb, adjective and noun; the last two change places in Spanish.
+SUBJECTS = {"Ana": "Anna", "Pedro": "Peter", "Luisa": "Louise", "Juan": "John"}
+VERBS = {"compra": "buys", "vende": "sells", "pinta": "paints", "busca": "seeks"}
+NOUNS = {"casas": "houses", "sillas": "chairs", "mesas": "tables", "barcas": "boats"}
+ADJECTIVES = {"rojas": "red", "viejas": "old", "grandes": "big", "bonitas": "pretty"}
+CORPUS = [
+    ([s, v, n, a], [SUBJECTS[s], VERBS[v], ADJECTIVES[a], NOUNS[n]])
+    for k, (s, v, n, a) in enumerate(product(SUBJECTS, VERBS, NOUNS, ADJECTIVES))
+    if k % 3
+]
+
+
+@pytest.mark.parametrize("kind", ["eflomal", "fast_align", "hmm", "ibm4"])
+def test_statistical_aligner_finds_what_goes_together(kind):
+    source, english = map(list, zip(*CORPUS))
+    links = StatisticalAligner(kind).align(source, english)
+    right = [(0, 0), (1, 1), (2, 3), (3, 2)]
+    assert sum(len(set(pair).intersection(right)) for pair in links) > 0.95 * 4 * len(links)
+    assert all(pair == sorted(pair) for pair in links)
+    assert all(type(i) is int and type(j) is int for i, j in links[0])
+
+
+@pytest.fixture
+def pairs():
+    """Repeated and unlike words, so that the two directions disagree, and empty sides."""
+    source, english = map(list, zip(*CORPUS[:60]))
+    source = [[*sentence, "muy", "muy", sentence[k % 4]] for k, sentence in enumerate(source)]
+    english = [[*sentence[k % 3 :], "very"] for k, sentence in enumerate(english)]
+    return [*source, [], ["sola"], []], [*english, ["alone"], [], []]
+
+
+def test_symmetrizations_are_nested_and_repeatable(pairs):
+    links = {name: StatisticalAligner(symmetrization=name).align(*pairs) for name in statistical.SYMMETRIZATIONS}
+    assert links["intersection"] == StatisticalAligner().align(*pairs)
+    assert sum(map(len, links["intersection"])) < sum(map(len, links["union"]))
+    for name in links:
+        for inner, pair, outer in zip(links["intersection"], links[name], links["union"]):
+            assert set(inner) <= set(pair) <= set(outer)
+            assert pair == sorted(set(pair))
+        assert links[name][-3:] == [[], [], []]
+
+
+def test_statistical_aligner_leaves_its_input_alone(pairs):
+    before = [[list(sentence) for sentence in side] for side in pairs]
+    StatisticalAligner(prefix=2).align(*pairs)
+    assert [[list(sentence) for sentence in side] for side in pairs] == before
+    assert StatisticalAligner().align([], []) == []
+
+
+def test_prefixes_unite_inflected_forms():
+    # Every form occurs once: without its ending cut off nothing can be learnt from it.
+    stems = {"trabaj": "work", "camin": "walk", "llam": "call", "mir": "watch", "cort": "chop", "lav": "wash"}
+    endings = "abcdefgh"
+    source = [
+        [f"{stem}{e}xyz", f"{other}{e}xyz"] for e in endings for stem in stems for other in stems if stem != other
+    ]
+    english = [[stems[w[:-4]] for w in reversed(sentence)] for sentence in source]
+    links = StatisticalAligner(prefix=3).align(source, english)
+    assert sum(pair == [(0, 1), (1, 0)] for pair in links) > 0.95 * len(links)
+
+
+# --- The encoder -------------------------------------------------------------------------------------------------
+
+MADE = {kind: tokenizer(kind) for kind in TOKENIZERS}
+ENCODER = model(head="", num_hidden_layers=3)
+VOCABULARY = sorted({word for text in TEXT for word in split_on_punctuation(text)})
+SENTENCES = st.lists(st.sampled_from([*VOCABULARY, "\u200b", "\u00ad", "新", "[SEP]"]), max_size=9)
+PAIRS = st.lists(st.tuples(SENTENCES, SENTENCES), min_size=1, max_size=7)
+
+
+def naive_links(word_tokenizer: WordTokenizer, layer: int, source: list[str], english: list[str]) -> list:
+    vectors = []
+    for sentence in (source, english):
+        encoded = word_tokenizer([sentence])
+        ids, word_ids, positions = (encoded[name][0] for name in ("input_ids", "word_ids", "words"))
+        with torch.no_grad():
+            states = ENCODER(torch.tensor([ids]), output_hidden_states=True).hidden_states[layer][0]
+        vectors.append({
+            position: torch.stack([states[t] for t, word in enumerate(word_ids) if word == k]).mean(0)
+            for k, position in enumerate(positions)
+            if 0 <= position < len(sentence)
+        })  # fmt: skip
+    s, e = vectors
+    similarity = {(i, j): torch.cosine_similarity(s[i], e[j], dim=0).item() for i in s for j in e}
+    # Equal words in equal places have equal vectors: rounding must not decide between them.
+    nearest_english = {i: max(e, key=lambda j: (round(similarity[i, j], 5), -j)) for i in s if e}
+    nearest_source = {j: max(s, key=lambda i: (round(similarity[i, j], 5), -i)) for j in e if s}
+    close = {
+        (i, j)
+        for (i, j), value in similarity.items()
+        if value >= similarity[i, nearest_english[i]] - 1e-5 and value >= similarity[nearest_source[j], j] - 1e-5
+    }
+    return [(i, j) for i, j in sorted(nearest_english.items()) if nearest_source[j] == i], close
+
+
+@given(PAIRS, st.sampled_from(TOKENIZERS), st.integers(0, 3))
+def test_encoder_aligner_equals_a_naive_loop(pairs, kind, layer):
+    word_tokenizer = WordTokenizer(MADE[kind], max_length=14)
+    source, english = map(list, zip(*pairs))
+    links = EncoderAligner(ENCODER, word_tokenizer, layer, batch_size=3).align(source, english)
+    for found, s, e in zip(links, source, english):
+        expected, close = naive_links(word_tokenizer, layer, s, e)
+        assert found == sorted(found)
+        assert set(found) <= close
+        if len(close) == len(expected):  # no ties
+            assert found == expected
+    # Neither the batch size matters, nor from which subwords the vectors of the adjustment are pooled.
+    word_tokenizer = WordTokenizer(MADE[kind], "start", max_length=14)
+    assert links == EncoderAligner(ENCODER, word_tokenizer, layer, batch_size=50).align(source, english)
+
+
+def test_equal_sentences_are_linked_word_by_word():
+    sentences = [split_on_punctuation(text) for text in TEXT]
+    links = EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"], max_length=64), 2).align(sentences, sentences)
+    assert links == [[(i, i) for i in range(len(sentence))] for sentence in sentences]
+
+
+def test_words_without_vector_and_special_tokens_have_no_link():
+    word_tokenizer = WordTokenizer(MADE["wordpiece"], max_length=8)
+    sentence = ["río", "\u200b", "puente", *["viejo"] * 9]
+    positions = word_tokenizer([sentence])["words"][0]
+    assert -1 in positions  # the tokenizer's own
+    assert 1 not in positions
+    (links,) = EncoderAligner(ENCODER, word_tokenizer, 1).align([sentence], [sentence])
+    assert links
+    assert {i for i, _ in links} <= {i for i in positions if 0 <= i < len(sentence)}
+    aligner = EncoderAligner(ENCODER, word_tokenizer)
+    assert aligner.align([[], ["río"], [], ["\u200b"]], [["river"], [], [], ["river"]]) == [[], [], [], []]
+    assert aligner.align([], []) == []
+
+
+def test_tokens_as_words():
+    word_tokenizer = WordTokenizer(MADE["unigram"], "token", max_length=64)
+    source, english = ([MADE["unigram"].tokenize(TEXT[k])] for k in (1, 0))
+    links = EncoderAligner(ENCODER, word_tokenizer, 2).align(source, english)
+    assert links[0] == naive_links(word_tokenizer, 2, source[0], english[0])[0]
+
+
+def test_layer_is_the_one_that_links_most_words(caplog):
+    word_tokenizer = WordTokenizer(MADE["wordpiece"], max_length=64)
+    source, english = ([split_on_punctuation(TEXT[k]) for k in part] for part in ((1, 2, 3, 4), (0, 0, 0, 5)))
+    by_layer = [EncoderAligner(ENCODER, word_tokenizer, k).align(source, english) for k in range(4)]
+    counts = [sum(map(len, links)) for links in by_layer]
+    assert len(set(counts)) > 1
+    with caplog.at_level("INFO", "utils.parallel.aligners"):
+        links = EncoderAligner(ENCODER, word_tokenizer).align(source, english)
+    assert links == by_layer[min((k for k in range(4) if counts[k] == max(counts)), key=lambda k: abs(k - 2))]
+    assert str(counts) in caplog.text
+    assert EncoderAligner(ENCODER, word_tokenizer, -1).align(source, english) == by_layer[3]
+
+
+def test_of_equally_good_layers_the_one_two_thirds_up():
+    sentences = [split_on_punctuation(text) for text in TEXT]
+    aligner = EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"], max_length=64))
+    assert aligner.most_links([["río"]], [["river"]]) == 2  # every layer links the only words
+    assert aligner.most_links([], []) == 2
+    assert aligner.align(sentences, sentences) == [[(i, i) for i in range(len(s))] for s in sentences]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_architectures(architecture):
+    encoder = model(architecture, head="")
+    sentences = [split_on_punctuation(text) for text in TEXT]
+    aligner = EncoderAligner(encoder, WordTokenizer(MADE["wordpiece"], max_length=64))
+    assert aligner.n_layers == 2
+    assert aligner.align(sentences, sentences) == [[(i, i) for i in range(len(s))] for s in sentences]
+
+
+def test_layer_is_judged_on_a_sample_of_the_corpus(monkeypatch):
+    monkeypatch.setattr(EncoderAligner, "_PROBE_PAIRS", 4)
+    aligner = EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"]), batch_size=2)
+    seen = []
+    encode = aligner._encode
+    monkeypatch.setattr(aligner, "_encode", lambda s, e: seen.extend(s) or encode(s, e))
+    aligner.most_links([[str(k)] for k in range(10)], [["x"]] * 10)
+    assert sorted(seen) == [["0"], ["3"], ["6"], ["9"]]
+
+
+def test_the_encoder_comes_back_as_it_was():
+    encoder = model(head="", hidden_dropout_prob=0.5)
+    sentences = [split_on_punctuation(text) for text in TEXT]
+    aligner = EncoderAligner(encoder, WordTokenizer(MADE["wordpiece"], max_length=64), 1)
+    links = aligner.align(sentences[:2], sentences[1:3])
+    encoder.train()
+    assert aligner.align(sentences[:2], sentences[1:3]) == links  # without dropout
+    assert encoder.training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_half_precision_encoder():
+    sentences = [split_on_punctuation(text) for text in TEXT]
+    encoder = model(head="").to(torch.bfloat16)
+    links = EncoderAligner(encoder, WordTokenizer(MADE["wordpiece"], max_length=64), 2).align(sentences, sentences)
+    assert links == [[(i, i) for i in range(len(sentence))] for sentence in sentences]
+
+
+@pytest.mark.parametrize("layer", [4, -5, 99])
+def test_layers_that_do_not_exist(layer):
+    with pytest.raises(InputError) as error:
+        EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"]), layer)
+    assert one_sentence(str(error.value), f"--aligner_layer {layer}", "to 3")
+
+
+def test_mutual_argmax_ignores_missing_words():
+    similarity = torch.tensor([[[0.9, 0.8, 0.1], [0.7, 0.95, 0.2], [0.99, 0.99, 0.99]]])
+    there = torch.tensor([[True, True, False]])
+    everywhere = torch.tensor([[True, True, True]])
+    assert mutual_argmax(similarity, there, everywhere).T.tolist() == [[0, 0, 0], [0, 1, 1]]
+    assert mutual_argmax(similarity, everywhere, there).T.tolist() == [[0, 2, 0]]
+    assert mutual_argmax(similarity, everywhere & False, everywhere).shape == (3, 0)
+
+
+# --- Word lists --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dictionary(tmp_path):
+    text = "# es en\ncasa house\ncasa home\nPerro\tdog\nel the\nla the\n\nNueva York\tNew York\nSTRASSE\tstreet\n"
+    return write(tmp_path / "es-en.txt.gz", text)
+
+
+@pytest.mark.parametrize(
+    ("source", "english", "links"),
+    [
+        ("La CASA duerme", "the House sleeps", [(0, 0), (1, 1)]),
+        ("el perro", "a cat", []),
+        ("casa", "house home", [(0, 0), (0, 1)]),  # two translations: ambiguous, both stay
+        ("Straße", "Street", [(0, 0)]),  # case-folding, not lower-casing
+        ("el x el y", "the the z z", [(0, 0), (2, 1)]),  # as often on both sides: in order
+        ("la x x x", "x x x the x the", [(0, 3)]),  # closest relative position: 0 of 4, 3 of 6 rather than 5
+        ("x x x la", "x the x the", [(3, 3)]),
+        ("la x x la x la", "the the", [(0, 0), (5, 1)]),
+        ("", "the", []),
+        ("la", "", []),
+    ],
+)
+def test_dictionary_links(dictionary, source, english, links):
+    assert DictionaryAligner(dictionary).align([source.split()], [english.split()]) == [links]
+
+
+def test_dictionary_with_case(dictionary):
+    aligner = DictionaryAligner(dictionary, ignore_case=False)
+    assert aligner.align([["Perro", "La", "la"]], [["dog", "The", "the"]]) == [[(0, 0), (2, 2)]]
+
+
+LETTERS = st.lists(st.sampled_from("abcd"), max_size=9)
+
+
+@given(LETTERS, LETTERS)
+def test_repeated_words_are_linked_one_to_one(tmp_path_factory, source, english):
+    path = write(tmp_path_factory.mktemp("words") / "list", "a a\nb b\nc c\n")
+    (links,) = DictionaryAligner(path).align([source], [english])
+    assert all(source[i] == english[j] != "d" for i, j in links)
+    assert len({i for i, _ in links}) == len({j for _, j in links}) == len(links)
+    assert len(links) == sum(min(source.count(letter), english.count(letter)) for letter in "abc")
+
+
+@pytest.mark.parametrize("line", ["casa", "casa house home", "casa\thouse\thome", "casa\t", "\thouse"])
+def test_bad_lines_of_a_word_list(tmp_path, line):
+    path = write(tmp_path / "list", f"# words\nel the\n{line}\n")
+    with pytest.raises(InputError) as error:
+        DictionaryAligner(path)
+    assert one_sentence(str(error.value), "Line 3", path, "tab")
+
+
+def test_word_lists_without_entries(tmp_path):
+    with pytest.raises(InputError, match="no entries"):
+        DictionaryAligner(write(tmp_path / "list", "# nothing\n\n"))
+    with pytest.raises(InputError, match="check the path"):
+        DictionaryAligner(tmp_path / "none")
+
+
+# --- Choosing ----------------------------------------------------------------------------------------------------
+
+
+def test_factory_makes_what_is_asked_for(tmp_path, dictionary):
+    word_tokenizer = WordTokenizer(MADE["wordpiece"])
+    made = make_aligner("file", links_file="x.pharaoh", reverse_links=True)
+    assert isinstance(made, FileAligner)
+    assert made.reverse
+    made = make_aligner("encoder", model=ENCODER, word_tokenizer=word_tokenizer, layer=2, dictionary_file="unused")
+    assert isinstance(made, EncoderAligner)
+    assert made.layer == 2
+    made = make_aligner("statistical", symmetrization="grow-diag-final-and")
+    assert isinstance(made, StatisticalAligner)
+    assert made.symmetrization == "grow-diag-final-and"
+    assert isinstance(make_aligner("dictionary", dictionary_file=str(dictionary)), DictionaryAligner)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "parts"),
+    [
+        ("file", {}, ["--links_file"]),
+        ("dictionary", {}, ["--dictionary_file"]),
+        ("encoder", {}, ["--model"]),
+        ("giza", {}, ["giza", "file, encoder, statistical, dictionary"]),
+        ("statistical", {"symmetrization": "both"}, ["--symmetrization both", "intersection", "grow-diag-final-and"]),
+    ],
+)
+def test_factory_says_what_is_missing(name, settings, parts):
+    with pytest.raises(InputError) as error:
+        make_aligner(name, **settings)
+    assert one_sentence(str(error.value), *parts)
+
+
+def test_statistical_aligner_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "thot.alignment", None)
+    with pytest.raises(InputError) as error:
+        make_aligner("statistical")
+    assert one_sentence(str(error.value), "--aligner statistical", "pip install sil-thot")
+
+
+# --- The benchmark -----------------------------------------------------------------------------------------------
+
+
+def test_agreement_with_links_made_by_people():
+    links = [[(0, 0), (1, 1), (1, 2)], [(5, 5)]]
+    sure, possible = [{(0, 0), (2, 2)}, set()], [{(0, 0), (2, 2), (1, 1)}, set()]
+    # 4 links, 2 of them possible and 1 of these sure, out of 2 sure ones: 1 - (1 + 2) / (4 + 2)
+    assert compare_aligners.agreement(links, sure, possible) == pytest.approx((0.5, 0.5, 0.5))
+    assert compare_aligners.agreement([[]], [set()], [set()]) == (0, 0, 1)
+
+
+def test_benchmark_of_aligners(tmp_path, run, capsys):
+    gold = [{"en": english, "es": source, "sure": [[0, 0], [1, 1], [2, 3], [3, 2]]} for source, english in CORPUS[:20]]
+    partial = [{"en": row["en"], "es": row["es"], "content_links": [[2, 3], [3, 2]], "source": "-"} for row in gold]
+    text = [{"es": " ".join(source), "en": " ".join(english)} for source, english in CORPUS[20:]]
+    paths = [tmp_path / name for name in ("gold", "partial", "text.gz")]
+    for path, rows in zip(paths, (gold, partial, text)):
+        write(path, "\n".join(json.dumps(row) for row in rows))
+    result_file = tmp_path / "results.json"
+    run(
+        compare_aligners.main, "--gold", *paths[:2], "--parallel", paths[2], "--pairs", 10, 900,
+        "--statistical", "fast_align", "--model", REFERENCE / "model", "--layers", 1, "--json", result_file,
+    )  # fmt: skip
+    results = json.loads(result_file.read_text())["results"]
+    assert [(r["aligner"].split(",")[0], r["language"], r["training_pairs"]) for r in results] == [
+        *[("fast_align intersection", language, n) for n in (10, len(text)) for language in ("es", "es*")],
+        *[("encoder", language, 0) for _ in range(2) for language in ("es", "es*")],
+    ]
+    assert results[2]["error_rate"] < 0.05
+    assert results[2]["precision"] == results[2]["one_to_one_precision"] > 0.95
+    assert results[3]["precision"] is None
+    assert results[3]["recall"] > 0.95
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(results) + 1

@@ -1,0 +1,136 @@
+"""The embedded sentences are what their cards say."""
+
+import re
+import unicodedata
+from collections import Counter
+
+import pytest
+from datasets import load_dataset
+
+from helpers.paths import DATA
+from utils.evaluation.metrics.entities import entities
+
+
+LANGUAGES = ("es", "ru", "vi", "hi")
+SCRIPT = {"es": "LATIN", "ru": "CYRILLIC", "vi": "LATIN", "hi": "DEVANAGARI"}
+
+
+def pairs(language: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pairs (foreign, English) for adjusting, and held out."""
+    train = load_dataset(str(DATA / "parallel"), f"en-{language}", split="train")
+    test = load_dataset(str(DATA / "xsr"), language, split="test")
+    return list(zip(train[language], train["en"])), list(zip(test["source_sentence"], test["target_sentence"]))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sentences(language):
+    train, test = pairs(language)
+    assert (len(train), len(test)) == (300, 100)
+    for side in (0, 1):
+        sentences = [pair[side] for pair in train + test]
+        assert len(set(sentences)) == 400
+        assert all(s == unicodedata.normalize("NFC", s).strip() for s in sentences)
+    assert all(5 <= len(english.split()) <= 25 for _, english in train + test)
+    letters = [c for foreign, _ in train + test for c in foreign if unicodedata.category(c)[0] in "LM"]
+    right = sum(unicodedata.name(c).startswith((SCRIPT[language], "COMBINING")) for c in letters)
+    assert right / len(letters) > 0.97
+
+
+def test_the_english_side_is_the_same_everywhere():
+    english = [[e for part in pairs(language) for _, e in part] for language in LANGUAGES]
+    assert english.count(english[0]) == len(LANGUAGES)
+    assert sum(e.endswith("?") for e in english[0]) >= 40
+    assert sum(any(c.isdigit() for c in e) for e in english[0]) >= 30
+
+
+# --- Samples for the tasks ---
+
+ALL = ("en", *LANGUAGES)
+
+
+def samples(task: str) -> dict[tuple[str, str], list[dict]]:
+    """All rows of a task, by language and split."""
+    sets = {language: load_dataset(str(DATA / task), language) for language in ALL}
+    return {(language, split): rows.to_list() for language, parts in sets.items() for split, rows in parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("task", "sizes"),
+    [
+        ("nli", {"train": 180, "validation": 60, "test": 60}),
+        ("ner", {"train": 90, "validation": 30, "test": 30}),
+        ("qa", {"train": 45, "validation": 30}),
+    ],
+)
+def test_samples_are_parallel(task, sizes):
+    rows = samples(task)
+    assert {key: len(some) for key, some in rows.items()} == {
+        (lang, split): n for lang in ALL for split, n in sizes.items()
+    }
+    for split in sizes:
+        ids = [[row["id"] for row in rows[language, split]] for language in ALL]
+        assert ids.count(ids[0]) == len(ALL)
+    every_id = [row["id"] for split in sizes for row in rows["en", split]]
+    assert len(set(every_id)) == len(every_id)
+
+
+def test_nli_samples():
+    """Three hypotheses to each of a hundred premises, and no text twice."""
+    rows = samples("nli")
+    for language in ALL:
+        pairs = [row for (code, _), some in rows.items() if code == language for row in some]
+        assert len({row["premise"] for row in pairs}) == 100
+        assert len({row["hypothesis"] for row in pairs}) == 300
+        for premise in {row["premise"] for row in pairs}:
+            assert sorted(r["label"] for r in pairs if r["premise"] == premise) == [
+                "contradiction",
+                "entailment",
+                "neutral",
+            ]
+        assert all(
+            text == unicodedata.normalize("NFC", text).strip()
+            for row in pairs
+            for text in (row["premise"], row["hypothesis"])
+        )
+    # Negation alone must not give a label away.
+    english = [row for (code, _), some in rows.items() if code == "en" for row in some]
+    negated = [
+        row["label"]
+        for row in english
+        if re.search(r"\b(not|no|never|nobody|none|nothing)\b|n't", row["hypothesis"].lower())
+    ]
+    assert all(negated.count(label) < 2 / 3 * len(negated) for label in set(negated))
+
+
+def test_ner_samples():
+    """The same entities in every language, tags as run_ner.py wants them."""
+    rows = samples("ner")
+    kinds = {}
+    for (language, _), some in rows.items():
+        for row in some:
+            assert len(row["tokens"]) == len(row["ner_tags"])
+            found = entities(row["ner_tags"])
+            assert all(row["ner_tags"][first] == f"B-{kind}" for kind, first, _ in found)
+            kinds.setdefault(row["id"], {})[language] = sorted(kind for kind, *_ in found)
+    assert all(list(by_language.values()).count(by_language["en"]) == len(ALL) for by_language in kinds.values())
+    counts = Counter(kind for by_language in kinds.values() for kind in by_language["en"])
+    assert set(counts) == {"PER", "LOC", "ORG"}
+    assert min(counts.values()) > 60
+    assert sum(not by_language["en"] for by_language in kinds.values()) >= 10
+
+
+def test_qa_samples():
+    """Every answer stands once in its context, where it is said to, and at the boundaries of words."""
+    rows = samples("qa")
+    for (language, _), some in rows.items():
+        assert len({row["context"] for row in some}) == len(some) / 3
+        for row in some:
+            (answer,), (start,) = row["answers"]["text"], row["answers"]["answer_start"]
+            context = row["context"]
+            assert context.count(answer) == 1, (language, row["id"])
+            assert context[start : start + len(answer)] == answer
+            before, after = context[:start][-1:], context[start + len(answer) :][:1]
+            assert not any(unicodedata.category(letter)[0] in "LMN" for letter in before + after), (
+                language,
+                row["id"],
+            )

@@ -1,0 +1,44 @@
+"""The import rule: packages of `utils/` import only packages above them; nothing imports a script."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import PROJECT as ROOT
+
+
+PACKAGES = ("core", "models", "alignment", "parallel", "evaluation", "training", "tasks", "experiments")
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, by their dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_packages_above_it(package):
+    below = {f"utils.{name}" for name in PACKAGES[PACKAGES.index(package) + 1 :]}
+    for path in ROOT.joinpath("utils", package).rglob("*.py"):
+        wrong = {name for name in imported(path) if any(f"{name}.".startswith(f"{other}.") for other in below)}
+        assert not wrong, f"{path} imports {wrong}"
+
+
+def test_every_package_has_its_place_in_the_rule():
+    assert {path.parent.name for path in ROOT.glob("utils/*/__init__.py")} == set(PACKAGES)
+    assert [path.name for path in ROOT.glob("utils/*.py")] == ["__init__.py"]
+
+
+def test_nothing_imports_a_script():
+    for folder in ("utils", "data", "benchmarks"):
+        for path in ROOT.joinpath(folder).rglob("*.py"):
+            assert not imported(path) & SCRIPTS, path
+    for path in ROOT.glob("*.py"):
+        assert not imported(path) & SCRIPTS, path

@@ -1,0 +1,47 @@
+"""The story of the quickstart, shortened to one language: adjustment makes words find their translations."""
+
+import json
+
+import pytest
+
+import quickstart
+import run_align
+from data.sample_model import sample_model
+from helpers.paths import DATA
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("sample model")
+def test_word_retrieval_rises(run, tmp_path):
+    held_out = ("--validation_file", DATA / "xsr" / "hi.jsonl", "--do_eval", "--do_train", "--eval_on_start", "true")
+    training = ("--alignment_objective", "contrastive", "--learning_rate", 1e-4, "--max_steps", 10)
+    run(
+        run_align.main, "--model", sample_model(), "--language", "hi", "--parallel_dataset", DATA / "parallel",
+        *held_out, *training, "--output_dir", tmp_path / "out", "--save_strategy", "no", "--use_cpu",
+    )  # fmt: skip
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    before = next(log for log in state["log_history"] if "eval_word_retrieval_accuracy" in log)
+    after = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    for direction in ("hi-en", "en-hi"):
+        name = f"eval_{direction}_word_retrieval_accuracy"
+        assert after[name] > before[name] + 0.05
+
+
+def test_the_table(tmp_path):
+    """Means over the languages, each number in its place."""
+    sentences = {}
+    for model, share in (("original", 0.1), ("mse", 0.2), ("contrastive", 0.3)):
+        words = {}
+        for k, language in enumerate(quickstart.LANGUAGES):
+            words[f"eval_{language}-en_word_retrieval_accuracy"] = share + 0.01 * k
+            words[f"eval_en-{language}_word_retrieval_accuracy"] = share + 0.04
+            sentences[f"{model}/{language}-en_layer4_accuracy"] = share + 0.05
+            sentences[f"{model}/en-{language}_layer4_accuracy"] = share + 0.06
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "all_results.json").write_text(json.dumps(words))
+    (tmp_path / "xsr").mkdir()
+    (tmp_path / "xsr" / "all_results.json").write_text(json.dumps(sentences))
+    table = quickstart.table(tmp_path, {name: name for name in quickstart.MODELS})
+    rows = [row.split(" | ")[1:] for row in table.splitlines()[2:]]
+    assert rows[0] == ["11.5%", "14.0%", "15.0%", "16.0% |"]
+    assert rows[2] == ["31.5%", "34.0%", "35.0%", "36.0% |"]

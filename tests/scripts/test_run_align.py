@@ -1,0 +1,542 @@
+"""run_align.py as a user types it, on a tiny encoder."""
+
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForMaskedLM
+
+import run_align
+from helpers import tiny
+from helpers.checkpoints import load_report
+from helpers.paths import PROJECT
+from helpers.scripts import DIVISIONS
+from utils.alignment.words import split_on_punctuation
+from utils.core.errors import run_script
+from utils.models.adapters import adapter_config
+from utils.models.encoders import load_encoder
+from utils.parallel.aligners.pharaoh import read_header
+
+
+QUICK = ("--use_cpu", "--disable_tqdm", "true", "--per_device_train_batch_size", "8", "--logging_steps", "1")
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    return tiny.checkpoint(tmp_path / "encoder")
+
+
+@pytest.fixture
+def bitext(tmp_path) -> Path:
+    path = tmp_path / "bitext.tsv"
+    pairs = [(tiny.TEXT[k % 5 + 1], tiny.TEXT[0].replace("7", str(k))) for k in range(24)]
+    path.write_text("".join(f"{source}\t{english}\n" for source, english in pairs), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def align(run, tmp_path, model, bitext):
+    """Run the script with what every run needs; later arguments win."""
+
+    def run_it(*arguments, output="out"):
+        given = [str(a) for a in arguments]
+        data = [] if "--parallel_dataset" in given or "--parallel_file" in given else ["--parallel_file", bitext]
+        languages = [] if {"--language", "--languages"} & set(given) else ["--language", "hi"]
+        names = [] if "--model" in given else ["--model", model]
+        run(run_align.main, *names, *languages, *data, "--output_dir", tmp_path / output, *QUICK, *given)
+        return tmp_path / output
+
+    return run_it
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "all_results.json").read_text())
+
+
+def test_the_whole_story(align, model, caplog):
+    out = align("--do_train", "--do_eval", "--validation_split_percentage", 25, "--eval_layers", 0, 2)
+    metrics = results(out)
+    for name in ("alignment_loss", "regularization_loss", "loss", "word_retrieval_accuracy", "links",
+                 "hi-en_word_retrieval_accuracy", "en-hi_layer0_word_retrieval_accuracy"):  # fmt: skip
+        assert f"eval_{name}" in metrics
+    assert metrics["train_loss"] > 0
+    # Nothing of the original is lost, and the encoder has moved.
+    before, after = load_file(f"{model}/model.safetensors"), load_file(out / "model.safetensors")
+    assert set(before) == set(after)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("bert.") for name in moved)
+    AutoModelForMaskedLM.from_pretrained(out)
+    assert load_report(model, caplog) == load_report(out, caplog)
+    record = json.loads((out / "run.json").read_text())
+    assert record["base_model"] == record["reference_model"] == model
+    assert record["seed"] == 42
+    assert record["train_data"]["hi"]["pairs"] + record["eval_data"]["hi"]["pairs"] == 24
+    assert len(record["train_data"]["hi"]["sha256"]) == 64
+    assert record["arguments"]["alignment_objective"] == "mse"
+    assert not {"token", "hub_token", "push_to_hub_token"} & set(record["arguments"])
+
+
+def test_the_same_seed_gives_the_same_model(align):
+    one, two, other = (align("--seed", seed, output=f"run{k}") for k, seed in enumerate((1, 1, 2)))
+    weights = [load_file(folder / "model.safetensors") for folder in (one, two, other)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
+
+
+@pytest.mark.parametrize("objective", ["mse", "contrastive"])
+@pytest.mark.parametrize("pooling", ["avg", "token"])
+def test_objectives_and_pooling(align, objective, pooling):
+    out = align("--alignment_objective", objective, "--word_pooling", pooling, "--max_steps", 2)
+    assert results(out)["train_loss"] > 0
+
+
+@pytest.mark.parametrize("aligner", ["statistical", "dictionary", "encoder"])
+def test_aligners_and_links_that_are_kept(align, tmp_path, aligner):
+    dictionary = tmp_path / "words.txt"
+    dictionary.write_text("viejo old\nмост bridge\nцелый whole\nпuente bridge\nпуть way\npuente bridge\n")
+    links = tmp_path / "kept.links"
+    first = align("--aligner", aligner, "--dictionary_file", dictionary, "--write_links", links, "--max_steps", 2)
+    assert read_header(links) == {"aligner": aligner, "pairs": "24", "word_splitting": "punctuation"}
+    again = align("--links_file", links, "--max_steps", 2, output="again")
+    one, other = (load_file(folder / "model.safetensors") for folder in (first, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_links_and_words_that_changed_are_read_again(align, tmp_path):
+    """Everything that is made of links is cached; a file of the same name with other links must not get the old."""
+    links, words = tmp_path / "my.links", tmp_path / "words.txt"
+    trained = []
+    for number, (line, word) in enumerate((("0-1", "viejo old"), ("1-0 2-3", "puente bridge"))):
+        links.write_text(f"{line}\n" * 24)
+        words.write_text(f"{word}\nмост bridge\n")
+        for given in (("--links_file", links), ("--aligner", "dictionary", "--dictionary_file", words)):
+            out = align(*given, "--max_steps", 1, output=f"run{number}{given[0]}")
+            trained.append(json.loads((out / "run.json").read_text())["train_data"]["hi"])
+    assert trained[0]["links"] < trained[2]["links"]
+    assert trained[1]["sha256"] != trained[3]["sha256"]
+    reversed_links = align("--links_file", links, "--reverse_links", "--max_steps", 1, output="reversed")
+    record = json.loads((reversed_links / "run.json").read_text())["train_data"]["hi"]
+    assert record["sha256"] != trained[2]["sha256"]
+
+
+def test_several_languages_share_one_model(align, tmp_path, bitext):
+    moses = tmp_path / "ru.txt.gz"
+    lines = [line.replace("\t", " ||| ") for line in bitext.read_text(encoding="utf-8").splitlines()]
+    moses.write_bytes(gzip.compress("\n".join(lines).encode()))
+    out = align(
+        "--languages", "hi", "ru", "--parallel_file", f"hi={bitext}", f"ru={moses}", "--max_train_pairs", 10,
+        "--do_train", "--do_eval", "--validation_file", f"hi={bitext}", f"ru={moses}", "--max_eval_pairs", 7,
+        "--write_links", f"hi={tmp_path}/hi.links", f"ru={tmp_path}/ru.links",
+    )  # fmt: skip
+    record = json.loads((out / "run.json").read_text())
+    assert [record["train_data"][language]["pairs"] for language in ("hi", "ru")] == [10, 10]
+    assert [record["eval_data"][language]["pairs"] for language in ("hi", "ru")] == [7, 7]
+    metrics = results(out)
+    directions = [metrics[f"eval_{d}_word_retrieval_accuracy"] for d in ("hi-en", "en-hi", "ru-en", "en-ru")]
+    assert metrics["eval_word_retrieval_accuracy"] == pytest.approx(sum(directions) / 4)
+    assert (tmp_path / "hi.links").read_text() == (tmp_path / "ru.links").read_text()
+
+
+def test_measuring_without_training(align, tmp_path, model):
+    """--do_eval alone leaves the model as it is; --reference_model says what it is compared with."""
+    held_out = ("--do_eval", "--validation_split_percentage", 50)
+    alone = results(align(*held_out, output="alone"))
+    assert alone["eval_regularization_loss"] == 0
+    assert json.loads((tmp_path / "alone" / "run.json").read_text())["train_data"] is None
+    assert not (align(*held_out, output="again") / "model.safetensors").exists()
+    adjusted = align("--learning_rate", 1e-2, "--num_train_epochs", 3)
+    measured = results(align("--model", adjusted, "--reference_model", model, *held_out, output="measured"))
+    assert measured["eval_regularization_loss"] > 0
+    assert measured["eval_links"] == alone["eval_links"]
+    assert measured["eval_alignment_loss"] < alone["eval_alignment_loss"]
+
+
+def test_settings_from_a_file(run, tmp_path, model, bitext):
+    settings = {"model_name_or_path": model, "languages": ["hi"], "parallel_file": [str(bitext)], "use_cpu": True,
+                "max_steps": 2, "include_special_tokens": False, "output_dir": str(tmp_path / "out")}  # fmt: skip
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    run(run_align.main, tmp_path / "settings.json", "--max_steps", 1)
+    arguments = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]
+    assert (arguments["max_steps"], arguments["include_special_tokens"]) == (1, False)
+
+
+def test_resume_from_the_last_checkpoint(align):
+    schedule = ("--num_train_epochs", 3, "--save_strategy", "steps", "--save_steps", 4)
+    whole = align(*schedule, output="whole")
+    # What a run that was killed after its checkpoint leaves: no model of its own.
+    (whole / "model.safetensors").rename(whole / "finished.safetensors")
+    for checkpoint in whole.glob("checkpoint-*"):
+        if checkpoint.name != "checkpoint-4":
+            checkpoint.rename(checkpoint.with_name("later-" + checkpoint.name))
+    align(*schedule, "--resume_from_checkpoint", "true", output="whole")
+    one, other = (load_file(whole / f"{name}.safetensors") for name in ("model", "finished"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_stream_is_trained_on_and_resumed(align, tmp_path):
+    """What was drawn is kept: a resumed run goes on with the same pairs in the same order."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rows = [{"hi": tiny.TEXT[k % 5 + 1], "en": f"{tiny.TEXT[0]} {k}"} for k in range(400)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    schedule = ("--parallel_dataset", folder, "--streaming", "--max_train_pairs", 32, "--num_train_epochs", 2)
+    schedule += ("--do_train", "--do_eval", "--validation_split_percentage", 20, "--max_eval_pairs", 10)
+    schedule += ("--save_strategy", "steps", "--save_steps", 3)
+    whole = align(*schedule, output="whole")
+    record = json.loads((whole / "run.json").read_text())
+    assert [record[f"{part}_data"]["hi"]["pairs"] for part in ("train", "eval")] == [32, 10]
+    (whole / "model.safetensors").rename(whole / "finished.safetensors")
+    for checkpoint in whole.glob("checkpoint-*"):
+        if checkpoint.name != "checkpoint-3":
+            checkpoint.rename(checkpoint.with_name("later-" + checkpoint.name))
+    shutil.rmtree(tmp_path / "hf-datasets")  # (the stream itself is repeatable, too)
+    align(*schedule, "--resume_from_checkpoint", "true", output="whole")
+    one, other = (load_file(whole / f"{name}.safetensors") for name in ("model", "finished"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert json.loads((whole / "run.json").read_text())["train_data"] == record["train_data"]
+
+
+def test_an_adapter_in_the_place_of_the_whole(align, model):
+    whole_story = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--learning_rate", 0.01)
+    out = align("--use_lora", "--lora_rank", 2, *whole_story)
+    assert not (out / "model.safetensors").exists()
+    assert adapter_config(str(out)).base_model_name_or_path == model
+    # Regularised against the model with its adapter off: as against a second copy of it.
+    copied = align("--use_lora", "--lora_rank", 2, *whole_story, "--reference_model", model, output="copied")
+    for name in ("train_loss", "eval_alignment_loss", "eval_regularization_loss", "eval_word_retrieval_accuracy"):
+        assert results(out)[name] == pytest.approx(results(copied)[name], rel=1e-5)
+    assert results(out)["eval_regularization_loss"] > 1e-4
+    # Measured again as a model, with the original for reference, it gives the same.
+    again = align(
+        "--model", out, "--reference_model", model, "--do_eval", "--validation_split_percentage", 25, output="again"
+    )
+    for name in ("eval_alignment_loss", "eval_regularization_loss"):
+        assert results(again)[name] == pytest.approx(results(out)[name], rel=1e-4)
+    # Merged, it is a plain model that lacks nothing.
+    merged = align("--use_lora", "--lora_rank", 2, *whole_story, "--merge_adapter", output="merged")
+    assert adapter_config(str(merged)) is None
+    assert load_file(merged / "model.safetensors").keys() == load_file(f"{model}/model.safetensors").keys()
+    one, other = load_encoder(str(merged)), load_encoder(str(out))
+    for name, parameter in one.named_parameters():  # (a pooler that no checkpoint has is random)
+        assert name in one.checkpoint_layout.invented or parameter.equal(other.get_parameter(name)), name
+    # And another adjustment may stand on it.
+    stacked = align("--model", out, "--use_lora", output="stacked")
+    assert adapter_config(str(stacked)).base_model_name_or_path == str(out)
+    load_encoder(str(stacked))
+
+
+def test_an_adapter_is_resumed(align):
+    schedule = ("--use_lora", "--num_train_epochs", 3, "--save_strategy", "steps", "--save_steps", 4)
+    whole = align(*schedule, output="whole")
+    finished = (whole / "adapter_model.safetensors").read_bytes()
+    for checkpoint in whole.glob("checkpoint-*"):
+        assert not (checkpoint / "model.safetensors").exists()
+        if checkpoint.name != "checkpoint-4":
+            checkpoint.rename(checkpoint.with_name("later-" + checkpoint.name))
+    align(*schedule, "--resume_from_checkpoint", "true", output="whole")
+    assert (whole / "adapter_model.safetensors").read_bytes() == finished
+
+
+def test_frozen_layers_stay(align, model):
+    out = align("--freeze_layers", 1, "--learning_rate", 0.01)
+    before, after = AutoModel.from_pretrained(model), AutoModel.from_pretrained(out)
+    assert torch.equal(before.embeddings.word_embeddings.weight, after.embeddings.word_embeddings.weight)
+    assert not torch.equal(before.encoder.layer[1].output.dense.weight, after.encoder.layer[1].output.dense.weight)
+
+
+# --- Bad input: one sentence that names what is wrong and what to do, and nothing is written ---
+
+
+def message_of(align, capsys, *arguments, output="out") -> str:
+    """What the script says before it ends with a status that is not 0."""
+    with pytest.raises(SystemExit) as end:
+        run_script(lambda: align(*arguments, output=output))
+    assert end.value.code not in (0, None)
+    message = str(end.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+BAD_DATA = {
+    "no-separator.txt": ("a ||| b\nc d\n", r"Line 2 of .*no-separator.txt has 0 separators"),
+    "empty.tsv": ("", "empty.tsv is empty"),
+    "latin1.tsv": ("a\tb\nñ\tn\n".encode("latin-1"), "Line 2 of .*latin1.tsv is not UTF-8"),
+    "columns.csv": ("en,fr\na,b\n", "columns.csv has no column hi .*--source_column"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data(align, tmp_path, capsys, name):
+    content, message = BAD_DATA[name]
+    path = write(tmp_path / name, content)
+    assert re.search(message, message_of(align, capsys, "--parallel_file", path))
+    assert not (tmp_path / "out").exists()
+
+
+BAD_LINKS = {
+    "beyond.links": ("0-0 1-99\n" + "\n" * 23, "Line 1 of .*beyond.links .*English word 99 .*--reverse_links"),
+    "letters.links": ("0-0\n0-x\n" + "\n" * 22, "Line 2 of .*letters.links"),
+    "short.links": ("0-0\n", "short.links .*1.*24"),
+    "long.links": ("0-0\n" * 25, "long.links .*24"),
+    "empty.links": ("", "empty.links is empty"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINKS)
+def test_bad_links(align, tmp_path, capsys, name):
+    content, message = BAD_LINKS[name]
+    path = write(tmp_path / name, content)
+    assert re.search(message, message_of(align, capsys, "--links_file", path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_different_length(align, tmp_path, capsys):
+    source, english = write(tmp_path / "a.hi", "a\nb\n"), write(tmp_path / "a.en", "a\n")
+    message = message_of(align, capsys, "--parallel_file", source, english)
+    assert "a.hi has 2 lines and" in message
+    assert "a.en has 1;" in message
+
+
+def test_missing_things(align, tmp_path, capsys):
+    assert "There is no file nowhere.tsv" in message_of(align, capsys, "--parallel_file", "nowhere.tsv")
+    assert "nowhere.links" in message_of(align, capsys, "--links_file", "nowhere.links")
+    assert "There is no model no/model" in message_of(align, capsys, "--model", "no/model")
+    assert "There is no model no/model" in message_of(align, capsys, "--reference_model", "no/model")
+    assert "no/data cannot be loaded" in message_of(align, capsys, "--parallel_dataset", "no/data")
+    assert "--do_eval does nothing without held-out pairs" in message_of(align, capsys, "--do_eval")
+    assert "There is no checkpoint x" in message_of(align, capsys, "--resume_from_checkpoint", "x")
+    assert "start without --resume" in message_of(align, capsys, "--resume_from_checkpoint", "true")
+    assert "--dictionary_file" in message_of(align, capsys, "--aligner", "dictionary")
+    assert not (tmp_path / "out").exists()
+
+
+BAD_ARGUMENTS = {
+    "--langauge hi": "There is no argument --langauge; did you mean --language?",
+    "--lr_scheduler_type foo": "foo",
+    "--temperature 0": "--temperature 0.0 is too small",
+    "--alignment_weight -1": "--alignment_weight -1.0 is too small",
+    "--alignment_layer 99": "--alignment_layer 99 does not exist; choose from 0 .* to 2",
+    "--freeze_layers 2": "--freeze_layers 2 leaves nothing to train",
+    "--max_train_pairs 0": "--max_train_pairs 0 is too small",
+    "--max_words 1": "None of the 24 pairs of hi can be used",
+    "--max_seq_length 5000": "--max_seq_length 5000 does not suit this encoder; choose at most 64",
+    "--languages hi hi": "name each once",
+    "--languages en": "not en",
+    "--parallel_dataset data/parallel --parallel_file x.tsv": "are both given; leave one out",
+    "--streaming": "--streaming needs --parallel_dataset",
+    "--parallel_dataset data/parallel --streaming --aligner statistical": "--aligner statistical needs the whole corpus",
+    "--parallel_dataset data/parallel --streaming --parallel_config de": "has no configuration de, only",
+    "--do_eval --validation_split_percentage 100": "must be between 0 and 100",
+    "--do_eval --validation_file x --validation_split_percentage 5": "both say which pairs are held out",
+    "--do_eval --validation_split_percentage 50 --eval_layers 99": "--layers 99 is no layer",
+    "--validation_split_percentage 5": "does nothing without --do_eval",
+    "--validation_links_file x": "--validation_links_file belongs to --validation_file",
+    "--aligner encoder --links_file x.links": "--links_file is not read by --aligner encoder",
+    "--links_file a.links b.links": "--links_file names 2 files for hi",
+    "--aligner statistical --symmetrization nonsense": "--symmetrization nonsense is unknown",
+    "--aligner statistical --statistical_model nonsense": "--statistical_model nonsense is unknown",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_ARGUMENTS)
+def test_bad_arguments(align, tmp_path, capsys, arguments):
+    assert re.search(BAD_ARGUMENTS[arguments], message_of(align, capsys, *arguments.split()))
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_kind_of_reference_model(align, tmp_path, capsys):
+    other = tiny.checkpoint(tmp_path / "other", hidden_size=32)
+    assert "has hidden_size 32, the encoder 16" in message_of(align, capsys, "--reference_model", other)
+
+
+def test_nothing_is_written_over(align, tmp_path, bitext, capsys):
+    sentences = bitext.read_bytes()
+    assert "exists already" in message_of(align, capsys, "--write_links", bitext)
+    assert bitext.read_bytes() == sentences
+    trained = align("--num_train_epochs", 2, "--save_strategy", "epoch", output="trained")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "model.safetensors").write_bytes(b"mine")
+    checkpoint = next(trained.glob("checkpoint-*"))
+    assert "is not empty" in message_of(align, capsys, "--resume_from_checkpoint", checkpoint, output="mine")
+    assert (mine / "model.safetensors").read_bytes() == b"mine"
+
+
+def test_old_numbers_do_not_stand_beside_new_ones(align):
+    out = align("--do_train", "--do_eval", "--validation_split_percentage", 50, "--eval_layers", 0)
+    align("--do_eval", "--validation_split_percentage", 50, "--overwrite_output_dir")
+    assert not [name for name in results(out) if name.startswith("train_") or "layer0" in name]
+
+
+def test_an_evaluation_strategy_is_for_training(align, bitext):
+    out = align("--eval_strategy", "steps", "--eval_steps", 1, "--validation_file", bitext, "--max_steps", 2)
+    assert (out / "model.safetensors").exists()
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(align, tmp_path):
+    schedule = ("--num_train_epochs", 2, "--save_strategy", "steps", "--save_steps", 2)
+    out = align(*schedule)
+    (out / "checkpoint-6" / "trainer_state.json").unlink()
+    align(*schedule, "--resume_from_checkpoint", "true")
+    assert json.loads((out / "trainer_state.json").read_text())["global_step"] == 6
+
+
+def test_held_out_pairs_stay_held_out(align, tmp_path, bitext):
+    """Whatever else is dropped, and with other links: no pair changes sides."""
+    kept = {}
+    for name, changes in {"all": (), "short": ("--max_words", 17)}.items():
+        held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 40, "--max_steps", 1)
+        record = json.loads((align(*held_out, *changes, output=name) / "run.json").read_text())
+        kept[name] = record["train_data"]["hi"]["pairs"], record["eval_data"]["hi"]["pairs"]
+    assert sum(kept["all"]) == 24
+    lines = [line.split("\t")[1] for line in bitext.read_text(encoding="utf-8").splitlines()]
+    words = [" ".join(split_on_punctuation(line)) for line in lines]
+    assert kept["all"][1] == sum(zlib.crc32(line.encode()) < 0.4 * 2**32 for line in words)
+    assert kept["short"][0] <= kept["all"][0]
+    assert kept["short"][1] <= kept["all"][1]
+
+
+def test_settings_in_yaml(run, tmp_path, model, bitext):
+    (tmp_path / "settings.yaml").write_text(
+        f"model_name_or_path: {model}\nlanguages: [no]\nparallel_file: {bitext}\nuse_cpu: true\nmax_steps: 1\n"
+        f"lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {{min_lr: 0.00001}}\nmodel_revision: main\n"
+        f"resume_from_checkpoint: false\nreference_model: null\noutput_dir: {tmp_path}/out\n"
+    )
+    run(run_align.main, tmp_path / "settings.yaml")
+    arguments = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]
+    assert arguments["languages"] == ["no"]
+    assert arguments["lr_scheduler_kwargs"] == {"min_lr": 0.00001}
+
+
+def test_an_output_folder_that_is_not_empty(align, tmp_path, capsys):
+    kept = write(tmp_path / "out.txt", "mine")
+    (tmp_path / "out").mkdir()
+    kept = kept.rename(tmp_path / "out" / "mine.txt")
+    message = message_of(align, capsys, "--max_steps", 1)
+    assert "is not empty (it holds mine.txt)" in message
+    assert "--overwrite_output_dir" in message
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    align("--max_steps", 1, "--overwrite_output_dir")
+    assert kept.read_text() == "mine"
+    assert "is a file" in message_of(align, capsys, output=f"encoder/{'config.json'}")
+
+
+def test_links_of_another_kind_of_words(align, tmp_path, capsys):
+    links = tmp_path / "subwords.links"
+    align("--word_pooling", "token", "--write_links", links, "--max_steps", 1)
+    message = message_of(align, capsys, "--links_file", links, output="other")
+    assert "are between subwords; use --word_pooling token with them" in message
+
+
+# --- Processes ---
+
+
+def command(model, bitext, output, *arguments) -> list[str]:
+    return [str(PROJECT / "run_align.py"), "--model", model, "--language", "hi", "--parallel_file", str(bitext),
+            "--output_dir", str(output), "--learning_rate", "1e-3", *QUICK, *map(str, arguments)]  # fmt: skip
+
+
+def environment(tmp_path) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("divided", DIVISIONS.values(), ids=DIVISIONS)
+def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
+    """The same global batch on two processes: the pooler without gradient disturbs nothing, the means are global."""
+    model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    # (`accelerate launch --cpu` starts one process unless there is MPI.)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    # Adam hides a wrong scale and turns rounding error into steps; plain gradient descent does neither. (Whole batches
+    # only: accelerate fills the last one up with pairs from the first.)
+    held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--max_train_pairs", 12)
+    held_out += ("--optim", "sgd", "--learning_rate", 0.1)
+    one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *held_out)
+    two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *divided, *held_out)
+    for words in ([sys.executable, *one], [*launcher, *two]):
+        subprocess.run(words, check=True, env=environment(tmp_path), cwd=PROJECT, timeout=300)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+    one_metrics, two_metrics = results(tmp_path / "one"), results(tmp_path / "two")
+    for name in ("eval_alignment_loss", "eval_regularization_loss", "eval_links", "train_loss"):
+        assert two_metrics[name] == pytest.approx(one_metrics[name], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
+    arguments = ("--num_train_epochs", 60, "--save_strategy", "steps", "--save_steps", 20)
+    words = [sys.executable, *command(model, bitext, tmp_path / "out", *arguments)]
+    process = subprocess.Popen(words, env=environment(tmp_path), cwd=PROJECT)
+    deadline = time.time() + 120
+    while not (tmp_path / "out" / "checkpoint-20" / "trainer_state.json").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    subprocess.run([*words, "--resume_from_checkpoint", str(tmp_path / "out" / "checkpoint-20")], check=True,
+                   env=environment(tmp_path), cwd=PROJECT, timeout=300)  # fmt: skip
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 180
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_not(tmp_path, model, bitext):
+    """SIGKILL at a random moment: with a checkpoint at every step, most often while one is written."""
+    schedule = ("--num_train_epochs", 25, "--save_strategy", "steps", "--save_steps", 1, "--save_total_limit", 2)
+    options = {"env": environment(tmp_path), "cwd": PROJECT, "timeout": 300, "stderr": subprocess.DEVNULL}
+    subprocess.run([sys.executable, *command(model, bitext, tmp_path / "whole", *schedule)], check=True, **options)
+    words = [sys.executable, *command(model, bitext, tmp_path / "cut", *schedule)]
+    moments, n_killed = random.Random(0), 0
+    while not (tmp_path / "cut" / "model.safetensors").exists() and n_killed < 6:
+        started = list((tmp_path / "cut").glob("checkpoint-*"))
+        process = subprocess.Popen(
+            [*words, *(["--resume_from_checkpoint", "true"] if started else [])],
+            **{k: v for k, v in options.items() if k != "timeout"},
+        )
+        before = {folder.name for folder in started}
+        while {folder.name for folder in (tmp_path / "cut").glob("checkpoint-*")} <= before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        n_killed += process.wait() == -signal.SIGKILL
+    assert n_killed >= 3
+    subprocess.run([*words, "--resume_from_checkpoint", "true"], check=True, **options)
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(align, capsys):
+    schedule = ("--num_train_epochs", 2, "--save_strategy", "steps", "--save_steps", 2)
+    out = align(*schedule)
+    (out / "model.safetensors").unlink()
+    last, before = sorted(out.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), reverse=True)[
+        :2
+    ]
+    state = (last / "trainer_state.json").read_text()
+    (last / "trainer_state.json").write_text(state[: len(state) // 2])
+    message = message_of(align, capsys, *schedule, "--resume_from_checkpoint", last)
+    assert message.endswith(
+        "is not whole: the run was killed while it was written; say true for the last one that is."
+    )
+    align(*schedule, "--resume_from_checkpoint", "true")
+    assert (out / "model.safetensors").exists()
+    assert json.loads((last / "trainer_state.json").read_text())["global_step"] == int(last.name.split("-")[1])

@@ -1,0 +1,452 @@
+"""run_nli.py, run_ner.py and run_qa.py as users type them, on a tiny encoder and the embedded samples."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import load_dataset
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    set_seed,
+)
+
+import run_align
+import run_ner
+import run_nli
+from helpers import tiny
+from helpers.scripts import DIVISIONS
+from helpers.task_scripts import CONTINUAL, DATA, PROJECT, QUICK, SCRIPTS, SHORT
+from utils.alignment.words import WordTokenizer
+from utils.core.errors import InputError
+from utils.models.adapters import adapter_config
+
+
+METRICS = {"nli": ["accuracy"], "ner": ["precision", "recall", "f1"], "qa": ["exact_match", "f1"]}
+EVALUATE = ("--do_eval", "--eval_languages", "en", "hi")
+
+
+def copy_of(model: str) -> str:
+    """The same model under another name."""
+    return shutil.copytree(model, model + "-copy")
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "all_results.json").read_text())
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def predictions(folder: Path, name: str) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert set(one) == set(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- The story ---
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_the_whole_story(fine_tune, task, capsys, model):
+    out = fine_tune(task, "--do_train", "--do_eval", "--do_predict", "--test_split", "validation", "--max_predict_samples", 7,
+                    "--eval_languages", "en", "ru", "hi", "--num_train_epochs", 1)  # fmt: skip
+    found, story = results(out), record(out)
+    assert found["train_loss"] > 0
+    for prefix in ("eval", "predict"):
+        for metric in METRICS[task]:
+            by_language = [found[f"{prefix}_{language}_{metric}"] for language in ("en", "ru", "hi")]
+            assert found[f"{prefix}_zero_shot_{metric}"] == pytest.approx(sum(by_language[1:]) / 2)
+        assert found[f"{prefix}_hi_loss"] > 0
+    for language in ("en", "ru", "hi"):
+        lines = predictions(out, language)
+        assert len(lines) == 7
+        assert all({"id", "gold", "prediction", "score", "split"} <= set(line) for line in lines)
+        assert all(0 <= line["score"] <= 1 for line in lines)
+    assert story["base_model"] == model
+    assert story["regime"] == "plain"
+    assert story["train_data"]["examples"] == len(load_dataset(str(DATA / task), "en", split="train"))
+    assert set(story["eval_data"]) == set(story["predict_data"]) == {"en", "ru", "hi"}
+    assert len(story["predict_data"]["hi"]["sha256"]) == 64
+    assert not {"token", "hub_token", "push_to_hub_token"} & set(story["arguments"])
+    printed = capsys.readouterr().out
+    assert re.search(r"^predict +" + " +".join(name.replace("_", " ") for name in METRICS[task]), printed, re.M)
+    assert re.search(r"^zero-shot +[0-9.]+", printed, re.M)
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_a_fine_tuned_model_is_measured_without_training(fine_tune, task):
+    """The same numbers again, whatever the batches are; and the model is not written."""
+    trained = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1)
+    again = fine_tune(task, "--model", trained, *EVALUATE, "--per_device_eval_batch_size", 3, output="again")
+    for metric in METRICS[task]:
+        assert results(again)[f"eval_hi_{metric}"] == pytest.approx(results(trained)[f"eval_hi_{metric}"])
+    assert [line["prediction"] for line in predictions(again, "hi")] == [
+        line["prediction"] for line in predictions(trained, "hi")
+    ]
+    assert not (again / "model.safetensors").exists()
+
+
+def test_sentences_beyond_the_limit_count(fine_tune):
+    """An entity that the model is not given is missed; the sentence keeps all of its tags."""
+    out = fine_tune("ner", "--do_train", *EVALUATE, "--max_seq_length", 6, "--num_train_epochs", 1)
+    gold = load_dataset(str(DATA / "ner"), "en", split="validation")
+    lines = predictions(out, "en")
+    assert [line["gold"] for line in lines] == gold["ner_tags"]
+    assert all(len(line["prediction"]) == len(line["gold"]) for line in lines)
+    assert all(set(line["prediction"][6:]) <= {"O"} for line in lines)
+    n_entities = sum(tag.startswith("B-") for tags in gold["ner_tags"] for tag in tags)
+    n_given = sum(tag.startswith("B-") for tags in gold["ner_tags"] for tag in tags[:5])
+    assert n_given < n_entities
+    assert results(out)["eval_en_recall"] <= n_given / n_entities
+
+
+def test_questions_across_languages(fine_tune):
+    """All pairs of question and context language, joined by id."""
+    out = fine_tune("qa", "--do_train", "--do_eval", "--question_languages", "en", "hi", "--context_languages", "hi", "ru",
+                    "--num_train_epochs", 1)  # fmt: skip
+    names = ["en-hi", "en-ru", "hi", "hi-ru"]
+    assert sorted(path.stem for path in (out / "predictions").iterdir()) == sorted(names)
+    gold = {language: load_dataset(str(DATA / "qa"), language, split="validation") for language in ("hi", "ru")}
+    for name in names:
+        context = name.split("-")[-1]
+        assert [line["gold"] for line in predictions(out, name)] == [
+            answers["text"] for answers in gold[context]["answers"]
+        ]
+        assert f"eval_{name}_f1" in results(out)
+    assert "eval_hi-ru_f1" in results(out)
+
+
+def test_answers_by_mlqa_s_rules(fine_tune):
+    out = fine_tune("qa", "--do_train", *EVALUATE, "--answer_normalization", "mlqa", "--max_steps", 1)
+    assert "eval_hi_f1" in results(out)
+    for arguments, message in (
+        ("--eval_languages en ru", "MLQA has no rules for ru"),
+        ("--version_2_with_negative", "MLQA has no questions"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fine_tune(
+                "qa", "--do_train", *EVALUATE, "--answer_normalization", "mlqa", *arguments.split(), output="other"
+            )
+
+
+def test_questions_without_answer(fine_tune, tmp_path):
+    rows = load_dataset(str(DATA / "qa"), "en", split="train").to_list()
+    for row in rows[::2]:
+        row["answers"] = {"text": [], "answer_start": []}
+    path = tmp_path / "v2.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ("--train_file", path, "--validation_file", path, "--eval_languages", "en", "--do_train", "--do_eval")
+    with pytest.raises(InputError, match=rf"Line 1 of {path} has no answer; add --version_2_with_negative"):
+        fine_tune("qa", *files)
+    out = fine_tune("qa", *files, "--version_2_with_negative", "--num_train_epochs", 1)
+    found = results(out)
+    assert found["eval_en_HasAns_total"] + found["eval_en_NoAns_total"] == len(rows)
+    assert found["eval_en_best_f1"] >= found["eval_en_f1"]
+    always = fine_tune("qa", "--model", out, *files[:-2], "--do_eval", "--version_2_with_negative",
+                       "--null_score_diff_threshold", -1000, output="always")  # fmt: skip
+    assert results(always)["eval_en_NoAns_exact"] == 100
+    assert results(always)["eval_en_HasAns_exact"] == 0
+
+
+# --- The same as a plain Trainer ---
+
+
+@pytest.mark.parametrize("task", ["nli", "ner"])
+def test_a_plain_run_is_what_a_plain_trainer_gives(fine_tune, tmp_path, model, task):
+    """To the last bit, dropout included, on the same seed and order."""
+    how = ("--train_sampling_strategy", "random", "--seed", 5, "--num_train_epochs", 2, "--eval_languages", "en")
+    out = fine_tune(task, "--do_train", *how)
+    training = run_nli.NliTrainingArguments if task == "nli" else run_ner.NerTrainingArguments
+    args = training(output_dir=str(tmp_path / "plain"), use_cpu=True, disable_tqdm=True, per_device_train_batch_size=8,
+                    train_sampling_strategy="random", seed=5, num_train_epochs=2, save_strategy="no")  # fmt: skip
+    rows, tokenizer = load_dataset(str(DATA / task), "en", split="train"), tiny.pair_tokenizer()
+    set_seed(5)
+    if task == "nli":
+        labels = run_nli.LABELS
+        plain = AutoModelForSequenceClassification.from_pretrained(model, num_labels=3)
+        encode = lambda row: {**tokenizer(row["premise"], row["hypothesis"], truncation=True, max_length=64),  # noqa: E731
+                              "labels": row["label"] if isinstance(row["label"], int) else labels.index(row["label"])}  # fmt: skip
+        collator = DataCollatorWithPadding(tokenizer)
+    else:
+        labels = ["O", *(f"{kind}-{name}" for name in ("LOC", "ORG", "PER") for kind in "BI")]
+        plain = AutoModelForTokenClassification.from_pretrained(model, num_labels=len(labels))
+        words = WordTokenizer(tokenizer, "start", 64)
+
+        def encode(row):
+            encoded = {name: value[0] for name, value in words([row["tokens"]]).items()}
+            tags = {position: labels.index(tag) for position, tag in enumerate(row["ner_tags"])}
+            of_word = [tags.get(position, -100) for position in encoded["words"]]
+            return {
+                "input_ids": encoded["input_ids"],
+                "labels": [of_word[k] if k >= 0 else -100 for k in encoded["word_ids"]],
+            }
+
+        collator = DataCollatorForTokenClassification(tokenizer)
+    trainer = Trainer(
+        model=plain,
+        args=args,
+        train_dataset=rows.map(encode, remove_columns=rows.column_names),
+        data_collator=collator,
+        processing_class=tokenizer,
+    )
+    trainer.model_accepts_loss_kwargs = False
+    trainer.train()
+    trainer.save_model()
+    assert_same(weights(out), weights(tmp_path / "plain"))
+
+
+# --- Continual learning ---
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_continual_learning(fine_tune, task, capsys):
+    plain = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1, output="plain")
+    capsys.readouterr()
+    out = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1, *CONTINUAL)
+    printed = capsys.readouterr().out
+    for name in ("task_loss", "alignment_loss", "regularization_loss"):
+        assert f"'{name}'" in printed
+    story = record(out)
+    assert story["regime"] == "continual"
+    assert story["parallel_data"]["hi"]["pairs"] > 0
+    assert any(not torch.equal(weights(out)[name], weight) for name, weight in weights(plain).items())
+    nothing = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1, *CONTINUAL, "--alignment_weight", 0,
+                        "--regularization_weight", 0, output="nothing")  # fmt: skip
+    assert_same(weights(nothing), weights(plain))
+
+
+def test_the_original_model_is_found_by_the_records(run, fine_tune, tmp_path, model, words):
+    """original → adjusted → fine-tuned → fine-tuned again: f0 is the original, unless it is named."""
+    adjusted = tmp_path / "adjusted"
+    run(run_align.main, "--model", model, "--language", "hi", "--parallel_dataset", DATA / "parallel", "--aligner", "dictionary",
+        "--dictionary_file", words, "--max_steps", 2, "--output_dir", adjusted, "--use_cpu", "--disable_tqdm", "true")  # fmt: skip
+    first = fine_tune("nli", "--model", adjusted, "--do_train", "--max_steps", 2, *CONTINUAL, output="first")
+    second = fine_tune("ner", "--model", first, "--do_train", "--max_steps", 2, *CONTINUAL, output="second")
+    assert record(first)["reference_model"] == record(second)["reference_model"] == model
+    named = fine_tune("nli", "--model", adjusted, "--do_train", "--max_steps", 2, *CONTINUAL, "--reference_model", adjusted,
+                      output="named")  # fmt: skip
+    assert record(named)["reference_model"] == str(adjusted)
+    Path(model).rename(tmp_path / "moved")
+    with pytest.raises(
+        InputError, match=f"{adjusted} was made from {model}, which cannot be loaded now.*--reference_model"
+    ):
+        fine_tune("nli", "--model", adjusted, "--do_train", "--max_steps", 2, *CONTINUAL, output="lost")
+
+
+# --- Choosing a checkpoint ---
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_an_adapter_for_the_task(fine_tune, run, tmp_path, model, words, task):
+    """On an adjustment that is an adapter itself, then measured by its name alone, and merged."""
+    adjusted = str(tmp_path / "adjusted")
+    run(run_align.main, "--model", model, "--language", "hi", "--parallel_dataset", DATA / "parallel", "--aligner", "dictionary",
+        "--dictionary_file", words, "--use_lora", "--max_steps", 2, "--output_dir", adjusted, *QUICK)  # fmt: skip
+    train = ("--model", adjusted, "--do_train", *EVALUATE, "--max_steps", 3, "--use_lora", "--learning_rate", 0.01)
+    out = fine_tune(task, *train)
+    assert adapter_config(str(out)).base_model_name_or_path == adjusted
+    assert not (out / "model.safetensors").exists()
+    measured = fine_tune(task, "--model", out, *EVALUATE, output="measured")
+    merged = fine_tune(task, *train, "--merge_adapter", output="merged")
+    assert adapter_config(str(merged)) is None
+    again = fine_tune(task, "--model", merged, *EVALUATE, output="again")
+    predictions = [(folder / "predictions" / "hi.jsonl").read_text() for folder in (measured, again)]
+    assert predictions[0] == predictions[1]
+    for name, value in results(out).items():
+        if name.startswith(("eval_hi_loss", "eval_en_loss")):
+            assert results(measured)[name] == pytest.approx(value, rel=1e-3)
+
+
+def test_an_adapter_with_continual_learning(fine_tune, model):
+    """The original model is the one below the adapter: no second copy of it, and the same result as with one."""
+    train = (
+        "--do_train",
+        "--max_steps",
+        3,
+        *CONTINUAL,
+        "--use_lora",
+        "--learning_rate",
+        0.01,
+        "--alignment_weight",
+        1,
+    )
+    without_copy = fine_tune("nli", *train)
+    with_copy = fine_tune("nli", *train, "--reference_model", copy_of(model), output="copied")
+    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (without_copy, with_copy))
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("select_on", [None, "hi"])
+def test_the_best_checkpoint_is_kept(fine_tune, select_on):
+    chosen = ("--select_on", select_on) if select_on else ()
+    out = fine_tune("nli", "--do_train", *EVALUATE, "--eval_strategy", "steps", "--eval_steps", 2, "--max_steps", 8,
+                    "--learning_rate", 0.01, "--max_eval_samples", 20, *chosen)  # fmt: skip
+    state = json.loads((out / "trainer_state.json").read_text())
+    name = f"eval_{select_on or 'en'}_accuracy"
+    measured = [log[name] for log in state["log_history"] if name in log]
+    assert len(measured) >= 4
+    assert state["best_metric"] == max(measured)
+    assert results(out)[name] == max(measured)
+    assert record(out)["arguments"]["metric_for_best_model"] == name
+
+
+# --- What can be wrong ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--eval_languages hi", "--do_train or --do_eval or --do_predict is missing"),
+        ("--do_eval --continual", "--continual does nothing without --do_train"),
+        ("--do_train --language hi", r"--languages \['hi'\] does nothing without --continual"),
+        ("--do_train --alignment_weight 0", "--alignment_weight 0.0 does nothing without --continual"),
+        ("--do_train --aligner statistical", "--aligner statistical does nothing without --continual"),
+        ("--do_train --continual", "--language is missing"),
+        ("--do_train --continual --language hi", "--parallel_dataset or --parallel_file is missing"),
+        ("--do_train --continual --language hi --parallel_dataset data/parallel --alignment_every 0", "--alignment_every 0 is too small"),
+        ("--do_train --select_on hi", "--select_on does nothing without --eval_strategy"),
+        ("--do_train --do_eval --eval_strategy epoch --eval_languages hi", r"chosen on en, which is not among what is evaluated \(hi\)"),
+        ("--do_train --eval_strategy epoch --select_on hi --metric_for_best_model eval_en_loss", "both choose the best checkpoint"),
+        ("--do_train --max_seq_length 4000", "--max_seq_length 4000 does not suit this encoder"),
+        ("--do_train --do_eval --eval_languages en xx", "has no configuration"),
+        ("--do_train --dataset_name no/such", "The data set no/such cannot be loaded"),
+        ("--do_train --train_file nowhere.jsonl", "There is no file nowhere.jsonl"),
+        ("--do_train --model no-such-model", "There is no model no-such-model"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(fine_tune, monkeypatch, arguments, message, tmp_path):
+    monkeypatch.chdir(PROJECT)
+    with pytest.raises(InputError, match=message):
+        fine_tune("nli", *arguments.split())
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_a_model_without_a_head_is_not_measured(fine_tune, task):
+    with pytest.raises(InputError, match="is not fine-tuned for .*; add --do_train"):
+        fine_tune(task, *EVALUATE)
+
+
+def test_a_head_of_another_task_is_replaced(fine_tune):
+    """A model with three labels goes on with seven, as if it had none."""
+    first = fine_tune("nli", "--do_train", "--max_steps", 1, output="first")
+    out = fine_tune("ner", "--model", first, "--do_train", *EVALUATE, "--max_steps", 1)
+    assert len(json.loads((out / "config.json").read_text())["id2label"]) == 7
+
+
+def test_the_labels_keep_the_order_of_the_model(fine_tune, tmp_path, model):
+    """A fine-tuned model from elsewhere may number its labels differently."""
+    names = ["contradiction", "entailment", "neutral"]
+    folder = tmp_path / "elsewhere"
+    made = AutoModelForSequenceClassification.from_pretrained(model, id2label=dict(enumerate(names)))
+    with torch.no_grad():
+        made.classifier.bias.copy_(torch.tensor([0.0, 100.0, 0.0]))
+    made.save_pretrained(folder)
+    tiny.pair_tokenizer().save_pretrained(folder)
+    out = fine_tune("nli", "--model", folder, *EVALUATE)
+    assert {line["prediction"] for line in predictions(out, "en")} == {"entailment"}
+    assert results(out)["eval_en_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_no_block_stands_in_two_scripts():
+    """What two scripts need stands once in utils/."""
+    blocks = {}
+    for task in SCRIPTS:
+        lines = [line.strip() for line in (PROJECT / f"run_{task}.py").read_text().splitlines()]
+        lines = [line for line in lines if line and not line.startswith(("#", "from ", "import "))]
+        for first in range(len(lines) - 5):
+            blocks.setdefault("\n".join(lines[first : first + 6]), set()).add(task)
+    assert [block for block, tasks in blocks.items() if len(tasks) > 1] == []
+
+
+# --- Processes ---
+
+
+def environment(tmp_path) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+
+
+def command(task, model, output, words, *arguments) -> list[str]:
+    return [str(word) for word in (PROJECT / f"run_{task}.py", "--model", model, "--dataset_name", DATA / task, "--output_dir", output,
+                                   "--use_cpu", "--disable_tqdm", "true", *SHORT[task], "--dictionary_file", words, *CONTINUAL,
+                                   *arguments)]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["ner"])
+@pytest.mark.parametrize("divided", DIVISIONS.values(), ids=DIVISIONS)
+def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
+    """The same global batch on two processes, though its halves have unevenly many labels and links."""
+    folder = tmp_path / "encoder"
+    tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(folder)
+    tiny.pair_tokenizer().save_pretrained(folder)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    how = ("--do_train", *EVALUATE, "--max_train_samples", 48, "--max_eval_samples", 5, "--optim", "sgd", "--learning_rate", 0.1,
+           "--num_train_epochs", 1, "--logging_steps", 1, "--save_strategy", "no")  # fmt: skip
+    one = command(task, folder, tmp_path / "one", words, *how, "--per_device_train_batch_size", 8)
+    two = command(task, folder, tmp_path / "two", words, *how, "--per_device_train_batch_size", 4, *divided)
+    for line in ([sys.executable, *one], [*launcher, *two]):
+        subprocess.run(line, check=True, env=environment(tmp_path), cwd=tmp_path, timeout=300)
+    for name, weight in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], weight, rtol=1e-4, atol=1e-5)
+    # (The evaluation's loss is Trainer's mean of means over batches, which are others here.)
+    for name in ("train_loss", "eval_en_recall", "eval_hi_f1"):
+        assert results(tmp_path / "two")[name] == pytest.approx(results(tmp_path / "one")[name], rel=1e-3)
+    assert predictions(tmp_path / "two", "hi") == [
+        {**line, "score": pytest.approx(line["score"], abs=1e-3)} for line in predictions(tmp_path / "one", "hi")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_goes_on(tmp_path, model, words, number):
+    """Ctrl-C in a terminal, SIGTERM from a scheduler: a checkpoint, a sentence, and the same weights in the end."""
+    how = ("--do_train", "--do_eval", "--eval_languages", "en", "--num_train_epochs", 12, "--logging_steps", 1,
+           "--per_device_train_batch_size", 8)  # fmt: skip
+    whole = [sys.executable, *command("nli", model, tmp_path / "whole", words, *how)]
+    cut = [sys.executable, *command("nli", model, tmp_path / "cut", words, *how)]
+    subprocess.run(whole, check=True, env=environment(tmp_path), cwd=tmp_path, timeout=300, capture_output=True)
+    process = subprocess.Popen(
+        cut, env=environment(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:  # somewhere in the second half
+        if "'epoch': '7" in line:
+            break
+    process.send_signal(number)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert re.search(
+        r"Interrupted after step \d+ of \d+\. The same command with --resume_from_checkpoint true goes on\.$",
+        complaint.strip(),
+    )
+    assert "Traceback" not in complaint
+    (checkpoint,) = (tmp_path / "cut").glob("checkpoint-*")
+    n_steps = json.loads((tmp_path / "whole" / "trainer_state.json").read_text())["global_step"]
+    assert n_steps / 2 < int(checkpoint.name.split("-")[1]) < n_steps
+    resumed = subprocess.run([*cut, "--resume_from_checkpoint", "true"], env=environment(tmp_path), cwd=tmp_path, timeout=300,
+                             capture_output=True, text=True)  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert results(tmp_path / "whole")["eval_en_loss"] == results(tmp_path / "cut")["eval_en_loss"]

@@ -1,0 +1,249 @@
+"""AlignmentTrainer: global means, logs, evaluation, checkpoints."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.pairs import COLLATOR, WORD_TOKENIZER, some_pairs
+from helpers.trainers import StopAt, alignment_trainer_for, assert_same_weights
+from utils.alignment.objectives import ContrastiveObjective, MeanSquaredError
+from utils.alignment.pairs import encode_pairs
+from utils.alignment.sampler import LengthGroupedBatches
+from utils.alignment.words import word_vectors
+
+
+def weights_of(trainer) -> dict[str, torch.Tensor]:
+    """The trained weights (a pooler that the checkpoint lacks is random, and of no use)."""
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def test_two_half_batches_equal_one_whole(tmp_path):
+    """The means are over the links of the global batch, however unevenly its parts have links."""
+    # Adam hides a wrong scale and turns rounding error into steps; plain gradient descent does neither.
+    descent = {"optim": "sgd", "learning_rate": 0.1}
+    whole = alignment_trainer_for(tmp_path, per_device_train_batch_size=8, **descent)
+    whole.train()
+    for size, accumulated in ((4, 2), (2, 4), (1, 8)):
+        parts = alignment_trainer_for(
+            tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=accumulated, **descent
+        )
+        parts.train()
+        assert_same_weights(weights_of(whole), weights_of(parts), rtol=1e-4, atol=1e-5)
+        for name in ("loss", "alignment_loss", "regularization_loss"):
+            logged = [[log[name] for log in t.state.log_history if name in log] for t in (whole, parts)]
+            assert len(logged[0]) == 3
+            assert logged[0] == pytest.approx(logged[1], rel=1e-4)
+
+
+def test_the_step_is_the_paper_s(tmp_path):
+    """One epoch equals a plain loop with Adam, over the same batches."""
+    trainer = alignment_trainer_for(
+        tmp_path, train_sampling_strategy="sequential", lr_scheduler_type="constant", warmup_steps=0
+    )
+    model = copy.deepcopy(trainer.model).train()
+    loss = trainer.alignment_loss
+    rows = list(trainer.train_dataset)
+    optimizer = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-3, betas=(0.9, 0.98), eps=1e-9
+    )
+    for first in range(0, len(rows), 8):
+        terms = loss(model, COLLATOR(rows[first : first + 8]))
+        optimizer.zero_grad()
+        (terms.alignment / terms.n_links + terms.regularization / terms.n_words).backward()
+        optimizer.step()
+    trainer.train()
+    plain = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    assert_same_weights(plain, weights_of(trainer), rtol=1e-4, atol=1e-5)
+
+
+def test_warm_up_over_a_tenth_of_the_pairs_then_constant(tmp_path):
+    trainer = alignment_trainer_for(tmp_path, n_pairs=160, learning_rate=5e-5)
+    trainer.train()
+    rates = [log["learning_rate"] for log in trainer.state.log_history if "learning_rate" in log]
+    assert rates == pytest.approx([0, *[5e-5 * k / 2 for k in range(1, 2)], *[5e-5] * 18])
+
+
+def test_weights_of_the_two_losses(tmp_path):
+    trainer = alignment_trainer_for(tmp_path, alignment_weight=0.25, regularization_weight=3.0)
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["loss"] == pytest.approx(0.25 * log["alignment_loss"] + 3 * log["regularization_loss"], rel=1e-5)
+    assert log["pairs_per_second"] > 0
+
+
+def test_the_reference_model_stays(tmp_path):
+    trainer = alignment_trainer_for(tmp_path, dropout=0.3)
+    before = copy.deepcopy(trainer.alignment_loss.reference_model)
+    trainer.train()
+    after = trainer.alignment_loss.reference_model
+    assert not after.training
+    assert_same_weights(dict(before.named_parameters()), dict(after.named_parameters()), rtol=0, atol=0)
+    assert not [name for name, _ in trainer.model.named_modules() if "reference" in name]
+
+
+@pytest.mark.parametrize("objective", [MeanSquaredError(), ContrastiveObjective()])
+def test_training_brings_linked_words_together(tmp_path, objective):
+    held_out = encode_pairs(some_pairs(6), WORD_TOKENIZER)
+    trainer = alignment_trainer_for(tmp_path, objective=objective, eval_dataset={"hi": held_out}, num_train_epochs=5)
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_alignment_loss"] < 0.8 * before["eval_alignment_loss"]
+
+
+def test_evaluation_equals_a_loop(tmp_path):
+    data = {"hi": encode_pairs(some_pairs(7), WORD_TOKENIZER), "ru": encode_pairs(some_pairs(5), WORD_TOKENIZER)}
+    trainer = alignment_trainer_for(tmp_path, eval_dataset=data, per_device_eval_batch_size=3)
+    trainer.eval_layers = (1,)
+    metrics = trainer.evaluate()
+    sums, accuracies = torch.zeros(4, dtype=torch.float64), {}
+    for language, rows in data.items():
+        batch = COLLATOR(list(rows))
+        with torch.no_grad():
+            terms = trainer.alignment_loss(trainer.model, batch)
+            sums += torch.tensor([terms.alignment, terms.regularization, terms.n_links, terms.n_words])
+            for layer in (-1, 1):
+                real = batch["source_spelling"] != -1
+                source = word_vectors(trainer.model, batch, "source", [layer])[0][batch["links"][real, 0]]
+                english = word_vectors(trainer.model, batch, "english", [layer])[0][batch["links"][real, 1]]
+                similarity = torch.nn.functional.cosine_similarity(source[:, None], english[None], dim=-1)
+                right = torch.arange(len(source))
+                accuracies[language, layer] = (
+                    (similarity.argmax(1) == right).float().mean().item(),
+                    (similarity.argmax(0) == right).float().mean().item(),
+                )
+    assert metrics["eval_alignment_loss"] == pytest.approx((sums[0] / sums[2]).item(), rel=1e-5)
+    assert metrics["eval_regularization_loss"] == pytest.approx((sums[1] / sums[3]).item(), rel=1e-5)
+    for language in data:
+        for layer, label in ((-1, ""), (1, "layer1_")):
+            # Two links of the same word have the same vector: which of the two is nearest is a matter of rounding.
+            for query, accuracy in zip((f"{language}-en", f"en-{language}"), accuracies[language, layer]):
+                name = f"eval_{query}_{label}word_retrieval_accuracy"
+                assert metrics[name] == pytest.approx(accuracy, abs=0.1)
+    means = [metrics[f"eval_{a}-{b}_word_retrieval_accuracy"] for a, b in
+             (("hi", "en"), ("en", "hi"), ("ru", "en"), ("en", "ru"))]  # fmt: skip
+    assert metrics["eval_word_retrieval_accuracy"] == pytest.approx(sum(means) / 4)
+
+
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
+def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path, sampling):
+    arguments = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 4, "dropout": 0.2}
+    arguments["train_sampling_strategy"] = sampling
+    whole = alignment_trainer_for(tmp_path, "whole", **arguments)
+    whole.train()
+    stopped = alignment_trainer_for(tmp_path, "stopped", **arguments)
+    stopped.add_callback(StopAt(4))
+    stopped.train()
+    resumed = alignment_trainer_for(tmp_path, "stopped", **arguments)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "stopped" / "checkpoint-4"))
+    assert resumed.state.global_step == whole.state.global_step == 9
+    assert_same_weights(weights_of(whole), weights_of(resumed), rtol=0, atol=0)
+
+
+def test_checkpoints_are_whole_models(tmp_path):
+    from transformers import AutoModelForMaskedLM
+
+    trainer = alignment_trainer_for(tmp_path, save_strategy="steps", save_steps=2)
+    trainer.train()
+    saved = AutoModelForMaskedLM.from_pretrained(tmp_path / "run" / "checkpoint-2")
+    original = AutoModelForMaskedLM.from_pretrained(tmp_path / "original")
+    assert torch.equal(saved.cls.predictions.transform.dense.weight, original.cls.predictions.transform.dense.weight)
+    assert not torch.equal(
+        saved.bert.encoder.layer[0].output.dense.weight, original.bert.encoder.layer[0].output.dense.weight
+    )
+
+
+def test_best_checkpoint_is_loaded(tmp_path):
+    held_out = encode_pairs(some_pairs(6), WORD_TOKENIZER)
+    trainer = alignment_trainer_for(
+        tmp_path, eval_dataset=held_out, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
+        load_best_model_at_end=True, metric_for_best_model="eval_alignment_loss", num_train_epochs=2, learning_rate=0.2,
+    )  # fmt: skip
+    trainer.train()
+    losses = {
+        log["step"]: log["eval_alignment_loss"] for log in trainer.state.log_history if "eval_alignment_loss" in log
+    }
+    assert trainer.state.best_metric == pytest.approx(min(losses.values()))
+    assert trainer.evaluate()["eval_alignment_loss"] == pytest.approx(min(losses.values()), rel=1e-5)
+
+
+def test_tensorboard_gets_both_losses(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = alignment_trainer_for(tmp_path, report_to="tensorboard")
+    trainer.train()
+    events = EventAccumulator(str(next((tmp_path / "run" / "runs").iterdir())))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"train/alignment_loss", "train/regularization_loss", "train/pairs_per_second", "train/loss"} <= set(tags)
+    state = {log["step"]: log for log in trainer.state.log_history if "alignment_loss" in log}
+    for event in events.Scalars("train/alignment_loss"):
+        assert event.value == pytest.approx(state[event.step]["alignment_loss"], rel=1e-5)
+
+
+def test_batches_of_like_length_are_the_default(tmp_path):
+    grouped, mixed = (
+        alignment_trainer_for(tmp_path, per_device_train_batch_size=4, **chosen)
+        for chosen in ({}, {"train_sampling_strategy": "random"})
+    )
+    tokens = [
+        sum(batch["english_input_ids"].numel() for batch in trainer.get_train_dataloader())
+        for trainer in (grouped, mixed)
+    ]
+    assert tokens[0] < tokens[1]
+
+
+@given(st.lists(st.integers(1, 99), max_size=200), st.integers(1, 9), st.integers(1, 5), st.integers(0, 9))
+def test_the_grouped_order_is_a_shuffle(lengths, batch_size, batches_per_block, seed):
+    sampler = LengthGroupedBatches(lengths, batch_size, seed, batches_per_block)
+    first, again = list(sampler), list(sampler)
+    assert sorted(first) == list(range(len(lengths)))
+    assert first == again
+    sampler.set_epoch(1)
+    assert len(set(lengths)) < 20 or list(sampler) != first
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.13])
+def test_grouping_leaves_little_padding(spread):
+    """Of translations, too, whose lengths go together but are not the same (a spread of 0.13 is as in real corpora)."""
+    generator = np.random.default_rng(0)
+    sides = generator.lognormal(3.0, 0.5, 12_800)[:, None] * generator.lognormal(0, spread, (12_800, 2))
+    lengths = np.clip(sides, 6, 128).astype(int)
+    order = list(LengthGroupedBatches(lengths, 32, seed=0))
+    batches = [lengths[order[k : k + 32]] for k in range(0, len(order), 32)]
+    padded = sum(int(batch.max(axis=0).sum()) * len(batch) for batch in batches)
+    assert 1 - lengths.sum() / padded < 0.05
+    # And the order is random on the large scale: early and late halves are alike.
+    first_block = order[:6400]
+    halves = [lengths[first_block[:3200]].mean(), lengths[first_block[3200:]].mean()]
+    assert halves[0] == pytest.approx(halves[1], rel=0.15)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    plain = alignment_trainer_for(tmp_path)
+    plain.train()
+    saving = alignment_trainer_for(
+        tmp_path, activation_checkpointing=True, activation_checkpointing_kwargs={"use_reentrant": False}
+    )
+    saving.train()
+    assert_same_weights(weights_of(plain), weights_of(saving), rtol=1e-4, atol=1e-6)
+
+
+def test_bf16(tmp_path):
+    trainer = alignment_trainer_for(tmp_path, bf16=True, eval_dataset=encode_pairs(some_pairs(4), WORD_TOKENIZER))
+    trainer.train()
+    exact = alignment_trainer_for(tmp_path)
+    exact.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(exact.state.log_history[0]["loss"], rel=0.05)
+    assert trainer.model.dtype == torch.float32
+
+
+def test_logs_are_json(tmp_path):
+    trainer = alignment_trainer_for(tmp_path, eval_dataset=encode_pairs(some_pairs(4), WORD_TOKENIZER))
+    trainer.train()
+    json.dumps([trainer.evaluate(), trainer.state.log_history])
