@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-import test_continual
-import test_trainers
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import load_from_disk
 
 import utils.alignment.reference_vectors
-from helpers import tiny
+from helpers import tiny, trainers
 from helpers.pairs import COLLATOR, WORD_TOKENIZER, some_pairs
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import MeanSquaredError
@@ -110,18 +108,20 @@ def test_several_passes_over_the_pairs(tmp_path, monkeypatch):
     """The same weights with and without, and no pass of the frozen model after the first sight."""
     weights = []
     for cached in (True, False):
-        trainer = test_trainers.trainer_for(tmp_path, optim="sgd", learning_rate=0.1, num_train_epochs=3, dropout=0.1)
+        trainer = trainers.alignment_trainer_for(
+            tmp_path, optim="sgd", learning_rate=0.1, num_train_epochs=3, dropout=0.1
+        )
         trainer.alignment_loss.reference_model = counted = Counted(trainer.alignment_loss.reference_model)
         if not cached:
             monkeypatch.setattr("utils.training.steps.with_reference_vectors", lambda pairs, *others: pairs)
         trainer.train()
         assert counted.n_sentences == (24 if cached else 72)
-        weights.append(test_trainers.weights_of(trainer))
-    test_trainers.assert_same_weights(*weights, rtol=1e-4, atol=1e-6)
+        weights.append(trainers.trained_weights_of(trainer))
+    trainers.assert_same_weights(*weights, rtol=1e-4, atol=1e-6)
 
 
 def test_one_pass_needs_no_copy(tmp_path):
-    trainer = test_trainers.trainer_for(tmp_path)
+    trainer = trainers.alignment_trainer_for(tmp_path)
     trainer.train()
     assert "reference_float32" not in trainer.train_dataset.column_names
 
@@ -129,9 +129,9 @@ def test_one_pass_needs_no_copy(tmp_path):
 def test_continual_learning(tmp_path):
     """12 pairs, drawn 4 at a step."""
     for n_steps, n_asked in ((2, 8), (3, 12), (9, 12)):
-        alignment = test_continual.alignment_for()
+        alignment = trainers.alignment_for()
         alignment.loss.reference_model = counted = Counted(alignment.loss.reference_model)
-        test_continual.trainer_for(tmp_path, alignment=alignment, max_steps=n_steps).train()
+        trainers.continual_trainer_for(tmp_path, alignment=alignment, max_steps=n_steps).train()
         assert counted.n_sentences == n_asked
 
 
@@ -140,11 +140,11 @@ def test_continual_learning_comes_to_the_same(tmp_path, monkeypatch):
     for cached in (True, False):
         if not cached:
             monkeypatch.setattr("utils.training.steps.with_reference_vectors", lambda pairs, *others: pairs)
-        trainer = test_continual.trainer_for(tmp_path, alignment=test_continual.alignment_for(), max_steps=6, optim="sgd",
+        trainer = trainers.continual_trainer_for(tmp_path, alignment=trainers.alignment_for(), max_steps=6, optim="sgd",
                                              learning_rate=0.1, dropout=0.1)  # fmt: skip
         trainer.train()
-        weights.append(test_continual.weights_of(trainer))
-    test_continual.assert_same_weights(*weights, rtol=1e-4, atol=1e-6)
+        weights.append(trainers.weights_of(trainer))
+    trainers.assert_same_weights(*weights, rtol=1e-4, atol=1e-6)
 
 
 def test_the_bytes_are_the_vectors(accelerator):

@@ -120,3 +120,8 @@ def continual_trainer_for(tmp_path, output="run", head="ForTokenClassification",
 
 def weights_of(trainer) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+
+
+def trained_weights_of(trainer) -> dict[str, torch.Tensor]:
+    """The trained weights (a pooler that the checkpoint lacks is random, and of no use)."""
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}

@@ -26,8 +26,9 @@ import run_align
 import run_ner
 import run_nli
 from helpers import tiny
+from helpers.paths import PROJECT
 from helpers.scripts import DIVISIONS
-from helpers.task_scripts import CONTINUAL, DATA, PROJECT, QUICK, SCRIPTS, SHORT
+from helpers.task_scripts import CONTINUAL, DATA, QUICK, SCRIPTS, SHORT
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
 from utils.models.adapters import adapter_config

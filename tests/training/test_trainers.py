@@ -10,16 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.pairs import COLLATOR, WORD_TOKENIZER, some_pairs
-from helpers.trainers import StopAt, alignment_trainer_for, assert_same_weights
+from helpers.trainers import StopAt, alignment_trainer_for, assert_same_weights, trained_weights_of
 from utils.alignment.objectives import ContrastiveObjective, MeanSquaredError
 from utils.alignment.pairs import encode_pairs
 from utils.alignment.sampler import LengthGroupedBatches
 from utils.alignment.words import word_vectors
-
-
-def weights_of(trainer) -> dict[str, torch.Tensor]:
-    """The trained weights (a pooler that the checkpoint lacks is random, and of no use)."""
-    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
 def test_two_half_batches_equal_one_whole(tmp_path):
@@ -33,7 +28,7 @@ def test_two_half_batches_equal_one_whole(tmp_path):
             tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=accumulated, **descent
         )
         parts.train()
-        assert_same_weights(weights_of(whole), weights_of(parts), rtol=1e-4, atol=1e-5)
+        assert_same_weights(trained_weights_of(whole), trained_weights_of(parts), rtol=1e-4, atol=1e-5)
         for name in ("loss", "alignment_loss", "regularization_loss"):
             logged = [[log[name] for log in t.state.log_history if name in log] for t in (whole, parts)]
             assert len(logged[0]) == 3
@@ -58,7 +53,7 @@ def test_the_step_is_the_paper_s(tmp_path):
         optimizer.step()
     trainer.train()
     plain = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
-    assert_same_weights(plain, weights_of(trainer), rtol=1e-4, atol=1e-5)
+    assert_same_weights(plain, trained_weights_of(trainer), rtol=1e-4, atol=1e-5)
 
 
 def test_warm_up_over_a_tenth_of_the_pairs_then_constant(tmp_path):
@@ -142,7 +137,7 @@ def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path, sampling):
     resumed = alignment_trainer_for(tmp_path, "stopped", **arguments)
     resumed.train(resume_from_checkpoint=str(tmp_path / "stopped" / "checkpoint-4"))
     assert resumed.state.global_step == whole.state.global_step == 9
-    assert_same_weights(weights_of(whole), weights_of(resumed), rtol=0, atol=0)
+    assert_same_weights(trained_weights_of(whole), trained_weights_of(resumed), rtol=0, atol=0)
 
 
 def test_checkpoints_are_whole_models(tmp_path):
@@ -231,7 +226,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
         tmp_path, activation_checkpointing=True, activation_checkpointing_kwargs={"use_reentrant": False}
     )
     saving.train()
-    assert_same_weights(weights_of(plain), weights_of(saving), rtol=1e-4, atol=1e-6)
+    assert_same_weights(trained_weights_of(plain), trained_weights_of(saving), rtol=1e-4, atol=1e-6)
 
 
 def test_bf16(tmp_path):
