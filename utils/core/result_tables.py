@@ -1,0 +1,77 @@
+"""A table of results, and its text for the terminal, as Markdown, LaTeX and CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+# Shown where there is no value.
+MISSING = "–"
+_LATEX = {
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "–": "--", "−": "$-$", "<": "$<$", "*": "$^{*}$",
+}  # fmt: skip
+
+
+@dataclass
+class ResultTable:
+    """Rows of values under named columns.
+
+    Attributes:
+        columns: the header.
+        rows: one value per column. Format numbers first, except for `csv`; None is a missing value.
+        n_text_columns: the first columns, which hold text and are aligned to the left; the others to the right.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    n_text_columns: int = 1
+
+    def without_empty_columns(self) -> "ResultTable":
+        """The same table without the columns in which every value is missing."""
+        kept = [k for k in range(len(self.columns)) if any(row[k] is not None for row in self.rows)]
+        rows = [[row[k] for k in kept] for row in self.rows]
+        return ResultTable([self.columns[k] for k in kept], rows, sum(k < self.n_text_columns for k in kept))
+
+    def text(self) -> str:
+        """For the terminal: columns two spaces apart."""
+        return "\n".join("  ".join(line).rstrip() for line in _aligned(self._lines(), self.n_text_columns))
+
+    def markdown(self) -> str:
+        header, *rows = ([cell.replace("|", r"\|") for cell in line] for line in self._lines())
+        rule = ["---"] * self.n_text_columns + ["---:"] * (len(self.columns) - self.n_text_columns)
+        lines = _aligned([header, rule, *rows], self.n_text_columns)
+        lines[1] = [cell.replace(" ", "-") for cell in lines[1]]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def latex(self, caption: str) -> str:
+        r"""A `table` environment (needs the package `booktabs`); special characters are escaped."""
+        header, *rows = (" & ".join(map(_in_latex, line)) + r" \\" for line in self._lines())
+        alignment = "l" * self.n_text_columns + "r" * (len(self.columns) - self.n_text_columns)
+        begin = [r"\begin{table}", r"\centering", rf"\caption{{{_in_latex(caption)}}}"]
+        body = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", header, r"\midrule", *rows, r"\bottomrule"]
+        return "\n".join([*begin, *body, r"\end{tabular}", r"\end{table}"])
+
+    def csv(self) -> str:
+        """For programs: values in full, empty where one is missing."""
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows([self.columns, *self.rows])
+        return file.getvalue()
+
+    def _lines(self) -> list[list[str]]:
+        return [[MISSING if cell is None else str(cell) for cell in line] for line in (self.columns, *self.rows)]
+
+
+def _aligned(lines: Sequence[Sequence[str]], n_text_columns: int) -> list[list[str]]:
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return [
+        [cell.ljust(w) if k < n_text_columns else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths))]
+        for line in lines
+    ]
+
+
+def _in_latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
