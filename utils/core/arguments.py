@@ -5,20 +5,20 @@ import json
 import math
 import operator
 import sys
-from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from utils.core.errors import InputError
 
 
 class _Help(str):
-    """The help text of an argument, with what argparse does not know of it: its range, and whether it is of the method."""
+    """The help text of an argument, its range, and whether it is a hyperparameter."""
 
     bounds: Mapping[str, float]
     hyperparameter: bool
@@ -45,10 +45,11 @@ def arg(
     """A field of an argument dataclass.
 
     Args:
-        default, default_factory: as for `dataclasses.field`.
-        help: what `--help` says.
+        default: value if the argument is not given; without it, the argument is required.
+        default_factory: makes the default, for lists.
+        help: explanation for `--help`, which adds the default and the range.
         aliases: other spellings, such as `["--model"]`.
-        choices: the values that are allowed.
+        choices: allowed values.
         hyperparameter: whether the argument changes what is learned. Such arguments are recorded as the settings of a
             run, shown in model cards, and tell systems apart in comparisons.
         bounds: `at_least`, `above`, `at_most`, `below`: the range of a number, checked by `parse_arguments`. (A number
@@ -69,10 +70,10 @@ def arg(
 
 
 def check_ranges(arguments: Any) -> None:  # noqa: ANN401
-    """Stop if a number among the arguments of a dataclass is not finite, or outside the range declared by `arg`.
+    """Check that the numbers among the arguments of a dataclass are finite and in the ranges declared by `arg`.
 
     Raises:
-        InputError: naming the argument, its value and its range.
+        InputError: if one is not; names the argument, its value and its range.
     """
     for item in fields(arguments):
         value, text = getattr(arguments, item.name), item.metadata.get("help")
@@ -87,16 +88,57 @@ def check_ranges(arguments: Any) -> None:  # noqa: ANN401
 
 
 def hyperparameters(arguments: Any) -> dict[str, Any]:  # noqa: ANN401
-    """The arguments of a dataclass that are declared as hyperparameters, by name."""
+    """Values of the arguments that are declared as hyperparameters, by name."""
     declared = [item.name for item in fields(arguments) if getattr(item.metadata.get("help"), "hyperparameter", False)]
     return {name: getattr(arguments, name) for name in declared}
 
 
-class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """Shows defaults (but not that there is none), and the script's own description as it was written."""
+class _Parser(HfArgumentParser):
+    """Shows every argument once, with its default and range, under what its dataclass says of itself.
 
-    def _get_help_string(self, action: Action) -> str | None:
-        return action.help if action.default in (None, []) else super()._get_help_string(action)
+    What a script inherits from `TrainingArguments` comes last.
+    """
+
+    def __init__(self, dataclasses: Sequence[Any], **options: Any) -> None:  # noqa: ANN401
+        self.titles: dict[str, str] = {}
+        inherited = {}
+        for group in dataclasses:
+            title = (group.__doc__ or group.__name__).split("\n")[0].rstrip(".")
+            for item in fields(group):
+                if issubclass(group, TrainingArguments) and not isinstance(item.metadata.get("help"), _Help):
+                    inherited[item.name] = "Everything else that Trainer can do (transformers.TrainingArguments)"
+                else:
+                    self.titles[item.name] = title
+        self.titles |= inherited
+        self.groups: dict[str, Any] = {}
+        super().__init__(dataclasses, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def add_argument(self, *names: str, **options: Any) -> Action:  # type: ignore[override]  # noqa: ANN401
+        name = options.get("dest") or names[0].lstrip("-")
+        if name not in self.titles:  # --help
+            return super().add_argument(*names, **options)
+        if not self.groups:
+            self.groups = {title: self.add_argument_group(title) for title in dict.fromkeys(self.titles.values())}
+        # `parse_arguments` reads --with-hyphens as --with_underscores.
+        shown = [spelling for spelling in names if "-" not in spelling[2:]]
+        if options.get("action") is None:
+            if options.get("nargs") == "?":
+                options["metavar"] = "true|false"
+            elif not 0 < len(options.get("choices") or ()) < 8:
+                options["metavar"] = name.rpartition("_")[2].upper()
+        options["help"] = _explained(options)
+        return self.groups[self.titles[name]].add_argument(*shown, **options)
+
+
+def _explained(options: Mapping[str, Any]) -> str:
+    """The help text of an argument, with its default and its range."""
+    text, default, notes = options.get("help") or "", options.get("default"), []
+    if default is not None and default is not False and default not in ("", []) and not options.get("action"):
+        values = default if isinstance(default, list | tuple) else [default]
+        notes.append("default: " + " ".join(str(getattr(value, "value", value)) for value in values))
+    if isinstance(text, _Help):
+        notes += [f"{_BOUNDS[name][1]} {bound}" for name, bound in text.bounds.items()]
+    return f"{text} ({'; '.join(notes).replace('%', '%%')})" if notes else text
 
 
 def parse_arguments(
@@ -104,39 +146,34 @@ def parse_arguments(
 ) -> tuple[Any, ...]:
     """Parse `sys.argv` into one object per dataclass.
 
-    A single argument that ends in `.json`, `.yaml` or `.yml` is read as a file of settings; arguments after it win
-    over what it says.
+    A single argument that ends in `.json`, `.yaml` or `.yml` is read as a file of settings; the arguments after it
+    override what it says. `--with-hyphens` means `--with_hyphens`.
 
     Args:
-        dataclasses: of the arguments.
-        description: what `--help` begins with.
-        positional: an argument whose values may also stand first, without its name.
+        dataclasses: classes whose fields are the arguments; the first line of a docstring is the title in `--help`.
+        description: text that `--help` begins with.
+        positional: name of an argument whose values may also come first, without the name.
 
     Raises:
-        InputError: for a settings file that is missing or is no mapping of arguments.
+        InputError: if an argument is unknown or out of range, or if the settings file is missing or not a mapping.
     """
-    for group in dataclasses:  # --help shows the arguments under what their class says of itself
-        group._argument_group_name = group.__doc__.split("\n")[0].rstrip(".")
     first = f" [{positional.upper()} ...]" if positional else ""
-    usage = f"%(prog)s [settings.yaml]{first} [--argument value ...]"  # (the list of all is what follows it)
-    parser = HfArgumentParser(
-        dataclasses, usage=usage, description=description, formatter_class=_HelpFormatter, allow_abbrev=False
-    )
+    usage = f"%(prog)s [settings.yaml]{first} [--argument value ...]"  # (all arguments are listed below it)
+    parser = _Parser(dataclasses, usage=usage, description=description)
     settings, arguments = [], sys.argv[1:]
     if arguments and arguments[0].endswith((".json", ".yaml", ".yml")):
         settings, arguments = _arguments_from(arguments[0]), arguments[1:]
     if positional and arguments and not arguments[0].startswith("-"):
         arguments = [f"--{positional}", *arguments]
-    arguments = [*settings, *arguments]
+    arguments = [_underscored(word) for word in [*settings, *arguments]]
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
     except InputError:
         raise
-    except (ValueError, ImportError) as error:  # TrainingArguments checks its values as it is made
+    except (ValueError, ImportError) as error:  # from TrainingArguments, which checks its own values
         raise InputError(f"These arguments do not work together: {' '.join(str(error).split())}") from None
     if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0], known, n=1)
+        close = difflib.get_close_matches(unknown[0], [f"--{name}" for name in parser.titles], n=1)
         remedy = f"did you mean {close[0]}?" if close else "see --help."
         if positional and not unknown[0].startswith("-"):
             remedy = f"write {positional} before everything else, or after --{positional}."
@@ -146,10 +183,16 @@ def parse_arguments(
     return tuple(parsed)
 
 
+def _underscored(word: str) -> str:
+    """`--with-hyphens=a-value` as `--with_hyphens=a-value`; words that are not names of arguments stay."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
+
+
 def _arguments_from(path: str) -> list[str]:
-    """A settings file as the words that would be typed (YAML reads JSON as well)."""
+    """A settings file as words of a command line (YAML reads JSON as well)."""
     try:
-        # Every value as it is written: `no` is Norwegian here, not false.
+        # All values as text: `no` is Norwegian here, not false.
         settings = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         raise InputError(f"The settings file {path} cannot be read ({error.strerror}); check the path.") from None
@@ -167,13 +210,16 @@ def _arguments_from(path: str) -> list[str]:
     return words
 
 
-def check_unused(arguments: object, switch: str, but: Sequence[str] = ()) -> None:
-    """Stop if an argument is given that does nothing without a switch.
+def check_unused(arguments: Any, switch: str, but: Sequence[str] = ()) -> None:  # noqa: ANN401
+    """Refuse arguments that have no effect without a switch that is off.
 
     Args:
         arguments: a dataclass whose fields all have defaults.
         switch: name of the argument that is missing.
-        but: names of fields that are used without it, too.
+        but: names of fields that have an effect without the switch.
+
+    Raises:
+        InputError: if one of the other fields is not at its default.
     """
     for item in fields(arguments):
         usual = item.default if item.default_factory is MISSING else item.default_factory()
@@ -183,13 +229,13 @@ def check_unused(arguments: object, switch: str, but: Sequence[str] = ()) -> Non
 
 
 def at_least(least: int, arguments: object, name: str) -> None:
-    """Stop if an argument that is given is smaller than it can be."""
+    """Raise an `InputError` if an argument is given and below its minimum."""
     value = getattr(arguments, name)
     if value is not None and value < least:
         raise InputError(f"--{name} {value} is too small; it must be at least {least}.")
 
 
 def require(value: object, arguments: Sequence[str], why: str) -> None:
-    """Stop if none of the arguments was given."""
+    """Raise an `InputError` that names the arguments and the reason if the value is empty."""
     if not value:
         raise InputError(f"{' or '.join(arguments)} is missing: {why}.")

@@ -1,4 +1,4 @@
-"""How a script runs, and how it ends: on bad input with one sentence, not with a traceback."""
+"""Errors of the user's making, and how a script ends: with one sentence on bad input, not with a traceback."""
 
 import errno
 import logging
@@ -8,28 +8,30 @@ from collections.abc import Callable
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message is one sentence: which file, which line, what to do."""
+    """Bad input. The message is one sentence for the user: which file, which line, what to do."""
 
 
 class Interrupted(Exception):
-    """A signal has stopped the training after a checkpoint was saved.
+    """A signal has stopped the training, and a checkpoint was saved.
 
     Attributes:
-        signal: its number.
+        signal: number of the signal.
     """
 
     def __init__(self, number: int, step: int, max_steps: int) -> None:
         super().__init__(
-            f"Interrupted after step {step:,} of {max_steps:,}. The same command with --resume_from_checkpoint true goes on."
+            f"Interrupted after step {step:,} of {max_steps:,}. Run the same command with --resume_from_checkpoint true "
+            "to continue."
         )
         self.signal = number
 
 
 def run_script(main: Callable[[], object]) -> None:
-    """Run a script's `main`; an `InputError`, or a full disk, is one line on standard error and ends it with status 1.
+    """Run a script's `main`.
 
-    An interruption says how to go on, with the status that shells give a signal. Any other exception is a fault of the program and keeps its traceback. What our modules log is shown, by the first
-    process of several.
+    An `InputError` or a full disk ends it with one line on standard error and status 1; an interruption with a line on
+    how to continue and the status that shells give to the signal. Any other exception is a bug and keeps its
+    traceback. Of several processes, the first one shows the messages of `utils`.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("utils").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
@@ -47,10 +49,10 @@ def run_script(main: Callable[[], object]) -> None:
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether an error goes back to a full disk, for which libraries have errors of their own."""
+    """Whether a full disk is the cause of an error; libraries raise errors of their own for it."""
     while error is not None:
-        said = ("No space left on device", "inline_container.cc")  # the second is all that torch.save says
-        if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in said):
+        texts = ("No space left on device", "inline_container.cc")  # the second is all that torch.save reports
+        if getattr(error, "errno", None) == errno.ENOSPC or any(text in str(error) for text in texts):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -17,6 +17,10 @@ from utils.core.files import check_output_dir
 class ScriptTrainingArguments(TrainingArguments):
     """What all scripts that train do differently from `TrainingArguments`."""
 
+    output_dir: str | None = arg(None, help="Folder for the model, its card, checkpoints, results and run.json.")
+    do_train: bool = arg(False, help="Train.")
+    do_eval: bool = arg(False, help="Evaluate on the validation data.")
+    do_predict: bool = arg(False, help="Evaluate on the test data (scripts for tasks).")
     train_sampling_strategy: str = arg(
         "group_by_length",
         help="`group_by_length`: batches of inputs of like length, in random order: less padding, so a quicker "

@@ -1,0 +1,114 @@
+"""The command line: what `--help` shows, spellings, settings files, ranges."""
+
+import importlib
+import re
+from dataclasses import dataclass, fields
+
+import pytest
+from transformers import TrainingArguments
+
+from helpers.paths import PROJECT
+from utils.core.arguments import arg, check_unused, hyperparameters, parse_arguments
+from utils.core.errors import InputError
+
+
+SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if path.stem != "quickstart")
+
+
+@dataclass
+class Settings:
+    """Settings of a test."""
+
+    learning_rate: float = arg(0.5, help="The rate.", aliases=["--lr"], above=0, at_most=1, hyperparameter=True)
+    word_lists: list[str] = arg(default_factory=lambda: ["a", "b"], help="The lists.")
+    use_it: bool = arg(False, help="Whether to use it.")
+    batch_sizes: list[int] = arg(default_factory=list, help="Sizes.", at_least=1)
+
+
+@pytest.fixture
+def parse(run):
+    def parse_words(*words: object) -> Settings:
+        def main() -> Settings:
+            return parse_arguments(Settings, description="A test.")[0]
+
+        return run(main, *words)
+
+    return parse_words
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_shows_each_argument_once(script, run, capsys):
+    with pytest.raises(SystemExit) as ending:
+        run(importlib.import_module(script).main, "--help")
+    assert ending.value.code == 0
+    text = capsys.readouterr().out
+    lines = re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE)
+    shown = re.findall(r"(?<!\S)(--\w[\w-]*)", " ".join(lines))
+    assert len(shown) == len(set(shown)) > 5
+    assert not [name for name in shown if "-" in name[2:]]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_arguments_of_transformers_come_last(script, run, capsys):
+    with pytest.raises(SystemExit):
+        run(importlib.import_module(script).main, "--help")
+    first, heading, last = capsys.readouterr().out.partition("(transformers.TrainingArguments):\n")
+    inherited = {item.name for item in fields(TrainingArguments) if item.init}
+    assert set(re.findall(r"^  --(?:no_)?(\w+)", last, re.MULTILINE)) <= inherited
+    if heading:
+        assert "--output_dir" in first
+        assert "--learning_rate" in first
+
+
+def test_help_has_defaults_and_ranges(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Settings of a test:" in text
+    assert "--learning_rate RATE, --lr RATE The rate. (default: 0.5; more than 0; at most 1)" in text
+    assert "The lists. (default: a b)" in text
+    assert "Whether to use it. --" in text
+
+
+@pytest.mark.parametrize(
+    "words", [["--learning_rate", 0.1], ["--learning-rate", 0.1], ["--learning-rate=0.1"], ["--lr", 0.1]]
+)
+def test_both_spellings_are_read(parse, words):
+    assert parse(*words).learning_rate == 0.1
+
+
+def test_values_keep_their_hyphens(parse):
+    assert parse("--word-lists", "a-b", "c--d").word_lists == ["a-b", "c--d"]
+
+
+def test_a_settings_file_comes_first(parse, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("learning_rate: 0.25\nword-lists: [no, yes]\n")
+    settings = parse(path, "--use_it")
+    assert (settings.learning_rate, settings.word_lists, settings.use_it) == (0.25, ["no", "yes"], True)
+    assert parse(path, "--learning_rate", 1).learning_rate == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--learning_rate", 0], ["--learning_rate", 1.5], ["--learning_rate", "nan"], ["--batch_sizes", 3, 0]],
+)
+def test_numbers_out_of_range(parse, words):
+    with pytest.raises(InputError, match=words[0]):
+        parse(*words)
+
+
+def test_unknown_arguments_name_the_nearest(parse):
+    with pytest.raises(InputError, match="--learning_rate"):
+        parse("--lerning_rate", 0.1)
+
+
+def test_hyperparameters_are_what_was_declared():
+    assert hyperparameters(Settings(learning_rate=0.1)) == {"learning_rate": 0.1}
+
+
+def test_arguments_without_their_switch():
+    check_unused(Settings(), "switch")
+    check_unused(Settings(use_it=True), "switch", but=["use_it"])
+    with pytest.raises(InputError, match="--use_it True .*--switch"):
+        check_unused(Settings(use_it=True), "switch")
