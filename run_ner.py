@@ -56,10 +56,7 @@ class NerTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    metrics = {"precision": 100, "recall": 100, "f1": 100}
-    run = FineTuning.from_command_line(
-        "token-classification", metrics, NerDataArguments, NerTrainingArguments, __doc__
-    )
+    run = FineTuning.from_command_line("ner", NerDataArguments, NerTrainingArguments, __doc__)
 
     # --- Data ---
     reader = TaskReader(run.data, FEATURES, read_sentence, CONFIGS, **run.reading)

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
 from datasets import Dataset, Features, Value
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 from utils.core.arguments import arg
 from utils.core.errors import InputError, run_script
-from utils.evaluation.metrics import load_metric
-from utils.tasks.examples import LanguageData, TaskDataArguments, TaskReader, identity_of, text_in
+from utils.tasks.examples import TaskDataArguments, TaskReader, identity_of, text_in
 from utils.tasks.fine_tuning import FineTuning, FineTuningArguments
+from utils.tasks.sentence_pairs import encode_sentence_pairs, score
 
 
 FEATURES = Features({name: Value("string") for name in ("id", "premise", "hypothesis", "label")})
@@ -50,9 +48,7 @@ class NliTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    run = FineTuning.from_command_line(
-        "text-classification", {"accuracy": 100}, NliDataArguments, NliTrainingArguments, __doc__
-    )
+    run = FineTuning.from_command_line("nli", NliDataArguments, NliTrainingArguments, __doc__)
 
     # --- Data ---
     examples, labels = run.read(TaskReader(run.data, FEATURES, read_pair, **run.reading), name_labels)
@@ -60,7 +56,9 @@ def main() -> None:
     # --- Model ---
     model, tokenizer = run.load_model(AutoModelForSequenceClassification, labels)
     max_length = run.length_limit(128, model, tokenizer)
-    rows = run.encoded(examples, encode, tokenizer=tokenizer, max_length=max_length, label2id=model.config.label2id)
+    rows = run.encoded(
+        examples, encode_sentence_pairs, tokenizer=tokenizer, max_length=max_length, label2id=model.config.label2id
+    )
 
     # --- Train ---
     trainer = run.trainer(model, tokenizer, rows, DataCollatorWithPadding(tokenizer), partial(score, labels=labels))
@@ -89,43 +87,6 @@ def name_labels(examples: Dataset) -> list[str]:
     """The labels of the training data, in the order of XNLI if they are XNLI's."""
     found = set(examples.unique("label"))
     return list(LABELS) if found <= set(LABELS) else sorted(found)
-
-
-def encode(
-    batch: Mapping[str, list],
-    positions: Sequence[int],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    label2id: Mapping[str, int],
-) -> dict[str, list]:
-    """One row per example: premise and hypothesis as a pair, the longer one cut first."""
-    rows = tokenizer(batch["premise"], batch["hypothesis"], truncation="longest_first", max_length=max_length)
-    return {**rows, "labels": [label2id[label] for label in batch["label"]], "example": list(positions)}
-
-
-def score(
-    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """What was predicted for every example, and the accuracy.
-
-    Args:
-        name: of the set.
-        data: its examples and rows.
-        logits: [rows, labels].
-        labels: names of the classes.
-
-    Returns:
-        Records with `id`, `gold`, `prediction` and its probability `score`; and `accuracy`, between 0 and 1.
-    """
-    of_example = np.argsort(data.rows["example"])
-    probabilities = torch.from_numpy(logits[of_example]).softmax(dim=1).numpy()
-    predicted = probabilities.argmax(axis=1)
-    records = [
-        {"id": example["id"], "gold": example["label"], "prediction": labels[k], "score": round(float(chances[k]), 6)}
-        for example, k, chances in zip(data.examples, predicted, probabilities)
-    ]
-    gold = [labels.index(label) for label in data.examples["label"]]
-    return records, load_metric("accuracy").compute(predictions=predicted, references=gold)
 
 
 if __name__ == "__main__":

@@ -139,8 +139,7 @@ class QaTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    metrics = {"exact_match": 1, "f1": 1}
-    run = FineTuning.from_command_line("question-answering", metrics, QaDataArguments, QaTrainingArguments, __doc__)
+    run = FineTuning.from_command_line("qa", QaDataArguments, QaTrainingArguments, __doc__)
     data = run.data
 
     # --- Data ---

@@ -26,7 +26,6 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 from benchmarks.bench_align import read_pairs
 from benchmarks.measuring import describe_machine, synchronize, write_report
 from data.sample_model import sample_model
-from run_nli import NliTrainingArguments, encode
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import MeanSquaredError
@@ -37,6 +36,8 @@ from utils.core.errors import run_script
 from utils.models.encoders import load_encoder, load_task_model
 from utils.models.tokenizers import encoder_max_length, load_tokenizer
 from utils.tasks.examples import encoded
+from utils.tasks.fine_tuning import FineTuningArguments
+from utils.tasks.sentence_pairs import encode_sentence_pairs
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 
 
@@ -69,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=4, help="turns (default: 4)")
     parser.add_argument("--batch_size", type=int, default=32, help="examples in a step (default: 32)")
     parser.add_argument("--alignment_batch_size", type=int, default=16, help="pairs in a step (default: 16)")
-    parser.add_argument("--use_cpu", action="store_true", help="leave the GPU alone")
+    parser.add_argument("--use_cpu", action="store_true", help="compute on the CPU")
     parser.add_argument("--json", help="write the numbers there")
     return parser.parse_args()
 
@@ -81,9 +82,11 @@ def trainer_for(kind: str, name: str, folder: str, args: argparse.Namespace) -> 
     examples = concatenate_datasets(
         [load_dataset(str(DATA), "en", split="train")] * -(-args.steps * args.batch_size // 180)
     )
-    rows = encoded(examples, encode, tokenizer=tokenizer, max_length=128, label2id=model.config.label2id).rows
+    rows = encoded(
+        examples, encode_sentence_pairs, tokenizer=tokenizer, max_length=128, label2id=model.config.label2id
+    ).rows
     on_gpu = torch.accelerator.is_available() and not args.use_cpu
-    training = NliTrainingArguments(
+    training = FineTuningArguments(
         output_dir=folder, per_device_train_batch_size=args.batch_size, max_steps=args.steps, use_cpu=not on_gpu, bf16=on_gpu,
         train_sampling_strategy="random", report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip

@@ -29,6 +29,7 @@ from utils.models.tokenizers import encoder_max_length, load_tokenizer, sentence
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments, check_links_to_write
 from utils.tasks.examples import LanguageData, TaskDataArguments, TaskExamples, TaskReader, TaskRows, encoded
+from utils.tasks.registry import TaskSpec, task_spec
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.arguments import ScriptTrainingArguments, checkpoint_to_resume
 from utils.training.sharing import check_push, share
@@ -99,15 +100,12 @@ class FineTuning:
     """A run of a task script: the user's arguments, and the steps that are the same for every task.
 
     Attributes:
-        task: its name, as the Hub calls it.
-        metrics: names of its metrics in the table, with what makes per cent of them; the last one chooses the best
-            checkpoint.
+        task: its entry in the registry.
         model, data, parallel, links, continual, tracking, lora, training: the arguments.
         checkpoint: what the training goes on from, if anything.
     """
 
-    task: str
-    metrics: dict[str, float]
+    task: TaskSpec
     model: ModelArguments
     data: TaskDataArguments
     parallel: ContinualDataArguments
@@ -124,7 +122,6 @@ class FineTuning:
     def from_command_line(
         cls,
         task: str,
-        metrics: dict[str, float],
         data: type[TaskDataArguments],
         training: type[FineTuningArguments],
         description: str | None,
@@ -132,13 +129,13 @@ class FineTuning:
         """Parse the arguments, and stop if they contradict each other or the output folder.
 
         Args:
-            task, metrics: as above.
+            task: its name in the registry.
             data, training: the script's own argument dataclasses.
             description: what `--help` begins with.
         """
         alignment = (ContinualDataArguments, AlignerArguments, ContinualArguments, TrackingArguments)
         groups = (ModelArguments, data, *alignment, LoraArguments, training)
-        run = cls(task, metrics, *parse_arguments(*groups, description=description))
+        run = cls(task_spec(task), *parse_arguments(*groups, description=description))
         run._check()
         run.model.model_name_or_path = run.model.find(run.model.model_name_or_path)
         if run.continual.reference_model:
@@ -187,7 +184,7 @@ class FineTuning:
                     f"The best checkpoint is chosen on {language}, which is not among what is evaluated "
                     f"({', '.join(self.data.set_names())}); add it to --eval_languages, or name another with --select_on."
                 )
-            training.metric_for_best_model = f"eval_{language}_{list(self.metrics)[-1]}"
+            training.metric_for_best_model = f"eval_{language}_{self.task.selection_metric}"
             training.greater_is_better = True
         elif self.data.select_on:
             raise InputError("--select_on and --metric_for_best_model both choose the best checkpoint; leave one out.")
@@ -230,7 +227,7 @@ class FineTuning:
         of_model = [label for _, label in sorted(config.id2label.items())]
         if in_training is None and all(label.startswith("LABEL_") for label in of_model):
             raise InputError(
-                f"The model {name} is not fine-tuned for {self.task}; add --do_train, or name one that is."
+                f"The model {name} is not fine-tuned for {self.task.pipeline_tag}; add --do_train, or name one that is."
             )
         if in_training is not None and set(in_training) != set(of_model):
             return in_training
@@ -283,7 +280,7 @@ class FineTuning:
         model, new = load_task_model(auto_class, name, labels, **options)
         if new and not self.training.do_train:
             raise InputError(
-                f"The model {name} is not fine-tuned for {self.task} (it lacks {min(new)}); add --do_train, or name one "
+                f"The model {name} is not fine-tuned for {self.task.pipeline_tag} (it lacks {min(new)}); add --do_train, or name one "
                 "that is."
             )
         self._auto_class = auto_class
@@ -425,7 +422,7 @@ class FineTuning:
                 continue
             metrics = trainer.evaluate_sets(sets, prefix)
             foreign = [name for name in sets if name != self.data.train_language]
-            for metric in self.metrics if foreign else ():
+            for metric in self.task.metrics if foreign else ():
                 mean = sum(metrics[f"{prefix}_{name}_{metric}"] for name in foreign) / len(foreign)
                 metrics[f"{prefix}_zero_shot_{metric}"] = mean
             trainer.log_metrics(prefix, metrics)
@@ -434,7 +431,7 @@ class FineTuning:
                 for name, records in trainer.records.items():
                     path = Path(self.training.output_dir, "predictions", f"{name}.jsonl")
                     write_json_lines(path, ({**record, "split": split} for record in records))
-                print(language_table(metrics, prefix, list(sets), self.metrics))
+                print(language_table(metrics, prefix, list(sets), self.task.metrics))
 
     def share(self, trainer: ZeroShotTrainer, examples: TaskExamples) -> None:
         """Write how the run came about and the model's card; push them to the Hub if asked.
@@ -455,7 +452,8 @@ class FineTuning:
                 self.lora,
                 self.training,
             ],  # fmt: skip
-            task=self.task,
+            task_name=self.task.name,
+            task=self.task.pipeline_tag,
             regime="continual" if self.continual.continual else "plain",
             base_model=self.model.model_name_or_path,
             base_model_revision=self.model.commit(self.model.model_name_or_path),
@@ -475,12 +473,12 @@ def language_table(
         metrics: such as `eval_hi_f1`.
         prefix: `eval` or `predict`.
         names: of the sets.
-        columns: names of the metrics, and what makes per cent of them.
+        columns: metric → its value when everything is right.
     """
     lines = [f"{prefix:12}" + "".join(f"{column.replace('_', ' '):>14}" for column in columns)]
     for name in [*names, "zero_shot"]:
         values = {column: metrics.get(f"{prefix}_{name}_{column}") for column in columns}
         if None not in values.values():
-            cells = (f"{columns[column] * value:14.1f}" for column, value in values.items())
+            cells = (f"{100 * value / columns[column]:14.1f}" for column, value in values.items())
             lines.append(f"{name.replace('_', '-'):12}" + "".join(cells))
     return "\n".join(lines)

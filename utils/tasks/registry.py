@@ -1,0 +1,142 @@
+"""The tasks, by name: what the Hub, the scripts, the cards and the comparisons need to know of each.
+
+A task is one entry here and one script, `run_{name}.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from utils.core.errors import InputError
+from utils.evaluation.metrics.entities import entities
+
+
+# What an example contributes to a metric: a score between 0 and 1 of which the mean is taken, or the counts of true
+# positives, false positives and false negatives of which F1 is computed over all examples.
+Contribution = float | tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task that one script fine-tunes and evaluates.
+
+    Attributes:
+        name: its key in `TASKS`, and `task_name` in `run.json`.
+        title: for tables and model cards.
+        pipeline_tag: the Hub's name for such tasks, `task` in `run.json`; several tasks may share one.
+        auto_class: `AutoModelFor…`, with the task's head.
+        metrics: what `score` of the script returns: metric → its value when everything is right (1 or 100).
+        selection_metric: the metric that selects the best checkpoint.
+        score_prediction: a line of `predictions/LANGUAGE.jsonl` → what it contributes to the metrics that runs are
+            compared by. Raises KeyError, TypeError or ValueError for a line that is damaged.
+        rules: arguments of the script that change how predictions are judged; runs are comparable only if they agree.
+    """
+
+    name: str
+    title: str
+    pipeline_tag: str
+    auto_class: type
+    metrics: Mapping[str, int]
+    selection_metric: str
+    score_prediction: Callable[[Mapping[str, Any]], dict[str, Contribution]]
+    rules: tuple[str, ...] = ()
+
+
+def _score_label(row: Mapping[str, Any]) -> dict[str, Contribution]:
+    return {"accuracy": float(row["prediction"] == row["gold"])}
+
+
+def _score_entities(row: Mapping[str, Any]) -> dict[str, Contribution]:
+    found, wanted = set(entities(row["prediction"])), set(entities(row["gold"]))
+    return {"f1": (len(found & wanted), len(found - wanted), len(wanted - found))}
+
+
+def _score_words(row: Mapping[str, Any]) -> dict[str, Contribution]:
+    """Every word has one tag, so that a wrong one is a false positive and a false negative: F1 is then the accuracy."""
+    wrong = sum(found != wanted for found, wanted in zip(row["prediction"], row["gold"], strict=True))
+    return {"accuracy": (len(row["gold"]) - wrong, wrong, wrong)}
+
+
+def _score_answer(row: Mapping[str, Any]) -> dict[str, Contribution]:
+    return {metric: float(row[metric]) for metric in ("f1", "exact_match")}
+
+
+_SPECS = (
+    TaskSpec(
+        name="nli",
+        title="Natural language inference",
+        pipeline_tag="text-classification",
+        auto_class=AutoModelForSequenceClassification,
+        metrics={"accuracy": 1},
+        selection_metric="accuracy",
+        score_prediction=_score_label,
+    ),
+    TaskSpec(
+        name="ner",
+        title="Named entities",
+        pipeline_tag="token-classification",
+        auto_class=AutoModelForTokenClassification,
+        metrics={"precision": 1, "recall": 1, "f1": 1},
+        selection_metric="f1",
+        score_prediction=_score_entities,
+    ),
+    TaskSpec(
+        name="qa",
+        title="Question answering",
+        pipeline_tag="question-answering",
+        auto_class=AutoModelForQuestionAnswering,
+        metrics={"exact_match": 100, "f1": 100},
+        selection_metric="f1",
+        score_prediction=_score_answer,
+        rules=("answer_normalization", "version_2_with_negative"),
+    ),
+    TaskSpec(
+        name="pos",
+        title="Parts of speech",
+        pipeline_tag="token-classification",
+        auto_class=AutoModelForTokenClassification,
+        metrics={"accuracy": 1},
+        selection_metric="accuracy",
+        score_prediction=_score_words,
+    ),
+    TaskSpec(
+        name="pawsx",
+        title="Paraphrases",
+        pipeline_tag="text-classification",
+        auto_class=AutoModelForSequenceClassification,
+        metrics={"accuracy": 1},
+        selection_metric="accuracy",
+        score_prediction=_score_label,
+    ),
+)
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def task_spec(name: str) -> TaskSpec:
+    """The task of a name.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if name not in TASKS:
+        raise InputError(f"There is no task {name}; choose from {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def recorded_task(record: Mapping[str, Any]) -> TaskSpec | None:
+    """The task of a run, from its `run.json`; None if the run is not of a task.
+
+    Records from before `task_name` have the pipeline tag alone, which then stood for one task each (NLI, NER, QA).
+
+    Raises:
+        InputError: for an unknown `task_name`.
+    """
+    if name := record.get("task_name"):
+        return task_spec(name)
+    return next((spec for spec in TASKS.values() if spec.pipeline_tag == record.get("task")), None)
