@@ -18,10 +18,10 @@ from datasets import concatenate_datasets
 from transformers import set_seed
 
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.objectives import AlignmentArguments, alignment_objective
+from utils.alignment.objectives import AlignmentArguments
 from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import arg, at_least, parse_arguments
+from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.records import run_record
 from utils.models.adapters import AdapterOff, LoraArguments, with_lora
@@ -105,11 +105,12 @@ class AdjustmentArguments(AlignmentArguments):
     max_seq_length: int | None = arg(
         None, help="Cut sentences after this many tokens. Default: what the encoder can take."
     )
-    freeze_layers: int = arg(0, help="Keep the embeddings and the first N layers as they are (0: train all).")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(0, self, "freeze_layers")
+    freeze_layers: int = arg(
+        0,
+        help="Keep the embeddings and the first N layers as they are (0: train all).",
+        hyperparameter=True,
+        at_least=0,
+    )
 
     def check_layers(self, n_layers: int) -> None:
         """Stop if an encoder with so many layers has none of these numbers."""
@@ -129,6 +130,8 @@ def main() -> None:
     )  # fmt: skip
     # (An --eval_strategy turns do_eval on.)
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
+    if training.do_train and not alignment.weights.losses():
+        raise InputError("--alignment_weight and --regularization_weight are both 0; training needs one of them.")
     if training.do_eval != bool(data.held_out_by):
         given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
         raise InputError(
@@ -196,13 +199,7 @@ def main() -> None:
     trainer = AlignmentTrainer(
         model=encoder,
         args=training,
-        alignment_loss=AlignmentLoss(
-            alignment_objective(alignment.alignment_objective, alignment.temperature),
-            reference,
-            alignment.alignment_layer,
-        ),
-        alignment_weight=alignment.alignment_weight,
-        regularization_weight=alignment.regularization_weight,
+        alignment_loss=AlignmentLoss(alignment.objective(), reference, alignment.alignment_layer, alignment.weights),
         eval_layers=tuple(eval_layers),
         data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if training.bf16 else None),
         train_dataset=concatenate_datasets(list(train_rows.values())) if train_rows else None,

@@ -23,7 +23,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from utils.alignment.words import POOLING_MODES, WordTokenizer
+from utils.alignment.words import WORD_POOLINGS, WordTokenizer
 from utils.core.arguments import arg, at_least, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json
@@ -82,7 +82,7 @@ class DistanceArguments(ModelArguments):
         "avg",
         help="A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: every "
         "subword is a word of its own, which needs models with one vocabulary.",
-        choices=list(POOLING_MODES),
+        choices=list(WORD_POOLINGS),
     )
     max_seq_length: int | None = arg(
         None, help="Cut sentences after this many tokens. Default: what the encoders can take."

@@ -36,7 +36,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from benchmarks.measuring import PeakMemory, describe_machine, forward_flops, peak_flops, synchronize, write_report
 from data.sample_model import sample_model
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.objectives import alignment_objective
+from utils.alignment.objectives import OBJECTIVES, AlignmentArguments
 from utils.alignment.pairs import AlignmentCollator, encode_pairs
 from utils.alignment.words import WordTokenizer, split_on_punctuation
 from utils.core.errors import run_script
@@ -78,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="encoder: Hub id or folder (default: the sample encoder)")
     parser.add_argument("--parallel_file", nargs="+", help=".jsonl files of pairs, also .gz: {'en': …, 'hi': …}")
-    parser.add_argument("--alignment_objective", default="mse", choices=["mse", "contrastive"])
+    parser.add_argument("--alignment_objective", default="mse", choices=list(OBJECTIVES))
     parser.add_argument("--batch_size", type=int, default=32, help="pairs in a step (default: 32)")
     parser.add_argument("--pairs", type=int, default=6400, help="pairs that batches are made of (default: 6400)")
     parser.add_argument("--steps", type=int, default=40, help="steps to train (default: 40)")
@@ -125,10 +125,11 @@ def trainer_for(
         output_dir=folder, per_device_train_batch_size=args.batch_size, max_steps=steps or args.steps, use_cpu=not on_gpu, bf16=on_gpu,
         report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
+    objective = AlignmentArguments(alignment_objective=args.alignment_objective).objective()
     return AlignmentTrainer(
         model=encoder,
         args=training,
-        alignment_loss=AlignmentLoss(alignment_objective(args.alignment_objective), load_encoder(name)),
+        alignment_loss=AlignmentLoss(objective, load_encoder(name)),
         data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if on_gpu else None),
         train_dataset=rows,
     )

@@ -28,7 +28,7 @@ from benchmarks.measuring import describe_machine, synchronize, write_report
 from data.sample_model import sample_model
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.objectives import MeanSquaredError
+from utils.alignment.objectives import CONTINUAL, MeanSquaredError
 from utils.alignment.pairs import AlignmentCollator, encode_pairs
 from utils.alignment.reference_vectors import with_reference_vectors
 from utils.alignment.words import WordTokenizer
@@ -113,7 +113,7 @@ def alignment_for(name: str, args: argparse.Namespace, on_gpu: bool) -> Continua
     pairs = Dataset.from_list(read_pairs(None, 2 * args.steps * args.alignment_batch_size))
     return ContinualAlignment(
         encode_pairs(pairs, WordTokenizer(tokenizer, max_length=encoder_max_length(tokenizer, reference))),
-        AlignmentLoss(MeanSquaredError(), reference),
+        AlignmentLoss(MeanSquaredError(), reference, weights=CONTINUAL),
         AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if on_gpu else None),
         batch_size=args.alignment_batch_size,
     )

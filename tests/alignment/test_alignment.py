@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from helpers import tiny
 from helpers.pairs import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.objectives import ContrastiveObjective, MeanSquaredError, alignment_objective
+from utils.alignment.objectives import (
+    OBJECTIVES,
+    AlignmentArguments,
+    ContrastiveObjective,
+    LossWeights,
+    MeanSquaredError,
+)
 from utils.alignment.pairs import AlignmentCollator, encode_pairs
 from utils.alignment.words import WordTokenizer, word_vectors
+from utils.core.errors import InputError
 
 
 def rows(pairs: Dataset, **options) -> list[dict]:
@@ -192,5 +199,21 @@ def test_layer_is_an_index_into_hidden_states(layer):
 
 
 def test_objectives_by_name():
-    assert isinstance(alignment_objective("mse"), MeanSquaredError)
-    assert alignment_objective("contrastive", 0.5) == ContrastiveObjective(0.5)
+    assert isinstance(AlignmentArguments().objective(), MeanSquaredError)
+    contrastive = AlignmentArguments(alignment_objective="contrastive", temperature=0.5)
+    assert contrastive.objective() == ContrastiveObjective(0.5)
+    for kind in OBJECTIVES.values():
+        assert kind.description
+
+
+def test_an_unknown_objective_raises():
+    with pytest.raises(InputError, match="barlow"):
+        AlignmentArguments(alignment_objective="barlow").objective()
+
+
+def test_the_weighted_sum_has_only_losses_that_count():
+    losses = {"alignment_loss": torch.tensor(2.0), "regularization_loss": torch.tensor(3.0)}
+    assert LossWeights(0.5, 2.0).total(losses) == 7
+    assert LossWeights(0.5, 2.0).total(losses, torch.tensor(1.0)) == 8
+    assert LossWeights(0, 2.0).total({"regularization_loss": torch.tensor(3.0)}) == 6
+    assert LossWeights(0, 0).losses() == {}

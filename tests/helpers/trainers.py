@@ -13,7 +13,7 @@ from helpers import tiny
 from helpers.pairs import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.objectives import MeanSquaredError
+from utils.alignment.objectives import ADJUSTMENT, CONTINUAL, LossWeights, MeanSquaredError
 from utils.alignment.pairs import encode_pairs
 from utils.models.encoders import load_encoder
 from utils.models.layers import freeze_unused_parameters
@@ -32,21 +32,19 @@ def encoder_from(tmp_path, **changes):
 
 
 def alignment_trainer_for(
-    tmp_path, output="run", n_pairs=24, objective=None, eval_dataset=None, dropout=0.0, **arguments
+    tmp_path, output="run", n_pairs=24, objective=None, weights=ADJUSTMENT, eval_dataset=None, dropout=0.0, **arguments
 ):
     encoder = encoder_from(tmp_path, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     settings = {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "use_cpu": True, "logging_steps": 1,
                 "disable_tqdm": True, "save_strategy": "no"}  # fmt: skip
-    weights = {k: arguments.pop(k) for k in ("alignment_weight", "regularization_weight") if k in arguments}
     return AlignmentTrainer(
         model=encoder,
         args=AlignTrainingArguments(output_dir=str(tmp_path / output), **{**settings, **arguments}),
-        alignment_loss=AlignmentLoss(objective or MeanSquaredError(), tiny.model(head="", seed=5)),
+        alignment_loss=AlignmentLoss(objective or MeanSquaredError(), tiny.model(head="", seed=5), weights=weights),
         data_collator=COLLATOR,
         train_dataset=encode_pairs(some_pairs(n_pairs), WORD_TOKENIZER),
         eval_dataset=eval_dataset,
         processing_class=TOKENIZER,
-        **weights,
     )
 
 
@@ -93,9 +91,9 @@ def model_for(head: str, architecture: str = "Bert", dropout: float = 0.0):
     return tiny.model(architecture, head, seed=1, **changes, **dict.fromkeys(names, dropout))
 
 
-def alignment_for(architecture: str = "Bert", **settings) -> ContinualAlignment:
+def alignment_for(architecture: str = "Bert", weights: LossWeights = CONTINUAL, **settings) -> ContinualAlignment:
     reference = tiny.model(architecture, "", seed=5)
-    loss = AlignmentLoss(MeanSquaredError(), reference)
+    loss = AlignmentLoss(MeanSquaredError(), reference, weights=weights)
     return ContinualAlignment(
         encode_pairs(some_pairs(12), WORD_TOKENIZER), loss, COLLATOR, **{"batch_size": 4, **settings}
     )

@@ -332,8 +332,9 @@ def test_missing_things(align, tmp_path, capsys):
 BAD_ARGUMENTS = {
     "--langauge hi": "There is no argument --langauge; did you mean --language?",
     "--lr_scheduler_type foo": "foo",
-    "--temperature 0": "--temperature 0.0 is too small",
-    "--alignment_weight -1": "--alignment_weight -1.0 is too small",
+    "--temperature 0": "--temperature",
+    "--alignment_weight -1": "--alignment_weight",
+    "--do_train --alignment_weight 0 --regularization_weight 0": "--regularization_weight",
     "--alignment_layer 99": "--alignment_layer 99 does not exist; choose from 0 .* to 2",
     "--freeze_layers 2": "--freeze_layers 2 leaves nothing to train",
     "--max_train_pairs 0": "--max_train_pairs 0 is too small",

@@ -29,7 +29,7 @@ from helpers.trainers import (
     weights_of,
 )
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.objectives import MeanSquaredError
+from utils.alignment.objectives import ADJUSTMENT, LossWeights, MeanSquaredError
 from utils.core.errors import Interrupted
 from utils.training.continual_trainer import ContinualTrainer
 from utils.training.steps import train_and_save
@@ -50,7 +50,7 @@ def test_the_loss_is_the_recorded_one(tmp_path, kept, expected):  # noqa: F811
     model = AutoModelForTokenClassification.from_pretrained(REFERENCE / "model", num_labels=3)
     reference = transformers.AutoModel.from_pretrained(REFERENCE / "reference_model")
     alignment = alignment_for()
-    alignment.loss = AlignmentLoss(MeanSquaredError(), reference)
+    alignment.loss = AlignmentLoss(MeanSquaredError(), reference, weights=alignment.loss.weights)
     trainer = continual_trainer_for(tmp_path, model=model, alignment=alignment)
     task = trainer.data_collator(
         [
@@ -75,7 +75,7 @@ def state_of_chance() -> list:
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("alignment", [None, {"alignment_weight": 0.0, "regularization_weight": 0.0}])
+@pytest.mark.parametrize("alignment", [None, {"weights": LossWeights(0, 0)}])
 def test_without_weights_it_is_a_plain_trainer(tmp_path, head, alignment):
     """Bit by bit: weights, losses, and the state of every random number generator."""
     outcomes = []
@@ -94,7 +94,7 @@ def test_without_weights_it_is_a_plain_trainer(tmp_path, head, alignment):
 def test_parts_of_a_batch_equal_the_whole(tmp_path, head):
     """However unevenly its parts have labels and links."""
     descent = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 2, "train_sampling_strategy": "sequential"}
-    weights = {"alignment_weight": 0.5, "regularization_weight": 0.3}
+    weights = {"weights": LossWeights(0.5, 0.3)}
     whole = continual_trainer_for(tmp_path, head=head, alignment=alignment_for(**weights), **descent)
     whole.train()
     for size, accumulated in ((4, 2), (1, 8)):
@@ -111,7 +111,7 @@ def test_parts_of_a_batch_equal_the_whole(tmp_path, head):
 @pytest.mark.parametrize("head", HEADS)
 def test_any_head_on_any_encoder(tmp_path, architecture, head):
     """Each loss stands in the log, the total is their weighted sum, and pairs come closer."""
-    model, alignment = model_for(head, architecture), alignment_for(architecture, alignment_weight=2.0)
+    model, alignment = model_for(head, architecture), alignment_for(architecture, LossWeights(2.0, 1.0))
     trainer = continual_trainer_for(
         tmp_path, head=head, model=model, alignment=alignment, num_train_epochs=6, learning_rate=3e-3
     )
@@ -124,7 +124,7 @@ def test_any_head_on_any_encoder(tmp_path, architecture, head):
 
 def test_the_weights_turn_losses_off(tmp_path):
     for weights, names in (((0.0, 1.0), ["regularization_loss"]), ((1.0, 0.0), ["alignment_loss"])):
-        alignment = alignment_for(alignment_weight=weights[0], regularization_weight=weights[1])
+        alignment = alignment_for(weights=LossWeights(*weights))
         trainer = continual_trainer_for(tmp_path, alignment=alignment)
         trainer.train()
         found = [name for name in ("alignment_loss", "regularization_loss") if logged(trainer, name)]
@@ -180,7 +180,7 @@ def test_ways_of_computing_that_change_nothing(tmp_path, how):
         "activation_checkpointing" if name == "gradient_checkpointing" else name: value for name, value in how.items()
     }
     runs = [
-        continual_trainer_for(tmp_path, alignment=alignment_for(alignment_weight=1.0), optim="sgd", **given)
+        continual_trainer_for(tmp_path, alignment=alignment_for(weights=ADJUSTMENT), optim="sgd", **given)
         for given in ({}, how)
     ]
     for trainer in runs:

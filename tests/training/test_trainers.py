@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.pairs import COLLATOR, WORD_TOKENIZER, some_pairs
 from helpers.trainers import StopAt, alignment_trainer_for, assert_same_weights, trained_weights_of
-from utils.alignment.objectives import ContrastiveObjective, MeanSquaredError
+from utils.alignment.objectives import ContrastiveObjective, LossWeights, MeanSquaredError
 from utils.alignment.pairs import encode_pairs
 from utils.alignment.sampler import LengthGroupedBatches
 from utils.alignment.words import word_vectors
@@ -64,11 +64,23 @@ def test_warm_up_over_a_tenth_of_the_pairs_then_constant(tmp_path):
 
 
 def test_weights_of_the_two_losses(tmp_path):
-    trainer = alignment_trainer_for(tmp_path, alignment_weight=0.25, regularization_weight=3.0)
+    trainer = alignment_trainer_for(tmp_path, weights=LossWeights(0.25, 3.0))
     trainer.train()
     log = trainer.state.log_history[0]
     assert log["loss"] == pytest.approx(0.25 * log["alignment_loss"] + 3 * log["regularization_loss"], rel=1e-5)
     assert log["pairs_per_second"] > 0
+
+
+@pytest.mark.parametrize("weights", [LossWeights(0, 1), LossWeights(1, 0)])
+def test_a_loss_of_weight_0_is_not_computed(tmp_path, weights):
+    trainer = alignment_trainer_for(tmp_path, weights=weights, max_steps=2)
+    calls = []
+    for side, model in (("f", trainer.model), ("f0", trainer.alignment_loss.reference_model)):
+        model.register_forward_hook(lambda *arguments, side=side: calls.append(side))
+    trainer.train()
+    assert calls == (["f", "f0"] if weights.regularization else ["f", "f"]) * 2
+    assert set(trainer.state.log_history[0]) >= set(weights.losses())
+    assert not {"alignment_loss", "regularization_loss"} - set(weights.losses()) & set(trainer.state.log_history[0])
 
 
 def test_the_reference_model_stays(tmp_path):

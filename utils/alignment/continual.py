@@ -15,14 +15,13 @@ from utils.alignment.pairs import AlignmentCollator
 class ContinualAlignment:
     """What `ContinualTrainer` keeps beside a task: pairs, losses, how much they count and how often.
 
-    The weights and the batch of Efimov et al. (2023), section 3, are the defaults.
+    The defaults are those of Efimov et al. (2023), section 3.
 
     Args:
         pairs: rows of `encode_pairs`.
-        loss: objective, frozen reference model (f0: the encoder *before any adjustment*) and layer.
+        loss: objective, frozen reference model (f0: the encoder *before any adjustment*), layer and weights of the losses,
+            beside 1 for the task loss.
         collator: makes batches of the rows.
-        alignment_weight, regularization_weight: of the two losses, beside 1 for the task loss. What has weight 0 is
-            not computed.
         batch_size: pairs beside every optimizer step, over all processes and accumulated batches.
         every: take part in every N-th optimizer step only.
         seed: of the draw, which is independent of all other random numbers.
@@ -31,17 +30,9 @@ class ContinualAlignment:
     pairs: Dataset
     loss: AlignmentLoss
     collator: AlignmentCollator
-    alignment_weight: float = 0.01
-    regularization_weight: float = 1.0
     batch_size: int = 16
     every: int = 1
     seed: int = 42
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The losses that count, by name, with their weights."""
-        weights = {"alignment_loss": self.alignment_weight, "regularization_loss": self.regularization_weight}
-        return {name: weight for name, weight in weights.items() if weight}
 
     def n_draws(self, n_steps: int) -> int:
         """How many pairs are drawn in so many optimizer steps."""
@@ -49,7 +40,7 @@ class ContinualAlignment:
 
     def is_due(self, step: int) -> bool:
         """Whether the optimizer step with this number, from 0, has a batch of pairs beside it."""
-        return step % self.every == 0 and bool(self.weights)
+        return step % self.every == 0 and bool(self.loss.weights.losses())
 
     def batches(self, step: int, n_shares: int, shares: Sequence[int]) -> list[dict[str, torch.Tensor] | None]:
         """Some of the shares into which the pairs of an optimizer step are divided; None for one without pairs.

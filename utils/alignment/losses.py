@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from utils.alignment.objectives import AlignmentObjective
+from utils.alignment.objectives import ADJUSTMENT, AlignmentObjective, LossWeights
 from utils.alignment.words import word_vectors
 
 
 @dataclass
 class AlignmentTerms:
-    """Both losses of a batch as sums, with the counts that make means of them.
+    """Both losses of a batch as sums, with the counts that turn them into means.
 
     Sums, so that the mean can be taken over more than this batch: over processes and accumulated batches.
     """
@@ -25,26 +25,51 @@ class AlignmentTerms:
     n_links: int
     n_words: int
 
+    def means(self, counts: torch.Tensor | None = None, n_processes: int = 1) -> dict[str, torch.Tensor]:
+        """Both losses by name: this batch's shares of the means over the global batch.
+
+        Args:
+            counts: [2], links and English words of the global batch; by default this batch is the whole.
+            n_processes: distributed training averages gradients over processes; each share is multiplied by their number,
+                so that the shares are summed instead.
+        """
+        if counts is None:
+            n_links, n_words, n_processes = max(self.n_links, 1), max(self.n_words, 1), 1
+        else:
+            n_links, n_words = counts.clamp(min=1).unbind()
+        return {
+            "alignment_loss": self.alignment * n_processes / n_links,
+            "regularization_loss": self.regularization * n_processes / n_words,
+        }
+
 
 class AlignmentLoss:
     """`alignment_loss` and `regularization_loss` of a batch of `AlignmentCollator`.
 
     Args:
         objective: compares linked words.
-        reference_model: the encoder as it was before adjustment (f0): frozen here, never trained or saved. Or what stands
-            for it: `utils.models.adapters.AdapterOff`.
-        layer: which hidden state the words are pooled from.
+        reference_model: the encoder before adjustment (f0): a module, which is frozen here and never trained or saved, or
+            a function that is called like one (`utils.models.adapters.AdapterOff`).
+        layer: the hidden state from which word vectors are pooled, an index into `hidden_states`.
+        weights: of the two losses in training.
     """
 
-    def __init__(self, objective: AlignmentObjective, reference_model: Callable, layer: int = -1) -> None:
+    def __init__(
+        self,
+        objective: AlignmentObjective,
+        reference_model: Callable,
+        layer: int = -1,
+        weights: LossWeights = ADJUSTMENT,
+    ) -> None:
         self.objective = objective
         self.reference_model = reference_model
         if isinstance(reference_model, nn.Module):
             reference_model.eval().requires_grad_(False)
         self.layer = layer
+        self.weights = weights
 
     def to(self, device: torch.device) -> None:
-        """Move the reference model, if it is one of its own."""
+        """Move the reference model, if it is a module."""
         if isinstance(self.reference_model, nn.Module):
             self.reference_model.to(device)
 
@@ -53,26 +78,24 @@ class AlignmentLoss:
         model: nn.Module,
         batch: Mapping[str, torch.Tensor],
         autocast: Callable[[], AbstractContextManager] = nullcontext,
-        alignment: bool = True,
-        regularization: bool = True,
     ) -> AlignmentTerms:
-        """The two sums for an encoder `model` (f): gradients reach it from both sides of a link.
+        """The two sums for an encoder `model` (f). Gradients reach it from both ends of a link.
+
+        A sum of weight 0 is 0, and the passes that only it needs are spared.
 
         Args:
             model: the encoder.
-            batch: of `AlignmentCollator`. If it has `english_before`, the reference model is spared.
+            batch: of `AlignmentCollator`. If it has `english_before`, the reference model is not called.
             autocast: context of the encoders' passes (mixed precision); the losses are computed in fp32.
-            alignment, regularization: which of the two is wanted. The passes that only the other one needs are spared,
-                and its sum is 0.
         """
         source = before = None
         with autocast():
-            if alignment:
+            if self.weights.alignment:
                 source = word_vectors(model, batch, "source", [self.layer])[0]
             english = word_vectors(model, batch, "english", [self.layer])[0]
-            if regularization and "english_before" in batch:
+            if self.weights.regularization and "english_before" in batch:
                 before = batch["english_before"].float()
-            elif regularization:
+            elif self.weights.regularization:
                 with torch.no_grad():
                     before = word_vectors(self.reference_model, batch, "english", [self.layer])[0]
         return self.compare(source, english, before, batch)
@@ -84,9 +107,9 @@ class AlignmentLoss:
         before: torch.Tensor | None,
         batch: Mapping[str, torch.Tensor],
     ) -> AlignmentTerms:
-        """The two sums from the word vectors [words, dimensions] of source (f), English (f) and English (f0).
+        """The two sums from word vectors [words, dimensions]: source (f), English (f) and English (f0).
 
-        Without source vectors, or those of before, the sum that needs them is 0.
+        Without source vectors, or those of f0, the sum that needs them is 0.
         """
         links = batch["links"]
         aligned = drift = english.new_zeros(())

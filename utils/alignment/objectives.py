@@ -1,21 +1,28 @@
-"""Alignment objectives: how far apart the two ends of each link are."""
+"""Alignment objectives (how far apart the two ends of each link are) and the weights of the losses.
 
-from dataclasses import dataclass
-from typing import Protocol
+A new objective is a class here and an entry in `OBJECTIVES`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 
-from utils.alignment.words import POOLING_MODES
-from utils.core.arguments import arg, at_least
+from utils.alignment.words import WORD_POOLINGS
+from utils.core.arguments import arg
 from utils.core.errors import InputError
 
 
-OBJECTIVES = ("mse", "contrastive")
-
-
 class AlignmentObjective(Protocol):
-    """How far apart the two ends of each link are. One value per link, so that the caller chooses the mean."""
+    """One loss per link, so that the caller chooses the mean.
+
+    A dataclass whose fields are arguments of the same name in `AlignmentArguments`. `description` completes the sentence
+    "Linked words are …" in `--help` and in model cards.
+    """
+
+    description: ClassVar[str]
 
     def __call__(
         self,
@@ -28,11 +35,14 @@ class AlignmentObjective(Protocol):
         ...
 
 
+@dataclass
 class MeanSquaredError:
     """The paper's objective: the squared difference of the linked vectors, averaged over dimensions.
 
     Efimov et al. (2023), eq. 1; Cao et al. (2020), eq. 2 (there summed over dimensions).
     """
+
+    description: ClassVar[str] = "pulled together by mean squared error"
 
     def __call__(
         self,
@@ -46,17 +56,18 @@ class MeanSquaredError:
 
 @dataclass
 class ContrastiveObjective:
-    """InfoNCE over the linked words of the batch, in both directions.
+    """InfoNCE with in-batch negatives, in both directions.
 
-    The linked word has to be told from every other linked word of the batch by its cosine similarity. A candidate
-    spelt like the right one is no negative: the same word in another sentence should not be pushed away. The
-    negatives are those of one forward pass: they are not gathered over processes or accumulated batches.
-    This kind of realignment: Wu and Dredze (EMNLP 2020), Gaschi et al. (ACL 2023).
+    Each linked word should be closer, by cosine similarity, to its link than to any other linked word of the batch. A
+    candidate spelt like the right one is no negative: the same word in another sentence should not be pushed away.
+    Negatives come from one forward pass: they are not gathered over processes or accumulated batches.
+    Wu and Dredze (EMNLP 2020); Gaschi et al. (ACL 2023).
 
     Args:
         temperature: divides the similarities.
     """
 
+    description: ClassVar[str] = "pulled together by a contrastive loss (InfoNCE with in-batch negatives)"
     temperature: float = 0.1
 
     def __call__(
@@ -75,50 +86,96 @@ class ContrastiveObjective:
 
 
 def _mask_same_spelling(similarity: torch.Tensor, spelling: torch.Tensor) -> torch.Tensor:
-    """Take candidates spelt like the right one, which stays on the diagonal, out of the competition."""
+    """Exclude candidates spelt like the right one, which stays on the diagonal."""
     same = spelling.unsqueeze(0) == spelling.unsqueeze(1)
     return similarity.masked_fill(same.fill_diagonal_(False), float("-inf"))
 
 
-def alignment_objective(name: str, temperature: float = 0.1) -> AlignmentObjective:
-    """The objective that `--alignment_objective` names."""
-    return ContrastiveObjective(temperature) if name == "contrastive" else MeanSquaredError()
+OBJECTIVES: dict[str, type[AlignmentObjective]] = {"mse": MeanSquaredError, "contrastive": ContrastiveObjective}
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each of the two losses counts. A loss of weight 0 is not computed in training."""
+
+    alignment: float
+    regularization: float
+
+    def losses(self) -> dict[str, float]:
+        """The weights of the losses that are computed, by the names under which they are logged."""
+        weights = {"alignment_loss": self.alignment, "regularization_loss": self.regularization}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def total(self, losses: Mapping[str, torch.Tensor], task_loss: torch.Tensor | float = 0) -> torch.Tensor:
+        """The weighted sum of the losses, added to a task loss if there is one."""
+        return sum((weight * losses[name] for name, weight in self.losses().items()), task_loss)
+
+
+# Efimov et al. (2023), section 3: an adjustment by itself, and continual learning beside a task loss of weight 1.
+ADJUSTMENT = LossWeights(alignment=1.0, regularization=1.0)
+CONTINUAL = LossWeights(alignment=0.01, regularization=1.0)
 
 
 @dataclass
 class AlignmentArguments:
-    """What is pulled together, and how."""
+    """Which words are pulled together, and how."""
 
     word_pooling: str = arg(
         "avg",
-        help="A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: "
-        "every subword is a word of its own.",
-        choices=list(POOLING_MODES),
+        help="A word's vector: the mean of its subwords (`avg`), its first (`start`) or its last (`end`); `token`: "
+        "every subword counts as a word.",
+        choices=list(WORD_POOLINGS),
+        hyperparameter=True,
     )
-    alignment_layer: int = arg(-1, help="Hidden state that is aligned: 0 the embeddings, -1 the last layer.")
+    alignment_layer: int = arg(
+        -1, help="Hidden state that is aligned: 0 the embeddings, -1 the last layer.", hyperparameter=True
+    )
     alignment_objective: str = arg(
         "mse",
-        help="`mse`: squared difference of linked words, as in the paper; `contrastive`: tell the linked word "
-        "from the other words of the batch.",
+        help=f"Linked words are {'; '.join(f'{kind.description} (`{name}`)' for name, kind in OBJECTIVES.items())}.",
         choices=list(OBJECTIVES),
+        hyperparameter=True,
     )
-    temperature: float = arg(0.1, help="Divides the similarities of `contrastive`.")
-    alignment_weight: float = arg(1.0, help="Weight of the alignment loss.")
+    temperature: float = arg(0.1, help="Divides the similarities of `contrastive`.", hyperparameter=True, above=0)
+    alignment_weight: float = arg(
+        ADJUSTMENT.alignment, help="Weight of the alignment loss.", hyperparameter=True, at_least=0
+    )
     regularization_weight: float = arg(
-        1.0, help="Weight of the loss that keeps English words where the original has them."
+        ADJUSTMENT.regularization,
+        help="Weight of the loss that keeps English words where the original encoder has them.",
+        hyperparameter=True,
+        at_least=0,
     )
     include_special_tokens: bool = arg(
-        True, help="Count [CLS]-[CLS] and [SEP]-[SEP] (whatever they are called) as links too."
+        True,
+        help="Also link [CLS] with [CLS] and [SEP] with [SEP], whatever they are called.",
+        hyperparameter=True,
     )
 
-    def __post_init__(self) -> None:
-        for name in ("alignment_weight", "regularization_weight"):
-            at_least(0, self, name)
-        if self.temperature <= 0:
-            raise InputError(f"--temperature {self.temperature} is too small; it must be more than 0.")
+    @property
+    def weights(self) -> LossWeights:
+        """The weights of the two losses."""
+        return LossWeights(self.alignment_weight, self.regularization_weight)
+
+    def objective(self) -> AlignmentObjective:
+        """The objective with its arguments.
+
+        Raises:
+            InputError: for an unknown name.
+        """
+        if self.alignment_objective not in OBJECTIVES:
+            raise InputError(
+                f"--alignment_objective {self.alignment_objective} is unknown; choose one of {', '.join(OBJECTIVES)}."
+            )
+        kind = OBJECTIVES[self.alignment_objective]
+        return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})
 
     def check_layer(self, n_layers: int) -> None:
-        """Stop if an encoder with so many layers has none of this number."""
+        """Check `alignment_layer` against an encoder with `n_layers` layers.
+
+        Raises:
+            InputError: if there is no such layer.
+        """
         if not -n_layers - 1 <= self.alignment_layer <= n_layers:
             raise InputError(
                 f"--alignment_layer {self.alignment_layer} does not exist; choose from 0 (the embeddings) to {n_layers} "

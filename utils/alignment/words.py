@@ -16,7 +16,14 @@ from utils.core.errors import InputError
 from utils.models.layers import hidden_states_at
 
 
-POOLING_MODES = ("avg", "start", "end", "token")
+# Which tokens represent a word, by the name of `--word_pooling`: masks from [tokens] booleans, whether a token is the first
+# of its word and whether it is the last. With `token` every token is a word.
+WORD_POOLINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "avg": lambda first, last: np.ones_like(first),
+    "start": lambda first, last: first,
+    "end": lambda first, last: last,
+    "token": lambda first, last: np.ones_like(first),
+}
 _PUNCTUATION = BertPreTokenizer()
 
 
@@ -56,8 +63,8 @@ class WordTokenizer:
                 f"The tokenizer {type(tokenizer).__name__} gives no character offsets; use a model with a fast "
                 "tokenizer (a tokenizer.json beside its weights)."
             )
-        if word_pooling not in POOLING_MODES:
-            raise InputError(f"--word_pooling {word_pooling} is unknown; choose one of {', '.join(POOLING_MODES)}.")
+        if word_pooling not in WORD_POOLINGS:
+            raise InputError(f"--word_pooling {word_pooling} is unknown; choose one of {', '.join(WORD_POOLINGS)}.")
         self.tokenizer = tokenizer
         self.word_pooling = word_pooling
         self.prefix, self.suffix = _special_tokens_around(tokenizer)
@@ -96,14 +103,9 @@ class WordTokenizer:
     def _representatives(self, word_of_token: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Number the words of one sentence in the order of their tokens; -1 for tokens that represent none."""
         # A word's tokens stand together, so a new word begins wherever the number changes.
-        begins = np.flatnonzero(np.diff(word_of_token, prepend=word_of_token[:1] - 1))
-        word_ids = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(word_of_token)))
-        if self.word_pooling in ("start", "end"):
-            last = np.append(begins[1:], len(word_of_token)) - 1
-            chosen = begins if self.word_pooling == "start" else last
-            word_ids = np.full(len(word_of_token), -1)
-            word_ids[chosen] = np.arange(len(begins))
-        return word_of_token[begins], word_ids
+        first = np.diff(word_of_token, prepend=word_of_token[:1] - 1) != 0
+        represents = WORD_POOLINGS[self.word_pooling](first, np.append(first[1:], True))
+        return word_of_token[first], np.where(represents, np.cumsum(first) - 1, -1)
 
     def _tokenize(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], list[np.ndarray]]:
         texts = [" ".join(words) for words in sentences]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.objectives import AlignmentArguments, alignment_objective
+from utils.alignment.objectives import CONTINUAL, AlignmentArguments
 from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg, at_least, check_unused, parse_arguments, require
@@ -82,7 +82,9 @@ class ContinualArguments(AlignmentArguments):
         help="The frozen encoder f0 whose English is kept: the one before any adjustment. Default: where --model "
         "came from, by its own record (run.json).",
     )
-    alignment_weight: float = arg(0.01, help="Weight of the alignment loss (0: an ablation).")
+    alignment_weight: float = arg(
+        CONTINUAL.alignment, help="Weight of the alignment loss (0: an ablation).", hyperparameter=True, at_least=0
+    )
     alignment_batch_size: int = arg(
         16, help="Pairs beside every optimizer step, over all devices and accumulated batches."
     )
@@ -90,7 +92,6 @@ class ContinualArguments(AlignmentArguments):
     alignment_seed: int | None = arg(None, help="Seed of the draw of pairs, apart from all others. Default: --seed.")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         at_least(1, self, "alignment_batch_size")
         at_least(1, self, "alignment_every")
 
@@ -325,12 +326,8 @@ class FineTuning:
             reference = AdapterOff(model)  # (the copy that linked the words is given back)
         return ContinualAlignment(
             concatenate_datasets(list(rows.values())),
-            AlignmentLoss(
-                alignment_objective(how.alignment_objective, how.temperature), reference, how.alignment_layer
-            ),
+            AlignmentLoss(how.objective(), reference, how.alignment_layer, how.weights),
             AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if self.training.bf16 else None),
-            how.alignment_weight,
-            how.regularization_weight,
             how.alignment_batch_size,
             how.alignment_every,
             self._pair_seed,

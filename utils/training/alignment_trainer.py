@@ -20,7 +20,7 @@ from utils.alignment.words import word_vectors
 from utils.core.columns import column_array
 from utils.evaluation.neighbours import retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
-from utils.training.loss_meter import LossMeter, global_means
+from utils.training.loss_meter import LossMeter
 from utils.training.steps import (
     IDS_OF_PAIRS,
     length_grouped_sampler,
@@ -33,7 +33,7 @@ from utils.training.used_embeddings import used_rows_only
 
 
 class AlignmentTrainer(Trainer):
-    """Adjusts an encoder: `alignment_weight` · alignment + `regularization_weight` · regularization.
+    """Adjusts an encoder by the weighted sum of alignment and regularization loss.
 
     Both losses are means over the links and the English words of the *global* batch: with several processes or
     accumulated batches, one with more links counts for more, and the step equals that of one process with the
@@ -41,8 +41,7 @@ class AlignmentTrainer(Trainer):
     `pairs_per_second`.
 
     Args:
-        alignment_loss: objective, frozen reference model (f0) and layer.
-        alignment_weight, regularization_weight: of the two losses (both 1 in Efimov et al., 2023, section 3).
+        alignment_loss: objective, frozen reference model (f0), layer and weights of the two losses.
         eval_layers: hidden states at which evaluation measures word retrieval, beside the one that is aligned.
         kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes from `encode_pairs`,
             `eval_dataset` too, or is a dictionary of such, by language; `data_collator` is an `AlignmentCollator`.
@@ -55,8 +54,6 @@ class AlignmentTrainer(Trainer):
         self,
         *args: Any,  # noqa: ANN401
         alignment_loss: AlignmentLoss,
-        alignment_weight: float = 1.0,
-        regularization_weight: float = 1.0,
         eval_layers: tuple[int, ...] = (),
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
@@ -64,8 +61,6 @@ class AlignmentTrainer(Trainer):
         self.can_return_loss = True
         self.alignment_loss = alignment_loss
         self.alignment_loss.to(self.args.device)
-        self.alignment_weight = alignment_weight
-        self.regularization_weight = regularization_weight
         self.eval_layers = eval_layers
         self._meter = LossMeter()
 
@@ -86,7 +81,7 @@ class AlignmentTrainer(Trainer):
         device: torch.device,  # noqa: ANN401
     ) -> tuple[list, torch.Tensor]:
         """The batches of one optimizer step and, for the means, their links and English words over all processes."""
-        self._meter.begin_step("alignment_loss", "regularization_loss")
+        self._meter.begin_step(*self.alignment_loss.weights.losses())
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = [sum(len(b["links"]) for b in batches), sum(len(b["english_word_lengths"]) for b in batches)]
         return batches, self.accelerator.reduce(torch.tensor(counts, dtype=torch.float32, device=device), "sum")
@@ -107,11 +102,8 @@ class AlignmentTrainer(Trainer):
             num_items_in_batch: [2], links and English words of the global batch; by default this batch's own.
         """
         terms = self.alignment_loss(model, inputs, self.accelerator.autocast)
-        losses = global_means(terms, num_items_in_batch, self.accelerator.num_processes)
-        loss = (
-            self.alignment_weight * losses["alignment_loss"]
-            + self.regularization_weight * losses["regularization_loss"]
-        )
+        losses = terms.means(num_items_in_batch, self.accelerator.num_processes)
+        loss = self.alignment_loss.weights.total(losses)
         if model.training:
             n_pairs = len(inputs["source_input_ids"]) * self.accelerator.num_processes
             self._meter.add(losses, n_pairs)
@@ -125,7 +117,9 @@ class AlignmentTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self._meter = LossMeter()
-        if self.regularization_weight and n_steps(self) * step_size(self) >= 2 * len(self.train_dataset):
+        if self.alignment_loss.weights.regularization and n_steps(self) * step_size(self) >= 2 * len(
+            self.train_dataset
+        ):
             self.train_dataset = seen_by_reference(self, self.train_dataset, self.alignment_loss, self.data_collator)
         with used_rows_only(self, {IDS_OF_PAIRS: self.train_dataset}):
             return super().train(*args, **kwargs)
@@ -178,13 +172,11 @@ class AlignmentTrainer(Trainer):
                     accuracy = retrieve(query, candidates).accuracy
                     metrics[f"{metric_key_prefix}_{name}_{label}word_retrieval_accuracy"] = accuracy
                     accuracies += [accuracy] if not label else []
-        alignment, regularization = (sums[:2] / sums[2:].clamp(min=1)).tolist()
+        losses = dict(zip(("alignment_loss", "regularization_loss"), (sums[:2] / sums[2:].clamp(min=1)).tolist()))
         n_pairs = sum(len(dataset) for dataset in datasets.values())
         metrics = {
-            f"{metric_key_prefix}_loss": self.alignment_weight * alignment
-            + self.regularization_weight * regularization,
-            f"{metric_key_prefix}_alignment_loss": alignment,
-            f"{metric_key_prefix}_regularization_loss": regularization,
+            f"{metric_key_prefix}_loss": self.alignment_loss.weights.total(losses),
+            **{f"{metric_key_prefix}_{name}": value for name, value in losses.items()},
             f"{metric_key_prefix}_word_retrieval_accuracy": sum(accuracies) / len(accuracies),
             **metrics,
             f"{metric_key_prefix}_links": int(sums[2]),

@@ -10,7 +10,7 @@ from transformers import Trainer
 from utils.alignment.continual import ContinualAlignment
 from utils.models.encoders import save_task_model
 from utils.models.layers import encoder_of
-from utils.training.loss_meter import LossMeter, global_means
+from utils.training.loss_meter import LossMeter
 from utils.training.steps import n_steps, save_with_tokenizer, seen_by_reference
 
 
@@ -75,7 +75,7 @@ class ContinualTrainer(Trainer):
             return batches, self.accelerator.reduce(counts, "sum")
         self._meter.begin_step("task_loss")
         if self.alignment.is_due(self.state.global_step):
-            self._meter.begin_step(*self.alignment.weights)
+            self._meter.begin_step(*self.alignment.loss.weights.losses())
             n_processes, rank = self.accelerator.num_processes, self.accelerator.process_index
             mine = [number * n_processes + rank for number in range(len(batches))]
             shares = self.alignment.batches(self.state.global_step, len(batches) * n_processes, mine)
@@ -110,21 +110,12 @@ class ContinualTrainer(Trainer):
             if self.alignment:
                 self._meter.add({"task_loss": loss})
             if pairs is not None:
-                losses = self._pair_losses(model, pairs, num_items_in_batch[1:])
+                encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
+                terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast)
+                losses = terms.means(num_items_in_batch[1:], self.accelerator.num_processes)
                 self._meter.add(losses)
-                for name, weight in self.alignment.weights.items():
-                    loss = loss + weight * losses[name]
+                loss = self.alignment.loss.weights.total(losses, loss)
         return (loss, outputs) if return_outputs else loss
-
-    def _pair_losses(
-        self, model: nn.Module, pairs: Mapping[str, torch.Tensor], counts: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
-        weights = self.alignment.weights
-        wanted = {name: f"{name}_loss" in weights for name in ("alignment", "regularization")}
-        terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast, **wanted)
-        losses = global_means(terms, counts, self.accelerator.num_processes)
-        return {name: losses[name] for name in weights}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.alignment:  # a step's log, not an evaluation's or the summary at the end
@@ -134,7 +125,11 @@ class ContinualTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self._meter = LossMeter()
         alignment = self.alignment
-        if alignment and alignment.regularization_weight and alignment.n_draws(n_steps(self)) >= len(alignment.pairs):
+        if (
+            alignment
+            and alignment.loss.weights.regularization
+            and alignment.n_draws(n_steps(self)) >= len(alignment.pairs)
+        ):
             alignment.pairs = seen_by_reference(self, alignment.pairs, alignment.loss, alignment.collator)
         return super().train(*args, **kwargs)
 

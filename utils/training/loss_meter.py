@@ -1,4 +1,4 @@
-"""Component losses: means over the global batch, and means since the last log."""
+"""Component losses: their means since the last log."""
 
 import time
 from collections import Counter
@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
-
-from utils.alignment.losses import AlignmentTerms
 
 
 class LossMeter:
@@ -39,19 +37,3 @@ class LossMeter:
         means = {name: accelerator.reduce(sums[name], "mean").item() / n for name, n in self._n_steps.items()}
         self.__init__()
         return means
-
-
-def global_means(terms: AlignmentTerms, counts: torch.Tensor | None, n_processes: int) -> dict[str, torch.Tensor]:
-    """Both losses of a batch as its shares of the means over the global batch, which has so many links and words.
-
-    Gradients are averaged over processes, but sums of the shares are wanted: so each counts as many times as there
-    are processes. Without counts the batch stands alone.
-    """
-    if counts is None:
-        n_links, n_words, n_processes = max(terms.n_links, 1), max(terms.n_words, 1), 1
-    else:
-        n_links, n_words = counts.clamp(min=1).unbind()
-    return {
-        "alignment_loss": terms.alignment * n_processes / n_links,
-        "regularization_loss": terms.regularization * n_processes / n_words,
-    }

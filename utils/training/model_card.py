@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
+from utils.alignment.objectives import OBJECTIVES
 from utils.models.adapters import TASK_TYPES, adapters_of
 from utils.models.lineage import ancestors
 
@@ -141,9 +142,7 @@ def _summary(record: Mapping[str, Any]) -> str:
     languages = ", ".join(arguments.get("languages", []))
     if record["task"] == ALIGNMENT:
         n_pairs = sum(facts["pairs"] for facts in (record["train_data"] or {}).values())
-        how = "pulled together by squared error"
-        if arguments["alignment_objective"] == "contrastive":
-            how = "told apart from the other words of the batch (contrastively)"
+        how = OBJECTIVES[arguments["alignment_objective"]].description
         return (
             f"{base} after *cross-lingual adjustment* to {languages}: in {n_pairs:,} pairs of sentences, words and their "
             f"English translations were {how}, while English words were held where the original encoder has them. Fine-tuned in "
