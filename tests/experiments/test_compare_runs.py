@@ -453,7 +453,7 @@ def test_damaged_predictions_are_named_by_their_line(run, tmp_path):
     refused(
         "\n".join(lines[:2]), "a/predictions/hi.jsonl has 2 predictions, but run.json beside it speaks of 3 examples"
     )
-    refused("\n".join([lines[0], "{", lines[2]]), "Line 2 of .*hi.jsonl is no JSON")
+    refused("\n".join([lines[0], "{", lines[2]]), "Line 2 of .*hi.jsonl is not JSON")
     refused("\n".join([lines[0], lines[1], '{"id": "x2"}']), "Line 3 of .*hi.jsonl has no prediction; run the script")
     refused(
         whole.replace("entailment", "neutral"),

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from utils.alignment.words import split_on_punctuation, split_on_spaces
 from utils.core.columns import content_fingerprint
 from utils.core.errors import InputError
-from utils.core.tables import paths_by_language, read_lines
 from utils.parallel.choosing import choose_pairs, informative_links, one_to_one, sample_pairs
 from utils.parallel.data_sets import load_bitext
 from utils.parallel.formats import read_bitext
@@ -139,13 +138,13 @@ BAD = {
     "column.csv": (b"en,fr\none,un\n", r"column.csv has no column es .*only en, fr; name the right one with --source"),
     "english.jsonl": (b'{"es": "uno", "de": "eins"}\n', r"has no column en .*only es, de;.*--english_column"),
     "ragged.tsv": (b"es\ten\nuno\tone\ndos\n", r"Line 3 of .*ragged.tsv has 1; every line needs 2 columns"),
-    "broken.jsonl": (b'{"es": "uno", "en": "one"}\n{"es": \n', r"Line 2 of .*broken.jsonl is no JSON .*write one"),
-    "list.jsonl": (b"[1]\n", r"Line 1 of .*list.jsonl is no JSON object; write"),
+    "broken.jsonl": (b'{"es": "uno", "en": "one"}\n{"es": \n', r"Line 2 of .*broken.jsonl is not JSON .*write one"),
+    "list.jsonl": (b"[1]\n", r"Line 1 of .*list.jsonl is not a JSON object; write"),
     "null.jsonl": (
         b'{"es": null, "en": "one"}\n',
         r"Line 1 of .*null.jsonl has the value None in column es; it needs",
     ),
-    "fake.parquet": (b"es en", r"fake.parquet is no Parquet file .*write it again"),
+    "fake.parquet": (b"es en", r"fake.parquet is not a Parquet file .*write it again"),
     "cut.txt.gz": (gzip.compress(b"uno ||| one\n" * 50)[:-20], r"The archive .*cut.txt.gz is damaged after line \d+"),
 }
 
@@ -172,15 +171,19 @@ def test_files_of_different_length(tmp_path, n_source, n_english):
         read(tmp_path / "a.es", tmp_path / "a.en")
 
 
-def test_paths_by_language(tmp_path):
-    with_sign = tmp_path / "run=1"
-    with_sign.write_text("")
-    assert paths_by_language([str(with_sign)], ["hi"], "--f") == {"hi": [str(with_sign)]}
-    assert paths_by_language(["a.hi", "a.en"], ["hi"], "--f") == {"hi": ["a.hi", "a.en"]}
-    assert paths_by_language(["hi=a", "ru=b,c"], ["hi", "ru"], "--f") == {"hi": ["a"], "ru": ["b", "c"]}
-    for values in (["a"], ["es=a"]):
-        with pytest.raises(InputError, match="--f .* belongs to none of the languages hi ru; write it as --f hi=PATH"):
-            paths_by_language(values, ["hi", "ru"], "--f")
+@pytest.mark.parametrize("suffix", [".moses", ".txt", ".fastalign", ".txt.gz"])
+def test_suffixes_of_moses_files(tmp_path, suffix):
+    raw = b"uno ||| one\n"
+    (tmp_path / f"a{suffix}").write_bytes(gzip.compress(raw) if suffix.endswith(".gz") else raw)
+    assert rows(read(tmp_path / f"a{suffix}")) == [("uno", "one")]
+
+
+@pytest.mark.parametrize("name", ["a", "a.xlsx", "a.tmx.gz", "a.es"])
+def test_unknown_suffixes_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"uno ||| one\n")
+    with pytest.raises(InputError) as error:
+        read(tmp_path / name)
+    assert all(part in str(error.value) for part in (name, ".tsv", ".moses"))
 
 
 # --- Choosing ---
@@ -226,8 +229,3 @@ def test_sampling_is_exact_random_and_repeatable():
 def test_fingerprint_tells_content_apart():
     one, same, other = (datasets.Dataset.from_dict({"source": [["a", w]]}) for w in ("b", "b", "c"))
     assert content_fingerprint(one) == content_fingerprint(same) != content_fingerprint(other)
-
-
-def test_lines_are_numbered_from_one(tmp_path):
-    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfuno\r\n\xe2\x80\xa8dos\n")
-    assert list(read_lines(tmp_path / "a")) == [(1, "uno"), (2, "\u2028dos")]

@@ -90,7 +90,7 @@ def test_a_table_of_questions(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "not in the format of SQuAD"),
         ('{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}', "not in the format of SQuAD"),
         ('{"data": [{"paragraphs": [{"context": "", "qas": [{"answers": [{"text": "a"}]}]}]}]}', "not in the format"),

@@ -1,7 +1,6 @@
 """A task's examples: from files and data sets, with names for class numbers, or one sentence about what is wrong."""
 
 import gzip
-import inspect
 import json
 
 import numpy as np
@@ -12,8 +11,6 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 import run_ner
 import run_nli
-import utils.tasks.examples
-from utils.core.cache import code_of
 from utils.core.errors import InputError
 from utils.tasks.examples import TaskDataArguments, TaskReader, encoded
 
@@ -222,10 +219,3 @@ def test_rows_know_their_example_in_any_order():
     assert ordered.rows["length"] == [3, 3, 2, 2, 1, 1]
     assert ordered.rows["example"] == [1, 1, 2, 2, 0, 0]
     assert np.array_equal(ordered.examples["text"], examples["text"])
-
-
-def test_what_is_cached_depends_on_the_code(monkeypatch):
-    before = code_of(encoded)
-    source = inspect.getsource(utils.tasks.examples)
-    monkeypatch.setattr(inspect, "getsource", lambda module: source.replace("input_ids", "inputs"))
-    assert code_of(encoded) != before

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from utils.alignment.words import WordTokenizer
-from utils.core.cache import code_of
+from utils.core.cache import cache_key
 
 
 # The spelling recorded for the special tokens around a sentence; real words have a checksum, which is not negative.
@@ -56,7 +56,7 @@ def encode_pairs(
         fn_kwargs={
             "word_tokenizer": word_tokenizer,
             "include_special_tokens": include_special_tokens,
-            "code": code_of(_encode_batch, WordTokenizer),
+            "code": cache_key(_encode_batch, WordTokenizer),
         },
         desc="Tokenising the pairs",
     )

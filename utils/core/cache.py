@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from datasets import Dataset, Features
@@ -12,20 +13,49 @@ from datasets.fingerprint import Hasher
 from utils.core.errors import InputError
 
 
+def cache_key(*functions: Callable, **facts: Any) -> str:  # noqa: ANN401
+    """A hash under which rows are cached: of the code that makes them, and of what else they depend on.
+
+    `datasets` knows a function by its name, so that it would return rows made by an older version of it.
+
+    Args:
+        functions: what makes the rows. The key covers the modules in which they are defined, and all modules of this
+            project that these import. Of a `partial`, the values are not part of the key: give them as facts.
+        facts: whatever else the rows depend on.
+    """
+    modules: dict[str, str] = {}
+    found = [inspect.getmodule(_unwrapped(function)) for function in functions]
+    while found:
+        module = found.pop()
+        if module is not None and module.__name__ not in modules:
+            modules[module.__name__] = inspect.getsource(module)
+            imported = map(inspect.getmodule, map(_unwrapped, filter(callable, vars(module).values())))
+            found += [one for one in imported if one is not None and one.__name__.startswith("utils.")]
+    return Hasher.hash([sorted(modules.items()), sorted(facts.items())])
+
+
+def _unwrapped(function: Any) -> Any:  # noqa: ANN401
+    while isinstance(function, partial):
+        function = function.func
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = type(function)  # a callable object
+    return inspect.unwrap(function)
+
+
 def dataset_from_files(
     files: Sequence[str],
     read: Callable[..., Iterator[dict[str, Any]]],
     features: Features,
-    made_with: Sequence[Any],
+    key: str,
     **arguments: Any,  # noqa: ANN401
 ) -> Dataset:
-    """A data set of what `read(**arguments)` yields, found again as long as the files stay as they are.
+    """The rows that `read(**arguments)` yields, read again only if a file or the key has changed.
 
     Args:
         files: what is read; they must exist.
-        read: yields rows. (Lists among its arguments would be taken for shards: give tuples.)
+        read: yields rows. (`datasets` takes lists among its arguments for shards: give tuples.)
         features: of the rows.
-        made_with: whatever else the rows depend on.
+        key: `cache_key` of whatever the rows depend on beside the files.
 
     Raises:
         InputError: for a missing file, or from `read`.
@@ -34,32 +64,39 @@ def dataset_from_files(
         if not os.path.isfile(path):
             raise InputError(f"There is no file {path}; check the path.")
     stamps = [(os.path.abspath(path), os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
-    return dataset_from_rows(read, features, Hasher.hash([stamps, *made_with]), **arguments)
+    return dataset_from_rows(read, features, Hasher.hash([stamps, key]), **arguments)
 
 
 def dataset_from_rows(
     read: Callable[..., Iterator[dict[str, Any]]],
     features: Features,
-    fingerprint: str,
+    key: str,
     **arguments: Any,  # noqa: ANN401
 ) -> Dataset:
-    """A data set of what `read(**arguments)` yields, in an Arrow file that is found again by its fingerprint.
+    """The rows that `read(**arguments)` yields, in an Arrow file that is found again by its key.
 
     Raises:
         InputError: from `read`.
     """
+
+    def rows(**arguments: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+        empty = True
+        for row in read(**arguments):
+            empty = False
+            yield row
+        if empty:  # `datasets` cannot make a data set without rows
+            raise _NoRowsError
+
     try:
-        return Dataset.from_generator(read, features=features, gen_kwargs=arguments, fingerprint=fingerprint)
+        return Dataset.from_generator(rows, features=features, gen_kwargs=arguments, fingerprint=key)
     except DatasetGenerationError as error:
-        cause = error.__cause__
-        while cause is not None and not isinstance(cause, InputError):
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError | _NoRowsError):
             cause = cause.__cause__
+        if isinstance(cause, _NoRowsError):
+            return Dataset.from_dict({name: [] for name in features}, features)
         raise (cause or error) from None
 
 
-def code_of(*functions: Callable) -> str:
-    """A hash of the modules that functions stand in, for what is cached under it.
-
-    `datasets` knows a module's function by its name alone, and would hand out what an older version has made.
-    """
-    return Hasher.hash([inspect.getsource(inspect.getmodule(function)) for function in functions])
+class _NoRowsError(Exception):
+    pass

@@ -1,4 +1,4 @@
-"""Tables of text in files: every row knows its place."""
+"""Tables of text in files: rows by column name, each with its place in the file for messages."""
 
 import csv
 import gzip
@@ -7,20 +7,24 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
-import pyarrow.compute
+import pyarrow
 import pyarrow.parquet
 
 from utils.core.errors import InputError
 
 
+Rows = Iterator[tuple[str, dict[str, Any]]]
+
+
 def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], argument: str) -> dict[str, list[str]]:
     """Sort the values of an argument like `--parallel_file hi=a.tsv ru=b.hi,b.en` by language.
 
-    With one language its name may be left out, and two bare values are two line-aligned files.
+    With one language its code is optional, and two bare values are two line-aligned files.
 
     Raises:
         InputError: for a language that was not asked for, or a value without language where there are several.
@@ -28,7 +32,7 @@ def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], ar
     paths: dict[str, list[str]] = {}
     for value in values or []:
         language, equals, path = value.partition("=")
-        if len(languages) == 1 and (not equals or os.path.exists(value)):  # a path may hold the sign itself
+        if len(languages) == 1 and (not equals or os.path.exists(value)):  # a path may contain "="
             paths.setdefault(languages[0], []).extend(value.split(","))
         elif equals and language in languages:
             paths.setdefault(language, []).extend(path.split(","))
@@ -40,15 +44,28 @@ def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], ar
     return paths
 
 
+def one_path_each(values: Sequence[str] | None, languages: Sequence[str], argument: str) -> dict[str, str]:
+    """The one file that an argument names for each language.
+
+    Raises:
+        InputError: as `paths_by_language`, or if there are several files for one language.
+    """
+    paths = paths_by_language(values, languages, argument)
+    for language, files in paths.items():
+        if len(files) > 1:
+            raise InputError(f"{argument} names {len(files)} files for {language} ({' '.join(files)}); give one.")
+    return {language: files[0] for language, files in paths.items()}
+
+
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 text file, gzipped or not, numbered from 1, without their line ends.
 
     Raises:
-        InputError: for a line that is no UTF-8, a damaged archive or a file that cannot be opened.
+        InputError: for a line that is not UTF-8, a damaged archive or a file that cannot be opened.
     """
     number = 0
     try:
-        with open_plain_or_gzipped(path) as file:
+        with _open(path) as file:
             for number, raw in enumerate(file, start=1):
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield number, line.rstrip("\r\n")
@@ -60,31 +77,12 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"The file {path} cannot be read ({error.strerror}); check the path.") from None
 
 
-def open_plain_or_gzipped(path: str | Path) -> BinaryIO:
+def _open(path: str | Path) -> IO[bytes]:
     return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
 
 
-def read_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a table in a file by column name, each with its place as messages name it.
-
-    Args:
-        path: `.jsonl` (or `.json`: one object a line), `.csv` or `.tsv` with a header, or `.parquet`; each also `.gz`.
-
-    Raises:
-        InputError: naming the file, the line and the remedy.
-    """
-    suffix = Path(path.removesuffix(".gz")).suffix
-    if suffix in (".jsonl", ".json"):
-        return read_json_lines(path)
-    if suffix in (".csv", ".tsv"):
-        return _read_with_header(path, "," if suffix == ".csv" else "\t")
-    if suffix == ".parquet":
-        return read_parquet(path)
-    raise InputError(f"The file {path} is of no known format; use .jsonl, .csv, .tsv or .parquet, each also .gz.")
-
-
-def read_json_lines(path: str, like: str = '{"id": …}') -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file with one JSON object a line; blank lines are passed over.
+def read_json_lines(path: str | Path, like: str = '{"id": …}') -> Rows:
+    """The objects of a file with one JSON object per line; blank lines are skipped.
 
     Args:
         path: the file.
@@ -96,45 +94,71 @@ def read_json_lines(path: str, like: str = '{"id": …}') -> Iterator[tuple[str,
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"Line {number} of {path} is no JSON ({error}); write one object a line.") from None
+            raise InputError(f"Line {number} of {path} is not JSON ({error}); write one object per line.") from None
         if not isinstance(row, dict):
-            raise InputError(f"Line {number} of {path} is no JSON object; write one like {like}.")
+            raise InputError(f"Line {number} of {path} is not a JSON object; write one like {like}.")
         yield f"Line {number} of {path}", row
 
 
-def _read_with_header(path: str, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
-    lines = (line + "\n" for _, line in read_lines(path))
-    rows = csv.reader(lines, delimiter=delimiter)
-    header = None
-    for row in no_csv_error(rows, path):
-        if header is None:
-            header = row
-        elif row and len(row) != len(header):
-            raise InputError(
-                f"Line {rows.line_num} of {path} has {len(row)} columns, its header {len(header)}; every line needs as "
-                "many as the header."
-            )
-        elif row:
-            yield f"Line {rows.line_num} of {path}", dict(zip(header, row))
+def read_csv(path: str | Path, delimiter: str = ",", keep_blank: bool = False) -> Rows:
+    """The rows of a table with a header, with the quoting rules of CSV.
 
-
-def no_csv_error(rows: Iterator[list[str]], path: str) -> Iterator[list[str]]:
+    Args:
+        path: the file.
+        delimiter: between the columns.
+        keep_blank: yield blank lines as rows of empty strings instead of skipping them.
+    """
+    lines = csv.reader((line + "\n" for _, line in read_lines(path)), delimiter=delimiter)
     try:
-        yield from rows
+        header = next(lines, [])
+        for row in lines:
+            where = f"Line {lines.line_num} of {path}"
+            if len(row) == len(header):
+                yield where, dict(zip(header, row))
+            elif any(row) or (row and not keep_blank):
+                raise InputError(f"{where} has {len(row)} columns; every line needs {len(header)} like the header.")
+            elif keep_blank:
+                yield where, dict.fromkeys(header, "")
     except csv.Error as error:
-        raise InputError(f"The file {path} is no proper CSV ({error}); is a quotation mark left open?") from None
+        raise InputError(f"The file {path} is not valid CSV ({error}); look for an unclosed quotation mark.") from None
 
 
-def read_parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_parquet(path: str | Path) -> Rows:
     """The rows of a Parquet file."""
+    compressed = str(path).endswith(".gz")
     try:
         with tempfile.TemporaryFile() as unpacked:
-            if path.endswith(".gz"):  # Parquet is read from its end: an archive has to be unpacked as a whole
-                with open_plain_or_gzipped(path) as file:
+            if compressed:  # Parquet is read from its end: an archive has to be unpacked as a whole
+                with _open(path) as file:
                     shutil.copyfileobj(file, unpacked)
-            content = pyarrow.parquet.ParquetFile(unpacked if path.endswith(".gz") else path, buffer_size=2**20)
+            content = pyarrow.parquet.ParquetFile(unpacked if compressed else path, buffer_size=2**20)
             rows = (row for batch in content.iter_batches(batch_size=1000) for row in batch.to_pylist())
             for number, row in enumerate(rows, start=1):
                 yield f"Row {number} of {path}", row
     except (pyarrow.ArrowInvalid, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"The file {path} is no Parquet file ({error}); write it again.") from None
+        raise InputError(f"The file {path} is not a Parquet file ({error}); write it again.") from None
+
+
+READERS: dict[str, Callable[[str], Rows]] = {
+    ".jsonl": read_json_lines,
+    ".json": read_json_lines,
+    ".csv": read_csv,
+    ".tsv": partial(read_csv, delimiter="\t"),
+    ".parquet": read_parquet,
+}
+
+
+def read_rows(path: str, readers: Mapping[str, Callable[[str], Rows]] = READERS) -> Rows:
+    """The rows of a file by column name, each with its place for messages.
+
+    Args:
+        path: its suffix says the format; every format may also be compressed (`.jsonl.gz`).
+        readers: by suffix. A kind of file with formats of its own adds them to `READERS`.
+
+    Raises:
+        InputError: for an unknown suffix, or naming the file, the line and the remedy.
+    """
+    suffix = Path(path.removesuffix(".gz")).suffix
+    if suffix not in readers:
+        raise InputError(f"The format of {path} is unknown; use {', '.join(readers)}, each also with .gz.")
+    return readers[suffix](path)

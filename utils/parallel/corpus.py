@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from utils.alignment.pairs import encode_pairs
 from utils.alignment.words import WordTokenizer, word_splitter
 from utils.core.arguments import arg, at_least, require
-from utils.core.cache import code_of, dataset_from_files
+from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import content_fingerprint, list_lengths
 from utils.core.errors import InputError
 from utils.core.files import file_fingerprint
@@ -260,7 +260,7 @@ class ParallelCorpus:
                 pairs[language] = _with_links_of_file(bitext, aligner)
                 continue
             made_by = [name, arguments.aligner_layer, arguments.statistical_model, arguments.symmetrization]
-            made_by += [code_of(make_aligner)]
+            made_by += [cache_key(make_aligner)]
             made_by += [file_fingerprint(dictionaries[language])] if name == "dictionary" else []
             made_by += [_checksum(encoder), word_tokenizer.max_length] if name == "encoder" else []
             linkers[language] = Linker(
@@ -457,8 +457,8 @@ def _with_links_of_file(bitext: Dataset, aligner: FileAligner) -> Dataset:
         lengths = (list_lengths(bitext, side) for side in ("source", "english"))
         return ({"links": links} for links in aligner.read(*lengths))
 
-    made_with = [bitext._fingerprint, aligner.reverse]
-    links = dataset_from_files([str(aligner.path)], rows, Features({"links": LINKS}), made_with)
+    key = cache_key(FileAligner, pairs=bitext._fingerprint, reverse=aligner.reverse)
+    links = dataset_from_files([str(aligner.path)], rows, Features({"links": LINKS}), key)
     return concatenate_datasets([bitext, links], axis=1)
 
 

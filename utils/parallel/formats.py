@@ -5,24 +5,25 @@ A bitext is a `datasets.Dataset` with the columns `source` and `english`, both l
 those at work are in memory.
 """
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from utils.alignment.words import word_splitter
-from utils.core.cache import code_of, dataset_from_files
+from utils.core.cache import cache_key, dataset_from_files
 from utils.core.errors import InputError
-from utils.core.tables import no_csv_error, read_json_lines, read_lines, read_parquet
+from utils.core.tables import READERS, Rows, read_csv, read_lines, read_rows
 
 
 ENGLISH = "en"
 # Column names of the parallel corpora people use: OPUS-100, WikiMatrix for sentence-transformers, Tatoeba (XTREME, MTEB).
 SOURCE_COLUMNS = ("{language}", "non_english", "source_sentence", "sentence1", "source")
 ENGLISH_COLUMNS = (ENGLISH, "english", "target_sentence", "sentence2", "target")
-FORMATS = ".tsv, .csv, .jsonl, .parquet, Moses (source ||| English), each also .gz, or two line-aligned files"
+# Suffixes of files with lines `source ||| English`, as Moses and fast_align read them.
+MOSES = (".moses", ".txt", ".fastalign")
 BITEXT_FEATURES = Features({"source": List(Value("string")), "english": List(Value("string"))})
 LINKS = List(List(Value("int32")))
 Text = str | list[str]
@@ -39,8 +40,7 @@ def read_bitext(
     """Read a parallel corpus from one file, or from two files that are aligned line by line.
 
     Args:
-        paths: a `.tsv`, `.csv`, `.jsonl`, `.parquet` or Moses file; or the source file and the English file (in
-            whichever order if one ends in `.en`). Each may be gzipped.
+        paths: see `read_pairs`.
         language: code of the source language, which is also the name of its column by default.
         split: splits a sentence into words; sentences that are lists of words already are left alone.
         splitting: a name for `split`, by which an earlier reading of the same file is found again.
@@ -61,7 +61,7 @@ def read_bitext(
         paths,
         _split_rows,
         BITEXT_FEATURES,
-        made_with=[language, columns, splitting, code_of(_split_rows, word_splitter)],
+        cache_key(_split_rows, word_splitter, language=language, columns=columns, splitting=splitting),
         paths=tuple(paths),
         language=language,
         columns=columns,
@@ -78,7 +78,7 @@ def _split_rows(
     splitting: str,
 ) -> Iterator[dict[str, list[str]]]:
     empty, splits_words = True, splitting.startswith("subword")
-    for source, english in _read_rows(paths, language, columns):
+    for _, source, english in read_pairs(paths, language, columns):
         empty = False
         yield {
             "source": words_of(source, split, splits_words),
@@ -95,28 +95,44 @@ def words_of(text: Text, split: Callable[[str], list[str]], splits_words: bool) 
     return split(" ".join(text)) if splits_words else text
 
 
-def _read_rows(paths: list[str], language: str, columns: tuple[str | None, str | None]) -> Iterator[tuple[Text, Text]]:
+def read_pairs(
+    paths: Sequence[str], language: str, columns: tuple[str | None, str | None]
+) -> Iterator[tuple[str, Text, Text]]:
+    """The place, the source sentence and the English sentence of every pair in one file, or in two line-aligned files.
+
+    Args:
+        paths: one file in a format of `READERS` or with lines `source ||| English` (`MOSES`), or two files of any name.
+        language: code of the source language, the name of its column by default.
+        columns: names of the source and the English column, None for the usual ones.
+
+    Raises:
+        InputError: naming the file, the line and the remedy.
+    """
     if len(paths) == 2:
-        return _read_two_files(*paths)
-    suffix = Path(paths[0].removesuffix(".gz")).suffix
-    if suffix in (".tsv", ".csv"):
-        return _read_table(paths[0], "\t" if suffix == ".tsv" else ",", language, columns)
-    if suffix in (".jsonl", ".json"):
-        like = f'{{"{language}": …, "{ENGLISH}": …}}'
-        return _read_named_columns(read_json_lines(paths[0], like), paths[0], language, columns)
-    if suffix == ".parquet":
-        return _read_named_columns(read_parquet(paths[0]), paths[0], language, columns)
-    return _read_moses(paths[0])
+        yield from _read_two_files(*paths)
+        return
+    bare = (columns[0] or language, columns[1] or ENGLISH)  # names for columns that have none in the file
+    readers = {
+        **READERS,
+        ".csv": partial(read_csv, keep_blank=True),
+        ".tsv": partial(_read_tsv, language=language, columns=columns, bare=bare),
+        **dict.fromkeys(MOSES, partial(_read_moses, bare=bare)),
+    }
+    names = None
+    for where, row in read_rows(paths[0], readers):
+        row = flat_row(row)
+        names = names or column_names(list(row), paths[0], language, columns)
+        yield where, _text(row, names[0], where), _text(row, names[1], where)
 
 
-def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str]]:
+def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str, str]]:
     endings = [Path(path.removesuffix(".gz")).suffix for path in (first, second)]
     source_path, english_path = (second, first) if endings[0] == f".{ENGLISH}" != endings[1] else (first, second)
     source, english = read_lines(source_path), read_lines(english_path)
     n_pairs = 0
-    for (_, source_line), (_, english_line) in zip(source, english):
+    for (number, source_line), (_, english_line) in zip(source, english):
         n_pairs += 1
-        yield source_line, english_line
+        yield f"Line {number} of {source_path} and {english_path}", source_line, english_line
     # zip has taken one line more from the first file if the second one ended before it.
     rest_english = sum(1 for _ in english)
     n_source = sum(1 for _ in read_lines(source_path))
@@ -127,66 +143,41 @@ def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str]]:
         )
 
 
-def _read_moses(path: str) -> Iterator[tuple[str, str]]:
+def _read_moses(path: str, bare: tuple[str, str]) -> Rows:
     for number, line in read_lines(path):
         parts = line.split(" ||| ") if line.strip() else ["", ""]
         if len(parts) != 2:
             raise InputError(
                 f"Line {number} of {path} has {len(parts) - 1} separators ' ||| ' instead of one; write each pair as "
-                f"'source ||| English', or give the file an ending that tells its format ({FORMATS})."
+                f"'source ||| English', or give the file the suffix of its format ({', '.join(READERS)})."
             )
-        yield parts[0], parts[1]
+        yield f"Line {number} of {path}", dict(zip(bare, parts))
 
 
-def _read_table(
-    path: str, delimiter: str, language: str, columns: tuple[str | None, str | None]
-) -> Iterator[tuple[str, str]]:
-    lines = (line for _, line in read_lines(path))
-    if delimiter == ",":
-        rows = csv.reader(line + "\n" for line in lines)
-    else:  # corpora in .tsv have quotation marks as they come, unbalanced ones too
-        rows = (line.split("\t") for line in lines)
-    header = next(rows, None)
-    if header is None:
-        return
-    names = column_names(header, path, language, columns, required=delimiter == "," or any(columns))
-    if names:
-        positions = header.index(names[0]), header.index(names[1])
-        n_columns = len(header)
-    else:  # no header: the first two columns, source first
-        positions, n_columns = (0, 1), None
-        rows = (row for part in ([header], rows) for row in part)
-    for number, row in enumerate(no_csv_error(rows, path), start=2 if names else 1):
-        line = number if delimiter == "\t" else rows.line_num
-        if not any(row):
-            yield "", ""
-        elif len(row) != n_columns if n_columns else len(row) < 2:
-            wanted = f"{n_columns} columns like the header" if n_columns else "two columns, source and English"
-            separator = "a tab" if delimiter == "\t" else "a comma"
+def _read_tsv(path: str, language: str, columns: tuple[str | None, str | None], bare: tuple[str, str]) -> Rows:
+    """The rows of a table with tabs: quotation marks are text, unbalanced ones too, and the header is optional."""
+    header: list[str] = []
+    for number, line in read_lines(path):
+        cells = line.split("\t")
+        if number == 1 and column_names(cells, path, language, columns, required=any(columns)):
+            header = cells
+        elif not any(cells):
+            yield f"Line {number} of {path}", dict.fromkeys(header or bare, "")
+        elif len(cells) != len(header) if header else len(cells) < 2:
+            wanted = f"{len(header)} columns like the header" if header else "two columns, source and English"
             raise InputError(
-                f"Line {line} of {path} has {len(row)}; every line needs {wanted}, with {separator} between."
+                f"Line {number} of {path} has {len(cells)}; every line needs {wanted}, with a tab between them."
             )
         else:
-            yield row[positions[0]], row[positions[1]]
+            yield f"Line {number} of {path}", dict(zip(header or bare, cells))
 
 
-def _read_named_columns(
-    rows: Iterable[tuple[str, dict[str, Any]]], path: str, language: str, columns: tuple[str | None, str | None]
-) -> Iterator[tuple[Text, Text]]:
-    names = None
-    for where, row in rows:
-        row = flat_row(row)
-        names = names or column_names(list(row), path, language, columns)
-        yield _texts(row, names, where)
-
-
-def _texts(row: Mapping[str, Any], names: tuple[str, str], where: str) -> tuple[Text, Text]:
-    for name in names:
-        text = row.get(name)
-        if not isinstance(text, str) and not (isinstance(text, list) and all(isinstance(word, str) for word in text)):
-            found = f"the value {row[name]!r}" if name in row else "nothing"
-            raise InputError(f"{where} has {found} in column {name}; it needs a sentence, or a list of words.")
-    return row[names[0]], row[names[1]]
+def _text(row: Mapping[str, Any], name: str, where: str) -> Text:
+    text = row.get(name)
+    if isinstance(text, str) or (isinstance(text, list) and all(isinstance(word, str) for word in text)):
+        return text
+    found = f"the value {row[name]!r}" if name in row else "nothing"
+    raise InputError(f"{where} has {found} in column {name}; it needs a sentence, or a list of words.")
 
 
 def flat_row(row: dict[str, Any]) -> dict[str, Any]:

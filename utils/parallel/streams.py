@@ -71,12 +71,7 @@ class PairStream:
     def select(self, wanted: range) -> Dataset:
         """The pairs of a range as a bitext; fewer where the stream ends. Reading ranges in order reads it once."""
         fingerprint = Hasher.hash([self.fingerprint, wanted.start, wanted.stop])
-        try:
-            return dataset_from_rows(self._read, BITEXT_FEATURES, fingerprint, wanted=wanted)
-        except ValueError as error:
-            if "corresponds to no data" not in str(error):  # (which is what `datasets` says if there are no rows)
-                raise
-            return Dataset.from_dict({"source": [], "english": []}, BITEXT_FEATURES)
+        return dataset_from_rows(self._read, BITEXT_FEATURES, fingerprint, wanted=wanted)
 
     def _read(self, wanted: range) -> Iterator[dict[str, list[str]]]:
         if self._n_read is None or self._n_read > wanted.start:

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, List
 
 from utils.core.arguments import arg, at_least, require
-from utils.core.cache import code_of, dataset_from_files
+from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import content_fingerprint
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError
@@ -207,7 +207,7 @@ class TaskReader:
             [path],
             _read_file,
             self.features,
-            made_with=[self.read_example, options],
+            cache_key(self.read_example, self.read_file, _read_file, options=options),
             path=path,
             read_file=self.read_file,
             read_example=self.read_example,
@@ -238,6 +238,7 @@ class TaskReader:
                 "where": where,
                 "read_example": self.read_example,
                 "options": options,
+                "code": cache_key(self.read_example, _read_row),
             },
             desc=f"Reading {name} ({config}, {split})",
         )
@@ -264,6 +265,7 @@ def _read_row(
     where: str,
     read_example: Callable[..., dict[str, Any]],
     options: Mapping[str, Any],
+    code: str,  # (rows are cached under it)
 ) -> dict[str, Any]:
     named = {column: _named(row[column], of_column) for column, of_column in names.items()}
     return {"id": str(number), **read_example({**row, **named}, f"Row {number + 1} of {where}", **options)}
@@ -324,7 +326,7 @@ def encoded(
         with_indices=True,
         remove_columns=examples.column_names,
         num_proc=num_proc,
-        fn_kwargs={"encode": encode, "options": options, "code": code_of(encode, _encode_batch)},
+        fn_kwargs={"encode": encode, "options": options, "code": cache_key(encode, _encode_batch)},
         desc="Tokenising",
     )
     return LanguageData(examples, rows)

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from utils.core.errors import InputError
-from utils.core.tables import read_lines, read_rows
+from utils.core.tables import READERS, read_lines, read_rows
 from utils.tasks.examples import TaskReader, identity_of, text_in
 
 
@@ -50,21 +50,16 @@ _TYDI = {
 }
 
 
-def read_questions(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The questions of a file: SQuAD's own JSON (`.json`), or a table (see `read_rows`); each also `.gz`.
+def read_squad(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The questions of a file in SQuAD's own JSON.
 
     Raises:
-        InputError: naming the file, the line or the question, and the remedy.
+        InputError: naming the file or the question, and the remedy.
     """
-    if not path.removesuffix(".gz").endswith(".json"):
-        yield from read_rows(path)
-        return
     try:
         content = json.loads("\n".join(line for _, line in read_lines(path)))
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"The file {path} is no JSON ({error}); tables with a row a line are called .jsonl."
-        ) from None
+        raise InputError(f"The file {path} is not JSON ({error}); call a table with a row per line .jsonl.") from None
     try:
         for article in content["data"]:
             for paragraph in article["paragraphs"]:
@@ -78,6 +73,11 @@ def read_questions(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             f"The file {path} is not in the format of SQuAD ({error!r}); it needs data → paragraphs → context, qas → id, "
             "question, answers → text, answer_start."
         ) from None
+
+
+def read_questions(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The questions of a file: SQuAD's own JSON (`.json`), or a table (see `read_rows`); each also `.gz`."""
+    return read_rows(path, {**READERS, ".json": read_squad})
 
 
 def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False) -> dict[str, Any]:

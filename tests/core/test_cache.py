@@ -1,0 +1,113 @@
+"""Rows that are cached are made again when a file, the code or a fact that they depend on has changed."""
+
+import inspect
+from functools import partial
+
+import pytest
+from datasets import Features, Value
+
+from helpers import tiny
+from utils.alignment.pairs import encode_pairs
+from utils.alignment.words import WordTokenizer
+from utils.core.cache import cache_key, dataset_from_files, dataset_from_rows
+from utils.core.errors import InputError
+from utils.core.tables import read_rows
+from utils.parallel.choosing import choose_pairs
+from utils.parallel.formats import read_bitext
+from utils.tasks.examples import TaskReader, encoded
+from utils.tasks.question_answering import FEATURES as QUESTIONS
+from utils.tasks.question_answering import read_question, read_questions
+from utils.tasks.windows import encode_windows
+
+
+FEATURES = Features({"number": Value("int64")})
+
+
+def edit(monkeypatch, module: str) -> None:
+    """As if the source of a module were another one."""
+    getsource = inspect.getsource
+    added = lambda one: getsource(one) + ("# edited" if one.__name__ == module else "")  # noqa: E731
+    monkeypatch.setattr(inspect, "getsource", added)
+
+
+@pytest.mark.parametrize(
+    ("function", "module"),
+    [
+        (encode_windows, "utils.tasks.windows"),
+        (read_question, "utils.tasks.question_answering"),
+        (read_questions, "utils.core.tables"),
+        (encoded, "utils.tasks.examples"),
+        (TaskReader, "utils.core.tables"),
+        (read_bitext, "utils.core.tables"),
+        (read_bitext, "utils.parallel.formats"),
+        (choose_pairs, "utils.parallel.choosing"),
+        (encode_pairs, "utils.alignment.pairs"),
+        (WordTokenizer(tiny.tokenizer()), "utils.alignment.words"),
+    ],
+)
+def test_the_key_covers_the_code_that_makes_the_rows(monkeypatch, function, module):
+    """Whether it is wrapped in a partial or not, and the modules that it imports."""
+    before = cache_key(function), cache_key(partial(partial(function, 1), stride=2))
+    assert before == (cache_key(function), cache_key(partial(function)))
+    edit(monkeypatch, "utils.core.no_such_module")
+    assert cache_key(function) == before[0]
+    edit(monkeypatch, module)
+    assert cache_key(function) != before[0]
+    assert cache_key(partial(function, 1)) != before[1]
+
+
+def test_the_key_covers_facts():
+    assert cache_key(read_rows, a=1, b=[2]) == cache_key(read_rows, b=[2], a=1)
+    assert len({cache_key(read_rows, a=1), cache_key(read_rows, a=2), cache_key(read_rows, b=1), cache_key(a=1)}) == 4
+
+
+def test_edited_windows_are_encoded_again(monkeypatch):
+    """The encoding of questions comes to the cache as a partial."""
+    question = {"id": "1", "context": "a b", "question": "a?", "answers": {"text": ["a"], "answer_start": [0]}}
+    examples = dataset_from_rows(lambda: iter([question]), QUESTIONS, "questions")
+    options = {"tokenizer": tiny.pair_tokenizer(), "max_length": 16, "stride": 2, "max_question_length": 4}
+    encode = partial(encode_windows, keep_offsets=True)
+
+    def file() -> str:
+        return encoded(examples, encode, **options).rows.cache_files[0]["filename"]
+
+    before = file()
+    assert file() == before
+    edit(monkeypatch, "utils.tasks.windows")
+    assert file() != before
+
+
+def test_files_are_read_again_when_they_change(tmp_path):
+    path = tmp_path / "numbers"
+    reads = []
+
+    def read(path):
+        reads.append(path)
+        yield from ({"number": int(line)} for line in path.read_text().split())
+
+    def numbers(key: str = "key") -> list[int]:
+        return list(dataset_from_files([str(path)], read, FEATURES, key, path=path)["number"])
+
+    path.write_text("1 2")
+    assert numbers() == numbers() == [1, 2]
+    assert len(reads) == 1
+    assert numbers("other key") == [1, 2]
+    assert len(reads) == 2
+    path.write_text("3")
+    assert numbers() == [3]
+    path.write_text("")
+    assert numbers() == []
+    path.unlink()
+    with pytest.raises(InputError, match="numbers"):
+        numbers()
+
+
+def test_errors_of_the_reader_are_its_own():
+    def bad():
+        yield {"number": 1}
+        raise InputError("Line 2 is wrong.")
+
+    with pytest.raises(InputError, match="Line 2 is wrong"):
+        dataset_from_rows(bad, FEATURES, "bad")
+    with pytest.raises(Exception, match="generating"):
+        dataset_from_rows(lambda: iter([{"number": "x"}]), FEATURES, "worse")
