@@ -23,15 +23,7 @@ from utils.core.files import check_output_dir, write_json, write_json_lines
 from utils.core.records import run_record
 from utils.core.tables import paths_by_language
 from utils.evaluation.figures import plot_accuracy_by_layer
-from utils.evaluation.neighbours import (
-    SEARCHES,
-    SENTENCE_DISTANCES,
-    Retrieval,
-    require_faiss,
-    retrieve,
-    retrieve_with_faiss,
-    vector_spread,
-)
+from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, Retrieval, retrieve, vector_spread
 from utils.evaluation.retrieval_report import accuracy_curves, retrieval_metrics, retrieval_table
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
 from utils.evaluation.sentence_vectors import POOLINGS, encode_sentences
@@ -97,13 +89,7 @@ class XsrArguments(ModelArguments):
         "cosine",
         help="What `nearest` means; csls is the cosine made fair to sentences that are near to everything "
         "(Conneau et al., 2018).",
-        choices=list(SENTENCE_DISTANCES),
-    )
-    search: str = arg(
-        "exact",
-        help="Who finds the nearest: `exact` compares all with all, in blocks, on the device; faiss (pip install "
-        "faiss-cpu) does on the CPU, with ranks up to 100 only.",
-        choices=list(SEARCHES),
+        choices=list(RETRIEVAL_DISTANCES),
     )
     per_device_eval_batch_size: int = arg(64, help="Sentences encoded at once per device.")
     max_seq_length: int | None = arg(
@@ -117,8 +103,6 @@ def main() -> None:
     # --- Arguments ---
     (args,) = parse_arguments(XsrArguments, description=__doc__)
     check_output_dir(args.output_dir, args.overwrite_output_dir)
-    if args.search == "faiss":
-        require_faiss()
     models = {label: args.find(name) for label, name in label_models(args.model_name_or_path).items()}
     # (Told of the CPU, several processes on it know of each other.)
     state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
@@ -195,12 +179,11 @@ def search(
     how = (args.pooling, args.per_device_eval_batch_size, args.max_seq_length, progress)
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=args.bf16):
         vectors = encode_sentences(encoder, tokenizer, sentences, layers, *how)
-    retrieve_by = retrieve_with_faiss if args.search == "faiss" else retrieve
     found = {direction: {} for direction in pairs.directions}
     for layer, of_layer in zip(layers, vectors):
         source, english = of_layer.to(encoder.device).split(len(pairs.source))
         for direction, queries, candidates in zip(pairs.directions, (source, english), (english, source)):
-            found[direction][layer] = retrieve_by(queries, candidates, args.distance)
+            found[direction][layer] = retrieve(queries, candidates, args.distance)
             found[direction][layer].query_spread = vector_spread(queries, args.distance)
     return found
 

@@ -15,7 +15,7 @@ size, in the same blocks. Beyond --max_comparisons, fewer queries search all can
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -41,13 +41,7 @@ from benchmarks.measuring import (
 )
 from data.sample_model import sample_model
 from utils.core.errors import run_script
-from utils.evaluation.neighbours import (
-    SENTENCE_DISTANCES,
-    default_block_size,
-    require_faiss,
-    retrieve,
-    retrieve_with_faiss,
-)
+from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, default_block_size, retrieve
 from utils.evaluation.sentence_vectors import encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.layers import parse_layers
@@ -159,20 +153,19 @@ def matrix_products(queries: torch.Tensor, candidates: torch.Tensor, block_size:
             torch.mm(query, candidate.T, out=scores[: len(query), : len(candidate)])
 
 
-def measure_search(
-    n_candidates: int, search: Callable[[torch.Tensor, torch.Tensor], object], args: argparse.Namespace
-) -> dict[str, Any]:
-    """How fast one search is among n candidates, and how much memory it needs beyond the vectors."""
+def measure_search(n_candidates: int, args: argparse.Namespace) -> dict[str, Any]:
+    """How fast the search is among n candidates, and how much memory it needs beyond the vectors."""
     n_queries = max(1, min(n_candidates, args.max_comparisons // n_candidates))
     candidates = _random_directions(n_candidates, args.width, args.device)
     queries = _random_directions(n_queries, args.width, args.device)
     block_size = default_block_size(queries.device)
+    search = partial(retrieve, queries, candidates, args.distance)
     memory = PeakMemory(queries.device)
     with memory:
-        search(queries, candidates)
+        search()
     functions = {
         "products": lambda: matrix_products(queries, candidates, block_size),
-        "search": lambda: search(queries, candidates),
+        "search": search,
     }
     if n_queries * n_candidates <= 1e8:
         seconds = interleaved_medians(functions, args.repeats)
@@ -199,7 +192,7 @@ def _random_directions(n: int, width: int, device: torch.device) -> torch.Tensor
 def print_search(result: dict[str, Any]) -> None:
     sampled = "" if result["queries"] == result["candidates"] else "  (a sample of queries)"
     print(
-        f"{result['search']:6} {result['queries']:9,} x {result['candidates']:9,} {result['queries_per_second']:11,.0f} "
+        f"{result['queries']:9,} x {result['candidates']:9,} {result['queries_per_second']:11,.0f} "
         f"{result['gflop_per_second']:9,.0f} {100 * result['fraction_of_matrix_products']:12.0f} % "
         f"{result['vectors_mb']:10,.0f} {result['additional_memory_mb']:13,.0f}{sampled}",
         flush=True,
@@ -219,14 +212,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--candidates", nargs="*", type=int, default=[1_000, 100_000, 1_000_000], metavar="N")
     parser.add_argument("--max_comparisons", type=lambda n: int(float(n)), default=10**10, metavar="N")
     parser.add_argument("--width", type=int, default=384, help="dimensions of the random vectors")
-    parser.add_argument("--distance", choices=SENTENCE_DISTANCES, default="cosine")
-    parser.add_argument("--faiss", action="store_true", help="time the search by faiss as well")
+    parser.add_argument("--distance", choices=list(RETRIEVAL_DISTANCES), default="cosine")
     parser.add_argument("--repeats", type=int, default=5, help="medians are taken over these")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: small sizes, one repeat")
     parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
     args = parser.parse_args()
-    if args.faiss:
-        require_faiss()
     args.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = args.device.type != "cpu"
     args.bf16 = on_gpu if args.bf16 is None else args.bf16
@@ -249,13 +239,11 @@ def main() -> None:
     encoding = measure_encoding(model, tokenizer, embedded_sentences(args.sentences), layers, args)
     print_encoding(encoding)
 
-    print("search  queries x candidates   queries/s   GFLOP/s  of products  vectors MB  additional MB")
-    searches = {"exact": retrieve, **({"faiss": retrieve_with_faiss} if args.faiss else {})}
+    print("  queries x candidates   queries/s   GFLOP/s  of products  vectors MB  additional MB")
     results = []
     for n in args.candidates:
-        for search, function in searches.items():
-            results.append({"search": search, **measure_search(n, partial(function, distance=args.distance), args)})
-            print_search(results[-1])
+        results.append(measure_search(n, args))
+        print_search(results[-1])
     if args.json:
         settings = {name: value for name, value in vars(args).items() if name not in ("device", "json", "model")}
         model_name = args.model or "sample"

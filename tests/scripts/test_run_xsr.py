@@ -199,18 +199,6 @@ def test_settings_file(run, files, tmp_path, ending):
     assert read(tmp_path / "out", "run.json")["arguments"]["bf16"] is True
 
 
-def test_faiss_changes_nothing(xsr):
-    pytest.importorskip("faiss")
-    exact, faiss = (read(xsr("--search", search, output=search)) for search in ("exact", "faiss"))
-    assert faiss == exact
-
-
-def test_faiss_that_is_not_installed(refused, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    assert "pip install faiss-cpu" in refused("--search", "faiss")
-    assert not (tmp_path / "refused").exists()
-
-
 def test_batch_size_changes_nothing(xsr):
     one, other = (xsr("--per_device_eval_batch_size", n, output=f"b{n}") for n in (1, 50))
     for name, value in read(one).items():
