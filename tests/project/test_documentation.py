@@ -1,0 +1,217 @@
+"""What the README and the pages of docs/ show can be done: commands parse, Python runs, links and files exist."""
+
+import importlib
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from transformers import TrainingArguments
+
+from helpers import tiny
+from helpers.pairs import some_pairs
+from helpers.paths import PROJECT
+from utils.core.arguments import parse_arguments
+from utils.core.errors import InputError
+
+
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(path for path in (PROJECT / "docs").glob("*.md") if path.name != "example_card.md"),
+]
+SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if path.stem != "quickstart")
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def spans(page: Path) -> list[str]:
+    """Code within lines of text."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+
+
+def commands_in(lines: list[str]) -> list[list[str]]:
+    """The words of commands. "…" is a value, or arguments that are not repeated; N is a number."""
+    commands = []
+    for line in lines:
+        words = ["1" if word == "N" else word for word in shlex.split(line, comments=True)]
+        if words:
+            kept = [word for before, word in zip(["", *words], words) if word != "…" or before.startswith("--")]
+            commands.append(kept + ["--use_cpu"] * ("--bf16" in kept))
+    return commands
+
+
+def whole_commands(page: Path) -> list[list[str]]:
+    return commands_in([line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()])
+
+
+def partial_commands(page: Path) -> list[list[str]]:
+    """Commands and arguments within lines of text, which may lack what is required."""
+    return commands_in(
+        [span for span in spans(page) if re.match(r"(python|accelerate|make|run_\w+\.py|--\w+)\b", span)]
+    )
+
+
+class Parsed(Exception):
+    """The arguments were read."""
+
+
+@pytest.fixture
+def parses(monkeypatch, run, tmp_path):
+    """Whether a script can read some arguments, in a folder that has the settings files."""
+    for path in (*PROJECT.glob("*.yaml"), *PROJECT.glob("docs/*.yaml")):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "settings.yaml").write_text("language: hi\nparallel_file: corpus.tsv\noutput_dir: adjusted\n")
+    monkeypatch.chdir(tmp_path)
+
+    def read(*dataclasses: type, **options: str) -> None:
+        parse_arguments(*dataclasses, **options)
+        raise Parsed
+
+    def arguments_parse(script: str, words: list[str]) -> bool:
+        module = importlib.import_module(script)
+        for place in (module, *(sys.modules[name] for name in list(sys.modules) if name.startswith("utils."))):
+            if getattr(place, "parse_arguments", None) is parse_arguments:
+                monkeypatch.setattr(place, "parse_arguments", read)
+        try:
+            run(module.main, *words)
+        except Parsed:
+            return True
+        except InputError as error:
+            print(f"{script}: {error}", file=sys.stderr)
+            return False
+        except SystemExit:
+            return False
+        finally:
+            monkeypatch.undo()
+            monkeypatch.chdir(tmp_path)
+        raise AssertionError(f"{script} does not parse its arguments")
+
+    return arguments_parse
+
+
+@each_page
+def test_commands_parse(page, parses, capsys):
+    for words in whole_commands(page):
+        check_command(words, parses, capsys)
+    for words in partial_commands(page):
+        if not words[0].startswith("--"):
+            check_command([*words, *([] if "--output_dir" in words else ["--output_dir", "out"])], parses, capsys)
+
+
+def check_command(words: list[str], parses, capsys) -> None:
+    script = next((word for word in words if word.endswith(".py")), None)
+    if script and Path(script).stem in SCRIPTS:
+        assert parses(Path(script).stem, words[words.index(script) + 1 :]), (words, capsys.readouterr().err)
+    elif script and script != "quickstart.py":
+        source = (PROJECT / script).read_text(encoding="utf-8")
+        for flag in (word for word in words if word.startswith("--") and word != "--output_dir"):
+            assert f'"{flag}"' in source, (script, flag)
+    elif words[0] == "make":
+        makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+        targets = [word for word in words[1:] if re.fullmatch(r"[a-z-]+", word) and word != "out"]
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), words
+    elif words[0] == "pip" and "-r" in words:
+        assert (PROJECT / words[words.index("-r") + 1]).is_file()
+
+
+@each_page
+def test_arguments_in_the_text_exist(page, parses, capsys):
+    """Some script has all arguments of a piece of code such as `--aligner encoder`, and takes their values."""
+    known = {}
+    for script in SCRIPTS:
+        parses(script, ["--help"])
+        known[script] = set(re.findall(r"--\w+", capsys.readouterr().out))
+    benchmarks = "".join(path.read_text(encoding="utf-8") for path in PROJECT.glob("benchmarks/*.py"))
+    for words in (line for line in partial_commands(page) if line[0].startswith("--")):
+        flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+        able = [script for script in SCRIPTS if flags <= known[script]]
+        assert able or all(f'"{flag}"' in benchmarks for flag in flags), words
+        if able and len(words) > len(flags):
+            assert any(readable(parses, script, words, capsys) for script in able), words
+
+
+def readable(parses, script: str, words: list[str], capsys) -> bool:
+    """Whether the values are of the right type and among the choices; other arguments may be missing."""
+    extra = ["--output_dir", "out"] if "--output_dir" not in words else []
+    if parses(script, [*words, *extra]):
+        return True
+    error = capsys.readouterr().err
+    return "usage:" not in error and "out of range" not in error and "There is no argument" not in error
+
+
+def test_python_runs(tmp_path, monkeypatch):
+    """The examples of README, adjust.md and fine_tune.md, with tiny models."""
+    loading, adjusting, continual = (
+        code
+        for name in ("README.md", "docs/adjust.md", "docs/fine_tune.md")
+        for code in blocks(PROJECT / name, "python")
+    )
+    folder = tiny.checkpoint(tmp_path / "aligned-mbert-hi")
+    monkeypatch.chdir(tmp_path)
+    names = {"pairs": some_pairs(8)}
+
+    def execute(example):
+        example = example.replace("google-bert/bert-base-multilingual-cased", folder)
+        example = example.replace('"adjusted"', '"adjusted", use_cpu=True, max_steps=1')
+        exec(compile(example, "example", "exec"), names)
+
+    execute(loading)
+    execute(adjusting)
+    assert names.pop("trainer").state.global_step == 1
+    # What the second example takes for granted.
+    names["model"] = tiny.model("Bert", "ForSequenceClassification", num_labels=2)
+    names["args"] = TrainingArguments("mine", use_cpu=True, max_steps=1)
+    encoded = names["tokenizer"](tiny.TEXT)["input_ids"]
+    names["task"] = Dataset.from_dict({"input_ids": encoded, "labels": [k % 2 for k in range(len(encoded))]})
+    assert len([line for line in continual.split("original =")[1].splitlines() if line]) <= 10
+    execute(continual)
+    assert names.pop("trainer").state.global_step == 1
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.is_file(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
+                target
+            )
+
+
+@each_page
+def test_files_exist(page):
+    if page.name == "CHANGELOG.md":  # it also names what is gone
+        return
+    named = [
+        span for span in spans(page) if re.fullmatch(r"(utils|data|tests|benchmarks|docs)/[\w./-]*|\w+\.py", span)
+    ]
+    missing = [name for name in named if not (PROJECT / name).exists() and not list(PROJECT.glob(f"utils/*/{name}"))]
+    assert not missing
+
+
+@each_page
+def test_nothing_is_left_to_fill_in(page):
+    assert not re.findall(r"TODO|XXX|FIXME|^[A-Z]+_[A-Z]+\b", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_readme_is_short():
+    assert 8_000 <= len((PROJECT / "README.md").read_bytes()) <= 10_000
+
+
+def test_the_figure_shows_the_numbers_of_the_page():
+    overview = importlib.import_module("docs.figures.overview")
+    tables = overview.hindi_tables((PROJECT / "docs" / "retrieval.md").read_text(encoding="utf-8"))
+    assert len(tables) == 4
+    assert tables["Words, English → Hindi"]["adjusted, contrastive"][6] == pytest.approx(0.771)
+    assert all(len(curve) == 7 for panel in tables.values() for curve in panel.values())
