@@ -34,7 +34,7 @@ from utils.parallel.corpus import HELD_OUT_SEED, ParallelCorpus, ParallelDataArg
 from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments, checkpoint_to_resume
 from utils.training.model_card import ALIGNMENT
-from utils.training.sharing import check_push, share
+from utils.training.sharing import check_push, publish
 from utils.training.steps import train_and_save
 
 
@@ -103,7 +103,9 @@ class AdjustmentArguments(AlignmentArguments):
     """What is pulled together, how, and in which part of the encoder."""
 
     max_seq_length: int | None = arg(
-        None, help="Cut sentences after this many tokens. Default: what the encoder can take."
+        None,
+        help="Cut sentences after this many tokens. Default: what the encoder can take.",
+        hyperparameter=True,
     )
     freeze_layers: int = arg(
         0,
@@ -220,7 +222,10 @@ def main() -> None:
         save_encoder(load_encoder(training.output_dir, **model.hub_options()), training.output_dir)
     record = run_record(
         [model, data, links, alignment, lora, training],
+        unused=[] if lora.use_lora else [lora],
         task=ALIGNMENT,
+        metrics=["word_retrieval_accuracy"],
+        auto_class="AutoModel",
         base_model=model.model_name_or_path,
         base_model_revision=model.commit(model.model_name_or_path),
         reference_model=model.reference_model or model.model_name_or_path,
@@ -228,7 +233,7 @@ def main() -> None:
         train_data=corpus and corpus.fingerprints(),
         eval_data=held_out and held_out.fingerprints(),
     )
-    share(trainer, record, **hub_options)
+    publish(trainer, record, **hub_options)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ class NerDataArguments(TaskDataArguments):
         "unimelb-nlp/wikiann", help="Training data: a data set on the Hub or in a local folder, such as data/ner."
     )
     max_seq_length: int | None = arg(
-        None, help="Cut sentences after this many tokens; entities beyond count as missed. Default: 128."
+        None,
+        help="Cut sentences after this many tokens; entities beyond count as missed. Default: 128.",
+        hyperparameter=True,
     )
 
 

@@ -35,7 +35,9 @@ class NliDataArguments(TaskDataArguments):
     dataset_name: str | None = arg(
         "facebook/xnli", help="Training data: a data set on the Hub or in a local folder, such as data/nli."
     )
-    max_seq_length: int | None = arg(None, help="Cut sentence pairs after this many tokens. Default: 128.")
+    max_seq_length: int | None = arg(
+        None, help="Cut sentence pairs after this many tokens. Default: 128.", hyperparameter=True
+    )
 
 
 @dataclass

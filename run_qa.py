@@ -76,16 +76,20 @@ class QaDataArguments(TaskDataArguments):
         choices=["auto", "squad", "mlqa"],
     )
     version_2_with_negative: bool = arg(
-        False, help="Some questions have no answer, as in SQuAD v2, and the model may say so."
+        False,
+        help="Some questions have no answer, as in SQuAD v2, and the model may say so.",
+        hyperparameter=True,
     )
     null_score_diff_threshold: float = arg(
         0.0, help="Say so if the logits of no answer exceed those of the best answer by more than this."
     )
     max_seq_length: int | None = arg(
-        None, help="Tokens of question and context; a longer context is cut into windows. Default: 384."
+        None,
+        help="Tokens of question and context; a longer context is cut into windows. Default: 384.",
+        hyperparameter=True,
     )
-    doc_stride: int = arg(128, help="Tokens that neighbouring windows share.")
-    max_question_length: int = arg(64, help="Cut questions after this many tokens.")
+    doc_stride: int = arg(128, help="Tokens that neighbouring windows share.", hyperparameter=True)
+    max_question_length: int = arg(64, help="Cut questions after this many tokens.", hyperparameter=True)
     n_best_size: int = arg(20, help="Spans that share out the probability of an answer.")
     max_answer_length: int = arg(30, help="Tokens of the longest answer.")
 

@@ -1,6 +1,7 @@
 """Cards and records of models: what was done, the chain of models, results as metadata; nothing private in them."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -34,10 +35,21 @@ def record_of(task="text-classification", **changes) -> dict:
         "validation_split": "validation", "test_split": "test", "learning_rate": 5e-5, "alignment_weight": 0.01,
         "parallel_dataset": "Helsinki-NLP/opus-100", "alignment_objective": "mse",
     }  # fmt: skip
+    of_task = {
+        "title": "Natural language inference", "metrics": ["accuracy"], "auto_class": "AutoModelForSequenceClassification",
+        "hyperparameters": {"learning_rate": 5e-5, "alignment_weight": 0.01, "languages": ["hi", "ru"]}, "seed": 3,
+    }  # fmt: skip
+    of_adjustment = {
+        "metrics": ["word_retrieval_accuracy"],
+        "auto_class": "AutoModel",
+        "hyperparameters": {},
+        "seed": 3,
+    }
     return {
         "task": task, "regime": "continual", "base_model": BASE, "base_model_revision": None, "arguments": arguments,
         "train_data": {"examples": 1000}, "eval_data": {"en": {}, "hi": {}}, "predict_data": {},
-        "versions": {"torch": "2.13.0", "transformers": "5.23.0", "evaluate": "0.4.6"}, **changes,
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0", "evaluate": "0.4.6"},
+        **(of_adjustment if task == ALIGNMENT else of_task), **changes,
     }  # fmt: skip
 
 
@@ -53,6 +65,11 @@ RESULTS = {
 def card_of(record, results=None, folder="."):
     """The card as the Hub's own client reads it, metadata and all."""
     return ModelCard(model_card("somebody/nli-hi", record, results or RESULTS, folder))
+
+
+def rows_of(text):
+    """The lines of tables, without the padding of their cells."""
+    return [" ".join(line.split()) for line in text.splitlines() if line.startswith("|")]
 
 
 def test_the_metadata_are_read_back():
@@ -71,11 +88,15 @@ def test_the_metadata_are_read_back():
 
 def test_a_reader_learns_what_was_done():
     text = card_of(record_of()).text
-    assert "fine-tuned for text-classification on 1,000 examples in en" in text
+    assert "fine-tuned for natural language inference on 1,000 examples in en" in text
     assert "*continual learning*" in text
-    assert "Measured in hi without any training data there" in text
-    assert "| validation | hi | accuracy | 0.65 |" in text
-    assert "| alignment_weight | 0.01 |" in text
+    assert "evaluated in hi without any training data" in text
+    rows = rows_of(text)
+    assert "| validation | hi | accuracy | 0.65 |" in rows
+    assert "| alignment_weight | 0.01 |" in rows
+    assert "| languages | hi, ru |" in rows
+    assert "| seed | 3 |" in rows
+    assert text.lstrip().startswith("# nli-hi\n")
     assert "efimov2023impact" in text
     assert "cao2020multilingual" in text
     assert 'AutoModelForSequenceClassification.from_pretrained("somebody/nli-hi")' in text
@@ -92,13 +113,24 @@ def test_the_example_that_the_readme_shows():
     headings = re.findall(r"^## .*", model_card("contrastive", record, {}, "."), re.MULTILINE)
     assert re.findall(r"^## .*", example.text, re.MULTILINE) == headings
     assert "(losses.png)" in example.text
-    assert "| Parallel sentences for cross-lingual adjustment (a local folder) | cc0-1.0 |" in example.text
+    assert "| Parallel sentences for cross-lingual adjustment (a local folder) | cc0-1.0 |" in rows_of(example.text)
 
 
-def test_a_plain_run_has_no_settings_of_the_alignment():
-    card = card_of(record_of(regime="plain"))
-    assert "alignment_weight" not in card.text
-    assert "continual-learning" not in card.data.tags
+def test_every_metric_of_the_record_is_shown():
+    record = record_of(metrics=["accuracy", "novelty"])
+    card = card_of(record, {**RESULTS, "eval_hi_novelty": 0.123})
+    assert "| validation | hi | novelty | 0.123 |" in rows_of(card.text)
+    assert {result.metric_type for result in card.data.eval_results} == {"accuracy", "novelty"}
+
+
+def test_the_card_says_what_the_objective_does():
+    for name, objective in (("mse", "mean squared error"), ("contrastive", "in-batch negatives")):
+        record = record_of(ALIGNMENT, train_data={"hi": {"pairs": 1234}}, regime=None)
+        record["arguments"]["alignment_objective"] = name
+        text = model_card("adjusted", record, {}, ".")
+        assert objective in text
+        assert "1,234 sentence pairs" in text
+        assert "Nothing was measured" in text
 
 
 def test_local_models_and_data_are_not_named(tmp_path):
@@ -124,7 +156,7 @@ def test_data_in_a_folder_are_called_what_their_card_calls_them():
     record = record_of()
     record["arguments"]["parallel_dataset"] = str(DATA / "parallel")
     text = str(card_of(record))
-    assert "| Parallel sentences for cross-lingual adjustment (a local folder) | cc0-1.0 |" in text
+    assert "| Parallel sentences for cross-lingual adjustment (a local folder) | cc0-1.0 |" in rows_of(text)
     assert str(DATA) not in text
 
 
@@ -156,11 +188,10 @@ def test_the_code_on_the_card_of_an_adapter_runs(tmp_path, monkeypatch):
         tiny.tokenizer().save_pretrained(folder)
     monkeypatch.setattr(utils.training.model_card, "_is_folder", lambda name: False)
     record = record_of(base_model="me/adjusted")
-    record["arguments"] |= {"use_lora": True, "merge_adapter": False, "lora_rank": 2, "lora_alpha": 4.0}
+    record["arguments"] |= {"use_lora": True, "merge_adapter": False}
     card = ModelCard(model_card("me/nli", record, RESULTS, "."))
     assert card.data.to_dict()["base_model_relation"] == "adapter"
     assert card.data.library_name == "peft"
-    assert "| lora_rank | 2 |" in card.text
     found = {}
     exec(card.text.partition("```python")[2].partition("```")[0], found)  # noqa: S102
     expected, _ = load_task_model(AutoModelForSequenceClassification, "me/nli")
@@ -199,8 +230,7 @@ def test_the_chain_of_models(tmp_path):
     assert len(ancestors(str(folders[-1]))) == 2
 
 
-def test_every_training_leaves_a_card_and_no_token(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "")  # (restored afterwards)
+def test_every_training_leaves_a_card_and_no_token(run, tmp_path):
     folder = tmp_path / "encoder"
     tiny.model().save_pretrained(folder)
     tiny.pair_tokenizer().save_pretrained(folder)
@@ -222,8 +252,26 @@ def test_every_training_leaves_a_card_and_no_token(run, tmp_path, monkeypatch):
     for name, metric in (("adjusted", "word_retrieval_accuracy"), ("tuned", "accuracy")):
         card = ModelCard.load(tmp_path / name / "README.md")
         assert {result.metric_type for result in card.data.eval_results} == {metric}
-    for path in tmp_path.glob("*/*.*"):
-        assert b"hf_secret" not in path.read_bytes(), path
+        record = json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))
+        assert record["hyperparameters"]["max_steps"] == 1
+        rows = rows_of(card.text)
+        for setting in ("max_steps", "lr_scheduler_type", "max_seq_length", "train_sampling_strategy"):
+            value = record["hyperparameters"][setting]
+            assert f"| {setting} | {value} |" in rows or value is None
+        # Only what had an effect: no adapter was trained, and the task without the alignment loss.
+        assert ("alignment_weight" in record["hyperparameters"]) == (name == "adjusted")
+        assert "lora_rank" not in record["hyperparameters"]
+    for path in tmp_path.rglob("*.*"):
+        assert path.is_dir() or b"hf_secret" not in path.read_bytes(), path
+    assert os.environ.get("HF_TOKEN") != "hf_secret"
+
+
+def test_the_token_is_not_in_the_pickle_of_the_arguments(tmp_path):
+    training = run_nli.NliTrainingArguments(output_dir=str(tmp_path), hub_token="hf_secret", use_cpu=True)  # noqa: S106
+    torch.save(training, tmp_path / "training_args.bin")
+    assert b"hf_secret" not in (tmp_path / "training_args.bin").read_bytes()
+    again = torch.load(tmp_path / "training_args.bin", weights_only=False)
+    assert (again.learning_rate, again.hub_token, training.hub_token) == (5e-5, None, "hf_secret")
 
 
 # --- Pushing ---

@@ -87,10 +87,15 @@ def check_ranges(arguments: Any) -> None:  # noqa: ANN401
                     raise InputError(f"--{item.name} {number} is out of range; it must be {words} {bound}.")
 
 
-def hyperparameters(arguments: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Values of the arguments that are declared as hyperparameters, by name."""
+def hyperparameters(arguments: Any) -> list[str]:  # noqa: ANN401
+    """The names of the arguments that are declared as hyperparameters.
+
+    Args:
+        arguments: a dataclass. Fields that it inherits from a library are named in its attribute `HYPERPARAMETERS`.
+    """
+    inherited = getattr(arguments, "HYPERPARAMETERS", ())
     declared = [item.name for item in fields(arguments) if getattr(item.metadata.get("help"), "hyperparameter", False)]
-    return {name: getattr(arguments, name) for name in declared}
+    return list(dict.fromkeys([*inherited, *declared]))
 
 
 class _Parser(HfArgumentParser):

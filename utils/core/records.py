@@ -1,29 +1,40 @@
 """The record of a run, `run.json`: arguments, versions, commit of the code."""
 
 import platform
+import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from utils.core.arguments import hyperparameters
 
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "tokenizers", "sil-thot")
 _CODE = Path(__file__).resolve().parent.parent.parent
 
 
-def run_record(arguments: Iterable[Any], **facts: Any) -> dict[str, Any]:  # noqa: ANN401
-    """How a run came about, for `run.json`: arguments, versions, commit of this code, and given facts.
+# Arguments whose values nobody else may read, by their names (`include_special_tokens` is not one).
+_SECRET = re.compile(r"(^|_)(token|key)(_|$)|secret|password")
+
+
+def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+    """How a run came about, for `run.json`: arguments, hyperparameters, versions, commit of this code, and given facts.
 
     Args:
-        arguments: the script's argument dataclasses. Tokens are left out.
+        arguments: the script's argument dataclasses. Those whose names say that they are secret are left out.
+        unused: those of them that had no effect on what was learned; their hyperparameters are left out.
         facts: what else a reader needs (seed, base model, fingerprints of the data).
     """
-    values = {}
+    values, hyperparameter_names = {}, []
     for group in arguments:
         values |= group.to_dict() if hasattr(group, "to_dict") else asdict(group)
-    values = {name: value for name, value in values.items() if not name.endswith("token")}
+        if not any(group is other for other in unused):
+            hyperparameter_names += hyperparameters(group)
+    values = {name: value for name, value in values.items() if not _SECRET.search(name)}
+    facts["hyperparameters"] = {name: values[name] for name in hyperparameter_names}
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

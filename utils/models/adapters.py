@@ -290,13 +290,17 @@ class LoraArguments:
         False,
         help="Train an adapter (LoRA, by PEFT) of a few megabytes and leave the model as it is. Every script takes the "
         "adapter's folder or repository where it takes a model.",
+        hyperparameter=True,
     )
-    lora_rank: int = arg(16, help="Rank of its matrices: its size, and what it can learn.")
-    lora_alpha: float | None = arg(None, help="Its output is multiplied by alpha / rank. Default: twice the rank.")
+    lora_rank: int = arg(16, help="Rank of its matrices: its size, and what it can learn.", hyperparameter=True)
+    lora_alpha: float | None = arg(
+        None, help="Its output is multiplied by alpha / rank. Default: twice the rank.", hyperparameter=True
+    )
     lora_target_modules: list[str] = arg(
         default_factory=lambda: ["auto"],
         help="Linear modules that get one, by the ends of their names (`query value`); `auto`: all that the hidden "
         "state comes from.",
+        hyperparameter=True,
     )
     merge_adapter: bool = arg(False, help="Write a plain model in the end: the adapter merged into what it stands on.")
 

@@ -51,6 +51,7 @@ class ParallelDataArguments:
         aliases=["--language"],
         help="Language(s) pulled to English, by code: `--language hi`; several at once share one model: "
         "`--languages es ru vi hi`.",
+        hyperparameter=True,
     )
     parallel_dataset: str | None = arg(None, help="Parallel corpus: a data set on the Hub or in a local folder.")
     parallel_config: str | None = arg(
@@ -79,12 +80,14 @@ class ParallelDataArguments:
         help="How sentences become words: `space` for text that is tokenised already, `punctuation` also cuts "
         "off punctuation marks; `auto`: as the links file says or else by space, without one by punctuation.",
         choices=["auto", "space", "punctuation"],
+        hyperparameter=True,
     )
-    max_words: int = arg(64, help="Drop pairs with more words than this on a side.")
+    max_words: int = arg(64, help="Drop pairs with more words than this on a side.", hyperparameter=True)
     max_train_pairs: int | None = arg(
         250_000,
         help="Pairs per language, drawn at random from all that can be used; words are linked in as many pairs as "
         "it takes to find these. The paper adjusts with 250,000 and keeps 30,000 for continual learning.",
+        hyperparameter=True,
     )
     preprocessing_num_workers: int | None = arg(None, help="Processes that prepare the pairs. Default: one.")
 

@@ -47,7 +47,7 @@ class TaskDataArguments:
         help="Data for --do_eval in files, LANGUAGE=FILE each: `--validation_file en=dev.en.jsonl hi=dev.hi.jsonl`.",
     )
     test_file: list[str] | None = arg(None, help="Data for --do_predict in files, likewise.")
-    train_language: str = arg("en", help="Language that is trained on, by code.")
+    train_language: str = arg("en", help="Language that is trained on, by code.", hyperparameter=True)
     eval_languages: list[str] = arg(
         default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
         help="Languages that are evaluated, by code; those that are not trained on zero-shot.",
@@ -58,10 +58,10 @@ class TaskDataArguments:
         "language; any other one is an oracle, to be reported beside it, since zero-shot means that there is no "
         "labelled data to choose by.",
     )
-    max_train_samples: int | None = arg(None, help="Only the first so many training examples.")
+    max_train_samples: int | None = arg(None, help="Only the first so many training examples.", hyperparameter=True)
     max_eval_samples: int | None = arg(None, help="… examples for --do_eval, a language.")
     max_predict_samples: int | None = arg(None, help="… examples for --do_predict, a language.")
-    max_seq_length: int | None = arg(None, help="Cut inputs after this many tokens.")
+    max_seq_length: int | None = arg(None, help="Cut inputs after this many tokens.", hyperparameter=True)
     overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if not empty.")
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ from utils.tasks.examples import LanguageData, TaskDataArguments, TaskExamples, 
 from utils.tasks.registry import TaskSpec, task_spec
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.arguments import ScriptTrainingArguments, checkpoint_to_resume
-from utils.training.sharing import check_push, share
+from utils.training.sharing import check_push, publish
 from utils.training.steps import train_and_save
 from utils.training.tracking import NEEDED_FOR_TRACKING, AlignmentTracker, TrackingArguments, read_tracked_pairs
 
@@ -61,7 +61,9 @@ class ContinualDataArguments(ParallelDataArguments):
     """With --continual: where the parallel sentences come from."""
 
     max_train_pairs: int | None = arg(
-        30_000, help="Pairs per language that batches are drawn from, themselves drawn at random; the paper's number."
+        30_000,
+        help="Pairs per language that batches are drawn from, themselves drawn at random; the paper's number.",
+        hyperparameter=True,
     )
     preprocessing_num_workers: int | None = arg(
         None, help="Processes that prepare the examples, and the pairs. Default: one."
@@ -86,9 +88,11 @@ class ContinualArguments(AlignmentArguments):
         CONTINUAL.alignment, help="Weight of the alignment loss (0: an ablation).", hyperparameter=True, at_least=0
     )
     alignment_batch_size: int = arg(
-        16, help="Pairs beside every optimizer step, over all devices and accumulated batches."
+        16,
+        help="Pairs beside every optimizer step, over all devices and accumulated batches.",
+        hyperparameter=True,
     )
-    alignment_every: int = arg(1, help="Have pairs beside every N-th optimizer step only.")
+    alignment_every: int = arg(1, help="Have pairs beside every N-th optimizer step only.", hyperparameter=True)
     alignment_seed: int | None = arg(None, help="Seed of the draw of pairs, apart from all others. Default: --seed.")
 
     def __post_init__(self) -> None:
@@ -449,8 +453,15 @@ class FineTuning:
                 self.lora,
                 self.training,
             ],  # fmt: skip
+            unused=[
+                *([] if self.lora.use_lora else [self.lora]),
+                *([] if self.continual.continual else [self.parallel, self.links, self.continual]),
+            ],
             task_name=self.task.name,
             task=self.task.pipeline_tag,
+            title=self.task.title,
+            metrics=list(self.task.metrics),
+            auto_class=self.task.auto_class.__name__,
             regime="continual" if self.continual.continual else "plain",
             base_model=self.model.model_name_or_path,
             base_model_revision=self.model.commit(self.model.model_name_or_path),
@@ -458,7 +469,7 @@ class FineTuning:
             **(examples.fingerprints() if trainer.is_world_process_zero() else {}),
             **self._facts,
         )
-        share(trainer, record, **self._hub_options)
+        publish(trainer, record, **self._hub_options)
 
 
 def language_table(

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
@@ -17,6 +18,14 @@ from utils.core.files import check_output_dir
 class ScriptTrainingArguments(TrainingArguments):
     """What all scripts that train do differently from `TrainingArguments`."""
 
+    # Arguments of `TrainingArguments` that change what is learned (see `utils.core.arguments.hyperparameters`). The seed
+    # is not one: runs that differ in it alone are repetitions.
+    HYPERPARAMETERS: ClassVar = (
+        "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+        "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "optim", "adam_beta1", "adam_beta2",
+        "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "bf16", "fp16",
+    )  # fmt: skip
+
     output_dir: str | None = arg(None, help="Folder for the model, its card, checkpoints, results and run.json.")
     do_train: bool = arg(False, help="Train.")
     do_eval: bool = arg(False, help="Evaluate on the validation data.")
@@ -26,6 +35,7 @@ class ScriptTrainingArguments(TrainingArguments):
         help="`group_by_length`: batches of inputs of like length, in random order: less padding, so a quicker "
         "pace; `random`: any inputs together, as in the paper.",
         choices=["group_by_length", "random", "sequential"],
+        hyperparameter=True,
     )
     logging_steps: float = arg(50, help="Log every so many steps.")
     dataloader_num_workers: int | None = arg(
@@ -40,10 +50,12 @@ class ScriptTrainingArguments(TrainingArguments):
         if self.dataloader_num_workers is None:
             self.dataloader_num_workers = 2 if torch.accelerator.is_available() and not self.use_cpu else 0
         super().__post_init__()
-        if self.hub_token:  # Trainer pickles these arguments beside the model, and pushes them with it
-            os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         # Pinning serves the copy to an accelerator; without one it is only a warning in every run.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the token: Trainer pickles these arguments into every checkpoint, which --hub_strategy can push."""
+        return {**self.__dict__, "hub_token": None}
 
 
 @dataclass

@@ -31,9 +31,10 @@ def check_push(training: TrainingArguments) -> None:
         return
     repository = training.hub_model_id or Path(training.output_dir).absolute().name
     try:
-        made = HfApi().create_repo(repository, private=training.hub_private_repo, exist_ok=True)
-        # (That somebody else's repository exists already is no error.)
-        HfApi().auth_check(made.repo_id, write=True)
+        api = HfApi(token=training.hub_token)
+        made = api.create_repo(repository, private=training.hub_private_repo, exist_ok=True)
+        # (It is no error for `create_repo` if the repository exists and belongs to somebody else.)
+        api.auth_check(made.repo_id, write=True)
     except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
         raise InputError(
             f"The model could not be pushed to {repository} in the end ({_reason(error)}); `hf auth login` with a token that "
@@ -41,7 +42,7 @@ def check_push(training: TrainingArguments) -> None:
         ) from None
 
 
-def share(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> None:  # noqa: ANN401
+def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> None:  # noqa: ANN401
     """Write `run.json` and, for a model that was trained, a figure of its losses and its card; push the folder if asked.
 
     Args:
@@ -65,17 +66,23 @@ def share(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> No
         name = trainer.hub_model_id or folder.absolute().name
         write_text(folder / "README.md", model_card(name, record, found, folder, **hub_options))
     if training.push_to_hub:
-        push(folder, trainer.hub_model_id, training.hub_revision)
+        push(folder, trainer.hub_model_id, training.hub_revision, training.hub_token)
 
 
-def push(folder: Path, repository: str, revision: str | None = None) -> None:
-    """Upload a model's folder. What is there already is not uploaded again.
+def push(folder: Path, repository: str, revision: str | None = None, token: str | None = None) -> None:
+    """Upload a model's folder; files that the repository has already are not uploaded again.
+
+    Args:
+        folder: of the model. Checkpoints, and files whose names begin with `_`, are not uploaded.
+        repository: its id on the Hub.
+        revision: the branch; the main one by default.
+        token: of the Hub; by default that of `hf auth login`.
 
     Raises:
-        InputError: that says why it failed, and how to do it later.
+        InputError: if it fails, with the command that pushes the folder later.
     """
     try:
-        HfApi().upload_folder(
+        HfApi(token=token).upload_folder(
             repo_id=repository,
             folder_path=folder,
             revision=revision,

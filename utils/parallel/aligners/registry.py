@@ -66,6 +66,7 @@ class AlignerArguments:
         "learns from the corpus alone, all of it, and alone needs memory that grows with it (pip install sil-thot); "
         "`dictionary` looks them up in --dictionary_file.",
         choices=list(ALIGNERS),
+        hyperparameter=True,
     )
     links_file: list[str] | None = arg(
         None,
@@ -76,7 +77,9 @@ class AlignerArguments:
     dictionary_file: list[str] | None = arg(
         None, help="Word list for `--aligner dictionary`: foreign word, white space, English word on a line."
     )
-    aligner_layer: int | None = arg(None, help="Layer (index into hidden_states) that `--aligner encoder` compares.")
+    aligner_layer: int | None = arg(
+        None, help="Layer (index into hidden_states) that `--aligner encoder` compares.", hyperparameter=True
+    )
     statistical_model: str = arg(
         "eflomal",
         help="What `--aligner statistical` learns: eflomal (the most exact one), fast_align (the quickest, and "
