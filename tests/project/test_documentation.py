@@ -215,3 +215,10 @@ def test_the_figure_shows_the_numbers_of_the_page():
     assert len(tables) == 4
     assert tables["Words, English → Hindi"]["adjusted, contrastive"][6] == pytest.approx(0.771)
     assert all(len(curve) == 7 for panel in tables.values() for curve in panel.values())
+
+
+def test_the_tree_is_complete():
+    page = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    packages = [path.parent.name for path in PROJECT.glob("utils/*/__init__.py")]
+    assert sorted(re.findall(r"^[├└]── (\w+)/", page, re.MULTILINE)) == sorted(packages)
+    assert not [script for script in SCRIPTS if f"{script}.py" not in page]
