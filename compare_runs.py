@@ -1,38 +1,38 @@
 #!/usr/bin/env python
-"""Compare finished runs: mean over seeds, difference from a baseline, and whether it is more than chance.
+"""Compare finished runs: mean over seeds, difference from a baseline, and whether it is statistically significant.
 
     python compare_runs.py runs/nli-* --baseline plain
     python compare_runs.py runs/* --baseline "bert-base-multilingual-cased, plain" --output_dir comparison
 
-Reads what `run_nli.py`, `run_ner.py`, `run_qa.py`, `run_xsr.py` and `run_align.py` leave in their --output_dir: run.json,
-all_results.json, predictions. Runs are grouped by task, language, model (with what it was adjusted to before) and regime
-(`plain`, `continual`, `continual, alignment_weight 0`, …); those that differ in their seed alone are averaged. Nothing
-is computed anew, so no model and no GPU is needed.
+Reads the output folders of run_align.py, run_xsr.py and the scripts of the tasks: run.json, all_results.json, predictions.
+Runs are grouped by task, language, model (with the adjustments that it has gone through) and regime (`plain`,
+`continual`, `continual, alignment_weight 0`, …); runs that differ in their seed alone are averaged. No model is run, and no
+GPU is needed.
 
-What the table says, for every system but the baseline:
+The columns for every system but the baseline:
 
-    mean ± sd    over seeds (one seed has no sd)
-    difference   from the baseline, in points; * if significant, (*) if so, but it cannot carry a claim about the method: too
-                 few seeds or examples, or seeds that vary as much
+    mean ± sd    over seeds (there is no sd of one seed)
+    difference   from the baseline, in percentage points; * if significant, (*) if significant but too few seeds or examples,
+                 or too much variation between seeds, to support a claim about the method
     interval     95 % percentile interval of the difference, by the paired bootstrap
-    p            of the paired bootstrap: over examples; for named entities over sentences, since F1 is no mean
+    p            of the paired bootstrap: over examples; for tags of words over sentences
     p (Holm)     the same, adjusted for the number of comparisons in the whole table: the one that counts
     t-test       p of the paired t-test over examples, as in Efimov et al. (ECIR 2023)
     McNemar      p of McNemar's test (mid-p), for single runs that are right or wrong
 
-All tests pair examples and average seeds first: they tell whether *these* models would differ on other examples, not
-whether other seeds would give the same. For that look at the sd, and have three seeds or more.
+All tests pair examples and average seeds first: they say whether *these* models would differ on other examples, not
+whether other seeds would give the same result. For that look at the sd, and use three seeds or more.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.core.arguments import arg, at_least, parse_arguments, require
-from utils.core.errors import InputError, run_script
+from utils.core.arguments import arg, parse_arguments, require
+from utils.core.errors import run_script
 from utils.core.files import check_output_dir, write_json, write_text
 from utils.core.records import run_record
-from utils.experiments.comparison import compare, find_baseline
+from utils.experiments.comparison import comparison_table, find_baselines
 from utils.experiments.comparison_tables import as_csv, as_latex, as_markdown
 from utils.experiments.finished_runs import check_same_data, read_runs
 
@@ -42,13 +42,13 @@ class CompareArguments:
     """Which runs, and what they are compared with."""
 
     runs: list[str] = arg(
-        default_factory=list, help="Output folders of finished runs; --runs may be left out if they come first."
+        default_factory=list, help="Output folders of finished runs; --runs can be omitted if they come first."
     )
     baseline: str | None = arg(
         None,
-        help="What the others are compared with: a regime (`plain`: each model fine-tuned plainly is the baseline of "
-        "that model), a model (under every regime), both as the table shows them (`mbert, plain`), or the folder of a "
-        "run (its model and regime, with all seeds). Without it there are means only.",
+        help="The system that the others are compared with: a regime (`plain`: the baseline of a model is the same model, "
+        "plainly fine-tuned), a model (under every regime), both as in the table (`mbert, plain`), or the folder of a run "
+        "(its model and regime, with all seeds). Without it the table has means only.",
     )
     metric: list[str] | None = arg(
         None,
@@ -57,15 +57,15 @@ class CompareArguments:
     )
     output_dir: str = arg("comparison", help="Folder for the table: comparison.md, comparison.csv, comparison.tex.")
     overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if not empty.")
-    seed: int = arg(42, help="Seed of the resampling: the same table every time.")
-    n_resamples: int = arg(10_000, help="Bootstrap resamples; no p-value can be less than 1 / (this + 1).")
-    alpha: float = arg(0.05, help="Level of significance over the whole table; intervals cover 1 - alpha.")
+    seed: int = arg(42, help="Seed of the resampling.", at_least=0)
+    n_resamples: int = arg(
+        10_000, help="Bootstrap resamples; the smallest possible p-value is 1 / (this number + 1).", at_least=100
+    )
+    alpha: float = arg(
+        0.05, help="Level of significance over the whole table; intervals cover 1 - alpha.", above=0, below=1
+    )
 
     def __post_init__(self) -> None:
-        at_least(100, self, "n_resamples")
-        at_least(0, self, "seed")
-        if not 0 < self.alpha < 1:
-            raise InputError(f"--alpha {self.alpha} is no level; it must be between 0 and 1, such as 0.05.")
         if self.baseline and os.path.isfile(Path(self.baseline, "run.json")):
             self.runs = [*self.runs, self.baseline]  # (a folder that is named twice is read once)
 
@@ -79,17 +79,17 @@ def main() -> None:
     # --- Data ---
     runs = read_runs(args.runs)
     check_same_data(runs)
-    baseline = find_baseline(args.baseline, runs)
+    baselines = find_baselines(args.baseline, runs)
 
     # --- Compare ---
-    comparison = compare(runs, baseline, args.metric, args.n_resamples, args.seed, args.alpha)
+    compared = comparison_table(runs, baselines, args.metric, args.n_resamples, args.seed, args.alpha)
 
     # --- Write ---
-    table = as_markdown(comparison)
+    table = as_markdown(compared)
     print(table)
     write_text(Path(args.output_dir, "comparison.md"), table)
-    write_text(Path(args.output_dir, "comparison.csv"), as_csv(comparison))
-    write_text(Path(args.output_dir, "comparison.tex"), as_latex(comparison))
+    write_text(Path(args.output_dir, "comparison.csv"), as_csv(compared))
+    write_text(Path(args.output_dir, "comparison.tex"), as_latex(compared))
     write_json(Path(args.output_dir, "run.json"), run_record([args], runs=[run.folder for run in runs]))
 
 

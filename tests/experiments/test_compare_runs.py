@@ -108,9 +108,7 @@ def test_few_examples_and_few_discordant_pairs_are_named(compared, tmp_path, cap
     compared(tmp_path / "a", tmp_path / "b", "--baseline", "plain")
     text = capsys.readouterr().out
     for why in ("fewer than 3 seeds", "fewer than 100 examples", "fewer than 10 examples on which the two differ"):
-        assert (
-            f"- Natural language inference (hi): {why}, which cannot carry a claim about the method: mbert, " in text
-        )
+        assert f"- Natural language inference (hi): {why}" in text
 
 
 def test_what_seeds_alone_may_make_carries_no_claim(compared, tmp_path, capsys):
@@ -315,7 +313,7 @@ def test_the_same_table_every_time_whatever_the_order(grid, compared):
 def test_without_a_baseline_there_are_means(grid, compared, capsys):
     rows = compared("--runs", *grid)
     assert [(row["regime"], row["difference"]) for row in rows] == [("continual", ""), ("plain", "")]
-    assert "--baseline says what the others are to be compared with" in capsys.readouterr().out
+    assert "Nothing is compared: --baseline" in capsys.readouterr().out
 
 
 def test_settings_and_training_data_that_differ_are_named(compared, tmp_path, capsys):
@@ -422,21 +420,23 @@ def test_damaged_folders_are_named(run, tmp_path):
         with pytest.raises(InputError, match=expected):
             run(compare_runs.main, tmp_path / "a", "--output_dir", tmp_path / "out")
 
-    refused("The file .*a/run.json cannot be read .*; is .*a the --output_dir of a finished run?")
+    refused("a/run.json cannot be read")
     write_json(tmp_path / "a" / "run.json", {"arguments": {}})
-    refused("a/run.json is not of a run of run_nli.py, run_ner.py")
+    refused("a/run.json is not of a run of run_align.py")
     (tmp_path / "a" / "run.json").write_text("{", encoding="utf-8")
-    refused("a/run.json is no JSON .*; run it again")
+    refused("a/run.json is not JSON")
     (tmp_path / "a" / "run.json").write_text("[]", encoding="utf-8")
-    refused("a/run.json is no JSON object")
+    refused("a/run.json does not hold a JSON object")
     write_nli(tmp_path / "a", [1, 0, 1], eval_data={"hi": {}})
-    refused("a/run.json is damaged; run the script again")
+    refused("a/run.json is damaged")
     write_nli(tmp_path / "a", [1, 0, 1], eval_data={})
-    refused("a holds no predictions or results of an evaluation; run its script with --do_eval or --do_predict")
+    refused("a holds no predictions or results .* --do_eval or --do_predict")
+    write_nli(tmp_path / "a", [1, 0, 1], task_name="chess")
+    refused("chess")
     write_nli(tmp_path / "a", [1, 0, 1], base_model="")
     record = json.loads((tmp_path / "a" / "run.json").read_text(encoding="utf-8"))
     write_json(tmp_path / "a" / "run.json", {**record, "base_model": None})
-    refused("a/run.json names no base_model")
+    refused("a names no base_model")
 
 
 def test_damaged_predictions_are_named_by_their_line(run, tmp_path):
@@ -450,15 +450,10 @@ def test_damaged_predictions_are_named_by_their_line(run, tmp_path):
             run(compare_runs.main, folder, "--output_dir", tmp_path / "out")
 
     lines = whole.splitlines()
-    refused(
-        "\n".join(lines[:2]), "a/predictions/hi.jsonl has 2 predictions, but run.json beside it speaks of 3 examples"
-    )
-    refused("\n".join([lines[0], "{", lines[2]]), "Line 2 of .*hi.jsonl is not JSON")
-    refused("\n".join([lines[0], lines[1], '{"id": "x2"}']), "Line 3 of .*hi.jsonl has no prediction; run the script")
-    refused(
-        whole.replace("entailment", "neutral"),
-        "all_results.json says eval_hi_accuracy 0.66.*, but predictions/hi.jsonl beside it give 1: they are not of the same",
-    )
+    refused("\n".join(lines[:2]), "a/predictions/hi.jsonl has 2 predictions, .* 3 examples")
+    refused("\n".join([lines[0], "{", lines[2]]), "Line 2 of .*hi.jsonl")
+    refused("\n".join([lines[0], lines[1], '{"id": "x2"}']), "Line 3 of .*hi.jsonl has no prediction")
+    refused(whole.replace("entailment", "neutral"), "all_results.json says eval_hi_accuracy 0.66.*hi.jsonl .* give 1:")
     path.unlink()
     with pytest.raises(InputError, match="There is no file .*hi.jsonl; run the script again with --do_eval"):
         run(compare_runs.main, folder, "--output_dir", tmp_path / "out")
@@ -467,8 +462,44 @@ def test_damaged_predictions_are_named_by_their_line(run, tmp_path):
 def test_predictions_of_another_task_are_named(run, tmp_path):
     folder = write_qa(tmp_path / "a", ["cat"], ["cat"])
     write_json_lines(folder / "predictions" / "hi.jsonl", [{"id": "0", "gold": [], "prediction": "", "f1": "?"}])
-    with pytest.raises(InputError, match="Line 1 of .*hi.jsonl is no prediction .*could not convert string"):
+    with pytest.raises(InputError, match="Line 1 of .*hi.jsonl is not a prediction"):
         run(compare_runs.main, folder, "--output_dir", tmp_path / "out")
+
+
+def test_tasks_of_one_kind_are_told_by_their_names(compared, tmp_path):
+    """NLI and PAWS-X both classify text, but are measured on other data: side by side, never against each other."""
+    write_nli(tmp_path / "nli", [1, 0] * 60, task_name="nli")
+    write_nli(tmp_path / "pawsx", [1, 1] * 50, task_name="pawsx", sha256="9" * 64)
+    rows = compared(tmp_path / "nli", tmp_path / "pawsx", "--baseline", "plain")
+    assert [(row["task"], row["mean"], row["difference"]) for row in rows] == [
+        ("nli", "0.5", ""),
+        ("pawsx", "1.0", ""),
+    ]
+
+
+def test_parts_of_speech_are_scored_by_words_and_resampled_by_sentences(compared, tmp_path):
+    rows = [
+        {"id": str(k), "gold": ["NOUN", "VERB", "ADV"], "prediction": ["NOUN", "VERB", "ADJ" if k % 2 else "ADV"]}
+        for k in range(120)
+    ]
+    for name, facts, right in (("bad", {}, 3 / 6), ("good", CONTINUAL, 5 / 6)):
+        if name == "bad":
+            these = [{**row, "prediction": ["ADJ", *row["prediction"][1:]]} for row in rows]
+        else:
+            these = rows
+        write_run(tmp_path / name, NER, {"hi": these}, {"eval_hi_accuracy": right}, task_name="pos", **facts)
+    plain, continual = compared(tmp_path / "bad", tmp_path / "good", "--baseline", "plain")
+    assert (plain["task"], plain["metric"]) == ("pos", "accuracy")
+    assert numbers(continual, "mean", "difference") == pytest.approx((5 / 6, 1 / 3))
+    assert float(continual["p_bootstrap"]) == pytest.approx(1 / 10_001)
+
+
+def test_every_recorded_hyperparameter_counts(compared, tmp_path, capsys):
+    """Nobody keeps a list: what is declared as a hyperparameter is recorded, and compared."""
+    write_nli(tmp_path / "a", [1, 0] * 60, hyperparameters={"invented_yesterday": 1, "learning_rate": 5e-5})
+    write_nli(tmp_path / "b", [1, 0] * 60, seed=2, hyperparameters={"invented_yesterday": 2, "learning_rate": 5e-5})
+    compared(tmp_path / "a", tmp_path / "b")
+    assert "differ in more than the seed: invented_yesterday (1, 2)" in capsys.readouterr().out
 
 
 def test_those_of_do_predict_count_where_there_are_any(compared, tmp_path):
@@ -483,9 +514,9 @@ def test_those_of_do_predict_count_where_there_are_any(compared, tmp_path):
     [
         ([], "--runs is missing: name the output folders"),
         (["{run}", "--metric", "bleu"], "No run has the metric bleu; there are accuracy"),
-        (["{run}", "--alpha", "5"], "^--alpha 5.0 is no level; it must be between 0 and 1"),
-        (["{run}", "--n_resamples", "10"], "--n_resamples 10 is too small; it must be at least 100"),
-        (["{run}", "--seed", "-1"], "--seed -1 is too small"),
+        (["{run}", "--alpha", "5"], "--alpha 5.0"),
+        (["{run}", "--n_resamples", "10"], "--n_resamples 10 "),
+        (["{run}", "--seed", "-1"], "--seed -1 "),
         (["--alpha", "0.1", "{run}"], "There is no argument .*; write runs before everything else, or after --runs"),
         (["{run}", "--base", "plain"], "There is no argument --base; did you mean --baseline"),
     ],

@@ -22,6 +22,7 @@ def write_run(
         "eval_data": {language: {"examples": len(rows), "sha256": sha256} for language, rows in predictions.items()},
         "predict_data": {},
         "arguments": arguments,
+        "hyperparameters": {name: value for name, value in arguments.items() if name != "do_train"},
         **facts,
     }
     write_json(folder / "run.json", record)

@@ -13,7 +13,7 @@ from utils.core.errors import InputError
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file beside `path` that takes its place at the end: a reader sees the old file or the new one.
+    """Yield a temporary file beside `path` that replaces it at the end.
 
     If the block raises, or the process is killed in it, the old file stays.
     """
@@ -28,30 +28,47 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file as a whole."""
+    """Write a text file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any) -> None:  # noqa: ANN401
-    """Write JSON as a whole, in sorted order, readable."""
+    """Write JSON atomically, indented, with sorted keys."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n")
 
 
 def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, as a whole."""
+    """Write one JSON object per line, atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
+    """The content of a JSON file that holds an object.
+
+    Raises:
+        InputError: if it cannot be read or holds something else; the message ends with the remedy.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The file {path} cannot be read ({error.strerror}); {remedy}.") from None
+    except ValueError as error:
+        raise InputError(f"The file {path} is not JSON ({error}); {remedy}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"The file {path} does not hold a JSON object; {remedy}.")
+    return content
+
+
 def check_output_dir(output_dir: str | Path, overwrite: bool = False) -> None:
-    """Refuse a folder with something in it, so that no earlier result is lost.
+    """Stop if the output folder is not empty, so that no earlier result is lost.
 
     Args:
         output_dir: where the script is about to write; need not exist.
-        overwrite: the user allows it.
+        overwrite: the user allows writing into a folder that is not empty.
 
     Raises:
-        InputError: if it is a file, or a folder that holds something else.
+        InputError: if it is a file, or a folder that is not empty.
     """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():

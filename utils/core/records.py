@@ -28,7 +28,8 @@ def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: An
         unused: those of them that had no effect on what was learned; their hyperparameters are left out.
         facts: what else a reader needs (seed, base model, fingerprints of the data).
     """
-    values, hyperparameter_names = {}, []
+    values: dict[str, Any] = {}
+    hyperparameter_names: list[str] = []
     for group in arguments:
         values |= group.to_dict() if hasattr(group, "to_dict") else asdict(group)
         if not any(group is other for other in unused):

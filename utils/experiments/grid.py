@@ -1,47 +1,51 @@
-"""The paper's grid as runs of the ordinary scripts: which there are, and in what order."""
+"""The paper's grid as runs of the ordinary scripts: which runs there are, and in which order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.tasks.registry import TASKS
+
 
 CODE = Path(__file__).resolve().parent.parent.parent
 ENGLISH = "en"
-# Regime → whether it begins with an adjusted model, and what it says to the script beside the task's own settings.
+# Regime → whether it starts from an adjusted model; and for continual learning, arguments beside those of the task.
 ORIGINAL, ADJUSTED = "original", "adjusted"
 ADJUSTED_CONTINUAL, ORIGINAL_CONTINUAL = "adjusted+continual", "original+continual"
 ABLATION = "adjusted+continual-weight-0"
-REGIMES = {
+REGIMES: dict[str, tuple[bool, dict[str, str] | None]] = {
     ORIGINAL: (False, None),
     ADJUSTED: (True, None),
     ADJUSTED_CONTINUAL: (True, {}),
     ORIGINAL_CONTINUAL: (False, {}),
     ABLATION: (True, {"alignment_weight": "0"}),
 }
-FINE_TUNED = ("nli", "ner", "qa")
-TASKS = (*FINE_TUNED, "xsr")
+# Sentence retrieval, which nothing is fine-tuned for.
+XSR = "xsr"
+GRID_TASKS = (*TASKS, XSR)
+PAPER_TASKS = ("nli", "ner", "qa", XSR)
 
 
 @dataclass
 class Grid:
     """What is to be run.
 
-    Settings are arguments of the scripts by name. A value that is a mapping is by language: of it goes to a script what is
-    of the languages that it is about, as `LANGUAGE=VALUE`.
+    Settings are arguments of the scripts by name. A value that is a mapping is by language: a script gets the part for the
+    languages that it deals with, as `LANGUAGE=VALUE`.
 
     Attributes:
         model_name_or_path: the original model.
-        languages: that it is adjusted to.
+        languages: codes of the languages that it is adjusted to.
         seeds: of adjustment and fine-tuning.
-        tasks: of `TASKS`.
-        regimes: of `REGIMES`.
-        joint: have one model adjusted to all languages at once, instead of one for each.
-        cross_lingual: languages for which questions are also asked across English and them.
-        parallel: settings about parallel pairs and links, for adjustment, continual learning and distances.
-        align, continual, distances: further settings of these; without `distances` none are measured.
-        task_settings: of the script of every task.
-        launch: of `accelerate launch`.
+        tasks: names, of `GRID_TASKS`.
+        regimes: names, of `REGIMES`.
+        joint: adjust one model to all languages at once, instead of one model for each language.
+        cross_lingual: languages with questions about English contexts, and English questions about their contexts.
+        parallel: settings of parallel pairs and word links, for adjustment, continual learning and distances.
+        align, continual, distances: further settings of these; distances are not measured if None.
+        task_settings: task → settings of its script.
+        launch: settings of `accelerate launch`.
     """
 
     model_name_or_path: str
@@ -65,11 +69,11 @@ class Run:
 
     Attributes:
         name: its folder among the outputs.
-        script: its file.
-        arguments: what it is told, without its output folder. `{NAME}` stands for the folder of another run.
+        script: file name of the script.
+        arguments: words of its command line, without the output folder. `{NAME}` stands for the folder of another run.
         needs: names of the runs that must be done before.
-        task: one of `TASKS`, or `align` or `distances`.
-        regime, language, seed: which cell of the grid it is for; None where it is for all.
+        task: one of `GRID_TASKS`, or `align` or `distances`.
+        regime, language, seed: the cell of the grid that it is for; None where it is for all.
     """
 
     name: str
@@ -83,15 +87,15 @@ class Run:
 
 
 def plan(grid: Grid) -> list[Run]:
-    """All runs of a grid, those that are needed before those that need them; a whole seed before the next one."""
+    """All runs of a grid: runs that others need come before them, and all runs of a seed before the next seed."""
     runs = []
     for seed in grid.seeds:
         if any(REGIMES[regime][0] for regime in grid.regimes):
             runs += [_adjustment(grid, language, seed) for language in _adjusted_to(grid)]
         for task in grid.tasks:
-            if task in FINE_TUNED:
+            if task in TASKS:
                 runs += _fine_tunings(grid, task, seed)
-    if "xsr" in grid.tasks:
+    if XSR in grid.tasks:
         runs += [_retrieval(grid, language) for language in grid.languages]
     if grid.distances is not None:
         runs += [_distances(grid, language) for language in grid.languages]
@@ -99,7 +103,7 @@ def plan(grid: Grid) -> list[Run]:
 
 
 def _adjusted_to(grid: Grid) -> list[str | None]:
-    """The language of every adjusted model of a seed; None: all of them."""
+    """The language of every adjusted model of a seed; None stands for all languages at once."""
     return [None] if grid.joint else list(grid.languages)
 
 
@@ -115,8 +119,8 @@ def _adjustment(grid: Grid, language: str | None, seed: int) -> Run:
     settings = {"save_total_limit": 1, **grid.parallel, **grid.align}
     languages = _about(grid, language)
     arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", *languages, "--do_train"]
-    arguments += as_words(settings, languages)
-    return Run(_adjusted(grid, language, seed), "run_align.py", [*arguments, "--seed", str(seed)], [], "align", None, language, seed)  # fmt: skip
+    arguments += [*as_words(settings, languages), "--seed", str(seed)]
+    return Run(_adjusted(grid, language, seed), "run_align.py", arguments, [], "align", None, language, seed)
 
 
 def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
@@ -129,13 +133,7 @@ def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
             model = f"{{{needs[0]}}}" if needs else grid.model_name_or_path
             settings = {"save_total_limit": 1, **grid.task_settings.get(task, {})}
             if continual is not None:
-                settings |= {
-                    "continual": "true",
-                    "languages": about,
-                    **grid.parallel,
-                    **grid.continual,
-                    **continual,
-                }
+                settings |= {"continual": "true", "languages": about} | grid.parallel | grid.continual | continual
             arguments = ["--model_name_or_path", model, "--do_train", *_sets(grid, task, about)]
             arguments += [*as_words(settings, [ENGLISH, *about]), "--seed", str(seed)]
             name = f"{task}/{'-'.join(filter(None, (regime, language)))}-seed{seed}"
@@ -143,7 +141,7 @@ def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
 
 
 def _sets(grid: Grid, task: str, languages: Sequence[str]) -> list[str]:
-    """What a task is measured on: English, the languages, and for questions the languages across."""
+    """What a task is evaluated on: English, the languages, and for QA also questions across languages."""
     if task != "qa":
         return ["--eval_languages", ENGLISH, *languages]
     across = [pair for one in languages if one in grid.cross_lingual for pair in (f"{one}-en", f"en-{one}")]
@@ -154,24 +152,24 @@ def _retrieval(grid: Grid, language: str) -> Run:
     needs = [_adjusted(grid, language, seed) for seed in grid.seeds] if ADJUSTED in grid.regimes else []
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
     arguments = ["--models", *models, "--eval_languages", language]
-    arguments += as_words(grid.task_settings.get("xsr", {}), [language])
-    return Run(f"xsr/{language}", "run_xsr.py", arguments, needs, "xsr", None, language)
+    arguments += as_words(grid.task_settings.get(XSR, {}), [language])
+    return Run(f"{XSR}/{language}", "run_xsr.py", arguments, needs, XSR, None, language)
 
 
 def _distances(grid: Grid, language: str) -> Run:
-    """Of the original and the adjusted model, and of what fine-tuning for the first task makes of them, by the first seed."""
-    seed, task = grid.seeds[0], next((task for task in grid.tasks if task in FINE_TUNED), None)
+    """Of the first seed: the original and the adjusted model, and the models fine-tuned for the first task."""
+    seed, task = grid.seeds[0], next((task for task in grid.tasks if task in TASKS), None)
     needs = [_adjusted(grid, language, seed)] if ADJUSTED in grid.regimes else []
     if task:
         needs += [run.name for run in _fine_tunings(grid, task, seed) if run.language in (None, language)]
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
     arguments = ["--models", *models, "--languages", language]
-    arguments += as_words({**grid.parallel, **grid.distances}, [language])
+    arguments += as_words({**grid.parallel, **(grid.distances or {})}, [language])
     return Run(f"distances/{language}", "run_distances.py", arguments, needs, "distances", None, language)
 
 
 def as_words(settings: Mapping[str, Any], languages: Sequence[str]) -> list[str]:
-    """Settings as they would be typed."""
+    """Settings as words of a command line."""
     words = []
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""The report of a replication: what was tried, what came out, how sure that is; as Markdown and as HTML.
+"""The report of a replication, as Markdown and as HTML: what was tried, what came out, how certain that is.
 
-Only the results decide what it says: made again from the same runs it is the same, byte by byte.
+It depends on the results alone: written again from the same runs it is bit-for-bit identical.
 """
 
 import base64
@@ -14,7 +14,8 @@ from statistics import mean
 import markdown
 
 from utils.core.files import write_text
-from utils.experiments.comparison import Comparison, Row
+from utils.core.result_tables import ResultTable
+from utils.experiments.comparison import Comparison, ComparisonTable
 from utils.experiments.comparison_tables import as_csv, as_latex, as_markdown, points
 from utils.experiments.figures import plot_differences
 from utils.experiments.grid import (
@@ -22,13 +23,14 @@ from utils.experiments.grid import (
     ADJUSTED,
     ADJUSTED_CONTINUAL,
     ENGLISH,
-    FINE_TUNED,
     ORIGINAL,
     ORIGINAL_CONTINUAL,
+    XSR,
     Grid,
 )
-from utils.experiments.results import Results
+from utils.experiments.results import Results, title_of, title_with_metric
 from utils.experiments.significance import seed_scores
+from utils.tasks.registry import TASKS
 
 
 REGIME_NAMES = {
@@ -38,29 +40,22 @@ REGIME_NAMES = {
     ORIGINAL_CONTINUAL: "original, continual",
     ABLATION: "adjusted, continual with alignment weight 0",
 }
-TITLES = {
-    "nli": "Natural language inference, accuracy",
-    "ner": "Named entities, F1",
-    "qa": "Question answering, F1",
-    "qa-cross": "Question answering across languages, F1",
-    "xsr": "Sentence retrieval, accuracy",
-}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What Efimov et al. (ECIR 2023) say in words, and where to look for it.
+    """A claim of Efimov et al. (ECIR 2023), and the comparison that decides it.
 
     Attributes:
-        words: the claim.
-        task: where, of `TITLES`.
-        regime, baseline: what is compared with what.
-        n_gains: of the paper's four languages, how many gain; 0: none.
-        is_the_papers: or ours.
+        words: the claim in one sentence.
+        part: task, or `qa-cross`.
+        regime, baseline: the two regimes that are compared.
+        n_gains: number of the paper's four languages that gain; 0 if none does.
+        is_the_papers: False for a claim of this project.
     """
 
     words: str
-    task: str
+    part: str
     regime: str
     baseline: str
     n_gains: int
@@ -78,91 +73,90 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def write_report(results: Results, output_dir: Path, how: Mapping[str, str]) -> Path:
+def write_report(results: Results, output_dir: Path, conditions: Mapping[str, str]) -> Path:
     """Write `report.md`, `report.html`, the figure of differences, and the comparisons in full.
 
     Args:
         results: of the grid.
-        output_dir: where to.
-        how: what a reader must know of the conditions, by name.
+        output_dir: folder of the report.
+        conditions: what a reader must know about how the runs were made, by name.
 
     Returns:
-        The report in Markdown.
+        The path of `report.md`.
     """
     figure = _draw(results, output_dir)
-    text = _report(results, how, figure)
+    text = _report(results, conditions, figure)
     write_text(output_dir / "report.md", text)
     write_text(output_dir / "report.html", as_html(text, output_dir))
     if results.tables:
-        merged = Comparison(
-            [row for comparison in results.tables for row in comparison.rows],
-            list(dict.fromkeys(note for comparison in results.tables for note in comparison.notes)),
-            results.alpha,
-        )
-        write_text(output_dir / "comparison.csv", as_csv(merged))
-        for name, write in (("comparison.md", as_markdown), ("comparison.tex", as_latex)):
-            write_text(output_dir / name, "\n".join(map(write, results.tables)))
+        rows = [row for table in results.tables for row in table.rows]
+        write_text(output_dir / "comparison.csv", as_csv(ComparisonTable(rows, [], results.alpha)))
+        write_text(output_dir / "comparison.md", "\n".join(map(as_markdown, results.tables)))
+        write_text(output_dir / "comparison.tex", "\n".join(map(as_latex, results.tables)))
     return output_dir / "report.md"
 
 
 def _draw(results: Results, output_dir: Path) -> str | None:
     panels: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
-    for (task, regime, baseline), rows in results.rows.items():
-        tested = {language: row for language, row in rows.items() if row.bootstrap}
-        if baseline == ORIGINAL and tested:
-            panels.setdefault(TITLES[task], {})[REGIME_NAMES[regime]] = {
-                language: (row.difference, row.bootstrap.low, row.bootstrap.high) for language, row in tested.items()
-            }
+    for (part, regime, baseline), compared in results.comparisons.items():
+        intervals = {
+            language: (one.difference, one.bootstrap.low, one.bootstrap.high)
+            for language, one in compared.items()
+            if one.bootstrap
+        }
+        if baseline == ORIGINAL and intervals:
+            panels.setdefault(title_with_metric(part), {})[REGIME_NAMES[regime]] = intervals
     if not panels:
         return None
     plot_differences(panels, output_dir / "differences", "Difference from the original model, fine-tuned plainly")
     return "differences.png"
 
 
-def _report(results: Results, how: Mapping[str, str], figure: str | None) -> str:
+def _report(results: Results, conditions: Mapping[str, str], figure: str | None) -> str:
     grid = results.grid
-    seeds = f"{len(grid.seeds)} seed{'s' if len(grid.seeds) > 1 else ''}"
+    tasks = [title_of(task).lower() for task in grid.tasks if task != XSR]
     lines = [
         "# Does cross-lingual adjustment help?",
         "",
-        f"**What was tried.** `{Path(grid.model_name_or_path).name}`, adjusted to {_listed(grid.languages)}{' at once' if grid.joint else ''}, was fine-tuned in "
-        f"English for {_listed([TITLES[task].split(',')[0].lower() for task in grid.tasks if task != 'xsr'])} and measured in the "
-        f"other languages: as it came, adjusted, and with continual learning, {seeds} each; as in Efimov et al. (ECIR 2023).",
+        f"**What was tried.** `{Path(grid.model_name_or_path).name}`, adjusted to {_listed(grid.languages)}"
+        f"{' at once' if grid.joint else ''}, was fine-tuned in English{f' for {_listed(tasks)}' if tasks else ''} and "
+        "evaluated in the other languages: in its original form, adjusted, and with continual learning, "
+        f"{len(grid.seeds)} seed{'s' if len(grid.seeds) > 1 else ''} each; as in Efimov et al. (ECIR 2023).",
         "",
         f"**What came out.** {_summary(results)}",
         "",
-        f"**How sure that is.** {_how_sure(results)}",
+        f"**How certain that is.** {_certainty(results)}",
         "",
-        *_claims(results),
+        _claims(results).markdown(),
         "",
     ]
     if figure:
         lines += [f"![Differences from the original model]({figure})", ""]
-    for task in TITLES:
-        if task in results.cells:
-            lines += _section(results, task)
+    for part in results.scores:
+        lines += _section(results, part)
     if results.distances:
         lines += _distances(results)
-    lines += ["## Conditions", "", "| | |", "| --- | --- |"]
-    lines += [f"| {name} | {text} |" for name, text in how.items()]
-    lines += ["", *_missing(results.missing)]
+    lines += ["## Conditions", "", ResultTable(["", ""], list(conditions.items()), n_text_columns=2).markdown(), ""]
+    if results.missing:
+        missing = ResultTable(["run", "reason"], sorted(results.missing.items()), n_text_columns=2)
+        lines += ["## What is missing", "", missing.markdown()]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _summary(results: Results) -> str:
-    """One sentence: how many of the paper's claims are seen, not seen, or cannot be told."""
-    verdicts = [verdict for claim in CLAIMS if claim.is_the_papers and (verdict := _verdict(results, claim))]
+    """One sentence: how many of the paper's claims were seen, not seen, or remain undecided."""
+    verdicts = [verdict for claim in CLAIMS if claim.is_the_papers and (verdict := verdict_on(results, claim))]
     verdicts += [verdict for *_, verdict in _claims_on_forgetting(results)]
     if not verdicts:
         return "Nothing yet: no two regimes of a task are done."
-    names = {"yes": "seen", "partly": "seen in part", "no": "not so", "not so": "not so"}
+    names = {"yes": "seen", "partly": "seen in part", "no": "not seen"}
     kinds = [names.get(kind, kind) for kind in (re.split("[:,]", verdict)[0] for verdict in verdicts)]
-    said = "; ".join(f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
-    return f"Of {len(verdicts)} claims of the paper that could be looked at: {said}. The table says which."
+    counts = "; ".join(f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
+    return f"Of {len(verdicts)} claims of the paper that could be tested: {counts}. The table gives the details."
 
 
-def _how_sure(results: Results) -> str:
-    smallest = min((n for of_task in results.n_examples.values() for n in of_task.values()), default=0)
+def _certainty(results: Results) -> str:
+    smallest = min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0)
     too_few = (
         f" With {results.n_resamples:,} resamples no p-value can be small enough for that: give --n_resamples "
         f"{int(10 * results.n_comparisons / results.alpha):,} or more."
@@ -170,91 +164,87 @@ def _how_sure(results: Results) -> str:
         else ""
     )
     return (
-        f"`*` marks a difference that is more than chance at the 5 % level, adjusted (Holm) for all {results.n_comparisons} "
-        f"comparisons of this report: paired bootstrap over examples ({smallest:,} or more a language), scores averaged over "
-        "seeds first. `(*)` is one that cannot carry a claim all the same: too few seeds or examples, or seeds that vary as "
-        f"much. Everything else may be chance.{too_few}"
+        f"`*` marks a difference that is statistically significant at the 5 % level, adjusted (Holm) for all "
+        f"{results.n_comparisons} comparisons of this report: paired bootstrap over examples ({smallest:,} or more per "
+        "language), scores averaged over seeds first. `(*)` marks a significant difference that cannot support a claim: too "
+        "few seeds or examples, or too much variation between seeds. For all others there is no statistically significant "
+        f"difference.{too_few}"
     )
 
 
-def _claims(results: Results) -> Iterator[str]:
-    yield "| The paper's claim | Here | Seen? |"
-    yield "| --- | --- | --- |"
+def _claims(results: Results) -> ResultTable:
+    rows: list[tuple[str, str, str]] = []
     for claim in CLAIMS:
-        if verdict := _verdict(results, claim):
-            rows = results.rows[claim.task, claim.regime, claim.baseline]
-            yield f"| {claim.words} | {_differences(results, rows)} | {verdict} |"
-    for cells in _claims_on_forgetting(results):
-        yield f"| {' | '.join(cells)} |"
+        if verdict := verdict_on(results, claim):
+            compared = results.comparisons[claim.part, claim.regime, claim.baseline]
+            rows.append((claim.words, _differences(results, compared), verdict))
+    rows += _claims_on_forgetting(results)
+    return ResultTable(["The paper's claim", "Here", "Seen?"], rows, n_text_columns=3)
 
 
-def _verdict(results: Results, claim: Claim) -> str | None:
-    """Whether a claim is seen; None if it was not tried."""
-    rows = results.rows.get((claim.task, claim.regime, claim.baseline))
-    if not rows:
+def verdict_on(results: Results, claim: Claim) -> str | None:
+    """Whether a claim was seen, in a few words; None if it was not tested."""
+    compared = results.comparisons.get((claim.part, claim.regime, claim.baseline))
+    if not compared:
         return None
     directions: dict[str, list[int]] = {}  # by language: of all pairs that it is part of
-    for name, row in rows.items():
-        sign = (1 if row.difference > 0 else -1) if results.mark(row) == "*" else 0
+    for name, one in compared.items():
+        sign = (1 if one.difference > 0 else -1) if one.mark(results.alpha) == "*" else 0
         directions.setdefault(name.replace("en-", "").replace("-en", ""), []).append(sign)
     better = sum(max(signs) > 0 and min(signs) >= 0 for signs in directions.values())
     worse = sum(min(signs) < 0 and max(signs) <= 0 for signs in directions.values())
     n = len(directions)
+    counts = f"better in {better}, worse in {worse} of {n}"
     if claim.n_gains == 0:
-        return (
-            "no difference found"
-            if not better and not worse
-            else f"not so: better in {better}, worse in {worse} of {n}"
-        )
+        return f"no: {counts}" if better or worse else "no significant difference, as claimed"
     if better >= claim.n_gains * n / 4:
         return f"yes, in {better} of {n}"
-    if better or worse:
-        return f"partly: better in {better}, worse in {worse} of {n}" if better else f"no: worse in {worse} of {n}"
-    return "cannot be told from chance"
+    if better:
+        return f"partly: {counts}"
+    return f"no: worse in {worse} of {n}" if worse else "no significant difference"
 
 
-def _differences(results: Results, rows: Mapping[str, Row]) -> str:
-    return ", ".join(f"{name} {points(row.difference)}{results.mark(row)}" for name, row in sorted(rows.items()))
+def _differences(results: Results, compared: Mapping[str, Comparison]) -> str:
+    shown = (f"{name} {points(one.difference)}{one.mark(results.alpha)}" for name, one in sorted(compared.items()))
+    return ", ".join(shown)
 
 
-def _section(results: Results, task: str) -> list[str]:
-    """The paper's table: a line per regime, a column per language; mean ± sd over seeds, difference from the original."""
-    cells = results.cells[task]
-    names = sorted(
-        {name for of_regime in cells.values() for name in of_regime}, key=lambda name: (name != ENGLISH, name)
-    )
+def _section(results: Results, part: str) -> list[str]:
+    """The paper's table: a row per regime, a column per language; mean ± sd over seeds, difference from the original."""
+    scores = results.scores[part]
+    names = sorted({name for of_regime in scores.values() for name in of_regime}, key=lambda n: (n != ENGLISH, n))
     foreign = [name for name in names if name != ENGLISH]
-    lines = [f"## {TITLES[task]} (%)", "", f"| | {' | '.join(names)} | mean{' without en' * (ENGLISH in names)} |"]
-    lines.append(f"| --- |{' ---: |' * (len(names) + 1)}")
-    for regime, title in REGIME_NAMES.items():
-        if of_regime := cells.get(regime):
-            rows = results.rows.get((task, regime, ORIGINAL), {})
-            shown = [_cell(results, of_regime.get(name), rows.get(name)) for name in names]
-            means = [mean(of_regime[name]) for name in foreign if name in of_regime]
-            whole = f"{100 * mean(means):.1f}" if len(means) == len(foreign) else "–"
-            lines.append(f"| {title} | {' | '.join(shown)} | {whole} |")
-    notes = [f"{results.n_examples[task][name]:,} ({name})" for name in names]
-    lines += [
+    rows = []
+    for regime in filter(scores.get, REGIME_NAMES):
+        of_regime, compared = scores[regime], results.comparisons.get((part, regime, ORIGINAL), {})
+        shown = [_cell(results, of_regime.get(name), compared.get(name)) for name in names]
+        means = [mean(of_regime[name]) for name in foreign if name in of_regime]
+        complete = len(means) == len(foreign)
+        rows.append([REGIME_NAMES[regime], *shown, f"{100 * mean(means):.1f}" if complete else None])
+    columns = ["", *names, "mean without en" if ENGLISH in names else "mean"]
+    notes = [f"{results.n_examples[part][name]:,} ({name})" for name in names]
+    lines = [
+        f"## {title_with_metric(part)} (%)",
+        "",
+        ResultTable(columns, rows).markdown(),
         "",
         f"<sub>Mean ± sd over seeds; in brackets the difference from *original*. Examples: {_listed(notes)}.</sub>",
         "",
     ]
-    between = [
-        (f"{REGIME_NAMES[regime]} – {REGIME_NAMES[baseline]}", rows)
-        for (of, regime, baseline), rows in results.rows.items()
-        if of == task and baseline != ORIGINAL
-    ]
-    lines += [line for title, rows in between for line in (f"*{title}*: {_differences(results, rows)}.", "")]
+    for (of, regime, baseline), compared in results.comparisons.items():
+        if of == part and baseline != ORIGINAL:
+            names_of_both = f"{REGIME_NAMES[regime]} – {REGIME_NAMES[baseline]}"
+            lines += [f"*{names_of_both}*: {_differences(results, compared)}.", ""]
     return lines
 
 
-def _cell(results: Results, values: Sequence[float] | None, row: Row | None) -> str:
+def _cell(results: Results, values: Sequence[float] | None, comparison: Comparison | None) -> str | None:
     if not values:
-        return "–"
-    of = seed_scores(values)
-    sd = f" ± {100 * of.sd:.1f}" if of.sd is not None else ""
-    difference = f" ({points(row.difference)}{results.mark(row)})" if row else ""
-    return f"{100 * of.mean:.1f}{sd}{difference}"
+        return None
+    score = seed_scores(values)
+    sd = f" ± {100 * score.sd:.1f}" if score.sd is not None else ""
+    difference = f" ({points(comparison.difference)}{comparison.mark(results.alpha)})" if comparison else ""
+    return f"{100 * score.mean:.1f}{sd}{difference}"
 
 
 _MEASURES = {
@@ -264,7 +254,7 @@ _MEASURES = {
 
 
 def _alignment(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """Model → language → measure, by cosine in the highest layer that was measured."""
+    """Model → language → measure → value, by cosine in the highest layer that was measured."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for language, numbers in results.distances.items():
         seed = results.grid.seeds[0]
@@ -284,8 +274,8 @@ def _alignment(results: Results) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _stages(grid: Grid, language: str, seed: int) -> dict[str, str]:
-    """What was measured, and what `run_distances.py` calls it."""
-    task = next((task for task in grid.tasks if task in FINE_TUNED), None)
+    """The models that were measured: name in the report → label in the results of `run_distances.py`."""
+    task = next((task for task in grid.tasks if task in TASKS), None)
     adjusted_to = "joint" if grid.joint else language
     stages = {"original": Path(grid.model_name_or_path).name, "adjusted": f"{adjusted_to}-seed{seed}"}
     for regime in grid.regimes if task else ():
@@ -297,21 +287,19 @@ def _stages(grid: Grid, language: str, seed: int) -> dict[str, str]:
 def _distances(results: Results) -> list[str]:
     found = _alignment(results)
     languages = list(results.distances)
-    lines = ["## What was learned, and what was forgotten (%)", ""]
-    lines.append(f"| | {' | '.join(languages)} |")
-    lines.append(f"| --- |{' ---: |' * len(languages)}")
+    rows = []
     for stage, of_stage in found.items():
-        shown = [
-            f"{100 * one['share_nearer']:.1f} / {100 * one['retrieval']:.1f}"
-            if (one := of_stage.get(language))
-            else "–"
-            for language in languages
-        ]
-        lines.append(f"| {stage} | {' | '.join(shown)} |")
-    lines += [
+        shown = [of_stage.get(language) for language in languages]
+        rows.append(
+            [stage, *(one and f"{100 * one['share_nearer']:.1f} / {100 * one['retrieval']:.1f}" for one in shown)]
+        )
+    lines = [
+        "## What was learned, and what was forgotten (%)",
         "",
-        "<sub>Held-out pairs, last layer, cosine: how often the related word is nearer than an unrelated one / how often a "
-        "word's nearest English word is the one it is linked with. First seed.</sub>",
+        ResultTable(["", *languages], rows).markdown(),
+        "",
+        "<sub>Held-out pairs, last layer, cosine: how often the related word is nearer than an unrelated one / how often the "
+        "nearest English word is the linked one. First seed.</sub>",
         "",
     ]
     for language in languages:
@@ -320,9 +308,9 @@ def _distances(results: Results) -> list[str]:
 
 
 def _claims_on_forgetting(results: Results) -> Iterator[tuple[str, str, str]]:
-    """The claims that distances decide: words, what is seen here, verdict."""
+    """The claims that distances decide: words, differences, verdict."""
     found = _alignment(results)
-    task = next((task for task in results.grid.tasks if task in FINE_TUNED), None)
+    task = next((task for task in results.grid.tasks if task in TASKS), None)
     adjusted, plain, continual = (
         found.get(name, {})
         for name in ("adjusted", f"adjusted, fine-tuned ({task})", f"adjusted, continual, fine-tuned ({task})")
@@ -340,13 +328,6 @@ def _claims_on_forgetting(results: Results) -> Iterator[tuple[str, str, str]]:
             yield words, here, verdict
 
 
-def _missing(missing: Mapping[str, str]) -> list[str]:
-    if not missing:
-        return []
-    lines = ["## What is missing", "", "| run | why |", "| --- | --- |"]
-    return [*lines, *(f"| {name} | {why.replace('|', chr(92) + '|')} |" for name, why in sorted(missing.items()))]
-
-
 def _listed(items: Iterable[str]) -> str:
     *most, last = items
     return f"{', '.join(most)} and {last}" if most else last
@@ -361,11 +342,11 @@ sub { color: #555; vertical-align: baseline; }"""
 
 
 def as_html(text: str, folder: Path) -> str:
-    """A page of its own, figures within, of a report in Markdown.
+    """A report in Markdown as one HTML page that contains its figures.
 
     Args:
         text: Markdown.
-        folder: that its figures are named from.
+        folder: that the paths of its figures are relative to.
     """
     body = markdown.markdown(text, extensions=["tables"])
 

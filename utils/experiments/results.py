@@ -1,4 +1,4 @@
-"""What the runs of a grid have brought, read and compared."""
+"""The results of the runs of a grid, read and compared."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from utils.experiments.comparison import Comparison, Row, compare, mark
+from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_values, comparison_table
+from utils.experiments.comparison_tables import metric_name
+from utils.experiments.evaluated_sets import RETRIEVAL, TITLES
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
 from utils.experiments.grid import (
     ABLATION,
@@ -15,16 +17,18 @@ from utils.experiments.grid import (
     ENGLISH,
     ORIGINAL,
     ORIGINAL_CONTINUAL,
+    XSR,
     Grid,
     Run,
 )
 from utils.experiments.runner import check_done
-from utils.experiments.significance import holm
+from utils.tasks.registry import TASKS
 
 
-METRICS = {"nli": "accuracy", "ner": "f1", "qa": "f1", "qa-cross": "f1", "xsr": "accuracy"}
-# What is compared with what.
-COMPARISONS = (
+# QA is reported in two parts: questions and contexts in one language, and in two.
+QA, QA_ACROSS = "qa", "qa-cross"
+# Regimes and the baselines that they are compared with.
+BASELINES = (
     (ADJUSTED, ORIGINAL),
     (ADJUSTED_CONTINUAL, ORIGINAL),
     (ORIGINAL_CONTINUAL, ORIGINAL),
@@ -36,45 +40,60 @@ COMPARISONS = (
 
 @dataclass
 class Results:
-    """What the runs of a grid have brought.
+    """The results of a grid. A *part* is a task, or questions across languages (`qa-cross`).
 
     Attributes:
         grid: what was to be run.
-        cells: task → regime → language or pair of languages → its share by run.
-        rows: (task, regime, baseline) → language → the comparison.
-        n_comparisons: that p-values are adjusted for.
-        n_examples: task → language → how many.
-        distances: language → what `run_distances.py` has found.
-        missing: name → why a run is missing.
+        scores: part → regime → language or pair of languages → score of every run, 0 to 1.
+        comparisons: (part, regime, baseline) → language → comparison.
+        n_comparisons: number of tests that p-values are adjusted for.
+        n_examples: part → language → number of examples.
+        distances: language → `all_results.json` of `run_distances.py`.
+        missing: name of a run → why there is no result.
         alpha: level of significance over all comparisons.
         n_resamples: of the bootstrap.
-        tables: all comparisons.
+        tables: all comparisons in full.
     """
 
     grid: Grid
-    cells: dict[str, dict[str, dict[str, list[float]]]]
-    rows: dict[tuple[str, str, str], dict[str, Row]]
+    scores: dict[str, dict[str, dict[str, list[float]]]]
+    comparisons: dict[tuple[str, str, str], dict[str, Comparison]]
     n_comparisons: int
     n_examples: dict[str, dict[str, int]]
     distances: dict[str, dict[str, Any]]
     missing: dict[str, str]
     alpha: float = 0.05
     n_resamples: int = 10_000
-    tables: list[Comparison] = field(default_factory=list)
+    tables: list[ComparisonTable] = field(default_factory=list)
 
-    def mark(self, row: Row) -> str:
-        return mark(row, self.alpha)
+
+def metric_of(part: str) -> str:
+    """The metric that a part of the grid is reported by."""
+    task = QA if part == QA_ACROSS else part
+    return TASKS[task].selection_metric if task in TASKS else "accuracy"
+
+
+def title_of(part: str) -> str:
+    """A part of the grid in words, without its metric."""
+    if part == QA_ACROSS:
+        return f"{TITLES[QA]} across languages"
+    return TITLES[RETRIEVAL if part == XSR else part]
+
+
+def title_with_metric(part: str) -> str:
+    """A part of the grid and its metric, such as `Question answering, F1`."""
+    return f"{title_of(part)}, {metric_name(metric_of(part))}"
 
 
 def read_results(
     grid: Grid, runs: Sequence[Run], output_dir: Path, missing: Mapping[str, str], n_resamples: int = 10_000
 ) -> Results:
-    """Read what is done, and compare.
+    """Read the runs that are done, and compare them.
 
     Args:
         grid, runs: what was planned.
-        output_dir: where it was done.
-        missing: name → why a run failed.
+        output_dir: of the grid.
+        missing: name of a run → why it failed.
         n_resamples: of the bootstrap.
     """
     results = Results(grid, {}, {}, 0, {}, {}, dict(missing), n_resamples=n_resamples)
@@ -82,25 +101,23 @@ def read_results(
     names = {run.name for run in done}
     results.missing |= {run.name: "not run yet" for run in runs if run.name not in names and run.name not in missing}
     for task in grid.tasks:
-        planned = [run for run in done if run.task == task]
-        if not planned:
+        if not (planned := [run for run in done if run.task == task]):
             continue
-        for name, found in _parts(task, _read(planned, output_dir)):
-            results.cells[name] = cells_of(found, METRICS[name])
-            results.n_examples[name] = {
+        for part, found in _parts(task, _read(planned, output_dir)):
+            results.scores[part] = _scores(found, metric_of(part))
+            results.n_examples[part] = {
                 language: one.n_examples for _, _, run in found for language, one in run.sets.items()
             }
-            for regime, baseline in COMPARISONS:
-                if comparison := _comparison(found, regime, baseline, METRICS[name], n_resamples):
-                    results.tables.append(comparison)
-                    rows = {row.language: row for row in comparison.rows if row.difference is not None}
-                    results.rows[name, regime, baseline] = rows
-    tested = [row for rows in results.rows.values() for row in rows.values() if row.bootstrap]
-    results.n_comparisons = len(tested)
-    for row, p_value in zip(tested, holm([row.bootstrap.p_value for row in tested])):
-        row.p_holm = p_value
+            for regime, baseline in BASELINES:
+                if table := _compared(found, regime, baseline, metric_of(part), n_resamples):
+                    results.tables.append(table)
+                    compared = {row.language: row.comparison for row in table.rows if row.comparison}
+                    results.comparisons[part, regime, baseline] = compared
+    results.n_comparisons = adjust_p_values(
+        comparison for of_part in results.comparisons.values() for comparison in of_part.values()
+    )
     for run in done:
-        if run.task == "distances":
+        if run.task == "distances" and run.language:
             path = output_dir / run.name / "all_results.json"
             results.distances[run.language] = json.loads(path.read_text(encoding="utf-8"))
     return results
@@ -125,59 +142,47 @@ def _read(planned: Sequence[Run], output_dir: Path) -> list[_Found]:
 
 
 def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Found]]]:
-    """A task by its parts: questions in one language, and across."""
-    if task != "qa":
+    """A task by its parts: for QA questions in one language, and across languages."""
+    if task != QA:
         yield task, list(found)
         return
-    for name, across in (("qa", False), ("qa-cross", True)):
-        part = [
+    for part, across in ((QA, False), (QA_ACROSS, True)):
+        of_part = [
             (regime, language, replace(run, sets={k: v for k, v in run.sets.items() if ("-" in k) == across}))
             for regime, language, run in found
         ]
-        if any(run.sets for *_, run in part):
-            yield name, part
+        if any(run.sets for *_, run in of_part):
+            yield part, of_part
 
 
-def cells_of(found: Sequence[_Found], metric: str) -> dict[str, dict[str, list[float]]]:
-    cells: dict[str, dict[str, list[float]]] = {}
+def _scores(found: Sequence[_Found], metric: str) -> dict[str, dict[str, list[float]]]:
+    scores: dict[str, dict[str, list[float]]] = {}
     for regime, _, run in found:
         for language, one in run.sets.items():
-            cells.setdefault(regime, {}).setdefault(language, []).append(one.results[metric])
-    return cells
+            scores.setdefault(regime, {}).setdefault(language, []).append(one.results[metric])
+    return scores
 
 
-@dataclass
-class _Pairs:
-    """Which system each is compared with (as `utils.experiments.comparison.Baseline`)."""
-
-    of_system: dict[System, System]
-
-    def of(self, system: System) -> System:
-        return self.of_system.get(system, system)
-
-
-def _comparison(
+def _compared(
     found: Sequence[_Found], regime: str, baseline: str, metric: str, n_resamples: int
-) -> Comparison | None:
-    """The runs of a regime, each in its own language, and those of the baseline; None if either is missing."""
-    runs, pairs = [], {}
+) -> ComparisonTable | None:
+    """The runs of a regime, each in its own language, beside those of the baseline; None if either is missing."""
+    runs: list[FinishedRun] = []
+    baselines: dict[System, System] = {}
     bases = [(language, run) for which, language, run in found if which == baseline]
     for which, language, run in found:
-        if which != regime or not bases:
-            continue
         others = [other for of, other in bases if of in (None, language)]
-        if others:
-            pairs[run.system] = others[0].system
+        if which == regime and others:
+            baselines[run.system] = others[0].system
             runs.append(_without_english(run, language))
     if not runs:
         return None
-    seen = {id(other): (language, other) for language, other in bases}
-    runs += [_without_english(other, language) for language, other in seen.values()]
-    return compare([run for run in runs if run.sets], _Pairs(pairs), [metric], n_resamples)
+    runs += [_without_english(other, language) for language, other in bases]
+    return comparison_table([run for run in runs if run.sets], baselines, [metric], n_resamples)
 
 
 def _without_english(run: FinishedRun, language: str | None) -> FinishedRun:
-    """The run with the sets that are about its language: English alone is not."""
+    """The run with the sets of its language (of all if None), but not that of English alone."""
     kept = {
         name: one
         for name, one in run.sets.items()

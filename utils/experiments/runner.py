@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from utils.core.errors import InputError
 from utils.core.files import write_json
-from utils.experiments.grid import CODE, FINE_TUNED, Grid, Run, as_words
+from utils.experiments.grid import CODE, Grid, Run, as_words
+from utils.tasks.registry import TASKS
 from utils.training.arguments import is_whole
 
 
@@ -105,7 +106,7 @@ def drop_weights_not_needed(runs: Sequence[Run], done: Mapping[str, object], out
     """Remove the weights of fine-tuned models that are measured, and that no run to come is about (one that failed comes again)."""
     needed = {name for run in runs if run.name not in done for name in run.needs}
     for run in runs:
-        if run.task in FINE_TUNED and run.name in done and run.name not in needed:
+        if run.task in TASKS and run.name in done and run.name not in needed:
             _drop_weights(run, output_dir)
 
 

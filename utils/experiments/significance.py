@@ -201,10 +201,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Returns:
         The adjusted ones in the same order, at most 1.
     """
-    p_values = np.asarray(p_values, dtype=float)
-    order = np.argsort(p_values, kind="stable")
-    multiplied = p_values[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values, kind="stable")
+    multiplied = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(np.maximum.accumulate(multiplied), 1)
     return adjusted.tolist()
 

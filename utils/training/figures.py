@@ -21,7 +21,7 @@ def plot_losses(log_history: Sequence[Mapping[str, float]], path: str | Path) ->
     Returns:
         Whether there was anything to draw: a loss logged at two steps or more.
     """
-    steps: dict[str, dict[int, float]] = {}
+    steps: dict[str, dict[float, float]] = {}
     for entry in log_history:
         for name, value in entry.items():
             if (name == "loss" or name.endswith("_loss")) and name != "train_loss" and value > 0:

@@ -119,7 +119,7 @@ def _adapters(
     return public[plain], {**task_types, name: TASK_TYPES.get(record["auto_class"].removeprefix("AutoModel"))}
 
 
-def _class_end(task_type: str) -> str:
+def _class_end(task_type: str | None) -> str:
     return next(end for end, known in TASK_TYPES.items() if known == task_type)
 
 

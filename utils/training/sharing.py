@@ -29,7 +29,7 @@ def check_push(training: TrainingArguments) -> None:
     """
     if not training.push_to_hub or not training.should_save:
         return
-    repository = training.hub_model_id or Path(training.output_dir).absolute().name
+    repository = training.hub_model_id or Path(training.output_dir or ".").absolute().name
     try:
         api = HfApi(token=training.hub_token)
         made = api.create_repo(repository, private=training.hub_private_repo, exist_ok=True)
@@ -56,7 +56,7 @@ def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> 
     training = trainer.args
     if not trainer.is_world_process_zero():
         return
-    folder = Path(training.output_dir)
+    folder = Path(training.output_dir or ".")
     write_json(folder / "run.json", record)
     (folder / _PICKLE).unlink(missing_ok=True)
     if training.do_train:
@@ -65,7 +65,7 @@ def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> 
         found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
         name = trainer.hub_model_id or folder.absolute().name
         write_text(folder / "README.md", model_card(name, record, found, folder, **hub_options))
-    if training.push_to_hub:
+    if training.push_to_hub and trainer.hub_model_id:
         push(folder, trainer.hub_model_id, training.hub_revision, training.hub_token)
 
 
