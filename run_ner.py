@@ -15,23 +15,28 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset, Features, List, Value
-from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification
+from datasets import Dataset
+from transformers import DataCollatorForTokenClassification
 
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg
 from utils.core.errors import InputError, run_script
 from utils.evaluation.metrics import load_metric
-from utils.tasks.examples import LanguageData, TaskDataArguments, TaskReader, identity_of
-from utils.tasks.fine_tuning import FineTuning, FineTuningArguments
+from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.examples import LanguageData, TaskReader, encode_examples, read_examples
+from utils.tasks.registry import task_spec
+from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
+from utils.tasks.tagging import encode_tagged_sentences, predicted_tags, read_tagged_sentence, tagged_features
+from utils.tasks.zero_shot_trainer import ZeroShotTrainer
+from utils.training.arguments import checkpoint_to_resume
+from utils.training.sharing import check_push
+from utils.training.steps import train_and_save
 
 
-FEATURES = Features({"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(Value("string"))})
+TAGS = "ner_tags"
 # Of WikiANN, and of its copy in XTREME.
 CONFIGS = ("{language}", "PAN-X.{language}")
-# What the loss passes over: all tokens of a word but the first, and the special ones.
-IGNORED = -100
 
 
 @dataclass
@@ -43,14 +48,15 @@ class NerDataArguments(TaskDataArguments):
     )
     max_seq_length: int | None = arg(
         None,
-        help="Cut sentences after this many tokens; entities beyond count as missed. Default: 128.",
+        help="Truncate sentences to this number of tokens; entities beyond count as missed. Default: 128.",
         hyperparameter=True,
+        at_least=1,
     )
 
 
 @dataclass
 class NerTrainingArguments(FineTuningArguments):
-    """The settings of the paper."""
+    """Training, with the paper's settings."""
 
     learning_rate: float = arg(2e-5, help="Peak learning rate; falls linearly to 0.")
     num_train_epochs: float = arg(3, help="Passes over the training data.")
@@ -58,66 +64,56 @@ class NerTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    run = FineTuning.from_command_line("ner", NerDataArguments, NerTrainingArguments, __doc__)
+    task = task_spec("ner")
+    args = parse_task_arguments(task, NerDataArguments, NerTrainingArguments, description=__doc__)
+    data, training = args.data, args.training
+    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
+    check_push(training)
 
-    # --- Data ---
-    reader = TaskReader(run.data, FEATURES, read_sentence, CONFIGS, **run.reading)
-    examples, labels = run.read(reader, name_labels)
+    # --- Examples, in the training language and in all others ---
+    reader = TaskReader(
+        data, tagged_features(TAGS), read_sentence, CONFIGS, hub_options=args.hub_options, num_proc=args.num_proc
+    )
+    examples, labels = read_examples(
+        reader, training, lambda train: known_labels(args, task, train and name_labels(train))
+    )
 
     # --- Model ---
-    model, tokenizer = run.load_model(AutoModelForTokenClassification, labels)
-    words = WordTokenizer(tokenizer, "start", run.length_limit(128, model, tokenizer))
-    rows = run.encoded(examples, encode, word_tokenizer=words, label2id=model.config.label2id)
+    model, tokenizer = load_model(args, task, labels)
+    words = WordTokenizer(tokenizer, "start", length_limit(data.max_seq_length, 128, tokenizer, model))
+
+    # --- Features ---
+    encode = partial(encode_tagged_sentences, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
+    rows = encode_examples(examples, encode, training, args.num_proc)
 
     # --- Train ---
-    trainer = run.trainer(
-        model, tokenizer, rows, DataCollatorForTokenClassification(tokenizer), partial(score, labels=labels)
-    )
-    run.train(trainer)
+    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
+    alignment, continual_facts = continual_alignment(args, model, tokenizer)
+    collator, judge = DataCollatorForTokenClassification(tokenizer), partial(score, labels=labels)
+    trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
+    if training.do_train:
+        train_and_save(trainer, checkpoint)
 
     # --- Evaluate, in every language ---
-    run.evaluate(trainer, rows)
+    evaluate_languages(trainer, rows, args, task)
 
     # --- Share ---
-    run.share(trainer, examples)
+    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
 
 
 def read_sentence(row: Mapping[str, Any], where: str, labels: Sequence[str] | None = None) -> dict[str, Any]:
-    """An example of a row; its tags are BIO and among `labels`, if they are known already."""
-    for column in ("tokens", "ner_tags"):
-        if not isinstance(row.get(column), list) or not all(isinstance(one, str) for one in row[column]):
-            raise InputError(
-                f"{where} has {row.get(column)!r} in column {column}; it needs a list of words, or of tags."
-            )
-    tokens, tags = row["tokens"], row["ner_tags"]
-    if len(tokens) != len(tags):
-        raise InputError(f"{where} has {len(tokens)} tokens and {len(tags)} tags; every token needs one.")
-    for tag in tags:
+    """An example of a row; its tags are BIO and, if the model's labels are known, among them."""
+    example = read_tagged_sentence(row, where, TAGS)
+    for tag in example[TAGS]:
         if not re.fullmatch("O|[BI]-.+", tag):
             raise InputError(f"{where} has the tag {tag!r}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
-        if labels and tag not in labels:
-            raise InputError(f"{where} has the tag {tag}, which is none of {', '.join(labels)}; correct it.")
-    return {**identity_of(row), "tokens": tokens, "ner_tags": tags}
+    return read_tagged_sentence(row, where, TAGS, labels)
 
 
 def name_labels(examples: Dataset) -> list[str]:
     """O, and both tags of every type of entity in the training data."""
-    types = {tag[2:] for tags in examples["ner_tags"] for tag in tags if tag != "O"}
+    types = {tag[2:] for tags in examples[TAGS] for tag in tags if tag != "O"}
     return ["O", *(f"{begin}-{name}" for name in sorted(types) for begin in "BI")]
-
-
-def encode(
-    batch: Mapping[str, list], positions: Sequence[int], word_tokenizer: WordTokenizer, label2id: Mapping[str, int]
-) -> dict[str, list]:
-    """One row per example. A word's first token has its label, and its position in the sentence in `word`."""
-    encoded = word_tokenizer(batch["tokens"])
-    rows: dict[str, list] = {"input_ids": encoded["input_ids"], "labels": [], "word": [], "example": list(positions)}
-    for word_ids, words, tags in zip(encoded["word_ids"], encoded["words"], batch["ner_tags"]):
-        # (Special tokens count as words too, numbered outside of the sentence.)
-        word = [words[k] if k >= 0 and 0 <= words[k] < len(tags) else IGNORED for k in word_ids]
-        rows["word"].append(word)
-        rows["labels"].append([label2id[tags[k]] if k != IGNORED else IGNORED for k in word])
-    return rows
 
 
 def score(
@@ -125,34 +121,21 @@ def score(
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The tag of every word, and precision, recall and F1 of whole entities.
 
-    A word that the model was not given, beyond the length limit or tokenised to nothing, gets the tag O: its entity is
-    missed.
+    Entities with words beyond the length limit are missed.
 
     Args:
         name: of the set.
         data: its examples and rows.
-        logits: [rows, longest row, labels].
+        logits: [rows, longest row, classes].
         labels: names of the classes.
 
     Returns:
         Records with `id`, `gold` and `prediction` (tags), and `score` (mean probability of the predicted tags); and
         `precision`, `recall`, `f1`, between 0 and 1.
     """
-    probabilities, predicted = torch.from_numpy(logits).softmax(dim=-1).max(dim=-1)
-    records: list[dict[str, Any]] = [{}] * len(data.examples)
-    for row, chances, classes in zip(data.rows, probabilities.numpy(), predicted.numpy()):
-        example = data.examples[row["example"]]
-        word = np.asarray(row["word"])
-        first = np.flatnonzero(word != IGNORED)
-        tags = ["O"] * len(example["tokens"])
-        for token in first:
-            tags[word[token]] = labels[classes[token]]
-        certainty = float(chances[first].mean()) if len(first) else 0.0
-        records[row["example"]] = {
-            "id": example["id"], "gold": example["ner_tags"], "prediction": tags, "score": round(certainty, 6),
-        }  # fmt: skip
+    records = predicted_tags(data, logits, labels, TAGS, missing="O")
     gold, found = ([record[column] for record in records] for column in ("gold", "prediction"))
-    measured = load_metric("seqeval").compute(predictions=found, references=gold)
+    measured = load_metric("seqeval").compute(predictions=found, references=gold) or {}
     return records, {metric: measured[metric] for metric in ("precision", "recall", "f1")}
 
 

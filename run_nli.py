@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Natural language inference: fine-tune in English, evaluate in other languages without labelled data of theirs.
+"""Natural language inference: fine-tune in English, evaluate zero-shot in other languages.
 
     accelerate launch run_nli.py --model aligned-mbert-hi --do_train --do_eval --eval_languages en hi --output_dir nli-hi
 
@@ -8,24 +8,31 @@ default, with the settings of Efimov et al. (ECIR 2023). With --continual the al
 loss, so that fine-tuning does not undo what `run_align.py` has done.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from datasets import Dataset, Features, Value
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
+from datasets import Features, Value
+from transformers import DataCollatorWithPadding
 
 from utils.core.arguments import arg
-from utils.core.errors import InputError, run_script
-from utils.tasks.examples import TaskDataArguments, TaskReader, identity_of, text_in
-from utils.tasks.fine_tuning import FineTuning, FineTuningArguments
-from utils.tasks.sentence_pairs import encode_sentence_pairs, score
+from utils.core.errors import run_script
+from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.examples import TaskReader, encode_examples, read_examples
+from utils.tasks.registry import task_spec
+from utils.tasks.sentence_pairs import encode_sentence_pairs, name_labels, read_sentence_pair, score
+from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
+from utils.tasks.zero_shot_trainer import ZeroShotTrainer
+from utils.training.arguments import checkpoint_to_resume
+from utils.training.sharing import check_push
+from utils.training.steps import train_and_save
 
 
-FEATURES = Features({name: Value("string") for name in ("id", "premise", "hypothesis", "label")})
-# As XNLI, MultiNLI and SNLI number them.
+TEXTS = ("premise", "hypothesis")
+FEATURES = Features({name: Value("string") for name in ("id", *TEXTS, "label")})
+# As numbered by XNLI, MultiNLI and SNLI.
 LABELS = ("entailment", "neutral", "contradiction")
+read_pair = partial(read_sentence_pair, columns=TEXTS, classes=LABELS)
 
 
 @dataclass
@@ -36,13 +43,13 @@ class NliDataArguments(TaskDataArguments):
         "facebook/xnli", help="Training data: a data set on the Hub or in a local folder, such as data/nli."
     )
     max_seq_length: int | None = arg(
-        None, help="Cut sentence pairs after this many tokens. Default: 128.", hyperparameter=True
+        None, help="Truncate pairs to this number of tokens. Default: 128.", hyperparameter=True, at_least=1
     )
 
 
 @dataclass
 class NliTrainingArguments(FineTuningArguments):
-    """The settings of the paper."""
+    """Training, with the paper's settings."""
 
     learning_rate: float = arg(5e-5, help="Peak learning rate; falls linearly to 0.")
     num_train_epochs: float = arg(2, help="Passes over the training data.")
@@ -50,45 +57,45 @@ class NliTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    run = FineTuning.from_command_line("nli", NliDataArguments, NliTrainingArguments, __doc__)
+    task = task_spec("nli")
+    args = parse_task_arguments(task, NliDataArguments, NliTrainingArguments, description=__doc__)
+    data, training = args.data, args.training
+    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
+    check_push(training)
 
-    # --- Data ---
-    examples, labels = run.read(TaskReader(run.data, FEATURES, read_pair, **run.reading), name_labels)
-
-    # --- Model ---
-    model, tokenizer = run.load_model(AutoModelForSequenceClassification, labels)
-    max_length = run.length_limit(128, model, tokenizer)
-    rows = run.encoded(
-        examples, encode_sentence_pairs, tokenizer=tokenizer, max_length=max_length, label2id=model.config.label2id
+    # --- Examples, in the training language and in all others ---
+    reader = TaskReader(data, FEATURES, read_pair, hub_options=args.hub_options, num_proc=args.num_proc)
+    examples, labels = read_examples(
+        reader, training, lambda train: known_labels(args, task, train and name_labels(train, LABELS))
     )
 
+    # --- Model ---
+    model, tokenizer = load_model(args, task, labels)
+    max_length = length_limit(data.max_seq_length, 128, tokenizer, model)
+
+    # --- Features ---
+    encode = partial(
+        encode_sentence_pairs,
+        columns=TEXTS,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        label2id=model.config.label2id,
+    )
+    rows = encode_examples(examples, encode, training, args.num_proc)
+
     # --- Train ---
-    trainer = run.trainer(model, tokenizer, rows, DataCollatorWithPadding(tokenizer), partial(score, labels=labels))
-    run.train(trainer)
+    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
+    alignment, continual_facts = continual_alignment(args, model, tokenizer)
+    collator, judge = DataCollatorWithPadding(tokenizer), partial(score, labels=labels)
+    trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
+    if training.do_train:
+        train_and_save(trainer, checkpoint)
 
     # --- Evaluate, in every language ---
-    run.evaluate(trainer, rows)
+    evaluate_languages(trainer, rows, args, task)
 
     # --- Share ---
-    run.share(trainer, examples)
-
-
-def read_pair(row: Mapping[str, Any], where: str, labels: Sequence[str] | None = None) -> dict[str, str]:
-    """An example of a row; its label is one of `labels`, if they are known already."""
-    texts = {name: text_in(row, name, where) for name in ("premise", "hypothesis")}
-    label = row.get("label")
-    if isinstance(label, int) and 0 <= label < len(LABELS):
-        label = LABELS[label]
-    if not isinstance(label, str) or (labels and label not in labels):
-        known = ", ".join(labels or LABELS)
-        raise InputError(f"{where} has the label {label!r}, which is none of {known}; correct it, or leave it out.")
-    return {**identity_of(row), **texts, "label": label}
-
-
-def name_labels(examples: Dataset) -> list[str]:
-    """The labels of the training data, in the order of XNLI if they are XNLI's."""
-    found = set(examples.unique("label"))
-    return list(LABELS) if found <= set(LABELS) else sorted(found)
+    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
+from transformers import DataCollatorWithPadding
 
-from utils.core.arguments import arg, at_least
+from utils.core.arguments import arg
 from utils.core.errors import InputError, run_script
-from utils.evaluation.metrics import load_metric
-from utils.evaluation.metrics.answers import ARTICLES, answer_scores
-from utils.tasks.examples import LanguageData, TaskDataArguments
-from utils.tasks.fine_tuning import FineTuning, FineTuningArguments
+from utils.core.tables import READERS
+from utils.evaluation.metrics.answers import ARTICLES, answer_scores, mean_scores, version_2_scores
+from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.examples import LanguageData, encode_examples, read_examples
 from utils.tasks.question_answering import (
     CONFIGS,
     FEATURES,
@@ -29,9 +30,15 @@ from utils.tasks.question_answering import (
     only_tydi_language,
     pair_name,
     read_question,
-    read_questions,
+    read_squad,
 )
+from utils.tasks.registry import task_spec
+from utils.tasks.steps import evaluate_languages, length_limit, load_model, publish_task_model
 from utils.tasks.windows import encode_windows, find_answers
+from utils.tasks.zero_shot_trainer import ZeroShotTrainer
+from utils.training.arguments import checkpoint_to_resume
+from utils.training.sharing import check_push
+from utils.training.steps import train_and_save
 
 
 @dataclass
@@ -40,19 +47,19 @@ class QaDataArguments(TaskDataArguments):
 
     dataset_name: str | None = arg(
         "rajpurkar/squad",
-        help="Training data: a data set on the Hub or in a local folder; others that work as they are: "
-        "rajpurkar/squad_v2 (with --version_2_with_negative), google-research-datasets/tydiqa, data/qa.",
+        help="Training data: a data set on the Hub or in a local folder, for example rajpurkar/squad_v2 (with "
+        "--version_2_with_negative), google-research-datasets/tydiqa or data/qa.",
     )
     eval_dataset_name: str | None = arg(
         None,
-        help="Data to evaluate on. Default: google/xquad for models trained on SQuAD, else --dataset_name. Others: "
+        help="Data set for evaluation. Default: google/xquad for models trained on SQuAD, else --dataset_name. Others: "
         "google/xtreme with `--eval_dataset_config_name MLQA.{context_language}.{question_language}`, "
         "google-research-datasets/tydiqa.",
     )
     eval_dataset_config_name: str | None = arg(
         None,
         help="Its configuration; {language}, or {context_language} and {question_language}, stand for the "
-        "languages. Default: the one that fits.",
+        "languages. Default: the first that exists.",
     )
     train_file: str | None = arg(
         None, help="Training data in a file instead: SQuAD's .json, .jsonl or .parquet; also .gz."
@@ -63,46 +70,47 @@ class QaDataArguments(TaskDataArguments):
         "questions and contexts in the same language, each of --eval_languages.",
     )
     context_languages: list[str] | None = arg(
-        None, help="Languages of the contexts. Default, with the above: --eval_languages."
+        None, help="Languages of the contexts. Default with --question_languages: --eval_languages."
     )
     language_pairs: list[str] | None = arg(
         None,
-        help="Only these pairs instead, question's language first: `en-en hi-hi hi-en en-hi`; `hi` means `hi-hi`.",
+        help="Only these pairs instead, language of the question first: `en-en hi-hi hi-en en-hi`; `hi` means `hi-hi`.",
     )
     answer_normalization: str = arg(
         "auto",
-        help="What is forgiven when answers are compared: `squad` as SQuAD's script does, in every language (usual "
+        help="Normalisation before answers are compared: `squad` as SQuAD's script does, in every language (usual "
         "for XQuAD and TyDi QA); `mlqa`: articles and punctuation of each language; `auto`: mlqa for MLQA.",
         choices=["auto", "squad", "mlqa"],
     )
     version_2_with_negative: bool = arg(
         False,
-        help="Some questions have no answer, as in SQuAD v2, and the model may say so.",
+        help="Some questions have no answer, as in SQuAD v2, and the model can predict that.",
         hyperparameter=True,
     )
     null_score_diff_threshold: float = arg(
-        0.0, help="Say so if the logits of no answer exceed those of the best answer by more than this."
+        0.0, help="Predict no answer if its logits exceed those of the best answer by more than this."
     )
     max_seq_length: int | None = arg(
         None,
-        help="Tokens of question and context; a longer context is cut into windows. Default: 384.",
+        help="Tokens of question and context; a longer context is split into windows. Default: 384.",
         hyperparameter=True,
+        at_least=1,
     )
-    doc_stride: int = arg(128, help="Tokens that neighbouring windows share.", hyperparameter=True)
-    max_question_length: int = arg(64, help="Cut questions after this many tokens.", hyperparameter=True)
-    n_best_size: int = arg(20, help="Spans that share out the probability of an answer.")
-    max_answer_length: int = arg(30, help="Tokens of the longest answer.")
+    doc_stride: int = arg(128, help="Tokens that neighbouring windows share.", hyperparameter=True, at_least=1)
+    max_question_length: int = arg(
+        64, help="Truncate questions to this number of tokens.", hyperparameter=True, at_least=1
+    )
+    n_best_size: int = arg(20, help="Spans over which the probability of an answer is normalised.", at_least=1)
+    max_answer_length: int = arg(30, help="Tokens of the longest answer.", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("doc_stride", "max_question_length", "n_best_size", "max_answer_length"):
-            at_least(1, self, name)
         if self.language_pairs and (self.question_languages or self.context_languages):
             raise InputError(
-                "--language_pairs says everything about languages; leave --question_languages and --context_languages out."
+                "--language_pairs names all languages; omit --question_languages and --context_languages."
             )
         if bad := [pair for pair in self.language_pairs or () if not all(pair.split("-")) or pair.count("-") > 1]:
-            raise InputError(f"--language_pairs {bad[0]} is no pair of languages; write it like hi-en.")
+            raise InputError(f"--language_pairs {bad[0]} is not a pair of languages; write it like hi-en.")
         if self.eval_dataset_name is None and self.dataset_name in ("rajpurkar/squad", "rajpurkar/squad_v2"):
             self.eval_dataset_name = "google/xquad"
         if self.answer_normalization == "auto":
@@ -135,7 +143,7 @@ class QaDataArguments(TaskDataArguments):
 
 @dataclass
 class QaTrainingArguments(FineTuningArguments):
-    """The settings of the paper."""
+    """Training, with the paper's settings."""
 
     learning_rate: float = arg(3e-5, help="Peak learning rate; falls linearly to 0.")
     num_train_epochs: float = arg(2, help="Passes over the training data.")
@@ -143,65 +151,88 @@ class QaTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    run = FineTuning.from_command_line("qa", QaDataArguments, QaTrainingArguments, __doc__)
-    data = run.data
+    task = task_spec("qa")
+    args = parse_task_arguments(task, QaDataArguments, QaTrainingArguments, description=__doc__)
+    data, training = args.data, args.training
+    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
+    check_push(training)
 
-    # --- Data ---
-    read = partial(read_question, unanswerable=data.version_2_with_negative)
+    # --- Examples: questions in the training language, and for every pair of languages ---
     reader = CrossLingualReader(
-        data, FEATURES, read, CONFIGS, read_questions, only_tydi_language, pairs=data.pairs(), **run.reading
+        data,
+        FEATURES,
+        partial(read_question, unanswerable=data.version_2_with_negative),
+        CONFIGS,
+        readers={**READERS, ".json": read_squad},
+        select_language=only_tydi_language,
+        hub_options=args.hub_options,
+        num_proc=args.num_proc,
+        pairs=data.pairs(),
     )
-    examples, _ = run.read(reader)
+    examples, _ = read_examples(reader, training)
 
     # --- Model ---
-    model, tokenizer = run.load_model(AutoModelForQuestionAnswering)
-    max_length = run.length_limit(384, model, tokenizer)
-    window = {"max_length": max_length, "stride": data.doc_stride, "max_question_length": data.max_question_length}
-    encode = (partial(encode_windows, keep_offsets=kept) for kept in (True, False))
-    rows = run.encoded(examples, *encode, tokenizer=tokenizer, **window)
+    model, tokenizer = load_model(args, task)
+    max_length = length_limit(data.max_seq_length, 384, tokenizer, model)
+
+    # --- Features: windows of the contexts ---
+    encode = partial(
+        encode_windows,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        stride=data.doc_stride,
+        max_question_length=data.max_question_length,
+    )
+    to_train, to_evaluate = partial(encode, keep_offsets=False), partial(encode, keep_offsets=True)
+    rows = encode_examples(examples, to_evaluate, training, args.num_proc, to_train)
 
     # --- Train ---
-    trainer = run.trainer(model, tokenizer, rows, DataCollatorWithPadding(tokenizer), partial(score, data=data))
-    run.train(trainer)
+    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
+    alignment, continual_facts = continual_alignment(args, model, tokenizer)
+    judge, collator = partial(score, arguments=data), DataCollatorWithPadding(tokenizer)
+    trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
+    if training.do_train:
+        train_and_save(trainer, checkpoint)
 
     # --- Evaluate, in every language ---
-    run.evaluate(trainer, rows)
+    evaluate_languages(trainer, rows, args, task)
 
     # --- Share ---
-    run.share(trainer, examples)
+    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
 
 
 def score(
-    name: str, rows: LanguageData, logits: tuple[np.ndarray, np.ndarray], data: QaDataArguments
+    name: str, data: LanguageData, logits: tuple[np.ndarray, np.ndarray], arguments: QaDataArguments
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The answer to every question, exact match and F1.
 
     Args:
         name: of the set.
-        rows: its questions and their windows.
+        data: its questions and their windows.
         logits: of start and end, [windows, longest row] each.
-        data: how answers are found and compared.
+        arguments: how answers are found and compared.
 
     Returns:
         Records with `id`, `gold` (all right answers), `prediction`, its probability `score`, `exact_match` and `f1`
-        (between 0 and 1); and the means of the last two in per cent, with what SQuAD's script for v2 adds.
+        (between 0 and 1); and the means of the last two in percent, with what SQuAD's script for v2 adds.
     """
-    threshold = data.null_score_diff_threshold if data.version_2_with_negative else None
-    version_2 = data.version_2_with_negative
-    threshold = data.null_score_diff_threshold if version_2 else None
-    answers = find_answers(rows, *logits, data.n_best_size, data.max_answer_length, threshold)
-    language = dict(zip(data.set_names(), data.pairs()))[name][1] if data.answer_normalization == "mlqa" else None
-    records, predictions, references = [], [], []
-    for question, answer in zip(rows.examples, answers):
-        gold = question["answers"]["text"]
-        exact_match, f1 = answer_scores(answer.text, gold, language, version_2)
-        told = {"id": question["id"], "gold": gold, "prediction": answer.text, "score": round(answer.probability, 6)}
-        records.append({**told, "exact_match": exact_match, "f1": round(f1, 6)})
-        doubt = {"no_answer_probability": answer.null_score_difference} if version_2 else {}
-        predictions.append({"id": question["id"], "prediction_text": answer.text, **doubt})
-        references.append({"id": question["id"], "answers": question["answers"]})
-    metric = load_metric("mlqa", language) if language else load_metric("squad", "v2" if version_2 else None)
-    return records, metric.compute(predictions=predictions, references=references)
+    version_2 = arguments.version_2_with_negative
+    threshold = arguments.null_score_diff_threshold if version_2 else None
+    answers = find_answers(data, *logits, arguments.n_best_size, arguments.max_answer_length, threshold)
+    mlqa = arguments.answer_normalization == "mlqa"
+    language = dict(zip(arguments.set_names(), arguments.pairs()))[name][1] if mlqa else None
+    gold = [question["text"] for question in data.examples["answers"]]
+    scores = [answer_scores(answer.text, right, language, version_2) for answer, right in zip(answers, gold)]
+    records = [
+        {"id": identity, "gold": right, "prediction": answer.text, "score": round(answer.probability, 6),
+         "exact_match": exact_match, "f1": round(f1, 6)}
+        for identity, right, answer, (exact_match, f1) in zip(data.examples["id"], gold, answers, scores)
+    ]  # fmt: skip
+    if not version_2:
+        return records, mean_scores(scores, "exact_match", "f1")
+    has_answer = [bool(right) for right in gold]
+    null_scores = [answer.null_score_difference for answer in answers]
+    return records, version_2_scores(scores, has_answer, [bool(answer.text) for answer in answers], null_scores)
 
 
 if __name__ == "__main__":

@@ -248,9 +248,7 @@ def test_the_original_model_is_found_by_the_records(run, fine_tune, tmp_path, mo
                       output="named")  # fmt: skip
     assert record(named)["reference_model"] == str(adjusted)
     Path(model).rename(tmp_path / "moved")
-    with pytest.raises(
-        InputError, match=f"{adjusted} was made from {model}, which cannot be loaded now.*--reference_model"
-    ):
+    with pytest.raises(InputError, match=f"{adjusted} .*{model}.*--reference_model"):
         fine_tune("nli", "--model", adjusted, "--do_train", "--max_steps", 2, *CONTINUAL, output="lost")
 
 
@@ -316,30 +314,31 @@ def test_the_best_checkpoint_is_kept(fine_tune, select_on):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        ("--eval_languages hi", "--do_train or --do_eval or --do_predict is missing"),
-        ("--do_eval --continual", "--continual does nothing without --do_train"),
-        ("--do_train --language hi", r"--languages \['hi'\] does nothing without --continual"),
-        ("--do_train --alignment_weight 0", "--alignment_weight 0.0 does nothing without --continual"),
-        ("--do_train --aligner statistical", "--aligner statistical does nothing without --continual"),
-        ("--do_train --continual", "--language is missing"),
-        ("--do_train --continual --language hi", "--parallel_dataset or --parallel_file is missing"),
-        ("--do_train --continual --language hi --parallel_dataset data/parallel --alignment_every 0", "--alignment_every 0 is too small"),
-        ("--do_train --select_on hi", "--select_on does nothing without --eval_strategy"),
-        ("--do_train --do_eval --eval_strategy epoch --eval_languages hi", r"chosen on en, which is not among what is evaluated \(hi\)"),
-        ("--do_train --eval_strategy epoch --select_on hi --metric_for_best_model eval_en_loss", "both choose the best checkpoint"),
-        ("--do_train --max_seq_length 4000", "--max_seq_length 4000 does not suit this encoder"),
-        ("--do_train --do_eval --eval_languages en xx", "has no configuration"),
-        ("--do_train --dataset_name no/such", "The data set no/such cannot be loaded"),
-        ("--do_train --train_file nowhere.jsonl", "There is no file nowhere.jsonl"),
-        ("--do_train --model no-such-model", "There is no model no-such-model"),
+        ("--eval_languages hi", ["--do_train", "--do_eval", "--do_predict"]),
+        ("--do_eval --continual", ["--continual", "--do_train"]),
+        ("--do_train --language hi", ["--languages", "--continual"]),
+        ("--do_train --alignment_weight 0", ["--alignment_weight", "--continual"]),
+        ("--do_train --aligner statistical", ["--aligner", "--continual"]),
+        ("--do_train --continual", ["--language", "--continual"]),
+        ("--do_train --continual --language hi", ["--parallel_dataset", "--parallel_file"]),
+        ("--do_train --continual --language hi --parallel_dataset data/parallel --alignment_every 0", ["--alignment_every 0"]),
+        ("--do_train --select_on hi", ["--select_on", "--eval_strategy"]),
+        ("--do_train --do_eval --eval_strategy epoch --eval_languages hi", [" en,", "(hi)", "--select_on"]),
+        ("--do_train --eval_strategy epoch --select_on hi --metric_for_best_model eval_en_loss", ["--select_on", "--metric_for_best_model"]),
+        ("--do_train --max_seq_length 4000", ["--max_seq_length 4000"]),
+        ("--do_train --do_eval --eval_languages en xx", ["configuration", "xx"]),
+        ("--do_train --dataset_name no/such", ["no/such"]),
+        ("--do_train --train_file nowhere.jsonl", ["nowhere.jsonl"]),
+        ("--do_train --model no-such-model", ["no-such-model"]),
     ],
 )  # fmt: skip
-def test_bad_arguments(fine_tune, monkeypatch, arguments, message, tmp_path):
+def test_bad_arguments(fine_tune, monkeypatch, arguments, named, tmp_path):
     monkeypatch.chdir(PROJECT)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError) as error:
         fine_tune("nli", *arguments.split())
+    assert all(name in str(error.value) for name in named)
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 

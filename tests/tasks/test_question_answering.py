@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from helpers import tiny
 from utils.core.errors import InputError
+from utils.core.tables import READERS, read_rows
 from utils.tasks.examples import encoded
-from utils.tasks.question_answering import FEATURES, only_tydi_language, pair_name, read_question, read_questions
+from utils.tasks.question_answering import FEATURES, only_tydi_language, pair_name, read_question, read_squad
 from utils.tasks.windows import best_spans, encode_windows, find_answers
 
 
+READERS_OF_QUESTIONS = {**READERS, ".json": read_squad}
 CONTEXT = "Anna's sister crossed the old bridge before 7 o'clock.  Nobody   else did; the river was quiet."
 SQUAD = {
     "data": [
@@ -60,7 +63,7 @@ def questions() -> Dataset:
 def windows(examples=None, kind="wordpiece", max_length=24, stride=4, **options):
     settings = {"max_length": max_length, "stride": stride, "max_question_length": 8, "keep_offsets": True, **options}
     pair = tiny.pair_tokenizer(kind)
-    return encoded(examples or questions(), encode_windows, tokenizer=pair, **settings), pair
+    return encoded(examples or questions(), partial(encode_windows, tokenizer=pair, **settings)), pair
 
 
 # --- Reading ---
@@ -71,7 +74,7 @@ def test_squad_s_own_format(tmp_path, packed):
     path = tmp_path / ("dev.json.gz" if packed else "dev.json")
     content = json.dumps(SQUAD, indent=2).encode()
     path.write_bytes(gzip.compress(content) if packed else content)
-    read = [read_question(row, where) for where, row in read_questions(str(path))]
+    read = [read_question(row, where) for where, row in read_rows(str(path), READERS_OF_QUESTIONS)]
     assert [question["id"] for question in read] == ["a", "b", "c"]
     assert read[2] == {
         "id": "c", "context": CONTEXT, "question": "What was quiet?",
@@ -83,7 +86,7 @@ def test_a_table_of_questions(tmp_path):
     path = tmp_path / "dev.jsonl"
     row = {"id": 7, "context": CONTEXT, "question": "Who?", "answers": {"text": ["Nobody"], "answer_start": [56]}}
     path.write_text(json.dumps(row) + "\n")
-    (read,) = (read_question(row, where) for where, row in read_questions(str(path)))
+    (read,) = (read_question(row, where) for where, row in read_rows(str(path), READERS_OF_QUESTIONS))
     assert read["id"] == "7"
 
 
@@ -100,7 +103,7 @@ def test_files_that_are_not_squad_s(tmp_path, content, message):
     path = tmp_path / "dev.json"
     path.write_text(content)
     with pytest.raises(InputError, match=message):
-        list(read_questions(str(path)))
+        list(read_squad(str(path)))
 
 
 def test_an_answer_is_looked_for_near_its_place():

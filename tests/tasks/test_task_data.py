@@ -11,8 +11,12 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 import run_ner
 import run_nli
+from utils.core.arguments import check_ranges
 from utils.core.errors import InputError
-from utils.tasks.examples import TaskDataArguments, TaskReader, encoded
+from utils.tasks.arguments import TaskDataArguments
+from utils.tasks.examples import TaskReader, encoded
+from utils.tasks.sentence_pairs import name_labels
+from utils.tasks.tagging import tagged_features
 
 
 PAIRS = [
@@ -31,7 +35,9 @@ def nli(**arguments) -> TaskReader:
 
 
 def ner(**arguments) -> TaskReader:
-    return TaskReader(TaskDataArguments(**arguments), run_ner.FEATURES, run_ner.read_sentence, run_ner.CONFIGS)
+    return TaskReader(
+        TaskDataArguments(**arguments), tagged_features("ner_tags"), run_ner.read_sentence, run_ner.CONFIGS
+    )
 
 
 def write(path, rows) -> str:
@@ -133,8 +139,8 @@ def test_empty_sets(tmp_path):
     with pytest.raises(InputError, match=f"The file {path} has no example"):
         nli(validation_file=[path], eval_languages=["en"]).evaluation("validation", "en")
     for name, value in (("max_eval_samples", 0), ("max_seq_length", -1)):
-        with pytest.raises(InputError, match=f"--{name} {value} is too small"):
-            TaskDataArguments(**{name: value})
+        with pytest.raises(InputError, match=name):
+            check_ranges(TaskDataArguments(**{name: value}))
 
 
 @pytest.mark.parametrize(
@@ -202,8 +208,8 @@ def test_bad_sentences(tmp_path, change, message):
 
 
 def test_names_of_labels():
-    assert run_nli.name_labels(Dataset.from_list(PAIRS[:1])) == ["entailment", "neutral", "contradiction"]
-    assert run_nli.name_labels(Dataset.from_dict({"label": ["yes", "no", "yes"]})) == ["no", "yes"]
+    assert name_labels(Dataset.from_list(PAIRS[:1]), run_nli.LABELS) == ["entailment", "neutral", "contradiction"]
+    assert name_labels(Dataset.from_dict({"label": ["yes", "no", "yes"]}), run_nli.LABELS) == ["no", "yes"]
     assert run_ner.name_labels(Dataset.from_list(SENTENCES)) == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 
 

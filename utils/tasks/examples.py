@@ -1,24 +1,29 @@
-"""The data of a task in many languages: examples from files or data sets, and the rows that a model is given.
+"""The examples of a task in many languages, from files or data sets, and the features that a model is given.
 
-An *example* is what the task is about: a sentence pair, a sentence, a question. A *row* is one input of the model; a
-long example has several.
+An *example* is a unit of the task: a pair of sentences, a sentence, a question. A *row* is one input of the model, with
+the features of an example or of a part of it: a long example has several rows.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, List
+from transformers import TrainingArguments
 
-from utils.core.arguments import arg, at_least, require
+from utils.core.arguments import require
 from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import content_fingerprint
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError
-from utils.core.tables import paths_by_language, read_rows
+from utils.core.tables import READERS, Rows, one_path_each, read_rows
+from utils.tasks.arguments import TaskDataArguments
 
 
+# Makes rows of a batch of examples, given their columns and their positions in the set.
+Encode = Callable[[Mapping[str, list], Sequence[int]], dict[str, list]]
 _ARGUMENTS = {
     "train": {"config": "--dataset_config_name", "split": "--train_split"},
     "validation": {"config": "--eval_dataset_config_name", "split": "--validation_split"},
@@ -27,87 +32,34 @@ _ARGUMENTS = {
 
 
 @dataclass
-class TaskDataArguments:
-    """What a task is trained and evaluated on. A script names the data set and its columns."""
-
-    dataset_name: str | None = arg(None, help="Training data: a data set on the Hub or in a local folder.")
-    dataset_config_name: str | None = arg(
-        None, help="Its configuration; {language} stands for the language. Default: the one that fits."
-    )
-    eval_dataset_name: str | None = arg(None, help="Data to evaluate on, likewise. Default: --dataset_name.")
-    eval_dataset_config_name: str | None = arg(None, help="Its configuration; {language} stands for the language.")
-    train_split: str = arg("train", help="Split that is trained on.")
-    validation_split: str = arg("validation", help="Split that --do_eval measures on.")
-    test_split: str = arg("test", help="Split that --do_predict measures on.")
-    train_file: str | None = arg(
-        None, help="Training data in a file instead, with the same columns: .jsonl, .csv, .tsv, .parquet; also .gz."
-    )
-    validation_file: list[str] | None = arg(
-        None,
-        help="Data for --do_eval in files, LANGUAGE=FILE each: `--validation_file en=dev.en.jsonl hi=dev.hi.jsonl`.",
-    )
-    test_file: list[str] | None = arg(None, help="Data for --do_predict in files, likewise.")
-    train_language: str = arg("en", help="Language that is trained on, by code.", hyperparameter=True)
-    eval_languages: list[str] = arg(
-        default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
-        help="Languages that are evaluated, by code; those that are not trained on zero-shot.",
-    )
-    select_on: str | None = arg(
-        None,
-        help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
-        "language; any other one is an oracle, to be reported beside it, since zero-shot means that there is no "
-        "labelled data to choose by.",
-    )
-    max_train_samples: int | None = arg(None, help="Only the first so many training examples.", hyperparameter=True)
-    max_eval_samples: int | None = arg(None, help="… examples for --do_eval, a language.")
-    max_predict_samples: int | None = arg(None, help="… examples for --do_predict, a language.")
-    max_seq_length: int | None = arg(None, help="Cut inputs after this many tokens.", hyperparameter=True)
-    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if not empty.")
-
-    def __post_init__(self) -> None:
-        for name in ("max_train_samples", "max_eval_samples", "max_predict_samples", "max_seq_length"):
-            at_least(1, self, name)
-        self.eval_languages = list(dict.fromkeys(self.eval_languages))
-        require(self.eval_languages, ["--eval_languages"], "name the languages to evaluate, for example en hi")
-
-    def set_names(self) -> list[str]:
-        """What the sets are called that are evaluated."""
-        return self.eval_languages
-
-    def languages(self) -> list[str]:
-        """All languages that are read for evaluation."""
-        return self.eval_languages
-
-
-@dataclass
 class LanguageData:
-    """A set of examples with the rows that the model is given for them.
+    """A set of examples with the rows made of them.
 
     Attributes:
         examples: columns are the task's own, `id` among them.
-        rows: inputs of the model, with the columns `example` (the position of the example that a row belongs to) and
-            `length` (tokens).
+        rows: inputs of the model, with the columns `example` (position of the example in `examples`) and `length`
+            (tokens).
     """
 
     examples: Dataset
     rows: Dataset
 
     def longest_first(self) -> "LanguageData":
-        """With the rows in another order: batches need little padding, and memory runs out at once or never."""
+        """The rows sorted by length: batches need little padding, and the first one needs the most memory."""
         order = np.argsort(-np.asarray(self.rows["length"]), kind="stable")
         return LanguageData(self.examples, self.rows.select(order))
 
 
 @dataclass
 class TaskExamples:
-    """The examples of a task: for training, and by language for --do_eval and --do_predict."""
+    """Examples for training, and by language for --do_eval (`validation`) and --do_predict (`test`)."""
 
     train: Dataset | None
     validation: dict[str, Dataset]
     test: dict[str, Dataset]
 
     def fingerprints(self) -> dict[str, Any]:
-        """How many examples there are of each kind, and the SHA-256 of their content, for `run.json`."""
+        """Number of examples and SHA-256 of their content, for `run.json`."""
         return {
             "train_data": self.train and _fingerprint(self.train),
             "eval_data": {language: _fingerprint(examples) for language, examples in self.validation.items()},
@@ -121,112 +73,109 @@ def _fingerprint(examples: Dataset) -> dict[str, Any]:
 
 @dataclass
 class TaskRows:
-    """The rows of a task, in the same three parts as its examples."""
+    """Rows in the same three parts as `TaskExamples`."""
 
     train: Dataset | None
     validation: dict[str, LanguageData]
     test: dict[str, LanguageData]
 
 
+@dataclass
 class TaskReader:
-    """Reads a task's examples from wherever the arguments say.
+    """Reads the examples of a task from the files or data sets that the arguments name.
 
-    Args:
-        arguments: names of data sets, files, splits; how many examples are wanted.
-        features: the columns of an example.
-        read_example: makes an example of a row of the source, or raises InputError: given the row, its place for
-            messages, and what is handed to `train` and `evaluation`. Class labels arrive as their names.
-        configs: names that the configurations of such data sets have for a language, `{language}` standing for it.
-        read_file: yields the rows of a file, with their places.
-        select_language: takes a language's rows out of a configuration that holds several.
+    Attributes:
+        arguments: names of data sets, files and splits, and numbers of examples.
+        features: columns of an example.
+        read_example: makes an example of a row of the source, or raises InputError. Called with the row, its place for
+            messages and, if the task has labels that are known, `labels`. Class labels in the row are names.
+        configs: configurations of the task's data sets, of which the first that exists is read; `{language}` stands for
+            the language's code, `{language_name}` for its name.
+        readers: by suffix, what reads a file (see `utils.core.tables.read_rows`).
+        language_names: code of a language → what `{language_name}` stands for.
+        select_language: selects the rows of a language in a configuration that holds several.
         hub_options: `cache_dir`, `token`.
+        num_proc: number of processes.
     """
 
-    def __init__(
-        self,
-        arguments: TaskDataArguments,
-        features: Features,
-        read_example: Callable[..., dict[str, Any]],
-        configs: Sequence[str] = ("{language}",),
-        read_file: Callable[[str], Iterator[tuple[str, dict[str, Any]]]] = read_rows,
-        select_language: Callable[[Dataset, str], Dataset] | None = None,
-        hub_options: Mapping[str, Any] | None = None,
-        num_proc: int | None = None,
-    ) -> None:
-        self.arguments = arguments
-        self.features = features
-        self.read_example = read_example
-        self.configs = configs
-        self.read_file = read_file
-        self.select_language = select_language
-        self.hub_options = hub_options or {}
-        self.num_proc = num_proc
+    arguments: TaskDataArguments
+    features: Features
+    read_example: Callable[..., dict[str, Any]]
+    configs: Sequence[str] = ("{language}",)
+    readers: Mapping[str, Callable[[str], Rows]] = field(default_factory=lambda: READERS)
+    language_names: Mapping[str, str] = field(default_factory=dict)
+    select_language: Callable[[Dataset, str], Dataset] | None = None
+    hub_options: Mapping[str, Any] | None = None
+    num_proc: int | None = None
 
-    def train(self, **options: Any) -> Dataset:  # noqa: ANN401
+    def train(self) -> Dataset:
         """The training examples."""
         data = self.arguments
         if data.train_file:
-            examples = self._from_file(data.train_file, options)
+            examples = self._from_file(data.train_file, self.read_example)
         else:
-            part = (data.dataset_name, data.dataset_config_name, data.train_split)
-            examples = self._from_dataset("train", data.train_language, *part, options)
+            name, config = data.dataset_name, data.dataset_config_name
+            examples = self._from_dataset(
+                "train", data.train_language, name, config, data.train_split, self.read_example
+            )
         return _first(examples, data.max_train_samples)
 
-    def evaluation(self, purpose: str, language: str, config: str | None = None, **options: Any) -> Dataset:  # noqa: ANN401
-        """The examples of a language for `validation` (--do_eval) or `test` (--do_predict).
+    def evaluation(
+        self, purpose: str, language: str, labels: Sequence[str] | None = None, config: str | None = None
+    ) -> Dataset:
+        """The examples of a language.
 
         Args:
-            purpose: which of the two.
+            purpose: `validation` (--do_eval) or `test` (--do_predict).
             language: its code.
-            config: the configuration of the data set, if not the usual one.
-            options: for `read_example`.
+            labels: names of the classes that the model knows; any other one raises.
+            config: configuration of the data set; by default that of the arguments.
         """
         data = self.arguments
+        read_example = partial(self.read_example, labels=labels) if labels else self.read_example
         files = data.validation_file if purpose == "validation" else data.test_file
         if files:
-            paths = paths_by_language(files, data.languages(), f"--{purpose}_file").get(language)
-            require(paths, [f"--{purpose}_file {language}=FILE"], f"there is no file for {language}")
-            if len(paths) > 1:
-                raise InputError(f"--{purpose}_file names {len(paths)} files for {language}; give one.")
-            examples = self._from_file(paths[0], options)
+            path = one_path_each(files, data.languages(), f"--{purpose}_file").get(language)
+            require(path, [f"--{purpose}_file {language}=FILE"], f"there is no file for {language}")
+            examples = self._from_file(str(path), read_example)
         else:
             name, usual_config = data.eval_dataset_name, data.eval_dataset_config_name
             if name is None:
                 name, usual_config = data.dataset_name, usual_config or data.dataset_config_name
             split = data.validation_split if purpose == "validation" else data.test_split
-            examples = self._from_dataset(purpose, language, name, config or usual_config, split, options)
-        wanted = data.max_eval_samples if purpose == "validation" else data.max_predict_samples
-        return _first(examples, wanted)
+            examples = self._from_dataset(purpose, language, name, config or usual_config, split, read_example)
+        return _first(examples, data.max_eval_samples if purpose == "validation" else data.max_predict_samples)
 
-    def evaluation_sets(self, purpose: str, **options: Any) -> dict[str, Dataset]:  # noqa: ANN401
-        """The examples of all `--eval_languages`, by language."""
-        return {code: self.evaluation(purpose, code, **options) for code in self.arguments.eval_languages}
+    def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
+        """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
+        return {language: self.evaluation(purpose, language, labels) for language in self.arguments.eval_languages}
 
-    def _from_file(self, path: str, options: Mapping[str, Any]) -> Dataset:
+    def _from_file(self, path: str, read_example: Callable[..., dict[str, Any]]) -> Dataset:
+        key = cache_key(read_example, *self.readers.values(), _read_file, read_example=read_example)
         return dataset_from_files(
-            [path],
-            _read_file,
-            self.features,
-            cache_key(self.read_example, self.read_file, _read_file, options=options),
-            path=path,
-            read_file=self.read_file,
-            read_example=self.read_example,
-            options=tuple(options.items()),
+            [path], _read_file, self.features, key, path=path, readers=self.readers, read_example=read_example
         )
 
     def _from_dataset(
-        self, purpose: str, language: str, name: str | None, config: str | None, split: str, options: Mapping[str, Any]
+        self,
+        purpose: str,
+        language: str,
+        name: str | None,
+        config: str | None,
+        split: str,
+        read_example: Callable[..., dict[str, Any]],
     ) -> Dataset:
         require(name, ["--dataset_name", f"--{purpose}_file"], "there is no data")
-        configs = [config] if config else self.configs
-        rows, config, split = load_split(name, language, configs, [split], _ARGUMENTS[purpose], **self.hub_options)
+        english = self.language_names.get(language, language)
+        configs = [one.replace("{language_name}", english) for one in ([config] if config else self.configs)]
+        options = self.hub_options or {}
+        rows, config, split = load_split(str(name), language, configs, [split], _ARGUMENTS[purpose], **options)
+        assert isinstance(rows, Dataset)  # (it is not streamed)
         if self.select_language:
             rows = self.select_language(rows, language)
         where = f"the data set {name} ({config}, {split})"
         if not len(rows):
-            raise InputError(
-                f"There is nothing in {language} in {where}; choose another one, or leave {language} out."
-            )
+            raise InputError(f"There is nothing in {language} in {where}; choose another one, or omit {language}.")
         return rows.map(
             _read_row,
             with_indices=True,
@@ -236,25 +185,20 @@ class TaskReader:
             fn_kwargs={
                 "names": _class_names(rows.features),
                 "where": where,
-                "read_example": self.read_example,
-                "options": options,
-                "code": cache_key(self.read_example, _read_row),
+                "read_example": read_example,
+                "code": cache_key(read_example, _read_row),
             },
             desc=f"Reading {name} ({config}, {split})",
         )
 
 
 def _read_file(
-    path: str,
-    read_file: Callable[[str], Iterator[tuple[str, dict[str, Any]]]],
-    read_example: Callable[..., dict[str, Any]],
-    options: Sequence[tuple[str, Any]],
+    path: str, readers: Mapping[str, Callable[[str], Rows]], read_example: Callable[..., dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    empty = True
-    for number, (where, row) in enumerate(read_file(path)):
-        empty = False
-        yield {"id": str(number), **read_example(row, where, **dict(options))}
-    if empty:
+    number = -1
+    for number, (where, row) in enumerate(read_rows(path, readers)):
+        yield {"id": str(number), **read_example(row, where)}
+    if number < 0:
         raise InputError(f"The file {path} has no example; give one with data.")
 
 
@@ -264,15 +208,14 @@ def _read_row(
     names: Mapping[str, Sequence[str]],
     where: str,
     read_example: Callable[..., dict[str, Any]],
-    options: Mapping[str, Any],
-    code: str,  # (rows are cached under it)
+    code: str,  # (part of the key under which `datasets` caches the rows)
 ) -> dict[str, Any]:
     named = {column: _named(row[column], of_column) for column, of_column in names.items()}
-    return {"id": str(number), **read_example({**row, **named}, f"Row {number + 1} of {where}", **options)}
+    return {"id": str(number), **read_example({**row, **named}, f"Row {number + 1} of {where}")}
 
 
 def _class_names(features: Features) -> dict[str, list[str]]:
-    """The names of the classes that columns hold as numbers, or as lists of numbers."""
+    """The names of the classes in columns that hold numbers of classes, or lists of them."""
     kinds = {column: kind.feature if isinstance(kind, List) else kind for column, kind in features.items()}
     return {column: kind.names for column, kind in kinds.items() if isinstance(kind, ClassLabel)}
 
@@ -291,7 +234,7 @@ def text_in(row: Mapping[str, Any], column: str, where: str) -> str:
     """The text in a column of a row.
 
     Raises:
-        InputError: if there is no such column, or something else in it.
+        InputError: if the column is missing or holds something else.
     """
     if column not in row:
         raise InputError(f"{where} has no column {column}, only {', '.join(map(str, row)) or 'nothing'}; rename it.")
@@ -301,24 +244,17 @@ def text_in(row: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def identity_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """The `id` of a row if it has one (else an example is known by its number)."""
+    """The `id` of a row if it has one (by default the id of an example is its number)."""
     return {"id": str(row["id"])} if row.get("id") is not None else {}
 
 
-def encoded(
-    examples: Dataset,
-    encode: Callable[..., dict[str, list]],
-    num_proc: int | None = None,
-    **options: Any,  # noqa: ANN401
-) -> LanguageData:
+def encoded(examples: Dataset, encode: Encode, num_proc: int | None = None) -> LanguageData:
     """The rows of examples.
 
     Args:
         examples: of any task.
-        encode: makes rows of a batch of examples; given the columns, the examples' positions and `options`. It returns
-            columns with `input_ids` and `example`.
-        num_proc: processes that share the work.
-        options: for `encode`.
+        encode: makes rows with the columns `input_ids` and `example` (position of the example).
+        num_proc: number of processes.
     """
     rows = examples.map(
         _encode_batch,
@@ -326,18 +262,63 @@ def encoded(
         with_indices=True,
         remove_columns=examples.column_names,
         num_proc=num_proc,
-        fn_kwargs={"encode": encode, "options": options, "code": cache_key(encode, _encode_batch)},
+        fn_kwargs={"encode": encode, "code": cache_key(encode, _encode_batch)},
         desc="Tokenising",
     )
     return LanguageData(examples, rows)
 
 
+def read_examples(
+    reader: TaskReader,
+    training: TrainingArguments,
+    find_labels: Callable[[Dataset | None], list[str] | None] = lambda train: None,
+) -> tuple[TaskExamples, list[str]]:
+    """The examples for what the run is to do (--do_train, --do_eval, --do_predict), and the names of the classes.
+
+    Args:
+        reader: of the task.
+        training: says what the run is to do. Of several processes the first one reads, the others use its cache.
+        find_labels: names of the classes, given the training examples (None if nothing is trained). Reading for
+            evaluation raises for any other label. By default there are none.
+    """
+    with training.main_process_first(desc="reading the data"):
+        train = reader.train() if training.do_train else None
+        labels = find_labels(train)
+        validation = reader.evaluation_sets("validation", labels) if training.do_eval else {}
+        test = reader.evaluation_sets("test", labels) if training.do_predict else {}
+    return TaskExamples(train, validation, test), labels or []
+
+
+def encode_examples(
+    examples: TaskExamples,
+    encode: Encode,
+    training: TrainingArguments,
+    num_proc: int | None = None,
+    encode_training: Encode | None = None,
+) -> TaskRows:
+    """The rows of all examples; those of sets that are evaluated are sorted, the longest first.
+
+    Args:
+        examples: of the run.
+        encode: as for `encoded`.
+        training: as for `read_examples`.
+        num_proc: number of processes.
+        encode_training: the same for training, if that needs other columns.
+    """
+    with training.main_process_first(desc="tokenising"):
+        train = encoded(examples.train, encode_training or encode, num_proc).rows if examples.train else None
+        validation, test = (
+            {name: encoded(some, encode, num_proc).longest_first() for name, some in sets.items()}
+            for sets in (examples.validation, examples.test)
+        )
+        return TaskRows(train, validation, test)
+
+
 def _encode_batch(
     batch: Mapping[str, list],
     positions: Sequence[int],
-    encode: Callable[..., dict[str, list]],
-    options: Mapping[str, Any],
-    code: str,  # (rows are cached under it)
+    encode: Encode,
+    code: str,  # (part of the key under which `datasets` caches the rows)
 ) -> dict[str, list]:
-    rows = encode(batch, positions, **options)
+    rows = encode(batch, positions)
     return {**rows, "length": [len(ids) for ids in rows["input_ids"]]}

@@ -1,18 +1,15 @@
-"""Extractive question answering: examples, windows over long contexts, and the answers that a model's logits point at.
-
-A context that is too long for the model becomes several rows that overlap (*windows*). An answer is the span of a
-window with the highest sum of start and end logit.
-"""
+"""Extractive question answering: examples, also with questions and contexts in different languages."""
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from utils.core.errors import InputError
-from utils.core.tables import READERS, read_lines, read_rows
+from utils.core.tables import Rows, read_lines
 from utils.tasks.examples import TaskReader, identity_of, text_in
 
 
@@ -36,7 +33,7 @@ CONFIGS = (
     "secondary_task",
     "squad_v2",
 )
-# TyDi QA has all languages in one configuration, and says by the beginning of the id which one a question is in.
+# TyDi QA has all languages in one configuration; the id of a question begins with the name of its language.
 _TYDI = {
     "ar": "arabic",
     "bn": "bengali",
@@ -50,7 +47,7 @@ _TYDI = {
 }
 
 
-def read_squad(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_squad(path: str) -> Rows:
     """The questions of a file in SQuAD's own JSON.
 
     Raises:
@@ -75,20 +72,13 @@ def read_squad(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         ) from None
 
 
-def read_questions(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The questions of a file: SQuAD's own JSON (`.json`), or a table (see `read_rows`); each also `.gz`."""
-    return read_rows(path, {**READERS, ".json": read_squad})
-
-
 def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False) -> dict[str, Any]:
-    """An example of a row.
-
-    An answer that does not stand where `answer_start` says is moved to the nearest place where it does.
+    """An example of a row. If an answer is not at its `answer_start`, the nearest place where it is replaces it.
 
     Args:
-        row: `context`, `question`, `answers` with `text` and `answer_start`, perhaps `id`.
-        where: its place.
-        unanswerable: questions without answer are allowed (SQuAD v2).
+        row: `context`, `question`, `answers` with `text` and `answer_start`, and possibly `id`.
+        where: its place, for messages.
+        unanswerable: whether questions without answer are allowed (SQuAD v2).
 
     Raises:
         InputError: for a question without answer, or an answer that is not in its context.
@@ -109,20 +99,20 @@ def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False
 
 
 def _locate(context: str, answer: str, start: int, where: str) -> int:
-    """Where an answer begins: at `start`, or else as near to it as it is found."""
+    """Where an answer begins: at `start`, or else at the nearest place where the answer is."""
     if answer and start >= 0 and context.startswith(answer, start):
         return start
     before, after = context.rfind(answer, 0, max(start, 0) + len(answer)), context.find(answer, max(start, 0))
     found = [place for place in (before, after) if place >= 0]
     if not found or not answer:
         raise InputError(
-            f"{where} has the answer {answer!r}, which is not in its context; correct it, or leave it out."
+            f"{where} has the answer {answer!r}, which is not in its context; correct it, or omit the question."
         )
     return min(found, key=lambda place: abs(place - start))
 
 
 def only_tydi_language(rows: Dataset, language: str) -> Dataset:
-    """The rows of a language, where they are told apart by their ids as in TyDi QA; other data sets as they are."""
+    """The rows of a language, if the ids name the language as in TyDi QA; all rows of other data sets."""
     if "id" not in rows.column_names or rows[0]["id"].split("-")[0] not in _TYDI.values():
         return rows
     prefix = f"{_TYDI.get(language, language)}-"
@@ -130,53 +120,50 @@ def only_tydi_language(rows: Dataset, language: str) -> Dataset:
 
 
 def pair_name(question_language: str, context_language: str) -> str:
-    """What a set is called: by its language, or `hi-en` for questions in Hindi about contexts in English."""
+    """The name of a set: its language, or `hi-en` for questions in Hindi about contexts in English."""
     return question_language if question_language == context_language else f"{question_language}-{context_language}"
 
 
+@dataclass
 class CrossLingualReader(TaskReader):
     """Reads sets whose questions and contexts may be in different languages.
 
-    Args:
+    Attributes:
         pairs: question and context language of every set.
-        args, kwargs: as for `TaskReader`.
     """
 
-    def __init__(self, *args: Any, pairs: Sequence[tuple[str, str]], **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(*args, **kwargs)
-        self.pairs = pairs
+    pairs: Sequence[tuple[str, str]] = ()
 
-    def evaluation_sets(self, purpose: str, **options: Any) -> dict[str, Dataset]:  # noqa: ANN401
+    def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all pairs of languages.
 
-        Where the configuration names both languages (`MLQA.{context_language}.{question_language}`), a pair is read as it
-        stands. Else questions and contexts are joined by the ids that they share (XQuAD is parallel, MLQA in part).
+        Where the configuration names both languages (`MLQA.{context_language}.{question_language}`), a pair is read from
+        it. Else questions and contexts are joined by their ids (XQuAD is parallel, MLQA in part).
         """
         template = self.arguments.eval_dataset_config_name or ""
         sets = {}
         for question, context in self.pairs:
+            name = pair_name(question, context)
             if "{question_language}" in template:
                 config = template.replace("{question_language}", question).replace("{context_language}", context)
-                sets[pair_name(question, context)] = self.evaluation(purpose, context, config, **options)
-            elif question == context:
-                sets[question] = self.evaluation(purpose, context, **options)
+                sets[name] = self.evaluation(purpose, context, config=config)
             else:
-                sides = (self.evaluation(purpose, language, **options) for language in (question, context))
-                sets[pair_name(question, context)] = _joined(*sides, (question, context))
+                sets[name] = self.evaluation(purpose, context)
+                if question != context:
+                    sets[name] = _with_questions_of(self.evaluation(purpose, question), sets[name], name)
         return sets
 
 
-def _joined(questions: Dataset, contexts: Dataset, languages: tuple[str, str]) -> Dataset:
-    """The questions of one set with the contexts and answers of another, by id."""
-    ids = contexts["id"]
+def _with_questions_of(questions: Dataset, contexts: Dataset, name: str) -> Dataset:
+    """The contexts and answers of one set with the questions of another, joined by id."""
     position = {identity: number for number, identity in enumerate(questions["id"])}
+    ids = contexts["id"]
     common = [number for number, identity in enumerate(ids) if identity in position]
     if not common:
         raise InputError(
-            f"The questions in {languages[0]} and the contexts in {languages[1]} have no id in common, so they cannot be "
-            "paired; use parallel data, such as XQuAD."
+            f"The questions and the contexts of {name} have no id in common; use parallel data, such as XQuAD."
         )
     if len(common) < len(ids):
-        logger.info(f"{pair_name(*languages)}: {len(common):,} of {len(ids):,} questions are in both languages.")
+        logger.info(f"{name}: {len(common):,} of {len(ids):,} questions are in both languages.")
     asked = questions.select([position[ids[number]] for number in common])["question"]
     return contexts.select(common).remove_columns("question").add_column("question", list(asked))

@@ -1,37 +1,85 @@
-"""Classification of pairs of sentences: what the model is given, and how its outputs are judged."""
+"""Classification of pairs of sentences: reading, features, scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from utils.core.errors import InputError
 from utils.evaluation.metrics import load_metric
-from utils.tasks.examples import LanguageData
+from utils.tasks.examples import LanguageData, identity_of, text_in
+
+
+def read_sentence_pair(
+    row: Mapping[str, Any],
+    where: str,
+    columns: Sequence[str],
+    classes: Sequence[str],
+    labels: Sequence[str] | None = None,
+) -> dict[str, str]:
+    """An example: `id`, both texts under their column names, `label`.
+
+    Args:
+        row: of the source; its label is a name, or a number that is an index into `classes`.
+        where: its place, for messages.
+        columns: names of the two columns of text.
+        classes: the usual names of the classes, in the order of their numbers.
+        labels: names of the classes that the model knows; by default any name is allowed.
+
+    Raises:
+        InputError: for a missing text or an unknown label.
+    """
+    texts = {name: text_in(row, name, where) for name in columns}
+    label = row.get("label")
+    if isinstance(label, int) and 0 <= label < len(classes):
+        label = classes[label]
+    if not isinstance(label, str) or (labels and label not in labels):
+        known = ", ".join(labels or classes)
+        raise InputError(f"{where} has the label {label!r}, which is none of {known}; correct it, or omit the row.")
+    return {**identity_of(row), **texts, "label": label}
+
+
+def name_labels(examples: Dataset, classes: Sequence[str]) -> list[str]:
+    """The labels of the training data: the usual classes in their order, or others in alphabetical order."""
+    found = set(examples.unique("label"))
+    return list(classes) if found <= set(classes) else sorted(found)
 
 
 def encode_sentence_pairs(
     batch: Mapping[str, list],
     positions: Sequence[int],
+    columns: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     label2id: Mapping[str, int],
 ) -> dict[str, list]:
-    """One row per example: premise and hypothesis as a pair, the longer one cut first."""
-    rows = tokenizer(batch["premise"], batch["hypothesis"], truncation="longest_first", max_length=max_length)
+    """One row per example: both texts as a pair, of which the longer one is truncated first.
+
+    Args:
+        batch: columns of examples.
+        positions: of the examples in their set.
+        columns: names of the two columns of text.
+        tokenizer: of the model.
+        max_length: number of tokens.
+        label2id: name of a class → its number.
+    """
+    first, second = columns
+    rows = tokenizer(batch[first], batch[second], truncation="longest_first", max_length=max_length)
     return {**rows, "labels": [label2id[label] for label in batch["label"]], "example": list(positions)}
 
 
 def score(
     name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """What was predicted for every example, and the accuracy.
+    """The class of every example, and the accuracy.
 
     Args:
         name: of the set.
         data: its examples and rows.
-        logits: [rows, labels].
+        logits: [rows, classes].
         labels: names of the classes.
 
     Returns:
@@ -45,4 +93,4 @@ def score(
         for example, k, chances in zip(data.examples, predicted, probabilities)
     ]
     gold = [labels.index(label) for label in data.examples["label"]]
-    return records, load_metric("accuracy").compute(predictions=predicted, references=gold)
+    return records, load_metric("accuracy").compute(predictions=predicted, references=gold) or {}

@@ -1,4 +1,8 @@
-"""Question answering over long contexts: overlapping windows, and the best spans that a model's logits point at."""
+"""Question answering over long contexts: overlapping windows, and the answers with the highest logits.
+
+A context that is too long for the model becomes several rows that overlap (*windows*). An answer is the span of a
+window with the highest sum of start and end logit.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +27,12 @@ def encode_windows(
 
     Args:
         batch: columns of examples.
-        positions: of the examples.
-        tokenizer: a fast one.
+        positions: of the examples in their set.
+        tokenizer: fast tokenizer of the model.
         max_length: tokens of a row.
         stride: tokens that neighbouring windows share.
-        max_question_length: tokens after which a question is cut.
-        keep_offsets: evaluation needs them, training does not.
+        max_question_length: tokens to which questions are truncated.
+        keep_offsets: for evaluation: where in the text the tokens are.
 
     Returns:
         What the tokenizer gives; `start_positions`, `end_positions`: the first and last token of the first answer, both
@@ -36,7 +40,7 @@ def encode_windows(
         `begins` and `ends`: the characters that the tokens of the context stand for.
     """
     rows = tokenizer(
-        _cut(batch["question"], tokenizer, max_question_length),
+        _truncated(batch["question"], tokenizer, max_question_length),
         batch["context"],
         truncation="only_second",
         max_length=max_length,
@@ -66,8 +70,8 @@ def encode_windows(
     return columns
 
 
-def _cut(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
-    """Questions, some of which are a page of blanks in SQuAD, without what would leave no room for the context."""
+def _truncated(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
+    """Questions without surrounding blanks (SQuAD has a page of them) and of limited length, to leave room for contexts."""
     questions = [question.strip() for question in questions]
     offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [
@@ -77,12 +81,12 @@ def _cut(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_token
 
 
 def _tokens_of(offsets: np.ndarray, begin: int, end: int, first: int) -> tuple[int, int]:
-    """The first and last token of a span of characters, 0 and 0 if it does not lie in the window as a whole.
+    """The first and last token of a span of characters; 0 and 0 if the window does not hold the whole span.
 
     Args:
-        offsets: [tokens, 2], of the window's context.
-        begin, end: of the span.
-        first: position of the window's first token in the row.
+        offsets: [tokens, 2], first and last character of the context's tokens.
+        begin, end: first and last character of the span.
+        first: position of the context's first token in the row.
     """
     if not len(offsets) or begin < offsets[0, 0] or end > offsets[-1, 1]:
         return 0, 0
@@ -93,12 +97,12 @@ def _tokens_of(offsets: np.ndarray, begin: int, end: int, first: int) -> tuple[i
 
 @dataclass
 class Answer:
-    """What a model answers to a question.
+    """A model's answer to a question.
 
     Attributes:
-        text: the answer; empty if it says that there is none.
-        probability: of this answer, among the best spans.
-        null_score_difference: by how much the logits of no answer exceed those of the best answer.
+        text: the answer; empty for no answer.
+        probability: softmax of its logits over those of the best spans.
+        null_score_difference: logits of no answer minus those of the best answer.
     """
 
     text: str
@@ -109,24 +113,24 @@ class Answer:
 def best_spans(
     starts: np.ndarray, ends: np.ndarray, n_tokens: np.ndarray, n_best: int, max_answer_length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best spans of every window, exactly: among all, not only among the best starts and ends.
+    """The best spans of every window, among all spans and not only among the best starts and ends.
 
     Args:
         starts, ends: [windows, tokens], logits of the context's tokens.
-        n_tokens: [windows], how many of them there are.
-        n_best: how many spans.
+        n_tokens: [windows], numbers of tokens.
+        n_best: number of spans.
         max_answer_length: tokens of the longest span.
 
     Returns:
-        Three arrays [windows, n_best], the best span first: first token, last token, sum of both logits (-inf: there are
-        no so many spans).
+        Three arrays [windows, n_best], the best span first: first token, last token, sum of both logits (-inf if a window
+        has fewer spans).
     """
     n_windows, width = starts.shape
     real = np.arange(width) < n_tokens[:, None]
     starts, ends = (np.where(real, logits, -np.inf).astype(np.float32) for logits in (starts, ends))
     padded = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)
     found = []
-    # So many windows at a time that their spans fit into a processor's cache, or nearly.
+    # Blocks of windows whose spans about fit into a processor's cache.
     for block in np.array_split(np.arange(n_windows), max(1, n_windows * width * max_answer_length // 2**22)):
         scores = starts[block, :, None] + sliding_window_view(padded[block], max_answer_length, axis=1)
         scores = scores.reshape(len(block), -1)
@@ -153,10 +157,10 @@ def find_answers(
     Args:
         data: questions and their windows.
         start_logits, end_logits: [windows, longest row], in the order of the rows.
-        n_best: spans among which the probability is shared out.
+        n_best: spans over which the probability is normalised.
         max_answer_length: tokens of the longest answer.
-        null_score_diff_threshold: if given, a question may have no answer: it has none if the logits of the first token
-            ([CLS]) are higher by more than this (SQuAD v2).
+        null_score_diff_threshold: if given (SQuAD v2), the answer is none if the logits of the first token ([CLS]) exceed
+            those of the best span by more than this.
 
     Returns:
         One answer per example.
@@ -164,11 +168,11 @@ def find_answers(
     example, first = (np.asarray(data.rows[column][:]) for column in ("example", "first_context_token"))
     begins, ends = data.rows["begins"][:], data.rows["ends"][:]
     n_tokens = np.fromiter(map(len, begins), np.int64, len(begins))
-    # Shift every window's context to the left, so that position 0 is its first token.
+    # Position 0 is the first token of the context.
     shifted = np.minimum(first[:, None] + np.arange(max(1, n_tokens.max())), start_logits.shape[1] - 1)
-    contexts = (np.take_along_axis(logits, shifted, axis=1) for logits in (start_logits, end_logits))
-    start, end, values = best_spans(*contexts, n_tokens, n_best, max_answer_length)
-    # Of several windows the one that is least sure of having no answer decides.
+    of_start, of_end = (np.take_along_axis(logits, shifted, axis=1) for logits in (start_logits, end_logits))
+    start, end, values = best_spans(of_start, of_end, n_tokens, n_best, max_answer_length)
+    # A question has no answer only as far as all of its windows say so: the lowest of their logits counts.
     null = np.full(len(data.examples), np.inf)
     np.minimum.at(null, example, start_logits[:, 0] + end_logits[:, 0])
     n_kept = values.shape[1]
@@ -188,7 +192,7 @@ def find_answers(
 
 
 def _answer(context: str, best: Mapping[tuple[int, int], float], null: float, threshold: float | None) -> Answer:
-    """The best of some spans (characters → logits), or that there is no answer."""
+    """The best of some spans (characters → logits), or no answer."""
     logits = np.array([*best.values(), *([null] if threshold is not None else [])])
     if not len(logits):
         return Answer("", 0.0, 0.0)

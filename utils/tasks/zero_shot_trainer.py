@@ -6,35 +6,60 @@ from typing import Any
 
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import EvalPrediction
+from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainingArguments
 
-from utils.tasks.examples import LanguageData
+from utils.alignment.continual import ContinualAlignment
+from utils.tasks.examples import LanguageData, TaskRows
 from utils.training.continual_trainer import ContinualTrainer
 from utils.training.steps import IDS_OF_PAIRS, length_grouped_sampler
+from utils.training.tracking import AlignmentTracker
 from utils.training.used_embeddings import used_rows_only
+
+
+# Judges the model's outputs for a set: given its name, its data and the logits of its rows in their order, returns one
+# record per example, and the metrics.
+Score = Callable[[str, LanguageData, Any], tuple[list[dict[str, Any]], dict[str, float]]]
 
 
 class ZeroShotTrainer(ContinualTrainer):
     """Fine-tunes on one language and evaluates in many.
 
     Args:
-        eval_sets: what evaluation during training measures, by name (a language).
-        score: judges the model's outputs for a set. Given the name, the set and the logits of its rows (in their
-            order), it returns one record per example, and the metrics.
-        kwargs: as for `ContinualTrainer`.
+        model: the task model, possibly with an adapter.
+        args: of the training.
+        rows: for training, and the sets that evaluation during training measures.
+        tokenizer: of the model, saved beside it.
+        data_collator: makes batches of rows.
+        score: judges the outputs.
+        alignment: with continual learning, what is kept beside the task loss.
+        tracker: measures held-out pairs during training.
     """
 
     def __init__(
         self,
-        *args: Any,  # noqa: ANN401
-        eval_sets: Mapping[str, LanguageData],
-        score: Callable[[str, LanguageData, Any], tuple[list[dict[str, Any]], dict[str, float]]],
-        **kwargs: Any,  # noqa: ANN401
+        model: Any,  # noqa: ANN401
+        args: TrainingArguments,
+        rows: TaskRows,
+        tokenizer: PreTrainedTokenizerBase,
+        data_collator: Any,  # noqa: ANN401
+        score: Score,
+        alignment: ContinualAlignment | None = None,
+        tracker: AlignmentTracker | None = None,
     ) -> None:
-        super().__init__(*args, eval_dataset={name: data.rows for name, data in eval_sets.items()}, **kwargs)
-        self.eval_sets = eval_sets
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=rows.train,
+            eval_dataset={name: data.rows for name, data in rows.validation.items()},
+            processing_class=tokenizer,
+            alignment=alignment,
+        )
+        self.eval_sets: Mapping[str, LanguageData] = rows.validation
         self.score = score
         self.records: dict[str, list[dict[str, Any]]] = {}
+        if tracker:
+            tracker.watch(self)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         pairs = self.alignment.pairs if self.alignment else None
@@ -42,18 +67,18 @@ class ZeroShotTrainer(ContinualTrainer):
             return super().train(*args, **kwargs)
 
     def evaluate_sets(self, sets: Mapping[str, LanguageData], metric_key_prefix: str) -> dict[str, float]:
-        """Measure every set; metrics are called `{prefix}_{set}_{metric}`, and `records` hold what was predicted."""
+        """Measure every set. Metrics are named `{prefix}_{set}_{metric}`; `records` holds the predictions by set."""
         self.eval_sets, self.eval_dataset = sets, {name: data.rows for name, data in sets.items()}
         self.records = {}
         return self.evaluate(metric_key_prefix=metric_key_prefix)
 
     def evaluate(
         self,
-        eval_dataset: str | Dataset | dict[str, Dataset] | None = None,
+        eval_dataset: Any = None,  # noqa: ANN401
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """As `Trainer.evaluate`, which comes here again with the name of each set."""
+        """As `Trainer.evaluate`, which calls this again with the name of each set."""
         if isinstance(eval_dataset, str):
             self.compute_metrics = partial(self._judge, eval_dataset)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
@@ -63,7 +88,7 @@ class ZeroShotTrainer(ContinualTrainer):
         return metrics
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        # (The rows given here have lost the column that is no input of the model: their length.)
+        # (`train_dataset` has lost the columns that are not inputs of the model, among them the length.)
         return length_grouped_sampler(self, self.train_dataset) or super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:

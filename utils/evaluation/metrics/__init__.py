@@ -1,14 +1,35 @@
-"""Metrics as modules of `evaluate`, in folders of their own beside this file, so that none is fetched from the Hub."""
+"""Metrics by name, as classes of `evaluate` that are not fetched from the Hub. A new one is a module and an entry here.
 
-from pathlib import Path
+Each module also loads by its path: `evaluate.load("utils/evaluation/metrics/squad.py", "v2")`.
+"""
 
 import evaluate
 
+from utils.core.errors import InputError
+from utils.evaluation.metrics.accuracy import Accuracy
+from utils.evaluation.metrics.mlqa import Mlqa
+from utils.evaluation.metrics.seqeval import Seqeval
+from utils.evaluation.metrics.squad import Squad
 
-def load_metric(name: str, config_name: str | None = None) -> evaluate.EvaluationModule:
-    """A metric of this folder: `accuracy`, `seqeval`, `squad` (or its configuration `v2`), `mlqa` (one per language).
 
-    Every process computes its own, in memory.
+METRICS: dict[str, type[evaluate.Metric]] = {
+    "accuracy": Accuracy,
+    "mlqa": Mlqa,
+    "seqeval": Seqeval,
+    "squad": Squad,
+}
+
+
+def load_metric(name: str, config_name: str | None = None) -> evaluate.Metric:
+    """A metric, which collects predictions in memory. Every process computes its own.
+
+    Args:
+        name: key of `METRICS`.
+        config_name: for `squad` optionally `v2`, for `mlqa` the language of the answers.
+
+    Raises:
+        InputError: for an unknown name.
     """
-    folder = Path(__file__).parent / name
-    return evaluate.load(str(folder), config_name, module_type="metric", keep_in_memory=True)
+    if name not in METRICS:
+        raise InputError(f"There is no metric {name}; choose from {', '.join(METRICS)}.")
+    return METRICS[name](config_name=config_name, keep_in_memory=True)

@@ -1,7 +1,7 @@
-"""How close an answer is to the right one: exact match and F1 of words, after a normalisation that forgives a little.
+"""Exact match and F1 of answers, after normalisation, as the official scripts define them.
 
-The definitions are those of the official scripts: SQuAD's evaluate-v1.1.py (Rajpurkar et al., 2016) and evaluate-v2.0.py
-(2018) in any language, and MLQA's mlqa_evaluation_v1.py (Lewis et al., 2020), which knows languages.
+SQuAD's evaluate-v1.1.py (Rajpurkar et al., 2016) and evaluate-v2.0.py (2018), in any language; MLQA's
+mlqa_evaluation_v1.py (Lewis et al., 2020), with rules for each language.
 """
 
 import re
@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from operator import itemgetter
 
 
 # MLQA's articles, in the languages that have any. (Arabic ones are part of the word that follows.)
@@ -29,7 +30,7 @@ _HAN = re.compile("([\u4e00-\u9fa5])")
 
 @cache
 def _punctuation(language: str | None) -> dict[int, None]:
-    """What is deleted: ASCII's for SQuAD; for MLQA whatever Unicode calls punctuation, the danda as well."""
+    """Characters to delete: ASCII punctuation for SQuAD; for MLQA all Unicode punctuation, such as the danda."""
     marks = set(string.punctuation)
     if language:
         marks |= {chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("P")}
@@ -43,14 +44,14 @@ def _articles(language: str | None) -> re.Pattern[str] | None:
 
 
 def normalize_answer(text: str, language: str | None = None) -> str:
-    """A text as it is compared: lower case, no punctuation, no articles, single spaces.
+    """Lower case, no punctuation, no articles, single spaces.
 
     Args:
         text: an answer.
-        language: its code, for MLQA's rules; None for SQuAD's, which are English whatever the language.
+        language: its code, for MLQA's rules; None for SQuAD's, which are English in every language.
 
     Raises:
-        ValueError: for a language that MLQA does not have.
+        ValueError: for a language without MLQA rules.
     """
     if language is not None and language not in ARTICLES:
         raise ValueError(
@@ -70,15 +71,15 @@ def normalize_answer(text: str, language: str | None = None) -> str:
 def answer_scores(
     prediction: str, answers: Sequence[str], language: str | None = None, version_2: bool = False
 ) -> tuple[float, float]:
-    """Exact match and F1 of an answer, against that right answer that it is closest to.
+    """Exact match and F1 of an answer: the best over the right answers.
 
     Args:
         prediction: the answer; empty for none.
-        answers: all right ones; empty if there is none (SQuAD v2).
+        answers: all right answers; empty if there is none (SQuAD v2).
         language: as for `normalize_answer`.
-        version_2: follow evaluate-v2.0.py: right answers of which nothing is left by normalisation do not count, and an
-            empty prediction matches a question without answer. In v1.1 and MLQA two empty texts match exactly, but have
-            no word in common, so that their F1 is 0.
+        version_2: follow evaluate-v2.0.py: right answers that normalisation leaves empty do not count, and an empty
+            prediction matches a question without answer. In v1.1 and MLQA two empty texts match exactly, but have no word
+            in common, so that their F1 is 0.
 
     Returns:
         Both between 0 and 1.
@@ -91,6 +92,57 @@ def answer_scores(
         float(max(predicted == answer for answer in right)),
         max(_f1(predicted.split(), answer.split(), version_2) for answer in right),
     )
+
+
+def mean_scores(scores: Sequence[tuple[float, float]], *names: str) -> dict[str, float]:
+    """The means of exact match and F1 over questions, in percent, under these names."""
+    return {name: 100 * sum(column) / len(scores) for name, column in zip(names, zip(*scores))}
+
+
+def version_2_scores(
+    scores: Sequence[tuple[float, float]],
+    has_answer: Sequence[bool],
+    answered: Sequence[bool],
+    null_scores: Sequence[float],
+) -> dict[str, float]:
+    """What SQuAD's script for v2 reports.
+
+    Args:
+        scores: exact match and F1 of every question.
+        has_answer: whether the question has an answer.
+        answered: whether the prediction is an answer.
+        null_scores: the higher, the surer the model is that there is no answer.
+
+    Returns:
+        `exact_match` and `f1`; both for questions with (`HasAns_exact`, …) and without an answer (`NoAns_exact`, …), and
+        the best that a threshold on `null_scores` could reach (`best_exact`, `best_exact_thresh`, …); in percent.
+    """
+    results = mean_scores(scores, "exact_match", "f1")
+    for name, wanted in (("HasAns", True), ("NoAns", False)):
+        some = [score for score, has in zip(scores, has_answer) if has == wanted]
+        if some:
+            results |= {**mean_scores(some, f"{name}_exact", f"{name}_f1"), f"{name}_total": len(some)}
+    for position, name in enumerate(("exact", "f1")):
+        of_metric = [score[position] for score in scores]
+        results |= _best_threshold(name, of_metric, has_answer, answered, null_scores)
+    return results
+
+
+def _best_threshold(
+    name: str,
+    scores: Sequence[float],
+    has_answer: Sequence[bool],
+    answered: Sequence[bool],
+    null_scores: Sequence[float],
+) -> dict[str, float]:
+    """The best mean score if every question above a threshold were left without answer, and that threshold."""
+    total = best = float(sum(not has for has in has_answer))  # no question is answered
+    threshold = 0.0
+    for null_score, score, has, given in sorted(zip(null_scores, scores, has_answer, answered), key=itemgetter(0)):
+        total += score if has else -float(given)
+        if total > best:
+            best, threshold = total, null_score
+    return {f"best_{name}": 100 * best / len(scores), f"best_{name}_thresh": threshold}
 
 
 def _f1(predicted: list[str], right: list[str], version_2: bool) -> float:

@@ -1,4 +1,4 @@
-"""Entities of a tagged sentence, and how many of them were found: the definition of conlleval and of seqeval."""
+"""Entities of a tagged sentence, and precision and recall of them, as conlleval and seqeval define them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ Entity = tuple[str, int, int]
 def entities(tags: Sequence[str]) -> list[Entity]:
     """The entities of a sentence: type, first word, last word.
 
-    Tags are B-TYPE, I-TYPE and O; also E- and S- (last word, single word). A tag that does not follow on the one before
-    begins an entity, whatever it is called: I-PER after O or after B-LOC is forgiven.
+    Tags are B-TYPE, I-TYPE and O; also E- and S- (last word, single word). A tag that does not continue the entity before
+    it begins a new one, also I-PER after O or after B-LOC.
     """
     found: list[Entity] = []
     before = ("O", "")
     for position, tag in enumerate(tags):
         kind, _, entity_type = tag.partition("-")
         if kind != "O":
-            goes_on = kind in "IE" and before[0] in "BI" and before[1] == entity_type
-            first = found.pop()[1] if goes_on else position
+            continues = kind in "IE" and before[0] in "BI" and before[1] == entity_type
+            first = found.pop()[1] if continues else position
             found.append((entity_type, first, position))
         before = (kind, entity_type)
     return found
@@ -28,16 +28,18 @@ def entities(tags: Sequence[str]) -> list[Entity]:
 def entity_scores(
     predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall and F1 of whole entities, for each type and, under the name "", for all together.
+    """Precision, recall and F1 of whole entities, for each type and, under the name "", for all types.
 
     Args:
-        predictions: tags of every sentence.
-        references: the right ones.
+        predictions: predicted tags of every sentence.
+        references: right tags of every sentence.
 
     Returns:
-        By type `precision`, `recall`, `f1` (0 where nothing could be divided by) and `number` (right entities).
+        By type `precision`, `recall`, `f1` (0 for 0 / 0) and `number` (of right entities).
     """
-    right, predicted, both = Counter(), Counter(), Counter()
+    right: Counter[str] = Counter()
+    predicted: Counter[str] = Counter()
+    both: Counter[str] = Counter()
     for tags, right_tags in zip(predictions, references, strict=True):
         found, wanted = set(entities(tags)), set(entities(right_tags))
         for counter, some in ((predicted, found), (right, wanted), (both, found & wanted)):

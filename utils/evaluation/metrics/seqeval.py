@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of whole entities, as conlleval (Tjong Kim Sang and Buchholz, 2000) and seqeval define them."""
+"""Precision, recall and F1 of whole entities: conlleval (Tjong Kim Sang and Buchholz, 2000), seqeval."""
 
 import evaluate
 from datasets import Features, List, Value
@@ -7,8 +7,9 @@ from utils.evaluation.metrics.entities import entity_scores
 
 
 class Seqeval(evaluate.Metric):
-    """Given lists of tags per sentence: `precision`, `recall`, `f1` of all entities, `number` of right ones, `accuracy`
-    of tags, all between 0 and 1, and the first four for each type of entity under its name.
+    """`precision`, `recall`, `f1` and `number` of entities; `accuracy` of tags; and the first four by type of entity.
+
+    Predictions and references are lists of tags, one list per sentence. All but the number are between 0 and 1.
     """
 
     def _info(self) -> evaluate.MetricInfo:

@@ -1,0 +1,234 @@
+"""The arguments that all task scripts have, and the checks that need several of them."""
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from utils.alignment.objectives import CONTINUAL, AlignmentArguments
+from utils.core.arguments import arg, check_unused, parse_arguments, require
+from utils.core.errors import InputError
+from utils.models.adapters import LoraArguments
+from utils.models.hub import ModelArguments
+from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.corpus import ParallelDataArguments, check_links_to_write
+from utils.tasks.registry import TaskSpec
+from utils.training.arguments import ScriptTrainingArguments
+from utils.training.tracking import NEEDED_FOR_TRACKING, TrackingArguments
+
+
+@dataclass
+class TaskDataArguments:
+    """Training and evaluation data. A script names the data set and its columns."""
+
+    dataset_name: str | None = arg(None, help="Training data: a data set on the Hub or in a local folder.")
+    dataset_config_name: str | None = arg(
+        None, help="Its configuration; {language} stands for the language. Default: the first that exists."
+    )
+    eval_dataset_name: str | None = arg(None, help="Data set for evaluation. Default: --dataset_name.")
+    eval_dataset_config_name: str | None = arg(None, help="Its configuration; {language} stands for the language.")
+    train_split: str = arg("train", help="Split for training.")
+    validation_split: str = arg("validation", help="Split for --do_eval.")
+    test_split: str = arg("test", help="Split for --do_predict.")
+    train_file: str | None = arg(
+        None, help="Training data in a file instead, with the same columns: .jsonl, .csv, .tsv, .parquet; also .gz."
+    )
+    validation_file: list[str] | None = arg(
+        None, help="Data for --do_eval in files, LANGUAGE=FILE each: `en=dev.en.jsonl hi=dev.hi.jsonl`."
+    )
+    test_file: list[str] | None = arg(None, help="Data for --do_predict in files, LANGUAGE=FILE each.")
+    train_language: str = arg("en", help="Code of the training language.", hyperparameter=True)
+    eval_languages: list[str] = arg(
+        default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
+        help="Codes of the languages for evaluation. All but the training language are zero-shot.",
+    )
+    select_on: str | None = arg(
+        None,
+        help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
+        "language. Any other is an oracle, since zero-shot means that there is no labelled data to select by.",
+    )
+    max_train_samples: int | None = arg(
+        None, help="Use the first N training examples only.", hyperparameter=True, at_least=1
+    )
+    max_eval_samples: int | None = arg(
+        None, help="Use the first N examples of each language for --do_eval.", at_least=1
+    )
+    max_predict_samples: int | None = arg(
+        None, help="Use the first N examples of each language for --do_predict.", at_least=1
+    )
+    max_seq_length: int | None = arg(
+        None, help="Truncate inputs to this number of tokens.", hyperparameter=True, at_least=1
+    )
+    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
+
+    def __post_init__(self) -> None:
+        self.eval_languages = list(dict.fromkeys(self.eval_languages))
+        require(self.eval_languages, ["--eval_languages"], "name the languages to evaluate, for example en hi")
+
+    def set_names(self) -> list[str]:
+        """Names of the evaluated sets, as in metrics and files."""
+        return self.eval_languages
+
+    def languages(self) -> list[str]:
+        """All languages of which evaluation data is read."""
+        return self.eval_languages
+
+
+@dataclass
+class FineTuningArguments(ScriptTrainingArguments):
+    """Training on the task. Beside `TrainingArguments`: evaluation during training keeps the best checkpoint."""
+
+    per_device_train_batch_size: int = arg(32, help="Examples per step and device.")
+    per_device_eval_batch_size: int = arg(64, help="Examples per device in an evaluation batch.")
+    load_best_model_at_end: bool | None = arg(  # type: ignore[assignment]  # (None until __post_init__)
+        None, help="Keep the checkpoint that is best by --select_on. Default: whenever there is an --eval_strategy."
+    )
+
+    def __post_init__(self) -> None:
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = str(self.eval_strategy) != "no"
+        if self.load_best_model_at_end and str(self.save_strategy) != "best":
+            # Only a checkpoint that was both saved and evaluated can be the best one.
+            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
+        super().__post_init__()
+
+
+@dataclass
+class ContinualDataArguments(ParallelDataArguments):
+    """Parallel sentences for --continual."""
+
+    max_train_pairs: int | None = arg(
+        30_000,
+        help="Pairs per language, drawn at random, from which batches are drawn; the paper's number.",
+        hyperparameter=True,
+        at_least=1,
+    )
+    preprocessing_num_workers: int | None = arg(None, help="Processes that prepare examples and pairs. Default: one.")
+
+
+@dataclass
+class ContinualArguments(AlignmentArguments):
+    """Continual learning: the alignment loss beside the task loss."""
+
+    continual: bool = arg(
+        False,
+        help="Continual learning: beside every batch of the task a batch of parallel pairs, so that fine-tuning "
+        "does not undo the alignment. Needs --language and --parallel_dataset or --parallel_file.",
+    )
+    reference_model: str | None = arg(
+        None,
+        help="The frozen encoder f0 whose English vectors are kept: the one before any adjustment. Default: the "
+        "original of --model, according to its run.json.",
+    )
+    alignment_weight: float = arg(
+        CONTINUAL.alignment, help="Weight of the alignment loss.", hyperparameter=True, at_least=0
+    )
+    alignment_batch_size: int = arg(
+        16,
+        help="Pairs beside every optimizer step, over all devices and accumulated batches.",
+        hyperparameter=True,
+        at_least=1,
+    )
+    alignment_every: int = arg(
+        1, help="Use pairs beside every N-th optimizer step only.", hyperparameter=True, at_least=1
+    )
+    alignment_seed: int | None = arg(None, help="Seed that draws the pairs. Default: --seed.")
+
+
+DataT = TypeVar("DataT", bound=TaskDataArguments)
+
+
+@dataclass
+class TaskArguments(Generic[DataT]):
+    """All arguments of a run of a task script, by group."""
+
+    data: DataT
+    model: ModelArguments
+    continual: ContinualArguments
+    parallel: ContinualDataArguments
+    links: AlignerArguments
+    tracking: TrackingArguments
+    lora: LoraArguments
+    training: FineTuningArguments
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """`cache_dir` and `token`, for data sets."""
+        return {"cache_dir": self.model.cache_dir, "token": self.model.token}
+
+    @property
+    def num_proc(self) -> int | None:
+        """Processes that prepare the examples."""
+        return self.parallel.preprocessing_num_workers
+
+    @property
+    def pair_seed(self) -> int:
+        """The seed that draws parallel pairs."""
+        return self.training.seed if self.continual.alignment_seed is None else self.continual.alignment_seed
+
+
+def parse_task_arguments(
+    task: TaskSpec, data: type[DataT], training: type[FineTuningArguments], description: str | None
+) -> TaskArguments[DataT]:
+    """Parse and check the command line of a task script, and resolve the names of models.
+
+    Args:
+        task: entry of the registry; its `selection_metric` selects the best checkpoint.
+        data, training: the script's own dataclasses.
+        description: text that `--help` begins with.
+
+    Raises:
+        InputError: for arguments that contradict each other, or a model that does not exist.
+    """
+    shared = (ModelArguments, ContinualArguments, ContinualDataArguments, AlignerArguments, TrackingArguments)
+    args = TaskArguments(*parse_arguments(data, *shared, LoraArguments, training, description=description))
+    require(
+        args.training.do_train or args.training.do_eval or args.training.do_predict,
+        ["--do_train", "--do_eval", "--do_predict"],
+        "say what to do",
+    )
+    if not args.training.do_train:
+        needless = {
+            "continual": args.continual.continual,
+            "select_on": args.data.select_on,
+            "use_lora": args.lora.use_lora,
+        }
+        for name in (name for name, given in needless.items() if given):
+            raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
+    _check_continual(args)
+    args.tracking.check(args.parallel, args.training.do_train)
+    _choose_best_checkpoint_by(task.selection_metric, args.data, args.training)
+    args.model.model_name_or_path = args.model.find(args.model.model_name_or_path)
+    if args.continual.reference_model:
+        args.continual.reference_model = args.model.find(args.continual.reference_model, "main")
+    return args
+
+
+def _check_continual(args: TaskArguments) -> None:
+    parallel = args.parallel
+    if args.continual.continual:
+        require(parallel.languages, ["--language"], "--continual needs a language to keep close to English")
+        given = parallel.parallel_dataset or parallel.parallel_file
+        require(given, ["--parallel_dataset", "--parallel_file"], "--continual needs parallel sentences")
+        check_links_to_write(args.links, parallel.languages, args.data.overwrite_output_dir)
+    else:
+        used = NEEDED_FOR_TRACKING if args.tracking.track_alignment_every else ()
+        for group in (parallel, args.links, args.continual):
+            # (The workers prepare examples as well.)
+            check_unused(group, "continual", but=["preprocessing_num_workers", *used])
+
+
+def _choose_best_checkpoint_by(metric: str, data: TaskDataArguments, training: FineTuningArguments) -> None:
+    """Set the metric, of one language, that selects the checkpoint which is kept."""
+    language = data.select_on or data.train_language
+    if not training.load_best_model_at_end:
+        if data.select_on:
+            raise InputError("--select_on has no effect without --eval_strategy; add --eval_strategy steps.")
+    elif training.metric_for_best_model in (None, "loss"):
+        if language not in data.set_names():
+            raise InputError(
+                f"The best checkpoint is selected on {language}, which is not evaluated ({', '.join(data.set_names())}); "
+                "add it to --eval_languages, or name another with --select_on."
+            )
+        training.metric_for_best_model = f"eval_{language}_{metric}"
+        training.greater_is_better = True
+    elif data.select_on:
+        raise InputError("--select_on and --metric_for_best_model both select the best checkpoint; omit one.")

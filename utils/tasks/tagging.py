@@ -1,0 +1,134 @@
+"""Classification of the words of a sentence: reading, features, predicted tags."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Features, List, Value
+
+from utils.alignment.words import WordTokenizer
+from utils.core.errors import InputError
+from utils.core.tables import Rows, read_lines
+from utils.tasks.examples import LanguageData, identity_of
+
+
+# The loss ignores this label: of all tokens of a word but the first, and of special tokens.
+IGNORED = -100
+
+
+def tagged_features(column: str) -> Features:
+    """The columns of an example: `id`, `tokens` (words) and the column of tags."""
+    return Features({"id": Value("string"), "tokens": List(Value("string")), column: List(Value("string"))})
+
+
+def read_tagged_sentence(
+    row: Mapping[str, Any], where: str, column: str, labels: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """An example: `id`, `tokens` and tags.
+
+    Args:
+        row: of the source.
+        where: its place, for messages.
+        column: name of the column of tags.
+        labels: tags that the model knows; by default any tag is allowed.
+
+    Raises:
+        InputError: for a column that is missing, lists of different lengths, or an unknown tag.
+    """
+    for name in ("tokens", column):
+        if not isinstance(row.get(name), list) or not all(isinstance(one, str) for one in row[name]):
+            raise InputError(f"{where} has {row.get(name)!r} in column {name}; it needs a list of texts.")
+    tokens, tags = row["tokens"], row[column]
+    if len(tokens) != len(tags):
+        raise InputError(f"{where} has {len(tokens)} tokens and {len(tags)} tags; every token needs one.")
+    if unknown := [tag for tag in tags if labels and tag not in labels]:
+        raise InputError(f"{where} has the tag {unknown[0]}, which is none of {', '.join(labels or ())}; correct it.")
+    return {**identity_of(row), "tokens": tokens, column: tags}
+
+
+def read_conllu(path: str) -> Rows:
+    """The sentences of a CoNLL-U file, with `tokens`, `pos_tags` (UPOS) and, where there is one, `id`.
+
+    Format: https://universaldependencies.org/format.html. Multiword tokens (`3-4`) and empty nodes (`5.1`) are skipped:
+    the words are those of the treebank's syntax.
+
+    Raises:
+        InputError: for a line without UPOS.
+    """
+    sentence: dict[str, Any] = {"tokens": [], "pos_tags": []}
+    begin = 1
+    for number, line in (*read_lines(path), (0, "")):
+        fields = line.split("\t")
+        if not line.strip():
+            if sentence["tokens"]:
+                yield f"The sentence at line {begin} of {path}", sentence
+            sentence, begin = {"tokens": [], "pos_tags": []}, number + 1
+        elif line.startswith("#"):
+            key, _, value = line[1:].partition("=")
+            if key.strip() == "sent_id":
+                sentence["id"] = value.strip()
+        elif len(fields) < 4 or not fields[0].replace("-", "").replace(".", "").isdigit():
+            raise InputError(
+                f"Line {number} of {path} is not CoNLL-U (ID, FORM, LEMMA, UPOS, … between tabs); correct it."
+            )
+        elif fields[0].isdigit():
+            sentence["tokens"].append(fields[1])
+            sentence["pos_tags"].append(fields[3])
+
+
+def encode_tagged_sentences(
+    batch: Mapping[str, list],
+    positions: Sequence[int],
+    column: str,
+    word_tokenizer: WordTokenizer,
+    label2id: Mapping[str, int],
+) -> dict[str, list]:
+    """One row per example. The first token of a word has its label, and its position in the sentence in `word`.
+
+    Args:
+        batch: columns of examples.
+        positions: of the examples in their set.
+        column: name of the column of tags.
+        word_tokenizer: of the model.
+        label2id: tag → its number.
+    """
+    encoded = word_tokenizer(batch["tokens"])
+    rows: dict[str, list] = {"input_ids": encoded["input_ids"], "labels": [], "word": [], "example": list(positions)}
+    for word_ids, words, tags in zip(encoded["word_ids"], encoded["words"], batch[column]):
+        # (Special tokens count as words too, with numbers outside of the sentence.)
+        word = [words[k] if k >= 0 and 0 <= words[k] < len(tags) else IGNORED for k in word_ids]
+        rows["word"].append(word)
+        rows["labels"].append([label2id[tags[k]] if k != IGNORED else IGNORED for k in word])
+    return rows
+
+
+def predicted_tags(
+    data: LanguageData, logits: np.ndarray, labels: Sequence[str], column: str, missing: str
+) -> list[dict[str, Any]]:
+    """The tag of every word.
+
+    Args:
+        data: examples and rows of a set.
+        logits: [rows, longest row, classes].
+        labels: names of the classes.
+        column: name of the column of tags.
+        missing: tag of a word that the model has not seen: beyond the length limit, or tokenised to nothing.
+
+    Returns:
+        Records with `id`, `gold` and `prediction` (tags), and `score` (mean probability of the predicted tags).
+    """
+    probabilities, predicted = torch.from_numpy(logits).softmax(dim=-1).max(dim=-1)
+    records: list[dict[str, Any]] = [{}] * len(data.examples)
+    for row, chances, classes in zip(data.rows, probabilities.numpy(), predicted.numpy()):
+        example = data.examples[row["example"]]
+        word = np.asarray(row["word"])
+        first = np.flatnonzero(word != IGNORED)
+        tags = [missing] * len(example["tokens"])
+        for token in first:
+            tags[word[token]] = labels[classes[token]]
+        certainty = float(chances[first].mean()) if len(first) else 0.0
+        records[row["example"]] = {
+            "id": example["id"], "gold": example[column], "prediction": tags, "score": round(certainty, 6),
+        }  # fmt: skip
+    return records
