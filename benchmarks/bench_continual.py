@@ -12,6 +12,7 @@ three units, forward through the frozen model one. If the pairs cost what their 
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
@@ -35,9 +36,9 @@ from utils.alignment.words import WordTokenizer
 from utils.core.errors import run_script
 from utils.models.encoders import load_encoder, load_task_model
 from utils.models.tokenizers import encoder_max_length, load_tokenizer
-from utils.tasks.examples import encoded
-from utils.tasks.fine_tuning import FineTuningArguments
-from utils.tasks.sentence_pairs import encode_sentence_pairs
+from utils.tasks.arguments import FineTuningArguments
+from utils.tasks.examples import TaskRows, encoded
+from utils.tasks.sentence_pairs import encode_sentence_pairs, score
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 
 
@@ -82,28 +83,26 @@ def trainer_for(kind: str, name: str, folder: str, args: argparse.Namespace) -> 
     examples = concatenate_datasets(
         [load_dataset(str(DATA), "en", split="train")] * -(-args.steps * args.batch_size // 180)
     )
-    rows = encoded(
-        examples, encode_sentence_pairs, tokenizer=tokenizer, max_length=128, label2id=model.config.label2id
-    ).rows
+    encode = partial(
+        encode_sentence_pairs,
+        columns=("premise", "hypothesis"),
+        tokenizer=tokenizer,
+        max_length=128,
+        label2id=model.config.label2id,
+    )
+    rows = TaskRows(encoded(examples, encode).rows, {}, {})
     on_gpu = torch.accelerator.is_available() and not args.use_cpu
     training = FineTuningArguments(
         output_dir=folder, per_device_train_batch_size=args.batch_size, max_steps=args.steps, use_cpu=not on_gpu, bf16=on_gpu,
         train_sampling_strategy="random", report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
-    trainer = ZeroShotTrainer(
-        model=model,
-        args=training,
-        train_dataset=rows,
-        eval_sets={},
-        score=None,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        processing_class=tokenizer,
-        alignment=None if kind == "plain" else alignment_for(name, args, on_gpu),
-    )
-    if kind == "cached":
-        alignment = trainer.alignment
-        how = (alignment.loss, alignment.collator, trainer.accelerator)
-        alignment.pairs = with_reference_vectors(alignment.pairs, *how)
+    alignment = None if kind == "plain" else alignment_for(name, args, on_gpu)
+    judge = partial(score, labels=LABELS)
+    trainer = ZeroShotTrainer(model, training, rows, tokenizer, DataCollatorWithPadding(tokenizer), judge, alignment)
+    if kind == "cached" and alignment:
+        alignment.pairs = with_reference_vectors(
+            alignment.pairs, alignment.loss, alignment.collator, trainer.accelerator
+        )
     return trainer
 
 

@@ -16,7 +16,7 @@ from utils.parallel.choosing import choose_pairs
 from utils.parallel.formats import read_bitext
 from utils.tasks.examples import TaskReader, encoded
 from utils.tasks.question_answering import FEATURES as QUESTIONS
-from utils.tasks.question_answering import read_question, read_questions
+from utils.tasks.question_answering import read_question, read_squad
 from utils.tasks.windows import encode_windows
 
 
@@ -35,7 +35,7 @@ def edit(monkeypatch, module: str) -> None:
     [
         (encode_windows, "utils.tasks.windows"),
         (read_question, "utils.tasks.question_answering"),
-        (read_questions, "utils.core.tables"),
+        (read_squad, "utils.core.tables"),
         (encoded, "utils.tasks.examples"),
         (TaskReader, "utils.core.tables"),
         (read_bitext, "utils.core.tables"),
