@@ -66,10 +66,10 @@ def test_edited_windows_are_encoded_again(monkeypatch):
     question = {"id": "1", "context": "a b", "question": "a?", "answers": {"text": ["a"], "answer_start": [0]}}
     examples = dataset_from_rows(lambda: iter([question]), QUESTIONS, "questions")
     options = {"tokenizer": tiny.pair_tokenizer(), "max_length": 16, "stride": 2, "max_question_length": 4}
-    encode = partial(encode_windows, keep_offsets=True)
+    encode = partial(partial(encode_windows, **options), keep_offsets=True)
 
     def file() -> str:
-        return encoded(examples, encode, **options).rows.cache_files[0]["filename"]
+        return encoded(examples, encode).rows.cache_files[0]["filename"]
 
     before = file()
     assert file() == before
