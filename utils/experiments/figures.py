@@ -14,12 +14,12 @@ from utils.core.figures import PANEL, STYLE, legend_columns, line_style, save_pn
 def plot_differences(
     panels: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]], path: str | Path, title: str = ""
 ) -> None:
-    """Draw differences from a baseline with their intervals: a panel per task, a group per language, a mark per system.
+    """Draw differences from a baseline with their intervals: one panel per task, one group per language, one mark per system.
 
     Args:
-        panels: panel title → system → language → difference, low and high end, 1 being everything.
-        path: the figure without its ending; it is written as PNG and PDF.
-        title: stands above all panels.
+        panels: panel title → system → language → difference, low and high end of its interval, -1 to 1.
+        path: of the figure, without suffix; it is written as PNG and PDF.
+        title: of the whole figure.
     """
     systems = list(dict.fromkeys(name for of_task in panels.values() for name in of_task))
     n_columns = min(2, len(panels))

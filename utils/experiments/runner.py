@@ -1,4 +1,4 @@
-"""The runs of a grid, carried out: what is done is skipped, what was cut off is resumed from its last checkpoint."""
+"""Carries out the runs of a grid: skips those that are done, resumes interrupted ones from their last checkpoint."""
 
 import fcntl
 import json
@@ -27,19 +27,19 @@ from utils.training.arguments import is_whole
 
 logger = logging.getLogger(__name__)
 
-# What `accelerate launch` would otherwise guess, with a warning each time.
+# `accelerate launch` would guess these, with a warning each time.
 _LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
-# Weights and checkpoints, which take the room.
+# Weights and checkpoints, the large files of a run.
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "checkpoint-*")
 
 
 def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None) -> list[str]:
-    """The words that start a run, or let it go on from its last checkpoint.
+    """The command that starts a run, or resumes it from its last checkpoint, as a list of words.
 
     Args:
-        run, grid: which.
+        run, grid: the run and its grid.
         output_dir: of the whole grid.
-        n_threads: of each process on a CPU.
+        n_threads: CPU threads of each process.
     """
     launch = {**_LAUNCH, **grid.launch}
     if n_threads:
@@ -55,15 +55,15 @@ def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None
 
 
 def as_typed(words: Sequence[str]) -> str:
-    """A command as a user would type it."""
+    """A command for the terminal."""
     return f"accelerate launch {shlex.join(words[3:])}".replace(f"{CODE}{os.sep}", "")
 
 
 def check_done(run: Run, output_dir: Path) -> bool:
-    """Whether a run is done already.
+    """Whether a run is done.
 
     Raises:
-        InputError: if it was done, or begun, with other settings, so that its results would not be those of this grid.
+        InputError: if it was done, or started, with other settings, so that its results are not those of this grid.
     """
     mark = _mark(run, output_dir)
     try:
@@ -72,11 +72,11 @@ def check_done(run: Run, output_dir: Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"The file {mark} is damaged; remove its folder to have the run done again.") from None
+        raise InputError(f"The file {mark} is damaged; remove its folder, and the run will be repeated.") from None
     if before != run.arguments:
         raise InputError(
             f"The run {output_dir / run.name} was made with other settings ({_difference(before, run.arguments)}); choose "
-            "another --output_dir, or remove that folder to have it run again."
+            "another --output_dir, or remove that folder, and it will be repeated."
         )
     return done
 
@@ -96,14 +96,14 @@ def _mark(run: Run, output_dir: Path) -> Path:
 
 
 def _drop_weights(run: Run, output_dir: Path) -> None:
-    """Remove what nothing needs any more. Results, predictions, records, figures stay."""
+    """Remove weights and checkpoints; results, predictions, records and figures stay."""
     for pattern in _WEIGHTS:
         for path in (output_dir / run.name).glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def drop_weights_not_needed(runs: Sequence[Run], done: Mapping[str, object], output_dir: Path) -> None:
-    """Remove the weights of fine-tuned models that are measured, and that no run to come is about (one that failed comes again)."""
+    """Remove the weights of fine-tuned models that no run needs any more. (A run that failed will be repeated.)"""
     needed = {name for run in runs if run.name not in done for name in run.needs}
     for run in runs:
         if run.task in TASKS and run.name in done and run.name not in needed:
@@ -112,16 +112,17 @@ def drop_weights_not_needed(runs: Sequence[Run], done: Mapping[str, object], out
 
 @contextmanager
 def alone_in(output_dir: Path) -> Iterator[int]:
-    """Wait until no other process works in a folder; gives the file that says so, for the runs to hold as well.
+    """Lock a folder, after waiting until no other process works in it; yields the file descriptor of the lock.
 
-    A run that outlives us (we were killed) holds it until it ends, so that no two write to one folder.
+    The runs inherit the descriptor: a run that survives this process (after a kill) keeps the lock until it ends, so that
+    no two processes write into one folder.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     with open(output_dir / ".lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.warning(f"Another replicate.py, or a run that it has left behind, works in {output_dir}; waiting.")
+            logger.warning(f"Another replicate.py, or a run that one has left behind, works in {output_dir}; waiting.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock.fileno()
 
@@ -137,20 +138,20 @@ class _Started:
 def carry_out(
     runs: Sequence[Run], grid: Grid, output_dir: Path, n_jobs: int = 1, keep_models: bool = False
 ) -> dict[str, str]:
-    """Start all runs that are not done, each in processes of its own; what fails does not stop the others.
+    """Start all runs that are not done, each in its own processes; a run that fails does not stop the others.
 
     Args:
-        runs: as `plan` gives them.
-        grid: for how they are launched.
-        output_dir: of the whole grid; what a run prints is in its folder `logs`.
-        n_jobs: runs at a time. The cores are shared out among them; each has a GPU of its own if there are several.
-        keep_models: also keep the weights of fine-tuned models when all is measured.
+        runs: from `plan`.
+        grid: with the settings of `accelerate launch`.
+        output_dir: of the whole grid; its folder `logs` has the output of every run.
+        n_jobs: runs at a time. They share the cores; each has its own GPU if there are several.
+        keep_models: also keep the weights of fine-tuned models at the end.
 
     Returns:
-        Name → why it failed, or was not started.
+        Name → why the run failed, or was not started.
 
     Raises:
-        InputError: if a run is done already, but with other settings.
+        InputError: if a run was done with other settings.
         KeyboardInterrupt: after the runs that were started have saved a checkpoint.
     """
     done = {run.name: None for run in runs if check_done(run, output_dir)}
@@ -199,13 +200,13 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock:
         visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % n_gpus]
     words = command(run, grid, output_dir, threads)
-    _write_mark(run, output_dir, done=False)  # (so that nobody lets it go on with other settings)
+    _write_mark(run, output_dir, done=False)  # (so that nobody resumes it with other settings)
     path = _log(run, output_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as log:
         log.write(f"$ {as_typed(words)}\n")
         log.flush()
-        # (In a session of its own: Ctrl-C reaches us alone, and we tell the run.)
+        # (In its own session: Ctrl-C reaches this process alone, which then signals the run.)
         process = subprocess.Popen(
             words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, pass_fds=[lock]
         )
@@ -213,7 +214,7 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock:
 
 
 def _finish(one: _Started, output_dir: Path) -> str | None:
-    """Mark a run as done; or say why it failed."""
+    """Mark a run as done, or return why it failed."""
     if one.process.returncode:
         path = _log(one.run, output_dir)
         said = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
@@ -230,7 +231,7 @@ def _log(run: Run, output_dir: Path) -> Path:
 
 
 def _stop(processes: Sequence[subprocess.Popen]) -> None:
-    """Tell runs to stop, which they do after saving a checkpoint, and wait until none of their processes is left."""
+    """Ask runs to stop, which they do after saving a checkpoint, and wait until all their processes have ended."""
     for process in processes:
         _signal(process, signal.SIGTERM)
     end = time.monotonic() + 120
@@ -244,7 +245,7 @@ def _stop(processes: Sequence[subprocess.Popen]) -> None:
 
 
 def _signal(process: subprocess.Popen, number: int) -> bool:
-    """Send a signal to all processes of a run; whether there were any."""
+    """Send a signal to all processes of a run; returns whether there were any."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:

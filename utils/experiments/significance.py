@@ -1,11 +1,10 @@
-"""Is the difference between two systems more than chance? Tests for scores of the same examples.
+"""Is the difference between two systems statistically significant? Tests for scores of the same examples.
 
-Every test pairs the examples: what counts is how the two systems differ on one and the same example, not how hard it is.
-Where a system was trained with several seeds, its scores are averaged over them first (as Efimov et al., ECIR 2023, do).
-The tests then speak of other examples of the same kind, and of these trained models; whether another seed would give the
-same is a question for the standard deviation over seeds, and for `cautions`.
+Every test pairs the examples: it looks at how the two systems differ on the same example. Scores of several seeds are
+averaged first (as Efimov et al., ECIR 2023, do). The tests are then about these trained models on other examples of the
+same kind; whether another seed would give the same is for the standard deviation over seeds, and for `cautions`.
 
-All scores are plain numbers (0 to 1, or whatever the metric's unit is); differences are always system minus baseline.
+Scores are numbers in the metric's unit (usually 0 to 1); differences are system minus baseline.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +14,14 @@ import numpy as np
 from scipy import stats
 
 
-# Fewer cannot carry a claim. The standard deviation of two runs says next to nothing; with 100 examples an accuracy is
-# known to ten points; with less than ten examples on which two systems differ, one more or less decides.
+# Fewer cannot support a claim. The standard deviation of two runs means little; with 100 examples an accuracy is known to
+# ten points; with less than ten examples on which two systems differ, a single one decides.
 MIN_SEEDS = 3
 MIN_EXAMPLES = 100
 MIN_DISCORDANT = 10
-# Numbers drawn at once for resampling: bounds the memory to some ten megabytes.
+# Numbers drawn at once for resampling: bounds the memory to about ten megabytes.
 _DRAWN_AT_ONCE = 2**20
-# How often each of some values is drawn can be drawn itself, or counted after N draws of one value each, which is the
-# quicker way unless there are as few values as this for every one of them.
+# With at least this many rows per distinct row, drawing counts (multinomial) is faster than drawing rows.
 _MANY = 8
 # Statistics that differ by less are equal.
 _ROUNDING = 1e-9
@@ -31,12 +29,12 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class SeedScores:
-    """What several seeds gave.
+    """The scores of several seeds.
 
     Attributes:
-        mean: of the seeds.
-        sd: standard deviation between them, with N - 1 in the denominator; None for a single one.
-        n: how many.
+        mean: over seeds.
+        sd: sample standard deviation (N - 1 in the denominator); None for a single seed.
+        n: number of seeds.
     """
 
     mean: float
@@ -46,12 +44,12 @@ class SeedScores:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What resampling says about a difference.
+    """A difference and its uncertainty, by resampling.
 
     Attributes:
         difference: as measured.
         low, high: percentile interval of the difference.
-        p_value: two-sided, of the hypothesis that there is none; never 0, but at least 1 / (resamples + 1).
+        p_value: two-sided, of the null hypothesis that there is no difference; at least 1 / (resamples + 1).
     """
 
     difference: float
@@ -81,17 +79,15 @@ def paired_bootstrap(
     """Paired bootstrap of the difference between two means over examples (Efron and Tibshirani, 1993, chapter 16).
 
     Examples are drawn with replacement, both systems' scores together. The p-value is of the shifted null: how often
-    |d* - d| reaches |d|, where d is the difference and d* that of a resample. What was observed, resampled, less what was
-    observed, is what a difference would do if there were none. In simulations it rejects 4 to 6 % of true nulls at the
-    level of 5 % from some 100 examples on, 3 to 7 % with 30, and fewer where the systems differ on a handful of examples
-    only. (Studentised it would be exact with 30, but weak where the few differences all have one sign.) The interval is
-    the plain percentile interval of d*; near the level it can disagree with the p-value.
+    |d* - d| reaches |d|, where d is the difference and d* that of a resample. In simulations it rejects 4 to 6 % of true
+    nulls at the level of 5 % from about 100 examples on, 3 to 7 % with 30, and fewer where the systems differ on few
+    examples. The interval is the percentile interval of d*; near the level it can disagree with the p-value.
 
     Args:
         scores, baseline: [seeds, examples] or [examples]; not necessarily of the same number of seeds.
-        n_resamples: how many.
-        seed: of the drawing.
-        level: of the interval.
+        n_resamples: number of resamples.
+        seed: of the random numbers.
+        level: coverage of the interval.
 
     Raises:
         ValueError: if the two are not of the same examples, or of none.
@@ -118,7 +114,7 @@ def paired_t_test(scores: np.ndarray, baseline: np.ndarray) -> float:
 
 
 def discordant_pairs(scores: np.ndarray, baseline: np.ndarray) -> tuple[int, int]:
-    """How many examples only the system has right, and how many only the baseline.
+    """The numbers of examples that only the system, and that only the baseline, has right.
 
     Args:
         scores, baseline: [examples] of one run each, 0 or 1.
@@ -135,9 +131,9 @@ def discordant_pairs(scores: np.ndarray, baseline: np.ndarray) -> tuple[int, int
 def mcnemar(only_system: int, only_baseline: int) -> float:
     """McNemar's test for two single runs of 0/1 scores: the two-sided mid-p-value of the binomial.
 
-    Of the examples on which the two differ, either has half under the null. The exact test rejects too seldom, the
-    asymptotic one too often where there are few; the mid-p-value (half the probability of what was observed) is closest
-    to its level at every number (Fagerland, Lydersen and Laake, BMC Medical Research Methodology 2013).
+    Under the null each has half of the examples on which the two differ. The mid-p-value (half the probability of the
+    observed count) is closest to its level at every number (Fagerland, Lydersen and Laake, BMC Medical Research
+    Methodology 2013).
 
     Args:
         only_system, only_baseline: the discordant pairs.
@@ -152,7 +148,7 @@ def corpus_f1(counts: np.ndarray) -> np.ndarray:
     """F1 of a corpus from its counts; 0 where nothing was found.
 
     Args:
-        counts: [..., 3]: entities found (true positives), found wrongly (false positives), missed (false negatives).
+        counts: [..., 3]: true positives, false positives, false negatives.
 
     Returns:
         [...], 0 to 1.
@@ -166,9 +162,9 @@ def f1_bootstrap(
 ) -> Bootstrap:
     """Paired bootstrap over sentences of the difference in entity-level F1, averaged over seeds.
 
-    F1 is no mean over sentences, and entities of one sentence are not independent; so whole sentences are drawn, with
-    what both systems and all seeds did with them, and F1 is computed from the sums (as Koehn, EMNLP 2004, does for BLEU).
-    P-value and interval are as for `paired_bootstrap`.
+    F1 is not a mean over sentences, and entities of one sentence are not independent: whole sentences are drawn, with the
+    counts of both systems and all seeds, and F1 is computed from the sums (as Koehn, EMNLP 2004, does for BLEU). P-value
+    and interval are as for `paired_bootstrap`.
 
     Args:
         counts, baseline: [seeds, sentences, 3] or [sentences, 3], as for `corpus_f1`.
@@ -190,16 +186,10 @@ def f1_bootstrap(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for being many (Holm, Scandinavian Journal of Statistics 1979).
+    """P-values adjusted for multiple tests (Holm, Scandinavian Journal of Statistics 1979).
 
-    Where all that stay below a level are called significant, the chance that any of them is so by chance alone stays
-    below it too, however the tests depend on each other.
-
-    Args:
-        p_values: of all tests.
-
-    Returns:
-        The adjusted ones in the same order, at most 1.
+    Controls the family-wise error rate, whatever the dependence between the tests. Returns them in the same order, at
+    most 1.
     """
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values, kind="stable")
@@ -210,12 +200,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def cautions(n_seeds: int | None, n_examples: int | None = None, n_discordant: int | None = None) -> list[str]:
-    """Why a difference cannot carry a claim about the method, as short phrases; none if it can.
+    """Why a difference cannot support a claim about the method, as short phrases; empty if it can.
 
     Args:
-        n_seeds: of that of the two systems which has fewer; None if no seed has had a part in them.
-        n_examples: on which they were compared, if known.
-        n_discordant: examples on which they differ, for two single runs.
+        n_seeds: the smaller number of seeds of the two systems; None if neither was trained with a seed.
+        n_examples: number of examples that they were compared on, if known.
+        n_discordant: number of examples on which two single runs differ.
     """
     lacking = (
         (n_seeds, MIN_SEEDS, "seeds"),
@@ -226,12 +216,9 @@ def cautions(n_seeds: int | None, n_examples: int | None = None, n_discordant: i
 
 
 def seeds_may_make(score: SeedScores, baseline: SeedScores) -> bool:
-    """Whether the seeds alone may make the difference: it is less than twice its standard error over seeds.
+    """Whether the difference is less than twice its standard error over seeds: a rule of thumb, beside tests over examples.
 
-    A rule of thumb, beside tests that know of examples only. A system with a single value adds nothing to the error.
-
-    Args:
-        score, baseline: of the two systems.
+    A system with a single seed adds nothing to the error.
     """
     variance = sum(one.sd**2 / one.n for one in (score, baseline) if one.sd is not None)
     return bool(abs(score.mean - baseline.mean) < 2 * np.sqrt(variance))
@@ -240,7 +227,7 @@ def seeds_may_make(score: SeedScores, baseline: SeedScores) -> bool:
 def _bootstrap(
     rows: np.ndarray, difference: Callable[[np.ndarray], np.ndarray], n_resamples: int, seed: int, level: float
 ) -> Bootstrap:
-    """Draw rows [N, columns] with replacement; `difference` makes of sums over them [..., columns] what is of interest [...]."""
+    """Bootstrap over rows [N, columns]; `difference` maps sums over rows [..., columns] to the statistic [...]."""
     measured = difference(rows.sum(axis=0))
     resampled = np.concatenate([difference(sums) for sums in _resampled_sums(rows, n_resamples, seed)])
     # (What was measured counts as one of the resamples, and a tie against the difference.)
@@ -250,16 +237,7 @@ def _bootstrap(
 
 
 def _resampled_sums(rows: np.ndarray, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Sums over rows that are drawn with replacement, as many as there are.
-
-    Args:
-        rows: [N, columns].
-        n_resamples: how many sums.
-        seed: of the drawing.
-
-    Yields:
-        [some resamples, columns].
-    """
+    """Sums over N rows drawn with replacement from rows [N, columns]; yields [some resamples, columns]."""
     distinct, kind, number = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
     n, n_distinct = len(rows), len(distinct)
     generator = np.random.default_rng(seed)
@@ -275,7 +253,7 @@ def _resampled_sums(rows: np.ndarray, n_resamples: int, seed: int) -> Iterator[n
 
 
 def _differences(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """[examples]: by how much the system is better on each, in the mean over seeds."""
+    """[examples]: system minus baseline, in the mean over seeds."""
     scores, baseline = (np.atleast_2d(np.asarray(some, dtype=float)).mean(axis=0) for some in (scores, baseline))
     _check_paired(len(scores), len(baseline))
     # (Rounding, so that equal differences are equal after a mean over three seeds.)

@@ -85,7 +85,7 @@ def model_card(
         data_sets=_data_table(data_sets, hub_options.get("token")),
         settings=_settings_table(record, results),
     )
-    return str(card)
+    return f"{card}\n"
 
 
 def _is_folder(model: str) -> bool:
@@ -189,5 +189,10 @@ def _settings_table(record: Mapping[str, Any], results: Mapping[str, Any]) -> st
     losses = ("train_loss", "eval_alignment_loss", "eval_regularization_loss")
     rows += [(name, results.get(name)) for name in losses]
     rows += [(package, record["versions"].get(package)) for package in ("transformers", "torch")]
-    rows = [(name, ", ".join(map(str, v)) if isinstance(v, list) else v) for name, v in rows if v is not None]
-    return ResultTable(["", ""], rows, n_text_columns=2).markdown()
+    return ResultTable(["", ""], [(name, _short(v)) for name, v in rows if v is not None], n_text_columns=2).markdown()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
