@@ -14,12 +14,11 @@ import copy
 from dataclasses import dataclass
 from functools import partial
 
-from datasets import concatenate_datasets
 from transformers import set_seed
 
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import AlignmentArguments
-from utils.alignment.pairs import AlignmentCollator
+from utils.alignment.pairs import AlignmentCollator, PairEncoder
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
@@ -30,7 +29,9 @@ from utils.models.hub import ModelArguments
 from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, parse_layers
 from utils.models.tokenizers import load_tokenizer, sentence_length_limit
 from utils.parallel.aligners.registry import AlignerArguments
-from utils.parallel.corpus import HELD_OUT_SEED, ParallelCorpus, ParallelDataArguments, check_links_to_write
+from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.corpus import HELD_OUT_SEED, ParallelCorpus
+from utils.parallel.linking import check_links_to_write
 from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments, checkpoint_to_resume
 from utils.training.model_card import ALIGNMENT
@@ -153,11 +154,12 @@ def main() -> None:
     read = partial(ParallelCorpus.read, data, tokenizer, alignment.word_pooling, hub_options=hub_options)
     corpus = held_out = None
     if training.do_train or data.validation_split_percentage:
-        corpus = read(("--parallel_file", data.parallel_file), ("--links_file", links.links_file))
+        corpus = read(data.parallel_file, links.links_file)
     if data.validation_file or data.validation_split:
         held_out = read(
-            ("--validation_file", data.validation_file),
-            ("--validation_links_file", data.validation_links_file),
+            data.validation_file,
+            data.validation_links_file,
+            purpose="validation",
             dataset_split=data.validation_split,
             like=corpus,
         )
@@ -178,18 +180,19 @@ def main() -> None:
     # --- Links: which words are pulled together ---
     max_length = sentence_length_limit(alignment.max_seq_length, tokenizer, encoder)
     word_tokenizer = WordTokenizer(tokenizer, alignment.word_pooling, max_length)
+    encode = PairEncoder(word_tokenizer, alignment.include_special_tokens)
+    train_pairs = eval_pairs = None
     with training.main_process_first(desc="preparing the pairs"):
-        corpus = corpus and corpus.linked(links, reference, word_tokenizer)
-        held_out = held_out and held_out.linked(links, reference, word_tokenizer)
+        linkable = corpus and corpus.linkable(links, reference, word_tokenizer)
+        linkable_held_out = held_out and held_out.linkable(links, reference, word_tokenizer)
         if links.write_links and training.should_save:
-            (corpus or held_out).write_links(links)
+            (linkable or linkable_held_out).write_links(links)
         if data.validation_split_percentage:
-            corpus, held_out = corpus.split(data.validation_split_percentage / 100)
-        corpus = corpus if training.do_train else None
-        corpus = corpus and corpus.sampled(data.max_words, data.max_train_pairs, training.seed)
-        held_out = held_out and held_out.sampled(data.max_words, data.max_eval_pairs, HELD_OUT_SEED)
-        train_rows = corpus.encoded(word_tokenizer, alignment.include_special_tokens) if corpus else {}
-        eval_rows = held_out.encoded(word_tokenizer, alignment.include_special_tokens) if held_out else {}
+            linkable, linkable_held_out = linkable.split(data.validation_split_percentage / 100)
+        if training.do_train:
+            train_pairs = linkable.choose(data.max_words, data.max_train_pairs, training.seed, encode)
+        if training.do_eval:
+            eval_pairs = linkable_held_out.choose(data.max_words, data.max_eval_pairs, HELD_OUT_SEED, encode)
 
     # --- Train ---
     if lora.use_lora:
@@ -204,8 +207,8 @@ def main() -> None:
         alignment_loss=AlignmentLoss(alignment.objective(), reference, alignment.alignment_layer, alignment.weights),
         eval_layers=tuple(eval_layers),
         data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if training.bf16 else None),
-        train_dataset=concatenate_datasets(list(train_rows.values())) if train_rows else None,
-        eval_dataset=eval_rows or None,
+        train_dataset=train_pairs.all_rows if train_pairs else None,
+        eval_dataset=eval_pairs.rows if eval_pairs else None,
         processing_class=tokenizer,
     )
     if training.do_train:
@@ -230,8 +233,8 @@ def main() -> None:
         base_model_revision=model.commit(model.model_name_or_path),
         reference_model=model.reference_model or model.model_name_or_path,
         seed=training.seed,
-        train_data=corpus and corpus.fingerprints(),
-        eval_data=held_out and held_out.fingerprints(),
+        train_data=train_pairs and train_pairs.fingerprints(),
+        eval_data=eval_pairs and eval_pairs.fingerprints(),
     )
     publish(trainer, record, **hub_options)
 

@@ -43,7 +43,9 @@ from utils.models.layers import parse_layers
 from utils.models.lineage import original_model
 from utils.models.tokenizers import load_tokenizer, sentence_length_limit
 from utils.parallel.aligners.registry import AlignerArguments
-from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments, check_links_to_write
+from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.corpus import ChosenPairs, ParallelCorpus
+from utils.parallel.linking import check_links_to_write
 
 
 @dataclass(kw_only=True)
@@ -204,11 +206,12 @@ def read_corpus(
     links: AlignerArguments,
     tokenizer: PreTrainedTokenizerBase,
     state: PartialState,
-) -> tuple[ParallelCorpus, str | None]:
+) -> tuple[ChosenPairs, str | None]:
     """The held-out pairs with their links, and the name of the encoder that made them, if one did."""
-    files = ("--parallel_file", data.parallel_file), ("--links_file", links.links_file)
     hub_options = {"cache_dir": args.cache_dir, "token": args.token}
-    corpus = ParallelCorpus.read(data, tokenizer, args.word_pooling, *files, hub_options=hub_options)
+    corpus = ParallelCorpus.read(
+        data, tokenizer, args.word_pooling, data.parallel_file, links.links_file, hub_options=hub_options
+    )
     if "encoder" in corpus.aligners(links):
         encoder, word_tokenizer = load_reference(args)
         encoder.to(state.device)
@@ -219,8 +222,10 @@ def read_corpus(
     else:
         encoder = word_tokenizer = reference = None
     share = data.validation_split_percentage and data.validation_split_percentage / 100
-    how = {"share": share, "seed": args.seed, "write_links": state.is_main_process}
-    return corpus.to_measure(links, encoder, word_tokenizer, data.max_words, data.max_train_pairs, **how), reference
+    linkable = corpus.linkable(links, encoder, word_tokenizer)
+    if state.is_main_process:
+        linkable.write_links(links)
+    return linkable.choose_to_measure(data.max_words, data.max_train_pairs, share, args.seed), reference
 
 
 def load_reference(args: DistanceArguments) -> tuple[torch.nn.Module, WordTokenizer]:

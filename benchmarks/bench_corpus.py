@@ -31,7 +31,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import datasets
 import torch
-from datasets import concatenate_datasets
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, PrinterCallback
 from transformers.utils import logging
@@ -39,19 +38,20 @@ from transformers.utils import logging
 from benchmarks.measuring import PeakMemory, write_report
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import MeanSquaredError
-from utils.alignment.pairs import AlignmentCollator
+from utils.alignment.pairs import AlignmentCollator, PairEncoder
 from utils.alignment.words import WordTokenizer, split_on_punctuation
 from utils.core.errors import InputError, run_script
 from utils.core.tables import read_json_lines
 from utils.models.encoders import load_encoder
 from utils.models.tokenizers import encoder_max_length, load_tokenizer
 from utils.parallel.aligners.registry import AlignerArguments
-from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments
+from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.corpus import ParallelCorpus
 from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments
 
 
-STEPS = ("read", "link", "sample", "encode", "record", "train")
+STEPS = ("read", "link", "choose", "record", "train")
 SENTENCES = Path(__file__).resolve().parent.parent / "data" / "parallel"
 
 
@@ -130,17 +130,15 @@ def measure(n_pairs: int, settings: dict[str, Any]) -> dict[str, Any]:
             result["anonymous"][name] = before + peak.growth_mb
 
         with step("read"):
-            files = ("--parallel_file", [f"{folder}/pairs.tsv"]), ("--links_file", links.links_file)
-            corpus = ParallelCorpus.read(data, tokenizer, "avg", *files)
+            corpus = ParallelCorpus.read(data, tokenizer, "avg", [f"{folder}/pairs.tsv"], links.links_file)
         with step("link"):
-            corpus = corpus.linked(links, reference, words)
-        with step("sample"):
-            corpus = corpus.sampled(data.max_words, args.max_train_pairs, seed=1)
-        n_drawn = sum(map(len, corpus.pairs.values()))
-        with step("encode", n_drawn):
-            rows = concatenate_datasets(list(corpus.encoded(words, include_special_tokens=True).values()))
-        with step("record", n_drawn):
-            corpus.fingerprints()
+            linkable = corpus.linkable(links, reference, words)
+        with step("choose"):
+            encode = PairEncoder(words, include_special_tokens=True)
+            pairs = linkable.choose(data.max_words, args.max_train_pairs, seed=1, encoder=encode)
+        rows = pairs.all_rows
+        with step("record", len(rows)):
+            pairs.fingerprints()
         training = AlignTrainingArguments(
             f"{folder}/out", max_steps=args.steps, use_cpu=not torch.cuda.is_available(), disable_tqdm=True,
             report_to="none", save_strategy="no", logging_strategy="no",
@@ -152,7 +150,7 @@ def measure(n_pairs: int, settings: dict[str, Any]) -> dict[str, Any]:
         trainer.remove_callback(PrinterCallback)
         with step("train", args.steps * training.train_batch_size):
             trainer.train()
-        return result | {"drawn": n_drawn, "VmHWM": memory("VmHWM")}
+        return result | {"drawn": len(rows), "VmHWM": memory("VmHWM")}
 
 
 def main() -> None:

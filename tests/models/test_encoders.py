@@ -17,10 +17,9 @@ from transformers import (
 from helpers import tiny
 from helpers.checkpoints import load_report
 from utils.core.errors import InputError
-from utils.models.encoders import load_encoder, load_encoder_weights, load_task_model, save_encoder
+from utils.models.encoders import load_encoder, load_encoder_weights, load_task_model, save_encoder, weights_checksum
 from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, hidden_states_at, only_layers_below
 from utils.models.tokenizers import load_tokenizer
-from utils.parallel.corpus import _checksum
 
 
 def adjusted(folder, output, **options):
@@ -213,10 +212,10 @@ def test_links_of_an_encoder_are_found_again_whatever_the_seed(tmp_path):
     sums = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        sums.append(_checksum(load_encoder(str(tmp_path))))
+        sums.append(weights_checksum(load_encoder(str(tmp_path))))
     assert sums[0] == sums[1]
     tiny.model(seed=3).save_pretrained(tmp_path)
-    assert _checksum(load_encoder(str(tmp_path))) != sums[0]
+    assert weights_checksum(load_encoder(str(tmp_path))) != sums[0]
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,17 +14,18 @@ import pytest
 
 from helpers import tiny
 from helpers.paths import PROJECT
+from utils.alignment.pairs import PairEncoder, encode_pairs
 from utils.alignment.words import WordTokenizer, split_on_spaces
 from utils.core.columns import column_array, list_lengths
 from utils.core.errors import InputError
-from utils.parallel import choosing, streams
-from utils.parallel import corpus as parallel_corpus
+from utils.parallel import choosing, linking, streams
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.encoder import EncoderAligner
 from utils.parallel.aligners.pharaoh import read_pharaoh
-from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.aligners.registry import ALIGNERS, AlignerArguments, AlignerInputs, make_aligner
+from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import sample_pairs
-from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments
+from utils.parallel.corpus import ChosenPairs, LinkableCorpus, ParallelCorpus
 from utils.parallel.streams import PairStream, stream_bitext
 
 
@@ -48,7 +50,8 @@ class EvenAligner(WordAligner):
 @pytest.fixture
 def aligner(monkeypatch) -> EvenAligner:
     made = EvenAligner()
-    monkeypatch.setattr(parallel_corpus, "make_aligner", lambda *args, **settings: made)
+    for name, spec in ALIGNERS.items():
+        monkeypatch.setitem(ALIGNERS, name, replace(spec, make=lambda given: made))
     return made
 
 
@@ -64,20 +67,18 @@ def write_data_set(folder: Path, n_pairs: int) -> str:
     return str(folder)
 
 
-def read(source: Path | str, links: AlignerArguments | None = None, **changes) -> ParallelCorpus:
+def read(source: Path | str, links: AlignerArguments | None = None, **changes) -> LinkableCorpus:
     """The corpus in a file, or in a folder, with whatever links its words."""
     links = links or AlignerArguments(aligner="dictionary", dictionary_file=[__file__])
     files = None if Path(source).is_dir() else [str(source)]
     data = ParallelDataArguments(languages=["hi"], parallel_dataset=None if files else str(source), **changes)
-    corpus = ParallelCorpus.read(
-        data, tiny.tokenizer(), "avg", ("--parallel_file", files), ("--links_file", links.links_file)
-    )
+    corpus = ParallelCorpus.read(data, tiny.tokenizer(), "avg", files, links.links_file)
     encoder = tiny.model(head="")
     encoder.checkpoint_layout = SimpleNamespace(invented=())
-    return corpus.linked(links, encoder, WordTokenizer(tiny.tokenizer(), max_length=64))
+    return corpus.linkable(links, encoder, WordTokenizer(tiny.tokenizer(), max_length=64))
 
 
-def sources(corpus: ParallelCorpus) -> list[str]:
+def sources(corpus: LinkableCorpus | ChosenPairs) -> list[str]:
     return [words[0] for words in corpus.pairs["hi"]["source"]]
 
 
@@ -125,7 +126,7 @@ def test_a_few_usable_pairs_among_many_are_found():
 def test_no_more_pairs_are_linked_than_needed(tmp_path, aligner, caplog):
     corpus = read(write_pairs(tmp_path / "pairs.tsv", 20_000))
     with caplog.at_level("INFO", "utils.parallel"):
-        sample = corpus.sampled(MAX_WORDS, 2000, seed=1)
+        sample = corpus.choose(MAX_WORDS, 2000, seed=1)
     assert len(sample.pairs["hi"]) == 2000
     assert all(int(word[1:]) % 2 == 0 for word in sources(sample))
     assert set(aligner.asked.values()) == {1}
@@ -137,7 +138,7 @@ def test_no_more_pairs_are_linked_than_needed(tmp_path, aligner, caplog):
 
 def test_links_are_cached(tmp_path, aligner):
     def sample(max_pairs: int, seed: int) -> list[str]:
-        return sources(read(tmp_path / "pairs.tsv").sampled(MAX_WORDS, max_pairs, seed))
+        return sources(read(tmp_path / "pairs.tsv").choose(MAX_WORDS, max_pairs, seed))
 
     write_pairs(tmp_path / "pairs.tsv", 2000)
     drawn = sample(100, seed=1)
@@ -160,7 +161,7 @@ def test_links_are_cached(tmp_path, aligner):
 
 def test_long_pairs_are_not_even_linked(tmp_path, aligner):
     (tmp_path / "pairs.tsv").write_text("s0\te0\ns2 a b\te2\ns4\te4 a b\ns6\te6\n")
-    assert sorted(sources(read(tmp_path / "pairs.tsv").sampled(2, 10, seed=1))) == ["s0", "s6"]
+    assert sorted(sources(read(tmp_path / "pairs.tsv").choose(2, 10, seed=1))) == ["s0", "s6"]
     assert sorted(aligner.asked) == ["s0", "s6"]
 
 
@@ -168,10 +169,10 @@ def test_links_that_are_written_are_those_of_all_pairs(tmp_path, aligner):
     arguments = AlignerArguments("dictionary", dictionary_file=[__file__], write_links=[str(tmp_path / "all.links")])
     corpus = read(write_pairs(tmp_path / "pairs.tsv", 1000), arguments)
     corpus.write_links(arguments)
-    sample = corpus.sampled(MAX_WORDS, 50, seed=1)
+    sample = corpus.choose(MAX_WORDS, 50, seed=1)
     assert set(aligner.asked.values()) == {1}
     assert [links for _, links in read_pharaoh(tmp_path / "all.links")] == [[(0, 0)], []] * 500
-    assert sources(sample) == sources(read(tmp_path / "pairs.tsv").sampled(MAX_WORDS, 50, seed=1))
+    assert sources(sample) == sources(read(tmp_path / "pairs.tsv").choose(MAX_WORDS, 50, seed=1))
 
 
 def test_pairs_are_held_out_before_they_are_linked(tmp_path, aligner):
@@ -183,7 +184,7 @@ def test_pairs_are_held_out_before_they_are_linked(tmp_path, aligner):
         word for word in in_order if zlib.crc32(word.encode()) < 0.25 * 2**32
     ]
     assert len(rest.pairs["hi"]) + len(held_out.pairs["hi"]) == 4000
-    chosen = [part.sampled(MAX_WORDS, 20, seed=1) for part in (rest, held_out)]
+    chosen = [part.choose(MAX_WORDS, 20, seed=1) for part in (rest, held_out)]
     assert aligner.asked.total() < 2 * 300
     assert aligner.shown == [4000]  # (the layer that an encoder links by is the same for both)
     assert not set(sources(chosen[0])) & set(sources(chosen[1]))
@@ -192,7 +193,7 @@ def test_pairs_are_held_out_before_they_are_linked(tmp_path, aligner):
 def test_nothing_usable(tmp_path, aligner):
     (tmp_path / "pairs.tsv").write_text("s1\te1\ns3\te3\n")
     with pytest.raises(InputError, match="None of the 2 pairs of hi can be used"):
-        read(tmp_path / "pairs.tsv").sampled(MAX_WORDS, 1, seed=1)
+        read(tmp_path / "pairs.tsv").choose(MAX_WORDS, 1, seed=1)
 
 
 def lines(path: Path) -> list[list[str]]:
@@ -213,17 +214,17 @@ def test_links_made_in_parts_are_those_of_the_whole(monkeypatch, tmp_path, real_
     words = {"word_splitting": "space"}
     corpus = read(real_pairs, AlignerArguments(**how, write_links=["kept"]), **words)
     with monkeypatch.context() as patch:
-        patch.setattr(parallel_corpus, "_BATCH", 7)
+        patch.setattr(linking, "BATCH", 7)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "another-cache")
         in_parts = read(real_pairs, AlignerArguments(**how, write_links=["kept"]), **words)
     source, english = zip(*([side.split() for side in line] for line in lines(real_pairs)))
-    aligner = parallel_corpus.make_aligner(
-        name,
-        statistical_model="ibm1",
-        dictionary_file=str(tmp_path / "words.txt"),
-        model=tiny.model(head=""),
-        word_tokenizer=WordTokenizer(tiny.tokenizer(), max_length=64),
+    inputs = AlignerInputs(
+        AlignerArguments(**how),
+        str(tmp_path / "words.txt"),
+        tiny.model(head=""),
+        WordTokenizer(tiny.tokenizer(), max_length=64),
     )
+    aligner = make_aligner(name, inputs)
     links = [[list(link) for link in pair] for pair in aligner.align(source, english)]
     assert sum(map(len, links)) > 10
     assert list(corpus.pairs["hi"]["links"]) == list(in_parts.pairs["hi"]["links"]) == links
@@ -235,7 +236,7 @@ def test_the_layer_is_judged_on_the_whole_corpus(monkeypatch, tmp_path):
     monkeypatch.setattr(EncoderAligner, "most_links", lambda self, source, english: seen.append(len(source)) or 1)
     (tmp_path / "pairs.tsv").write_text("".join(f"río {k}\triver e{k}\n" for k in range(600)))
     for part in read(tmp_path / "pairs.tsv", AlignerArguments()).split(0.5):
-        part.sampled(MAX_WORDS, 3, seed=1)
+        part.choose(MAX_WORDS, 3, seed=1)
     assert seen == [600]
 
 
@@ -249,10 +250,35 @@ def test_processes_share_the_work(tmp_path, monkeypatch):
         corpus = read(tmp_path / "pairs.tsv", links, preprocessing_num_workers=n_processes)
         corpus, held_out = corpus.split(0.1)
         assert len(corpus.pairs["hi"]) + len(held_out.pairs["hi"]) == 900
-        sample = corpus.sampled(MAX_WORDS, 400, seed=1)
-        encoded.append(sample.encoded(WordTokenizer(tiny.tokenizer()), include_special_tokens=True)["hi"].to_dict())
+        sample = corpus.choose(MAX_WORDS, 400, 1, PairEncoder(WordTokenizer(tiny.tokenizer())))
+        encoded.append(sample.rows["hi"].to_dict())
         assert len(sample.pairs["hi"]) == 400
     assert encoded[0] == encoded[1]
+
+
+# --- Arrow files ---------------------------------------------------------------------------------------------------
+
+
+def arrow_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.arrow"))
+
+
+def test_a_pair_goes_through_two_arrow_files(tmp_path):
+    """Read and split; linked, chosen and encoded. (A links file is kept in a third one beside the pairs.)"""
+    write_pairs(tmp_path / "pairs.tsv", 900)
+    (tmp_path / "words.txt").write_text("".join(f"s{k} e{k}\n" for k in range(0, 900, 2)))
+    corpus = read(
+        tmp_path / "pairs.tsv", AlignerArguments("dictionary", dictionary_file=[str(tmp_path / "words.txt")])
+    )
+    assert len(arrow_files(tmp_path)) == 1
+    encoder = PairEncoder(WordTokenizer(tiny.tokenizer()))
+    rest, held_out = corpus.split(0.5)
+    chosen = [part.choose(MAX_WORDS, None, 1, encoder) for part in (rest, held_out)]
+    assert len(arrow_files(tmp_path)) == 1 + len(chosen)
+    for pairs in chosen:
+        rows = encode_pairs(pairs.pairs["hi"], encoder.word_tokenizer)
+        assert pairs.rows["hi"].to_dict() == pairs.all_rows.to_dict() == rows.to_dict()
+        assert len(rows) == pairs.fingerprints()["hi"]["pairs"] > 100
 
 
 # --- A file of links ---------------------------------------------------------------------------------------------
@@ -264,11 +290,13 @@ def test_a_file_of_links_is_read_beside_the_pairs(tmp_path):
     path.write_text("# a comment\n" + "0-0\n\n\n" * 500)
     arguments = AlignerArguments(links_file=[str(path)])
     corpus = read(tmp_path / "pairs.tsv", arguments)
-    sample = corpus.sampled(MAX_WORDS, 100, seed=1)
+    sample = corpus.choose(MAX_WORDS, 100, seed=1)
     assert len(sources(sample)) == 100
     assert all(int(word[1:]) % 3 == 0 for word in sources(sample))
     # What is made of them is found again.
-    assert read(tmp_path / "pairs.tsv", arguments).pairs["hi"]._fingerprint == corpus.pairs["hi"]._fingerprint
+    again = read(tmp_path / "pairs.tsv", arguments)
+    assert again.pairs["hi"].cache_files == corpus.pairs["hi"].cache_files
+    assert again.choose(MAX_WORDS, 100, seed=1).data["hi"].cache_files == sample.data["hi"].cache_files
     rest, held_out = corpus.split(0.5)
     assert sum(len(part.pairs["hi"]) for part in (rest, held_out)) == 1500
     for wrong, message in (
@@ -300,7 +328,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
     subprocess.run(script, check=True, cwd=PROJECT, timeout=300)
     few, many = json.loads((tmp_path / "result.json").read_text())["results"]
     assert many["drawn"] > 14_000
-    for step in ("read", "link", "sample", "encode", "record", "train"):
+    for step in ("read", "link", "choose", "record", "train"):
         assert many["anonymous"][step] - few["anonymous"][step] < 32, step
 
 
@@ -311,7 +339,7 @@ def stream(folder: str) -> PairStream:
     return stream_bitext(folder, "hi", split_on_spaces)
 
 
-def stream_from(folder: str) -> ParallelCorpus:
+def stream_from(folder: str) -> LinkableCorpus:
     return read(folder, streaming=True)
 
 
@@ -321,7 +349,7 @@ def test_a_stream_is_read_as_far_as_needed(tmp_path, aligner, monkeypatch):
     n_read = Counter()
     to_pair = streams.flat_row
     monkeypatch.setattr(streams, "flat_row", lambda row: n_read.update(rows=1) or to_pair(row))
-    sample = stream_from(folder).sampled(MAX_WORDS, 300, seed=1)
+    sample = stream_from(folder).choose(MAX_WORDS, 300, seed=1)
     assert len(sample.pairs["hi"]) == len(set(sources(sample))) == 300
     assert all(int(word[1:]) % 2 == 0 for word in sources(sample))
     assert set(aligner.asked.values()) == {1}
@@ -335,14 +363,14 @@ def test_a_stream_is_read_as_far_as_needed(tmp_path, aligner, monkeypatch):
     assert max(order) < 2000
     # Another run, or process, finds what was read; another seed reads anew.
     n_read.clear()
-    assert sources(stream_from(folder).sampled(MAX_WORDS, 300, seed=1)) == sources(sample)
+    assert sources(stream_from(folder).choose(MAX_WORDS, 300, seed=1)) == sources(sample)
     assert n_read["rows"] <= 1
-    assert sources(stream_from(folder).sampled(MAX_WORDS, 300, seed=2)) != sources(sample)
+    assert sources(stream_from(folder).choose(MAX_WORDS, 300, seed=2)) != sources(sample)
 
 
 @pytest.mark.parametrize("n_pairs", [40, 256, 300])
 def test_a_stream_that_ends_early(tmp_path, aligner, n_pairs):
-    sample = stream_from(write_data_set(tmp_path / "data", n_pairs)).sampled(MAX_WORDS, 500, seed=1)
+    sample = stream_from(write_data_set(tmp_path / "data", n_pairs)).choose(MAX_WORDS, 500, seed=1)
     assert sorted(sources(sample)) == sorted(f"s{k}" for k in range(0, n_pairs, 2))
 
 
@@ -365,7 +393,7 @@ def test_a_stream_of_other_files_is_another_one(tmp_path):
 
 def test_held_out_pairs_of_a_stream(tmp_path, aligner):
     corpus = stream_from(write_data_set(tmp_path / "data", 2000))
-    parts = [part.sampled(MAX_WORDS, 2000, seed=1) for part in corpus.split(0.3)]
+    parts = [part.choose(MAX_WORDS, 2000, seed=1) for part in corpus.split(0.3)]
     rest, held_out = ({int(word[1:]) for word in sources(part)} for part in parts)
     assert held_out == {k for k in range(0, 2000, 2) if zlib.crc32(f"e{k}".encode()) < 0.3 * 2**32}
     assert sorted(rest | held_out) == list(range(0, 2000, 2))
@@ -400,5 +428,5 @@ def test_what_a_stream_cannot_do(tmp_path, aligner):
         read(write_pairs(tmp_path / "pairs.tsv", 3), streaming=True)
     (tmp_path / "data" / "train.jsonl").write_text('{"en": "e1", "hi": "s1"}\n' * 5000)
     with pytest.raises(InputError, match="None of the first pairs of hi can be used"):
-        stream_from(folder).sampled(MAX_WORDS, 50, seed=1)
+        stream_from(folder).choose(MAX_WORDS, 50, seed=1)
     assert aligner.asked.total() == 256

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import sys
+from dataclasses import fields
 from itertools import product
 
 import pytest
@@ -20,7 +21,7 @@ from utils.parallel.aligners import statistical
 from utils.parallel.aligners.dictionary import DictionaryAligner
 from utils.parallel.aligners.encoder import EncoderAligner, mutual_argmax
 from utils.parallel.aligners.pharaoh import FileAligner, read_header, read_pharaoh, write_pharaoh
-from utils.parallel.aligners.registry import make_aligner
+from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, links_key, make_aligner
 from utils.parallel.aligners.statistical import StatisticalAligner
 
 
@@ -439,40 +440,59 @@ def test_word_lists_without_entries(tmp_path):
 # --- Choosing ----------------------------------------------------------------------------------------------------
 
 
-def test_factory_makes_what_is_asked_for(tmp_path, dictionary):
+def inputs(**given) -> AlignerInputs:
+    names = {item.name for item in fields(AlignerArguments)} - {"dictionary_file"}
+    arguments = AlignerArguments(**{name: value for name, value in given.items() if name in names})
+    return AlignerInputs(arguments, **{name: value for name, value in given.items() if name not in names})
+
+
+def test_aligners_are_made_by_name(dictionary):
     word_tokenizer = WordTokenizer(MADE["wordpiece"])
-    made = make_aligner("file", links_file="x.pharaoh", reverse_links=True)
-    assert isinstance(made, FileAligner)
-    assert made.reverse
-    made = make_aligner("encoder", model=ENCODER, word_tokenizer=word_tokenizer, layer=2, dictionary_file="unused")
+    made = make_aligner("encoder", inputs(encoder=ENCODER, word_tokenizer=word_tokenizer, aligner_layer=2))
     assert isinstance(made, EncoderAligner)
     assert made.layer == 2
-    made = make_aligner("statistical", symmetrization="grow-diag-final-and")
+    made = make_aligner("statistical", inputs(symmetrization="grow-diag-final-and"))
     assert isinstance(made, StatisticalAligner)
     assert made.symmetrization == "grow-diag-final-and"
-    assert isinstance(make_aligner("dictionary", dictionary_file=str(dictionary)), DictionaryAligner)
+    assert isinstance(make_aligner("dictionary", inputs(dictionary_file=str(dictionary))), DictionaryAligner)
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "parts"),
     [
-        ("file", {}, ["--links_file"]),
         ("dictionary", {}, ["--dictionary_file"]),
         ("encoder", {}, ["--model"]),
-        ("giza", {}, ["giza", "file, encoder, statistical, dictionary"]),
+        ("giza", {}, ["giza", "encoder, statistical, dictionary"]),
         ("statistical", {"symmetrization": "both"}, ["--symmetrization both", "intersection", "grow-diag-final-and"]),
     ],
 )
-def test_factory_says_what_is_missing(name, settings, parts):
+def test_what_an_aligner_needs(name, settings, parts):
     with pytest.raises(InputError) as error:
-        make_aligner(name, **settings)
+        make_aligner(name, inputs(**settings))
     assert one_sentence(str(error.value), *parts)
+
+
+def test_links_are_cached_under_all_that_they_depend_on(dictionary, tmp_path):
+    other = write(tmp_path / "other", "casa house\n")
+    word_tokenizers = [WordTokenizer(MADE["wordpiece"], max_length=length) for length in (32, 64)]
+    keys = [
+        links_key("dictionary", inputs(dictionary_file=str(dictionary))),
+        links_key("dictionary", inputs(dictionary_file=str(other))),
+        links_key("statistical", inputs()),
+        links_key("statistical", inputs(statistical_model="hmm")),
+        links_key("statistical", inputs(symmetrization="union")),
+        *(links_key("encoder", inputs(encoder=ENCODER, word_tokenizer=words)) for words in word_tokenizers),
+        links_key("encoder", inputs(encoder=ENCODER, word_tokenizer=word_tokenizers[0], aligner_layer=1)),
+        links_key("encoder", inputs(encoder=model(head="", seed=1), word_tokenizer=word_tokenizers[0])),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert links_key("statistical", inputs(write_links=["x"])) == links_key("statistical", inputs())
 
 
 def test_statistical_aligner_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "thot.alignment", None)
     with pytest.raises(InputError) as error:
-        make_aligner("statistical")
+        make_aligner("statistical", inputs())
     assert one_sentence(str(error.value), "--aligner statistical", "pip install sil-thot")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 
 from utils.alignment.words import WordTokenizer
 from utils.core.cache import cache_key
@@ -14,81 +14,84 @@ from utils.core.cache import cache_key
 
 # The spelling recorded for the special tokens around a sentence; real words have a checksum, which is not negative.
 SPECIAL_TOKEN = -1
-# What `encode_pairs` makes: all that `AlignmentCollator` needs, and the lengths that batches can be grouped by.
-COLUMNS = (
-    "source_input_ids",
-    "source_word_ids",
-    "english_input_ids",
-    "english_word_ids",
-    "links",
-    "source_spelling",
-    "english_spelling",
-    "length",
+_NUMBERS = List(Value("int64"))
+# What `PairEncoder` makes: all that `AlignmentCollator` needs, and the lengths that batches can be grouped by.
+ROW_FEATURES = Features(
+    {
+        "source_input_ids": _NUMBERS,
+        "source_word_ids": _NUMBERS,
+        "english_input_ids": _NUMBERS,
+        "english_word_ids": _NUMBERS,
+        "links": List(_NUMBERS),
+        "source_spelling": _NUMBERS,
+        "english_spelling": _NUMBERS,
+        "length": _NUMBERS,
+    }
 )
+COLUMNS = tuple(ROW_FEATURES)
 # What `utils.reference_vectors` adds, in one precision or the other: the frozen model's vectors, as bytes.
 REFERENCE_COLUMNS = {"reference_float32": np.float32, "reference_float16": np.float16}
 
 
-def encode_pairs(
-    pairs: Dataset, word_tokenizer: WordTokenizer, include_special_tokens: bool = True, num_proc: int | None = None
-) -> Dataset:
-    """Tokenise linked pairs for `AlignmentCollator`.
+@dataclass
+class PairEncoder:
+    """Tokenises linked pairs for `AlignmentCollator`.
 
     Args:
-        pairs: columns `source` and `english` (lists of words) and `links` (lists of `[i, j]`: source word i and
-            English word j).
         word_tokenizer: tokenises both sides.
         include_special_tokens: link the k-th special token of one side with the k-th of the other
             (`[CLS]`-`[CLS]`, `[SEP]`-`[SEP]`).
-        num_proc: processes that share the work.
-
-    Returns:
-        Columns `source_input_ids`, `source_word_ids`, `english_input_ids`, `english_word_ids` (see
-        `WordTokenizer`), `links` (indices into the words that have a vector), `source_spelling`,
-        `english_spelling` (one checksum per link; -1 for special tokens) and `length` (tokens of source and English).
-        A link of a word without vector, cut off or tokenised to nothing, is dropped.
     """
+
+    word_tokenizer: WordTokenizer
+    include_special_tokens: bool = True
+
+    def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
+        """Encode a batch with the columns `source` and `english` (words), and `links` (`[i, j]`: source, English word).
+
+        Returns:
+            Columns `source_input_ids`, `source_word_ids`, `english_input_ids`, `english_word_ids` (see
+            `WordTokenizer`), `links` (indices into the words that have a vector), `source_spelling`,
+            `english_spelling` (one checksum per link; -1 for special tokens) and `length` (tokens of source and
+            English). A link of a word without vector, cut off or tokenised to nothing, is dropped.
+        """
+        sides = {side: self.word_tokenizer(batch[side]) for side in ("source", "english")}
+        encoded: dict[str, list] = {"links": [], "source_spelling": [], "english_spelling": [], "length": []}
+        for side, tokens in sides.items():
+            encoded[f"{side}_input_ids"] = tokens["input_ids"]
+            encoded[f"{side}_word_ids"] = tokens["word_ids"]
+        n_before, n_after = len(self.word_tokenizer.prefix), len(self.word_tokenizer.suffix)
+        for row, (source, english, links) in enumerate(zip(batch["source"], batch["english"], batch["links"])):
+            source_vectors = {word: k for k, word in enumerate(sides["source"]["words"][row])}
+            english_vectors = {word: k for k, word in enumerate(sides["english"]["words"][row])}
+            kept = [(i, j) for i, j in links if i in source_vectors and j in english_vectors]
+            spellings = [(zlib.crc32(source[i].encode()), zlib.crc32(english[j].encode())) for i, j in kept]
+            if self.include_special_tokens:
+                special = [(-1 - k, -1 - k) for k in range(n_before)]
+                special += [(len(source) + k, len(english) + k) for k in range(n_after)]
+                kept += special
+                spellings += [(SPECIAL_TOKEN, SPECIAL_TOKEN)] * len(special)
+            encoded["links"].append([[source_vectors[i], english_vectors[j]] for i, j in kept])
+            encoded["source_spelling"].append([s for s, _ in spellings])
+            encoded["english_spelling"].append([e for _, e in spellings])
+            encoded["length"].append([len(sides[side]["input_ids"][row]) for side in sides])
+        return encoded
+
+
+def encode_pairs(pairs: Dataset, word_tokenizer: WordTokenizer, include_special_tokens: bool = True) -> Dataset:
+    """The rows that `PairEncoder` makes of linked pairs."""
     return pairs.map(
         _encode_batch,
         batched=True,
         remove_columns=pairs.column_names,
-        num_proc=num_proc,
-        fn_kwargs={
-            "word_tokenizer": word_tokenizer,
-            "include_special_tokens": include_special_tokens,
-            "code": cache_key(_encode_batch, WordTokenizer),
-        },
+        features=ROW_FEATURES,
+        fn_kwargs={"encoder": PairEncoder(word_tokenizer, include_special_tokens), "code": cache_key(PairEncoder)},
         desc="Tokenising the pairs",
     )
 
 
-def _encode_batch(
-    batch: Mapping[str, list],
-    word_tokenizer: WordTokenizer,
-    include_special_tokens: bool,
-    code: str,  # (rows are cached under it)
-) -> dict:
-    sides = {side: word_tokenizer(batch[side]) for side in ("source", "english")}
-    encoded: dict[str, list] = {"links": [], "source_spelling": [], "english_spelling": [], "length": []}
-    for side, tokens in sides.items():
-        encoded[f"{side}_input_ids"] = tokens["input_ids"]
-        encoded[f"{side}_word_ids"] = tokens["word_ids"]
-    n_before, n_after = len(word_tokenizer.prefix), len(word_tokenizer.suffix)
-    for row, (source, english, links) in enumerate(zip(batch["source"], batch["english"], batch["links"])):
-        source_vectors = {word: k for k, word in enumerate(sides["source"]["words"][row])}
-        english_vectors = {word: k for k, word in enumerate(sides["english"]["words"][row])}
-        kept = [(i, j) for i, j in links if i in source_vectors and j in english_vectors]
-        spellings = [(zlib.crc32(source[i].encode()), zlib.crc32(english[j].encode())) for i, j in kept]
-        if include_special_tokens:
-            special = [(-1 - k, -1 - k) for k in range(n_before)]
-            special += [(len(source) + k, len(english) + k) for k in range(n_after)]
-            kept += special
-            spellings += [(SPECIAL_TOKEN, SPECIAL_TOKEN)] * len(special)
-        encoded["links"].append([[source_vectors[i], english_vectors[j]] for i, j in kept])
-        encoded["source_spelling"].append([s for s, _ in spellings])
-        encoded["english_spelling"].append([e for _, e in spellings])
-        encoded["length"].append([len(sides[side]["input_ids"][row]) for side in sides])
-    return encoded
+def _encode_batch(batch: Mapping[str, list], encoder: PairEncoder, code: str) -> dict[str, list]:
+    return encoder(batch)  # (rows are cached under `code`)
 
 
 @dataclass

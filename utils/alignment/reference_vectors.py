@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from torch import nn
 
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import word_vectors
 from utils.models.adapters import AdapterOff
+from utils.models.encoders import weights_checksum
 
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ def with_reference_vectors(
             f"The frozen model's vectors ({size / 2**30:.1f} GiB) have no room in {folder}; they are computed anew."
         )
         return pairs
-    made_by = [pairs._fingerprint, _checksum(loss.reference_model), loss.layer, accelerator.mixed_precision]
+    reference = loss.reference_model.encoder if isinstance(loss.reference_model, AdapterOff) else loss.reference_model
+    made_by = [pairs._fingerprint, weights_checksum(reference), loss.layer, accelerator.mixed_precision]
 
     def add(batch: Mapping[str, list]) -> dict[str, list[bytes]]:
         rows = [dict(zip(batch, values)) for values in zip(*batch.values())]
@@ -86,10 +87,3 @@ def _n_words(word_ids: list[int]) -> int:
 def _n_english_words(pairs: Dataset) -> int:
     ids = pairs.select_columns("english_word_ids")
     return sum(_n_words(row) for batch in ids.iter(1000) for row in batch["english_word_ids"])
-
-
-def _checksum(model: nn.Module | AdapterOff) -> list[float]:
-    """Tells two models apart, whatever they are called."""
-    module = model.encoder if isinstance(model, AdapterOff) else model
-    weights = {name: weight for name, weight in module.named_parameters() if ".lora_" not in name}
-    return [weight.detach().double().sum().item() for weight in weights.values()]

@@ -15,6 +15,7 @@ import torch
 from accelerate import init_empty_weights
 from huggingface_hub import save_torch_state_dict
 from peft import LoraConfig
+from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
 from utils.core.errors import InputError
@@ -230,3 +231,13 @@ def load_encoder_weights(encoder: PreTrainedModel, folder: str | Path) -> None:
     saved = load_encoder(str(folder))
     present = {k: v for k, v in saved.state_dict().items() if k not in saved.checkpoint_layout.invented}
     encoder.load_state_dict(present, strict=False)
+
+
+def weights_checksum(encoder: nn.Module) -> list[float]:
+    """The sum of every weight: equal for the same encoder, whatever its folder is called.
+
+    Weights that the checkpoint does not have (a pooler) are random in every run, and left out like adapters.
+    """
+    invented = getattr(encoder, "checkpoint_layout", CheckpointLayout()).invented
+    weights = (weight for name, weight in encoder.named_parameters() if name not in invented and ".lora_" not in name)
+    return [weight.detach().double().sum().item() for weight in weights]

@@ -4,17 +4,23 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow
-import pyarrow.compute
 from datasets import Dataset, Features, concatenate_datasets
 
-from utils.parallel.formats import LINKS
+from utils.alignment.pairs import ROW_FEATURES, PairEncoder
+from utils.core.cache import cache_key
+from utils.core.columns import list_lengths
+from utils.parallel.formats import BITEXT_FEATURES, LINKS
+from utils.parallel.linking import BATCH, Linker
 from utils.parallel.streams import PairStream
 
 
 logger = logging.getLogger(__name__)
+
+# Encoded columns beside those of the pair, where both have a column `links`.
+ENCODED = {name: "links_of_vectors" if name == "links" else name for name in ROW_FEATURES}
 
 
 def one_to_one(links: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
@@ -27,7 +33,7 @@ def one_to_one(links: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
 def informative_links(
     source: Sequence[str], english: Sequence[str], links: Sequence[Sequence[int]]
 ) -> list[tuple[int, int]]:
-    """One-to-one links between words that differ (case counts): the links that adjustment learns from.
+    """One-to-one links between words that differ (case-sensitive): the links that adjustment learns from.
 
     One-to-one is judged on the unfiltered links, as in the published code: a link between identical words still
     makes another link of one of them ambiguous.
@@ -39,32 +45,40 @@ def choose_pairs(
     bitext: Dataset,
     max_words: int = 64,
     num_proc: int | None = None,
-    link: Callable[[Dataset], Dataset] | None = None,
+    linker: Linker | None = None,
+    encoder: PairEncoder | None = None,
 ) -> Dataset:
-    """Keep the pairs and links that adjustment learns from (Efimov et al., 2023, section 3; the published code).
+    """Link pairs, keep those that adjustment learns from, and encode them (Efimov et al., 2023, section 3).
 
-    Pairs with a side longer than `max_words` words go, then all links but the `informative_links`, then the pairs
-    that have no link left.
+    As in the published code, pairs with more than `max_words` words on a side are dropped, then all links but the
+    `informative_links`, then the pairs that have no link left. All of that is one pass, which writes one Arrow file.
 
     Args:
-        bitext: pairs with links, or without.
+        bitext: columns `source` and `english`, and `links` if there is no linker.
         max_words: of the longer side.
         num_proc: processes that share the work.
-        link: adds the links where there are none, of the pairs that are not too long.
+        linker: links the words of the pairs that are not too long.
+        encoder: makes the rows of a model of them. None: no such columns.
+
+    Returns:
+        Columns `source`, `english`, `links`, and those of the encoder under their names in `ENCODED`.
     """
-    short = (
-        bitext.with_format("arrow")
-        .filter(_fits, batched=True, fn_kwargs={"max_words": max_words}, num_proc=num_proc, desc="Dropping long pairs")
-        .with_format(None)
-    )
-    linked = link(short) if link else short
-    chosen = linked.map(
-        _keep_informative,
-        batched=True,
-        features=Features({**linked.features, "links": LINKS}),
-        num_proc=num_proc,
-        desc="Choosing links",
-    )
+    features = Features({**BITEXT_FEATURES, "links": LINKS})
+    if encoder:
+        features.update({ENCODED[name]: feature for name, feature in ROW_FEATURES.items()})
+    lengths = np.maximum(list_lengths(bitext, "source"), list_lengths(bitext, "english"))
+    short = bitext.select(np.flatnonzero(lengths <= max_words))
+    if len(short):
+        chosen = short.map(
+            _ChosenBatch(linker, encoder, cache_key(_ChosenBatch)),
+            batched=True,
+            batch_size=BATCH,
+            features=features,
+            num_proc=linker.num_proc(num_proc) if linker else num_proc,
+            desc=f"Linking words ({linker.name})" if linker else "Choosing links",
+        )
+    else:
+        chosen = Dataset.from_dict({name: [] for name in features}, features)
     logger.info(
         f"{len(chosen):,} of {len(bitext):,} pairs kept: {len(bitext) - len(short):,} are longer than {max_words} "
         f"words on a side, {len(short) - len(chosen):,} have no one-to-one link between different words."
@@ -72,22 +86,28 @@ def choose_pairs(
     return chosen
 
 
-def _fits(pairs: pyarrow.Table, max_words: int) -> list[bool]:
-    lengths = [pyarrow.compute.list_value_length(pairs[side]).to_numpy() for side in ("source", "english")]
-    return (np.maximum(*lengths) <= max_words).tolist()
+@dataclass
+class _ChosenBatch:
+    """What `choose_pairs` makes of a batch; `key` is that of the code."""
+
+    linker: Linker | None
+    encoder: PairEncoder | None
+    key: str
+
+    def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
+        all_links = self.linker(batch) if self.linker else batch["links"]
+        links = [informative_links(*pair) for pair in zip(batch["source"], batch["english"], all_links)]
+        kept = [row for row, of_pair in enumerate(links) if of_pair]
+        columns = {side: [batch[side][row] for row in kept] for side in ("source", "english")}
+        columns["links"] = [links[row] for row in kept]
+        if self.encoder:
+            columns |= {ENCODED[name]: values for name, values in self.encoder(columns).items()}
+        return columns
 
 
-def _keep_informative(batch: Mapping[str, list]) -> dict[str, list]:
-    """The pairs of a batch that have informative links, with these."""
-    links = [informative_links(*pair) for pair in zip(batch["source"], batch["english"], batch["links"])]
-    kept = [row for row, pair_links in enumerate(links) if pair_links]
-    columns = {**batch, "links": links}
-    return {name: [values[row] for row in kept] for name, values in columns.items()}
-
-
-# Of the pairs that are probably needed, so many are asked for at once, lest more are linked than needed …
+# Ask for fewer pairs than are probably needed, so that not more are linked than needed …
 _CAUTION = 0.9
-# … but so many at least, lest it takes forever.
+# … but for at least this many, so that few usable pairs are found in few rounds.
 _FEWEST = 256
 
 
@@ -97,33 +117,37 @@ def sample_pairs(
     seed: int,
     usable: Callable[[Dataset], Dataset] = lambda pairs: pairs,
 ) -> Dataset:
-    """`max_pairs` random pairs (all of them if there are no more, or for None), in random order.
+    """Random pairs in random order: `max_pairs` of those that can be used, or all of them.
 
-    Where not all are wanted, pairs are looked at in random order until there are enough that can be used: that is a
-    uniform sample of all that can, for the work of little more than itself. (Of a stream as uniform as its shuffling.)
+    If not all are wanted, pairs are looked at in random order until enough usable ones are found. That is a uniform
+    sample of all usable pairs, for little more work than the sample itself. (Of a stream it is as uniform as its
+    shuffling.)
 
     Args:
         bitext: what is drawn from.
-        max_pairs: how many (None: all).
+        max_pairs: the size of the sample; None: all.
         seed: of the draw.
-        usable: the pairs of a part that can be used. It judges each pair alone. Where all pairs are wanted, it gets them
+        usable: those pairs of a part that can be used. It judges each pair alone. If all pairs are wanted, it gets them
             in their own order, so that what it caches serves every seed.
     """
     max_pairs = sys.maxsize if max_pairs is None else max_pairs
-    n_pairs = len(bitext) if isinstance(bitext, Dataset) else None
-    if n_pairs is not None and max_pairs >= n_pairs:
-        return usable(bitext).shuffle(seed=seed)
-    shuffled = bitext.shuffle(seed=seed)
-    parts, n_found, n_looked, at_end = [], 0, 0, False
+    if isinstance(bitext, PairStream):
+        n_pairs, shuffled = sys.maxsize, bitext.shuffle(seed)
+    elif max_pairs >= len(bitext):
+        return usable(bitext).shuffle(seed=seed, keep_in_memory=True)
+    else:
+        n_pairs, shuffled = len(bitext), bitext.shuffle(seed=seed, keep_in_memory=True)
+    parts: list[Dataset] = []
+    n_found, n_looked, at_end = 0, 0, False
     while n_found < max_pairs and not at_end:
         probably_needed = (max_pairs - n_found) * (n_looked + 1) / (n_found + 1)
         end = n_looked + max(_FEWEST, int(_CAUTION * probably_needed))
-        part = shuffled.select(range(n_looked, end if n_pairs is None else min(end, n_pairs)))
+        part = shuffled.select(range(n_looked, min(end, n_pairs)))
         parts.append(usable(part))
         n_looked, n_found = n_looked + len(part), n_found + len(parts[-1])
-        # (A stream of which nothing can be used might have no end.)
-        at_end = n_looked < end or (n_pairs is None and not n_found)
+        # (A stream without usable pairs at its beginning might have no end.)
+        at_end = n_looked < end or (n_pairs == sys.maxsize and not n_found)
     sample = concatenate_datasets(parts).select(range(min(max_pairs, n_found)))
-    of_all = f" of {n_pairs:,}" if n_pairs is not None else ""
+    of_all = f" of {n_pairs:,}" if n_pairs < sys.maxsize else ""
     logger.info(f"{len(sample):,} pairs drawn, for which {n_looked:,}{of_all} were looked at.")
     return sample

@@ -5,6 +5,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from utils.core.cache import cache_key
 from utils.core.data_sets import first_offered, load_split
 from utils.core.errors import InputError
 from utils.parallel.formats import BITEXT_FEATURES, ENGLISH, ENGLISH_COLUMNS, SOURCE_COLUMNS, words_of
@@ -55,7 +56,11 @@ def load_bitext(
         batched=True,
         features=BITEXT_FEATURES,
         num_proc=num_proc,
-        fn_kwargs={"split": split, "splits_words": splitting.startswith("subword")},
+        fn_kwargs={
+            "split": split,
+            "splits_words": splitting.startswith("subword"),
+            "code": cache_key(split_columns, split),
+        },
         desc="Splitting into words",
     )
 
@@ -103,7 +108,10 @@ def load_sentences(
 
 
 def split_columns(
-    batch: Mapping[str, list], split: Callable[[str], list[str]], splits_words: bool
+    batch: Mapping[str, list],
+    split: Callable[[str], list[str]],
+    splits_words: bool,
+    code: str = "",  # (rows are cached under it)
 ) -> dict[str, list[list[str]]]:
     for side in ("source", "english"):
         for text in batch[side]:

@@ -1,13 +1,12 @@
 """Parallel corpora that are read as a stream, no further than they are needed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from datasets import Dataset, IterableDataset
 from datasets.exceptions import DatasetsError
-from datasets.fingerprint import Hasher
 
-from utils.core.cache import dataset_from_rows
+from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split, stream_fingerprint
 from utils.core.errors import InputError
 from utils.parallel.data_sets import PARALLEL, split_columns, usual_configs
@@ -46,32 +45,25 @@ class PairStream:
     def __iter__(self) -> Iterator[dict[str, list[str]]]:
         return (pair for pair in map(self.to_pair, _read_stream(self.rows, self.where)) if pair is not None)
 
-    def filter(
-        self,
-        function: Callable[..., bool],
-        input_columns: Sequence[str],
-        fn_kwargs: Mapping[str, Any],
-        **_: Any,  # noqa: ANN401
-    ) -> "PairStream":
-        """The pairs for which a function of some columns is true. (`Dataset.filter` has more options.)"""
+    def filter(self, keep: Callable[..., bool], **options: Any) -> "PairStream":  # noqa: ANN401
+        """The pairs for which `keep(English words joined by spaces, **options)` is true."""
 
         def to_pair(row: Mapping) -> dict[str, list[str]] | None:
             pair = self.to_pair(row)
-            return pair if pair and function(*(pair[name] for name in input_columns), **fn_kwargs) else None
+            return pair if pair and keep(" ".join(pair["english"]), **options) else None
 
-        fingerprint = Hasher.hash([self.fingerprint, function, input_columns, fn_kwargs])
-        return PairStream(self.rows, to_pair, self.where, fingerprint)
+        return PairStream(self.rows, to_pair, self.where, cache_key(keep, stream=self.fingerprint, **options))
 
     def shuffle(self, seed: int) -> "PairStream":
         """The same pairs in random order: shards shuffled, and pairs within a buffer that moves along."""
         rows = self.rows.shuffle(seed=seed, buffer_size=self._SHUFFLE_BUFFER)
-        fingerprint = Hasher.hash([self.fingerprint, seed, self._SHUFFLE_BUFFER])
-        return PairStream(rows, self.to_pair, self.where, fingerprint)
+        key = cache_key(stream=self.fingerprint, seed=seed, buffer=self._SHUFFLE_BUFFER)
+        return PairStream(rows, self.to_pair, self.where, key)
 
     def select(self, wanted: range) -> Dataset:
         """The pairs of a range as a bitext; fewer where the stream ends. Reading ranges in order reads it once."""
-        fingerprint = Hasher.hash([self.fingerprint, wanted.start, wanted.stop])
-        return dataset_from_rows(self._read, BITEXT_FEATURES, fingerprint, wanted=wanted)
+        key = cache_key(stream=self.fingerprint, start=wanted.start, stop=wanted.stop)
+        return dataset_from_rows(self._read, BITEXT_FEATURES, key, wanted=wanted)
 
     def _read(self, wanted: range) -> Iterator[dict[str, list[str]]]:
         if self._n_read is None or self._n_read > wanted.start:
@@ -119,8 +111,9 @@ def stream_bitext(
         words = split_columns(sentences, split, splitting.startswith("subword"))
         return {side: sentences[0] for side, sentences in words.items()}
 
-    made_by = [stream_fingerprint(dataset_name, config, part, **hub_options), names, splitting]
-    return PairStream(rows, to_pair, where, Hasher.hash(made_by))
+    files = stream_fingerprint(dataset_name, config, part, **hub_options)
+    key = cache_key(stream_bitext, split, files=files, names=names, splitting=splitting)
+    return PairStream(rows, to_pair, where, key)
 
 
 def _read_stream(rows: IterableDataset, where: str) -> Iterator[Mapping[str, Any]]:

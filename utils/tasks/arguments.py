@@ -9,7 +9,8 @@ from utils.core.errors import InputError
 from utils.models.adapters import LoraArguments
 from utils.models.hub import ModelArguments
 from utils.parallel.aligners.registry import AlignerArguments
-from utils.parallel.corpus import ParallelDataArguments, check_links_to_write
+from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.linking import check_links_to_write
 from utils.tasks.registry import TaskSpec
 from utils.training.arguments import ScriptTrainingArguments
 from utils.training.tracking import NEEDED_FOR_TRACKING, TrackingArguments

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from datasets import concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.pairs import AlignmentCollator
+from utils.alignment.pairs import AlignmentCollator, PairEncoder
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
 from utils.models.adapters import AdapterOff
@@ -41,27 +40,27 @@ def continual_alignment(
     words = _word_tokenizer(args, model, tokenizer)
     reference = _reference_encoder(args, model)
     with args.training.main_process_first(desc="preparing the pairs"):
-        read = ParallelCorpus.read(
+        corpus = ParallelCorpus.read(
             args.parallel,
             tokenizer,
             words.word_pooling,
-            ("--parallel_file", args.parallel.parallel_file),
-            ("--links_file", args.links.links_file),
+            args.parallel.parallel_file,
+            args.links.links_file,
             hub_options=args.hub_options,
         )
-        corpus = read.linked(args.links, reference, words)
-        if args.links.write_links and args.training.should_save:
-            corpus.write_links(args.links)
+        linkable = corpus.linkable(args.links, reference, words)
+        if args.training.should_save:
+            linkable.write_links(args.links)
         if args.tracking.held_out_share:
-            corpus, _ = corpus.split(args.tracking.held_out_share)
-        corpus = corpus.sampled(args.parallel.max_words, args.parallel.max_train_pairs, args.pair_seed)
-        rows = corpus.encoded(words, args.continual.include_special_tokens)
-    facts = {"reference_model": reference.name_or_path, "parallel_data": corpus.fingerprints()}
+            linkable, _ = linkable.split(args.tracking.held_out_share)
+        encoder = PairEncoder(words, args.continual.include_special_tokens)
+        pairs = linkable.choose(args.parallel.max_words, args.parallel.max_train_pairs, args.pair_seed, encoder)
+    facts = {"reference_model": reference.name_or_path, "parallel_data": pairs.fingerprints()}
     frozen: Any = reference
     if args.lora.use_lora and reference.name_or_path == args.model.model_name_or_path:
         frozen = AdapterOff(model)  # (the copy that linked the words is freed)
     alignment = ContinualAlignment(
-        concatenate_datasets(list(rows.values())),
+        pairs.all_rows,
         AlignmentLoss(args.continual.objective(), frozen, args.continual.alignment_layer, args.continual.weights),
         AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if args.training.bf16 else None),
         args.continual.alignment_batch_size,

@@ -10,7 +10,6 @@ from datasets import Dataset
 from torch import nn
 from transformers import (
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -24,7 +23,8 @@ from utils.core.errors import InputError
 from utils.evaluation.word_distances import draw_triples, measure, with_vectors
 from utils.models.layers import encoder_of
 from utils.parallel.aligners.registry import AlignerArguments
-from utils.parallel.corpus import ParallelCorpus, ParallelDataArguments
+from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.corpus import ChosenPairs, ParallelCorpus
 
 
 class AlignmentTracker(TrainerCallback):
@@ -234,7 +234,7 @@ def read_tracked_pairs(
     word_tokenizer: WordTokenizer,
     reference: Callable[[], PreTrainedModel],
     hub_options: Mapping[str, Any],
-) -> ParallelCorpus:
+) -> ChosenPairs:
     """The held-out pairs that `AlignmentTracker` is to measure, linked.
 
     Args:
@@ -246,16 +246,15 @@ def read_tracked_pairs(
     Raises:
         InputError: if there are none.
     """
-    files = ("--parallel_file", parallel.parallel_file), ("--links_file", links.links_file)
-    if tracking.tracking_file:
-        files = ("--tracking_file", tracking.tracking_file), ("--tracking_links_file", tracking.tracking_links_file)
-    tokenizer: PreTrainedTokenizerBase = word_tokenizer.tokenizer
-    corpus = ParallelCorpus.read(parallel, tokenizer, word_tokenizer.word_pooling, *files, hub_options=hub_options)
-    return corpus.to_measure(
-        links,
-        reference() if "encoder" in corpus.aligners(links) else None,
-        word_tokenizer,
-        parallel.max_words,
-        tracking.max_tracking_pairs,
-        tracking.held_out_share,
+    corpus = ParallelCorpus.read(
+        parallel,
+        word_tokenizer.tokenizer,
+        word_tokenizer.word_pooling,
+        tracking.tracking_file or parallel.parallel_file,
+        tracking.tracking_links_file if tracking.tracking_file else links.links_file,
+        purpose="tracking" if tracking.tracking_file else "parallel",
+        hub_options=hub_options,
     )
+    encoder = reference() if "encoder" in corpus.aligners(links) else None
+    linkable = corpus.linkable(links, encoder, word_tokenizer)
+    return linkable.choose_to_measure(parallel.max_words, tracking.max_tracking_pairs, tracking.held_out_share)

@@ -9,6 +9,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.core.errors import InputError
 from utils.core.files import atomic_write
 from utils.core.tables import read_lines
@@ -43,7 +45,9 @@ class FileAligner(WordAligner):
         """
         return list(self.read([len(words) for words in source], [len(words) for words in english]))
 
-    def read(self, source_lengths: Sequence[int], english_lengths: Sequence[int]) -> Iterator[Links]:
+    def read(
+        self, source_lengths: Sequence[int] | np.ndarray, english_lengths: Sequence[int] | np.ndarray
+    ) -> Iterator[Links]:
         """The same, one after the other, for pairs of which no more is known than how many words they have.
 
         Raises:

@@ -1,58 +1,55 @@
-"""The word aligners by name."""
+"""The word aligners by name, and their arguments."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import arg
+from utils.core.arguments import arg, hyperparameters
+from utils.core.cache import cache_key
 from utils.core.errors import InputError
+from utils.core.files import file_fingerprint
+from utils.models.encoders import weights_checksum
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner
 from utils.parallel.aligners.encoder import EncoderAligner
-from utils.parallel.aligners.pharaoh import FileAligner
-from utils.parallel.aligners.statistical import StatisticalAligner
+from utils.parallel.aligners.statistical import STATISTICAL_MODELS, SYMMETRIZATIONS, StatisticalAligner
 
 
-ALIGNERS = ("file", "encoder", "statistical", "dictionary")
+@dataclass(frozen=True)
+class AlignerSpec:
+    """How an aligner is made.
 
-
-def make_aligner(
-    name: str,
-    *,
-    links_file: str | None = None,
-    reverse_links: bool = False,
-    dictionary_file: str | None = None,
-    statistical_model: str = "eflomal",
-    symmetrization: str = "intersection",
-    model: PreTrainedModel | None = None,
-    word_tokenizer: WordTokenizer | None = None,
-    layer: int | None = None,
-) -> WordAligner:
-    """The aligner that `--aligner` names.
-
-    Args:
-        name: one of `ALIGNERS`.
-        links_file, reverse_links: for `file`, see `FileAligner`.
-        dictionary_file: for `dictionary`, see `DictionaryAligner`.
-        statistical_model, symmetrization: for `statistical`, see `StatisticalAligner`.
-        model, word_tokenizer, layer: for `encoder`, see `EncoderAligner`.
-
-    Raises:
-        InputError: if something that this aligner needs is missing.
+    Attributes:
+        make: makes it of `AlignerInputs`.
+        needs: the attributes of `AlignerInputs` that it cannot do without, and the argument that gives them.
+        learns_from_all: it links all pairs of a corpus at once, because it learns from them.
+        in_processes: several processes may link at once, each with an aligner of its own.
     """
-    if name == "file" and links_file:
-        return FileAligner(links_file, reverse_links)
-    if name == "encoder" and model is not None and word_tokenizer is not None:
-        return EncoderAligner(model, word_tokenizer, layer)
-    if name == "statistical":
-        return StatisticalAligner(statistical_model, symmetrization)
-    if name == "dictionary" and dictionary_file:
-        return DictionaryAligner(dictionary_file)
-    needs = {"file": "--links_file FILE", "encoder": "--model NAME", "dictionary": "--dictionary_file FILE"}
-    if name in needs:
-        raise InputError(f"--aligner {name} needs {needs[name]}; add it.")
-    raise InputError(f"--aligner {name} is unknown; choose one of {', '.join(ALIGNERS)}.")
+
+    make: Callable[[Any], WordAligner]
+    needs: Mapping[str, str] = field(default_factory=dict)
+    learns_from_all: bool = False
+    in_processes: bool = False
+
+
+ALIGNERS = {
+    "encoder": AlignerSpec(
+        lambda given: EncoderAligner(given.encoder, given.word_tokenizer, given.arguments.aligner_layer),
+        needs={"encoder": "--model NAME", "word_tokenizer": "--model NAME"},
+    ),
+    "statistical": AlignerSpec(
+        lambda given: StatisticalAligner(given.arguments.statistical_model, given.arguments.symmetrization),
+        learns_from_all=True,
+    ),
+    "dictionary": AlignerSpec(
+        lambda given: DictionaryAligner(given.dictionary_file),
+        needs={"dictionary_file": "--dictionary_file FILE"},
+        in_processes=True,
+    ),
+}
 
 
 @dataclass
@@ -61,11 +58,11 @@ class AlignerArguments:
 
     aligner: str | None = arg(
         None,
-        help="Who links the words: `file` reads --links_file (the default where there is one); `encoder` asks "
-        "the encoder itself: mutual nearest words in its middle layer (the default otherwise); `statistical` "
-        "learns from the corpus alone, all of it, and alone needs memory that grows with it (pip install sil-thot); "
-        "`dictionary` looks them up in --dictionary_file.",
-        choices=list(ALIGNERS),
+        help="What links the words: `file` reads --links_file (the default if there is one); `encoder` links mutual "
+        "nearest neighbours in a middle layer of the encoder (the default otherwise); `statistical` learns from the "
+        "whole corpus, and needs memory in proportion to it (pip install sil-thot); `dictionary` looks the words up in "
+        "--dictionary_file.",
+        choices=["file", *ALIGNERS],
         hyperparameter=True,
     )
     links_file: list[str] | None = arg(
@@ -73,30 +70,93 @@ class AlignerArguments:
         help="Word links in Pharaoh format, a line `0-0 1-2 …` per pair, source-English, as fast_align, "
         "eflomal, awesome-align and simalign write them. With several languages LANGUAGE=FILE each.",
     )
-    reverse_links: bool = arg(False, help="The links file has English first.")
+    reverse_links: bool = arg(False, help="The links file has English first.", hyperparameter=True)
     dictionary_file: list[str] | None = arg(
-        None, help="Word list for `--aligner dictionary`: foreign word, white space, English word on a line."
+        None, help="Word list for `--aligner dictionary`: source word, white space, English word on a line."
     )
     aligner_layer: int | None = arg(
-        None, help="Layer (index into hidden_states) that `--aligner encoder` compares.", hyperparameter=True
+        None,
+        help="Layer (index into hidden_states) that `--aligner encoder` compares. Default: the one that links most words.",
+        hyperparameter=True,
     )
     statistical_model: str = arg(
         "eflomal",
-        help="What `--aligner statistical` learns: eflomal (the most exact one), fast_align (the quickest, and "
-        "the paper's), hmm, ibm1, ibm2, ibm3, ibm4.",
+        help="The model of `--aligner statistical`: eflomal (the most accurate), fast_align (the fastest, and the "
+        "paper's), hmm, ibm1, ibm2, ibm3, ibm4.",
+        choices=list(STATISTICAL_MODELS),
+        hyperparameter=True,
     )
     symmetrization: str = arg(
         "intersection",
         help="How `--aligner statistical` joins its two directions: intersection (the paper's), union, och, "
         "grow, grow-diag, grow-diag-final, grow-diag-final-and.",
+        choices=list(SYMMETRIZATIONS),
+        hyperparameter=True,
     )
     write_links: list[str] | None = arg(
         None,
-        help="Link the whole corpus, not only the pairs that are drawn, and keep the links in this file, to be "
-        "given as --links_file next time (with another seed, for example). With several languages "
-        "LANGUAGE=FILE each.",
+        help="Link the whole corpus, not only the pairs that are drawn, and write the links to this file, for "
+        "--links_file of another run (with another seed, for example). With several languages LANGUAGE=FILE each.",
     )
 
     def __post_init__(self) -> None:
         if self.links_file and self.aligner not in (None, "file"):
             raise InputError(f"--links_file is not read by --aligner {self.aligner}; leave one of the two out.")
+
+
+def aligner_name(arguments: AlignerArguments, has_links: bool) -> str:
+    """The aligner in use: the one asked for; by default the links file if there is one, else the encoder."""
+    if has_links:
+        return "file"
+    return "encoder" if arguments.aligner in (None, "file") else arguments.aligner
+
+
+@dataclass(frozen=True)
+class AlignerInputs:
+    """What an aligner for one language can be made of; `AlignerSpec.needs` says what it has to be given.
+
+    Attributes:
+        arguments: of the command line.
+        dictionary_file: that of the language.
+        encoder: links words by its vectors, on its device.
+        word_tokenizer: tokenises words for it.
+    """
+
+    arguments: AlignerArguments
+    dictionary_file: str | None = None
+    encoder: PreTrainedModel | None = None
+    word_tokenizer: WordTokenizer | None = None
+
+
+def aligner_spec(name: str) -> AlignerSpec:
+    """The entry of `ALIGNERS`.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if name not in ALIGNERS:
+        raise InputError(f"--aligner {name} is unknown; choose one of {', '.join(ALIGNERS)}.")
+    return ALIGNERS[name]
+
+
+def make_aligner(name: str, inputs: AlignerInputs) -> WordAligner:
+    """The aligner with a name.
+
+    Raises:
+        InputError: for an unknown name, or if something that this aligner needs is missing or wrong.
+    """
+    spec = aligner_spec(name)
+    for attribute, argument in spec.needs.items():
+        if getattr(inputs, attribute) is None:
+            raise InputError(f"--aligner {name} needs {argument}; add it.")
+    return spec.make(inputs)
+
+
+def links_key(name: str, inputs: AlignerInputs) -> str:
+    """The `cache_key` of the links that an aligner makes of given pairs."""
+    spec, facts = aligner_spec(name), hyperparameters(inputs.arguments)
+    if "dictionary_file" in spec.needs and inputs.dictionary_file:
+        facts["dictionary_file"] = file_fingerprint(inputs.dictionary_file)
+    if "encoder" in spec.needs and inputs.encoder and inputs.word_tokenizer:
+        facts["encoder"] = [weights_checksum(inputs.encoder), inputs.word_tokenizer.max_length]
+    return cache_key(make_aligner, spec.make, name=name, **facts)

@@ -1,0 +1,70 @@
+"""Where parallel sentences come from: the arguments."""
+
+from dataclasses import dataclass
+
+from utils.core.arguments import arg
+from utils.core.errors import InputError
+
+
+@dataclass
+class ParallelDataArguments:
+    """Where the parallel sentences come from, and which of them are used."""
+
+    languages: list[str] = arg(
+        default_factory=list,
+        aliases=["--language"],
+        help="Language(s) pulled to English, by code: `--language hi`; several at once share one model: "
+        "`--languages es ru vi hi`.",
+        hyperparameter=True,
+    )
+    parallel_dataset: str | None = arg(None, help="Parallel corpus: a data set on the Hub or in a local folder.")
+    parallel_config: str | None = arg(
+        None,
+        help="Its configuration; {language} stands for the language. Default: the first of en-{language}, "
+        "{language}-en, {language} that the data set has.",
+    )
+    parallel_split: str = arg("train", help="Its split.")
+    streaming: bool = arg(
+        False,
+        help="Stream --parallel_dataset: read only as much as is needed for --max_train_pairs, drawn from a shuffle "
+        "buffer of 10,000 pairs. For --aligner encoder or dictionary.",
+    )
+    parallel_file: list[str] | None = arg(
+        None,
+        help="Parallel corpus in a file: .tsv (source first, or with a header), .csv, .jsonl, .parquet, or .txt with "
+        "lines `source ||| English` (Moses), each also .gz; or two files aligned line by line: `--parallel_file corpus.hi "
+        "corpus.en`. With several languages LANGUAGE=FILE each: `--parallel_file hi=a.tsv ru=b.ru,b.en`.",
+    )
+    source_column: str | None = arg(
+        None, help="Column of the source sentences, if it is not named by the language's code."
+    )
+    english_column: str | None = arg(None, help="Column of the English sentences, if it is not named `en`.")
+    word_splitting: str = arg(
+        "auto",
+        help="How sentences are split into words: `space` for tokenised text, `punctuation` also separates "
+        "punctuation marks; `auto`: as the links file says, else `space` with a links file and `punctuation` without.",
+        choices=["auto", "space", "punctuation"],
+        hyperparameter=True,
+    )
+    max_words: int = arg(
+        64, help="Drop pairs with more words than this on either side.", hyperparameter=True, at_least=1
+    )
+    max_train_pairs: int | None = arg(
+        250_000,
+        help="Pairs per language, drawn at random from all usable ones; only as many pairs are linked as it takes to "
+        "find them. The paper adjusts with 250,000 and keeps 30,000 for continual learning.",
+        hyperparameter=True,
+        at_least=1,
+    )
+    preprocessing_num_workers: int | None = arg(None, help="Processes that prepare the pairs. Default: one.")
+
+    def __post_init__(self) -> None:
+        if len(set(self.languages)) < len(self.languages) or "en" in self.languages:
+            raise InputError(
+                f"--languages {' '.join(self.languages)}: name each once, and not en, which is the other side."
+            )
+        if self.parallel_dataset and self.parallel_file:
+            raise InputError("--parallel_dataset and --parallel_file are both given; leave one out.")
+        if self.streaming and not (self.parallel_dataset and self.max_train_pairs):
+            missing = "--max_train_pairs" if self.parallel_dataset else "--parallel_dataset"
+            raise InputError(f"--streaming needs {missing}; add it, or leave --streaming out.")

@@ -1,0 +1,117 @@
+"""Word links: added to pairs by an aligner, read from a file beside them, written to one."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from datasets import Dataset, Features, concatenate_datasets
+
+from utils.core.arguments import require
+from utils.core.cache import cache_key, dataset_from_files
+from utils.core.columns import list_lengths
+from utils.core.errors import InputError
+from utils.core.tables import one_path_each
+from utils.parallel.aligners.base import Links, WordAligner
+from utils.parallel.aligners.pharaoh import FileAligner
+from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_spec, links_key, make_aligner
+from utils.parallel.formats import LINKS
+from utils.parallel.streams import PairStream
+
+
+logger = logging.getLogger(__name__)
+
+# Pairs that are linked together: enough for an encoder to find many of similar length, and all that is in memory.
+BATCH = 4096
+# Pairs at the beginning of a stream that an aligner learns from.
+_FIRST_PAIRS = 512
+
+
+class Linker:
+    """Links the words of batches of pairs.
+
+    The aligner learns from the corpus when the first pair is linked, which never happens if all links are cached.
+
+    Args:
+        name: of the aligner.
+        inputs: what it is made of.
+        corpus: the pairs that it learns from.
+    """
+
+    def __init__(self, name: str, inputs: AlignerInputs, corpus: Dataset | PairStream) -> None:
+        self.name = name
+        self.inputs = inputs
+        self.key = links_key(name, inputs)
+        self._aligner: WordAligner | None = make_aligner(name, inputs)
+        self._unseen: Dataset | PairStream | None = corpus
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the rows are cached under, and what other processes get: how to make the aligner, not the aligner."""
+        arguments = replace(self.inputs.arguments, write_links=None)
+        inputs = AlignerInputs(arguments, self.inputs.dictionary_file)
+        return {"name": self.name, "inputs": inputs, "key": self.key, "_aligner": None, "_unseen": None}
+
+    def __call__(self, batch: Mapping[str, list]) -> list[Links]:
+        """The links of every pair of a batch of columns `source` and `english`."""
+        self._aligner = self._aligner or make_aligner(self.name, self.inputs)
+        if self._unseen is not None:
+            corpus = self._unseen
+            if isinstance(corpus, PairStream):
+                corpus = corpus.select(range(_FIRST_PAIRS))
+            self._aligner.learn(corpus["source"], corpus["english"])
+            self._unseen = None
+        return self._aligner.align(batch["source"], batch["english"])
+
+    def num_proc(self, wanted: int | None) -> int | None:
+        """In how many processes it can link; other aligners use all cores by themselves."""
+        return wanted if aligner_spec(self.name).in_processes else None
+
+    def link_all(self, pairs: Dataset, num_proc: int | None) -> Dataset:
+        """All pairs with a column `links` more."""
+        return pairs.map(
+            _with_links,
+            batched=True,
+            batch_size=BATCH,
+            features=Features({**pairs.features, "links": LINKS}),
+            num_proc=self.num_proc(num_proc),
+            fn_kwargs={"linker": self},
+            desc=f"Linking words ({self.name})",
+        )
+
+
+def _with_links(batch: Mapping[str, list], linker: Linker) -> dict[str, list]:
+    return {"links": linker(batch)}
+
+
+def with_links_of_file(pairs: Dataset, aligner: FileAligner) -> Dataset:
+    """The pairs with a column `links` more, read line by line from a file with a line per pair.
+
+    Raises:
+        InputError: for links that do not fit the pairs.
+    """
+    source, english = list_lengths(pairs, "source"), list_lengths(pairs, "english")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        return ({"links": links} for links in aligner.read(source, english))
+
+    # (What fits depends on the lengths alone.)
+    key = cache_key(FileAligner, lengths=[source.tobytes(), english.tobytes()], reverse=aligner.reverse)
+    links = dataset_from_files([str(aligner.path)], rows, Features({"links": LINKS}), key)
+    return concatenate_datasets([pairs, links], axis=1)
+
+
+def check_links_to_write(arguments: AlignerArguments, languages: list[str], overwrite: bool) -> None:
+    """Stop early if `--write_links` lacks a language, or names a file that exists.
+
+    Raises:
+        InputError: naming the language or the file.
+    """
+    paths = one_path_each(arguments.write_links, languages, "--write_links")
+    for language in languages if paths else []:
+        require(paths.get(language), [f"--write_links {language}=FILE"], f"there is no file for {language}")
+        if os.path.exists(paths[language]) and not overwrite:
+            raise InputError(
+                f"--write_links {paths[language]} exists already; give another name, read it with --links_file, or add "
+                "--overwrite_output_dir."
+            )
