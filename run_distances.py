@@ -109,7 +109,10 @@ class HeldOutDataArguments(ParallelDataArguments):
         "--validation_split_percentage.",
     )
     max_train_pairs: int | None = arg(
-        5000, aliases=["--max_eval_pairs"], help="Draw the links from at most this many random pairs per language."
+        5000,
+        aliases=["--max_eval_pairs"],
+        help="Draw the links from at most this many random pairs per language.",
+        at_least=1,
     )
     validation_split_percentage: float | None = arg(
         None,

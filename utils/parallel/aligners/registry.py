@@ -1,13 +1,13 @@
 """The word aligners by name, and their arguments."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import arg, hyperparameters
+from utils.core.arguments import arg
 from utils.core.cache import cache_key
 from utils.core.errors import InputError
 from utils.core.files import file_fingerprint
@@ -15,7 +15,7 @@ from utils.models.encoders import weights_checksum
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner
 from utils.parallel.aligners.encoder import EncoderAligner
-from utils.parallel.aligners.statistical import STATISTICAL_MODELS, SYMMETRIZATIONS, StatisticalAligner
+from utils.parallel.aligners.statistical import StatisticalAligner
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class AlignerSpec:
 
     Attributes:
         make: makes it of `AlignerInputs`.
+        settings: the names of the `AlignerArguments` that its links depend on.
         needs: the attributes of `AlignerInputs` that it cannot do without, and the argument that gives them.
         learns_from_all: it links all pairs of a corpus at once, because it learns from them.
         in_processes: several processes may link at once, each with an aligner of its own.
     """
 
     make: Callable[[Any], WordAligner]
+    settings: Sequence[str] = ()
     needs: Mapping[str, str] = field(default_factory=dict)
     learns_from_all: bool = False
     in_processes: bool = False
@@ -38,10 +40,12 @@ class AlignerSpec:
 ALIGNERS = {
     "encoder": AlignerSpec(
         lambda given: EncoderAligner(given.encoder, given.word_tokenizer, given.arguments.aligner_layer),
+        settings=["aligner_layer"],
         needs={"encoder": "--model NAME", "word_tokenizer": "--model NAME"},
     ),
     "statistical": AlignerSpec(
         lambda given: StatisticalAligner(given.arguments.statistical_model, given.arguments.symmetrization),
+        settings=["statistical_model", "symmetrization"],
         learns_from_all=True,
     ),
     "dictionary": AlignerSpec(
@@ -70,7 +74,7 @@ class AlignerArguments:
         help="Word links in Pharaoh format, a line `0-0 1-2 …` per pair, source-English, as fast_align, "
         "eflomal, awesome-align and simalign write them. With several languages LANGUAGE=FILE each.",
     )
-    reverse_links: bool = arg(False, help="The links file has English first.", hyperparameter=True)
+    reverse_links: bool = arg(False, help="The links file has English first.")
     dictionary_file: list[str] | None = arg(
         None, help="Word list for `--aligner dictionary`: source word, white space, English word on a line."
     )
@@ -83,15 +87,11 @@ class AlignerArguments:
         "eflomal",
         help="The model of `--aligner statistical`: eflomal (the most accurate), fast_align (the fastest, and the "
         "paper's), hmm, ibm1, ibm2, ibm3, ibm4.",
-        choices=list(STATISTICAL_MODELS),
-        hyperparameter=True,
     )
     symmetrization: str = arg(
         "intersection",
         help="How `--aligner statistical` joins its two directions: intersection (the paper's), union, och, "
         "grow, grow-diag, grow-diag-final, grow-diag-final-and.",
-        choices=list(SYMMETRIZATIONS),
-        hyperparameter=True,
     )
     write_links: list[str] | None = arg(
         None,
@@ -154,7 +154,8 @@ def make_aligner(name: str, inputs: AlignerInputs) -> WordAligner:
 
 def links_key(name: str, inputs: AlignerInputs) -> str:
     """The `cache_key` of the links that an aligner makes of given pairs."""
-    spec, facts = aligner_spec(name), hyperparameters(inputs.arguments)
+    spec = aligner_spec(name)
+    facts: dict[str, Any] = {argument: getattr(inputs.arguments, argument) for argument in spec.settings}
     if "dictionary_file" in spec.needs and inputs.dictionary_file:
         facts["dictionary_file"] = file_fingerprint(inputs.dictionary_file)
     if "encoder" in spec.needs and inputs.encoder and inputs.word_tokenizer:
