@@ -202,11 +202,14 @@ class LinkableCorpus:
         The English sentence alone decides, by its checksum: a pair is held out in every run and language or in none,
         whatever was dropped before.
         """
-        rest, held_out = (
-            {language: _part(bitext, share, held_out) for language, bitext in self.pairs.items()}
-            for held_out in (False, True)
-        )
-        return replace(self, pairs=rest), replace(self, pairs=held_out)
+        parts: list[dict[str, Dataset | PairStream]] = [{}, {}]
+        for held_out, part in enumerate(parts):
+            for language, bitext in self.pairs.items():
+                if isinstance(bitext, PairStream):
+                    part[language] = bitext.filter(_belongs, share=share, held_out=bool(held_out))
+                else:
+                    part[language] = bitext.select(_rows_of(bitext, share, bool(held_out)))
+        return replace(self, pairs=parts[0]), replace(self, pairs=parts[1])
 
     def choose(
         self, max_words: int, max_pairs: int | None, seed: int, encoder: PairEncoder | None = None
@@ -246,15 +249,16 @@ class LinkableCorpus:
             InputError: if a language has no pair.
         """
         drawn: dict[str, Dataset | PairStream] = {}
-        for language, bitext in (self.split(share)[1] if share else self).pairs.items():
+        for language, bitext in self.pairs.items():
             if isinstance(bitext, PairStream):
                 raise InputError(
                     "Pairs to measure on are the same in every run, which those of --streaming are not; leave it out."
                 )
-            if not len(bitext):
-                raise InputError(f"No pair of {language} is held out; hold out more of them.")
+            held_out = bitext.select(_rows_of(bitext, share, held_out=True)) if share else bitext
+            if not len(held_out):
+                raise InputError(f"None of the {len(bitext)} pairs of {language} is held out; hold out more of them.")
             # Drawn from all pairs, not from those that are found usable, which depends on who links them.
-            drawn[language] = sample_pairs(bitext, max_pairs, seed)
+            drawn[language] = sample_pairs(held_out, max_pairs, seed)
         return replace(self, pairs=drawn).choose(max_words, None, seed)
 
 
@@ -298,14 +302,13 @@ class ChosenPairs:
         }
 
 
-def _part(bitext: Dataset | PairStream, share: float, held_out: bool) -> Dataset | PairStream:
-    if isinstance(bitext, PairStream):
-        return bitext.filter(_belongs, share=share, held_out=held_out)
+def _rows_of(bitext: Dataset, share: float, held_out: bool) -> np.ndarray:
+    """The positions of the pairs that are held out, or of the others."""
     kept = [np.zeros(0, bool)]
     for batch in bitext.select_columns(["english"]).with_format("arrow").iter(10_000):
         sentences = pyarrow.compute.binary_join(batch["english"], " ").to_pylist()
         kept.append(np.array([_belongs(sentence, share, held_out) for sentence in sentences]))
-    return bitext.select(np.flatnonzero(np.concatenate(kept)))
+    return np.flatnonzero(np.concatenate(kept))
 
 
 def _belongs(english: str, share: float, held_out: bool) -> bool:
