@@ -6,7 +6,7 @@
 The bare work of a batch of pairs: forward and backward of both sides through the encoder f, forward of the English side
 through the frozen encoder f0, and the optimizer's step. The real work: a step of `AlignmentTrainer`, from the data loader
 to the optimizer. Both are timed on the same batches, in turns, step by step, so that whatever else the machine does
-strikes both alike. On a GPU in bfloat16 (autocast), on a CPU in fp32.
+affects both equally. On a GPU in bfloat16 (autocast), on a CPU in fp32.
 
 Without --parallel_file the pairs are made of the embedded sentences: one to four in a row, most often one, so that lengths
 are spread as in real corpora.

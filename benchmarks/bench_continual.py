@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""What does continual learning cost beside plain fine-tuning?
+"""What does continual learning cost, compared with plain fine-tuning?
 
     python benchmarks/bench_continual.py --json continual.json
 
-NLI at the paper's settings: 32 examples, and beside them 16 parallel pairs. Steps of a plain run, of a continual one, and
+NLI at the paper's settings: 32 examples and 16 parallel pairs per step. Steps of a plain run, of a continual one, and
 of a continual one that has what the frozen model makes of its pairs in a file (as every run has that draws pairs more than
 once) are timed in turns, on the same examples. The yardstick is the count of tokens: forward and backward of a token is
 three units, forward through the frozen model one. If the pairs cost what their tokens do, `cost / tokens` is 1.
@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def trainer_for(kind: str, name: str, folder: str, args: argparse.Namespace) -> ZeroShotTrainer:
-    """The trainer of run_nli.py on the embedded examples; not grouped by length, so that steps are alike."""
+    """The trainer of run_nli.py on the embedded examples; not grouped by length, so that all steps cost the same."""
     tokenizer = load_tokenizer(name)
     model, _ = load_task_model(AutoModelForSequenceClassification, name, LABELS)
     examples = concatenate_datasets(
@@ -136,7 +136,7 @@ class Clock(TrainerCallback):
 
 
 def summary(clocks: dict[str, Clock], trainer: ZeroShotTrainer, steps: int) -> dict[str, object]:
-    """The time of a step of each kind, beside the tokens that go through the models in it, padding included."""
+    """The time of a step of each kind, and the tokens that the models process in it, including padding."""
     seconds = {kind: median(clock.seconds) for kind, clock in clocks.items()}
     task = mean(batch["input_ids"].numel() for batch in trainer.get_train_dataloader())
     pairs = [trainer.alignment.batches(step, 1, [0])[0] for step in range(steps)]

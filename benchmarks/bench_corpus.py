@@ -62,7 +62,7 @@ def memory(name: str) -> float:
 
 
 def write_corpus(folder: Path, language: str, n_pairs: int) -> None:
-    """`pairs.tsv`, `pairs.links` and `words.txt` (a dictionary) with so many pairs."""
+    """`pairs.tsv`, `pairs.links` and `words.txt` (a dictionary) with the given number of pairs."""
     rows = [row for _, row in read_json_lines(str(SENTENCES / f"{language}.jsonl"))]
     pairs = [(row[language].split(), row["en"].split()) for row in rows]
     words = dict.fromkeys(chain.from_iterable(zip(*pair) for pair in pairs))
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument(
         "--links", default="file", choices=["file", "dictionary"], help="where the word links come from"
     )
-    parser.add_argument("--max_train_pairs", type=int, help="draw so many; default: all that can be used")
+    parser.add_argument("--max_train_pairs", type=int, help="draw at most this many; default: all that can be used")
     parser.add_argument("--steps", type=int, default=20, help="training steps, of 32 pairs")
     parser.add_argument("--model", metavar="NAME", help="encoder; default: one of two layers with random weights")
     parser.add_argument("--preprocessing_num_workers", type=int)

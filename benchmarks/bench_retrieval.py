@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What does sentence retrieval cost beside the encoder's own work, and how does the search grow?
+"""What does sentence retrieval cost, compared with the encoder's bare passes, and how does the search scale?
 
     python benchmarks/bench_retrieval.py --json retrieval.json
     python benchmarks/bench_retrieval.py --quick

@@ -9,7 +9,7 @@ with foreign word j, counted from 0; `possible` includes `sure` and may be missi
 instead, links of some words only, gives recall alone. A line of a parallel file is {"en": text, "es": text}.
 
 Columns: precision and recall of the links, alignment error rate (Och and Ney, Computational Linguistics 2003), then
-precision and recall of the links that adjustment learns from: those of words without another link. All in per cent.
+precision and recall of the links that adjustment learns from: those of words without another link. All in percent.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class GoldLinks:
         rows = [json.loads(line) for _, line in read_lines(path)]
         names = [k for k in rows[0] if k not in ("en", "sure", "possible", "content_links", "source")]
         if len(names) != 1:
-            raise InputError(f"The file {path} has sentences in {' and '.join(names) or 'no language'} beside en.")
+            raise InputError(f"The file {path} has sentences in {' and '.join(names) or 'no language'} besides en.")
         partial = "sure" not in rows[0]
         sure = "content_links" if partial else "sure"
         links = [[{(j, i) for i, j in row.get(kind, row[sure])} for row in rows] for kind in (sure, "possible")]

@@ -61,7 +61,7 @@ def seconds_of(function: Callable[[], object]) -> float:
 def interleaved_medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """The median time of each function in seconds, after one call of each that does not count.
 
-    The functions take turns, forwards and backwards, so that whatever else the machine does strikes all alike.
+    The functions take turns, forwards and backwards, so that other load on the machine affects all equally.
 
     Args:
         functions: what to time, by name.
