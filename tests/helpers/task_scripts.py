@@ -6,15 +6,22 @@ import pytest
 
 import run_ner
 import run_nli
+import run_pawsx
+import run_pos
 import run_qa
 from helpers import tiny
 from helpers.paths import DATA
 
 
-SCRIPTS = {"nli": run_nli, "ner": run_ner, "qa": run_qa}
+SCRIPTS = {"nli": run_nli, "ner": run_ner, "qa": run_qa, "pos": run_pos, "pawsx": run_pawsx}
+# Every kind of head and of score; the other tasks share their code.
+KINDS = ("nli", "ner", "qa")
 QUICK = ("--use_cpu", "--disable_tqdm", "true", "--per_device_train_batch_size", "8", "--logging_steps", "1",
          "--save_strategy", "no")  # fmt: skip
-SHORT = {"nli": (), "ner": (), "qa": ("--max_seq_length", "60", "--doc_stride", "20", "--max_question_length", "12")}
+SHORT = {
+    **dict.fromkeys(SCRIPTS, ()),
+    "qa": ("--max_seq_length", "60", "--doc_stride", "20", "--max_question_length", "12"),
+}
 CONTINUAL = ("--continual", "--language", "hi", "--parallel_dataset", DATA / "parallel", "--aligner", "dictionary",
              "--alignment_batch_size", "4")  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from datasets import load_dataset
 
+import run_pos
 from helpers.paths import DATA
 from utils.evaluation.metrics.entities import entities
 
@@ -60,6 +61,7 @@ def samples(task: str) -> dict[tuple[str, str], list[dict]]:
         ("nli", {"train": 180, "validation": 60, "test": 60}),
         ("ner", {"train": 90, "validation": 30, "test": 30}),
         ("qa", {"train": 45, "validation": 30}),
+        ("pos", {"train": 16, "validation": 7, "test": 7}),
     ],
 )
 def test_samples_are_parallel(task, sizes):
@@ -100,6 +102,23 @@ def test_nli_samples():
         if re.search(r"\b(not|no|never|nobody|none|nothing)\b|n't", row["hypothesis"].lower())
     ]
     assert all(negated.count(label) < 2 / 3 * len(negated) for label in set(negated))
+
+
+def test_pos_samples():
+    """Tags as run_pos.py wants them; no sentence twice; the script of the language."""
+    rows = samples("pos")
+    for language in ALL:
+        sentences = [row for (code, _), some in rows.items() if code == language for row in some]
+        assert len({tuple(row["tokens"]) for row in sentences}) == 30
+        for row in sentences:
+            assert len(row["tokens"]) == len(row["pos_tags"]) >= 4
+            assert set(row["pos_tags"]) <= set(run_pos.LABELS)
+            assert row["pos_tags"][-1] == "PUNCT"
+            assert all(word == unicodedata.normalize("NFC", word).strip() for word in row["tokens"])
+        letters = [c for row in sentences for c in "".join(row["tokens"]) if unicodedata.category(c)[0] in "LM"]
+        script = SCRIPT.get(language, "LATIN")
+        assert sum(unicodedata.name(c).startswith((script, "COMBINING")) for c in letters) / len(letters) > 0.97
+    assert len({tag for some in rows.values() for row in some for tag in row["pos_tags"]}) >= 12
 
 
 def test_ner_samples():

@@ -1,4 +1,4 @@
-"""run_nli.py, run_ner.py and run_qa.py as users type them, on a tiny encoder and the embedded samples."""
+"""The task scripts as users type them, on a tiny encoder and the embedded samples."""
 
 import json
 import os
@@ -28,13 +28,14 @@ import run_nli
 from helpers import tiny
 from helpers.paths import PROJECT
 from helpers.scripts import DIVISIONS
-from helpers.task_scripts import CONTINUAL, DATA, QUICK, SCRIPTS, SHORT
+from helpers.task_scripts import CONTINUAL, DATA, KINDS, QUICK, SCRIPTS, SHORT
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
 from utils.models.adapters import adapter_config
 
 
-METRICS = {"nli": ["accuracy"], "ner": ["precision", "recall", "f1"], "qa": ["exact_match", "f1"]}
+METRICS = {"nli": ["accuracy"], "ner": ["precision", "recall", "f1"], "qa": ["exact_match", "f1"],
+           "pos": ["accuracy"]}  # fmt: skip
 EVALUATE = ("--do_eval", "--eval_languages", "en", "hi")
 
 
@@ -67,7 +68,7 @@ def assert_same(one: dict, other: dict) -> None:
 # --- The story ---
 
 
-@pytest.mark.parametrize("task", SCRIPTS)
+@pytest.mark.parametrize("task", [*KINDS, "pos"])
 def test_the_whole_story(fine_tune, task, capsys, model):
     out = fine_tune(task, "--do_train", "--do_eval", "--do_predict", "--test_split", "validation", "--max_predict_samples", 7,
                     "--eval_languages", "en", "ru", "hi", "--num_train_epochs", 1)  # fmt: skip
@@ -84,7 +85,7 @@ def test_the_whole_story(fine_tune, task, capsys, model):
         assert all({"id", "gold", "prediction", "score", "split"} <= set(line) for line in lines)
         assert all(0 <= line["score"] <= 1 for line in lines)
     assert story["base_model"] == model
-    assert story["regime"] == "plain"
+    assert (story["regime"], story["task_name"]) == ("plain", task)
     assert story["train_data"]["examples"] == len(load_dataset(str(DATA / task), "en", split="train"))
     assert set(story["eval_data"]) == set(story["predict_data"]) == {"en", "ru", "hi"}
     assert len(story["predict_data"]["hi"]["sha256"]) == 64
@@ -94,7 +95,7 @@ def test_the_whole_story(fine_tune, task, capsys, model):
     assert re.search(r"^zero-shot +[0-9.]+", printed, re.M)
 
 
-@pytest.mark.parametrize("task", SCRIPTS)
+@pytest.mark.parametrize("task", KINDS)
 def test_a_fine_tuned_model_is_measured_without_training(fine_tune, task):
     """The same numbers again, whatever the batches are; and the model is not written."""
     trained = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1)
@@ -119,6 +120,53 @@ def test_sentences_beyond_the_limit_count(fine_tune):
     n_given = sum(tag.startswith("B-") for tags in gold["ner_tags"] for tag in tags[:5])
     assert n_given < n_entities
     assert results(out)["eval_en_recall"] <= n_given / n_entities
+
+
+def test_words_beyond_the_limit_are_wrong(fine_tune):
+    out = fine_tune("pos", "--do_train", *EVALUATE, "--max_seq_length", 6, "--max_steps", 1)
+    lines = predictions(out, "en")
+    assert any(len(line["gold"]) > 6 for line in lines)
+    assert all(set(line["prediction"][6:]) <= {"_"} for line in lines)
+    pairs = [pair for line in lines for pair in zip(line["prediction"], line["gold"], strict=True)]
+    assert results(out)["eval_en_accuracy"] == pytest.approx(sum(one == other for one, other in pairs) / len(pairs))
+
+
+def test_treebanks_in_conllu(fine_tune, tmp_path):
+    rows = load_dataset(str(DATA / "pos"), "en", split="train").to_list()
+    text = ""
+    for row in rows:
+        words = zip(row["tokens"], row["pos_tags"])
+        text += f"# sent_id = {row['id']}\n"
+        text += (
+            "".join(f"{k}\t{word}\t_\t{tag}" + "\t_" * 6 + "\n" for k, (word, tag) in enumerate(words, start=1)) + "\n"
+        )
+    path = tmp_path / "en.conllu"
+    path.write_text(text, encoding="utf-8")
+    out = fine_tune("pos", "--do_train", "--do_eval", "--train_file", path, "--validation_file", path, "--eval_languages", "en",
+                    "--max_steps", 1)  # fmt: skip
+    assert [(line["id"], line["gold"]) for line in predictions(out, "en")] == [(r["id"], r["pos_tags"]) for r in rows]
+
+
+def test_paraphrases(fine_tune, tmp_path):
+    """The numbers of the classes are text in google/xtreme; PAWS-X is a task of its own beside NLI."""
+    rows = load_dataset(str(DATA / "nli"), "en", split="validation").to_list()
+    path = tmp_path / "en.jsonl"
+    pairs = [
+        {"sentence1": row["premise"], "sentence2": row["hypothesis"], "label": str(int(row["label"] == "entailment"))}
+        for row in rows
+    ]
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    out = fine_tune("pawsx", "--do_train", "--do_eval", "--train_file", path, "--validation_file", f"es={path}",
+                    "--eval_languages", "es", "--max_steps", 2)  # fmt: skip
+    lines = predictions(out, "es")
+    names = [("different", "paraphrase")[int(pair["label"])] for pair in pairs]
+    assert [line["gold"] for line in lines] == names
+    right = sum(line["prediction"] == line["gold"] for line in lines)
+    assert results(out)["eval_es_accuracy"] == pytest.approx(right / len(rows))
+    assert (record(out)["task"], record(out)["task_name"]) == ("text-classification", "pawsx")
+    again = fine_tune("pawsx", "--model", out, "--do_eval", "--validation_file", f"es={path}", "--eval_languages", "es",
+                      "--dataset_name", "none", output="again")  # fmt: skip
+    assert predictions(again, "es") == lines
 
 
 def test_questions_across_languages(fine_tune):
@@ -219,7 +267,7 @@ def test_a_plain_run_is_what_a_plain_trainer_gives(fine_tune, tmp_path, model, t
 # --- Continual learning ---
 
 
-@pytest.mark.parametrize("task", SCRIPTS)
+@pytest.mark.parametrize("task", KINDS)
 def test_continual_learning(fine_tune, task, capsys):
     plain = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1, output="plain")
     capsys.readouterr()
@@ -255,7 +303,7 @@ def test_the_original_model_is_found_by_the_records(run, fine_tune, tmp_path, mo
 # --- Choosing a checkpoint ---
 
 
-@pytest.mark.parametrize("task", SCRIPTS)
+@pytest.mark.parametrize("task", KINDS)
 def test_an_adapter_for_the_task(fine_tune, run, tmp_path, model, words, task):
     """On an adjustment that is an adapter itself, then measured by its name alone, and merged."""
     adjusted = str(tmp_path / "adjusted")
@@ -342,7 +390,7 @@ def test_bad_arguments(fine_tune, monkeypatch, arguments, named, tmp_path):
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("task", SCRIPTS)
+@pytest.mark.parametrize("task", KINDS)
 def test_a_model_without_a_head_is_not_measured(fine_tune, task):
     with pytest.raises(InputError, match="is not fine-tuned for .*; add --do_train"):
         fine_tune(task, *EVALUATE)

@@ -1,0 +1,108 @@
+#!/usr/bin/env python
+"""Paraphrase identification: fine-tune in English, evaluate zero-shot in other languages.
+
+    accelerate launch run_pawsx.py --model aligned-mbert-es --do_train --do_eval --eval_languages en es --output_dir pawsx-es
+
+Do two sentences, which share most of their words, mean the same? Trained and evaluated on PAWS-X (Yang et al., EMNLP
+2019) as in XTREME (Hu et al., ICML 2020), with its settings. With --continual the alignment loss is kept beside the
+task loss, so that fine-tuning does not undo what `run_align.py` has done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from datasets import Features, Value
+from transformers import DataCollatorWithPadding
+
+from utils.core.arguments import arg
+from utils.core.errors import run_script
+from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.examples import TaskReader, encode_examples, read_examples
+from utils.tasks.registry import task_spec
+from utils.tasks.sentence_pairs import encode_sentence_pairs, read_sentence_pair, score
+from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
+from utils.tasks.zero_shot_trainer import ZeroShotTrainer
+from utils.training.arguments import checkpoint_to_resume
+from utils.training.sharing import check_push
+from utils.training.steps import train_and_save
+
+
+COLUMNS = ("sentence1", "sentence2")
+FEATURES = Features({name: Value("string") for name in ("id", *COLUMNS, "label")})
+CONFIGS = ("PAWS-X.{language}", "{language}")
+# As numbered by PAWS.
+LABELS = ("different", "paraphrase")
+
+
+@dataclass
+class PawsxDataArguments(TaskDataArguments):
+    """Pairs of sentences with the columns `sentence1`, `sentence2` and `label` (1: they mean the same; 0: they do not)."""
+
+    dataset_name: str | None = arg("google/xtreme", help="Training data: a data set on the Hub or in a local folder.")
+    eval_languages: list[str] = arg(
+        default_factory=lambda: ["en", "de", "es", "fr", "ja", "ko", "zh"],
+        help="Codes of the languages for evaluation. All but the training language are zero-shot.",
+    )
+    max_seq_length: int | None = arg(
+        None, help="Truncate pairs to this number of tokens. Default: 128.", hyperparameter=True, at_least=1
+    )
+
+
+@dataclass
+class PawsxTrainingArguments(FineTuningArguments):
+    """Training, with the settings of XTREME."""
+
+    learning_rate: float = arg(2e-5, help="Peak learning rate; falls linearly to 0.")
+    num_train_epochs: float = arg(5, help="Passes over the training data.")
+
+
+def main() -> None:
+    # --- Arguments ---
+    task = task_spec("pawsx")
+    args = parse_task_arguments(task, PawsxDataArguments, PawsxTrainingArguments, description=__doc__)
+    data, training = args.data, args.training
+    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
+    check_push(training)
+
+    # --- Examples, in the training language and in all others ---
+    labels = known_labels(args, task, list(LABELS) if training.do_train else None)
+    read = partial(read_paraphrase, labels=labels)
+    reader = TaskReader(data, FEATURES, read, CONFIGS, hub_options=args.hub_options, num_proc=args.num_proc)
+    examples, _ = read_examples(reader, training)
+
+    # --- Model ---
+    model, tokenizer = load_model(args, task, labels)
+    length = length_limit(data.max_seq_length, 128, tokenizer, model)
+
+    # --- Features ---
+    label2id = model.config.label2id
+    encode = partial(encode_sentence_pairs, columns=COLUMNS, tokenizer=tokenizer, max_length=length, label2id=label2id)
+    rows = encode_examples(examples, encode, training, args.num_proc)
+
+    # --- Train ---
+    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
+    alignment, continual_facts = continual_alignment(args, model, tokenizer)
+    judge, collator = partial(score, labels=labels), DataCollatorWithPadding(tokenizer)
+    trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
+    if training.do_train:
+        train_and_save(trainer, checkpoint)
+
+    # --- Evaluate, in every language ---
+    evaluate_languages(trainer, rows, args, task)
+
+    # --- Share ---
+    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
+
+
+def read_paraphrase(row: Mapping[str, Any], where: str, labels: Sequence[str]) -> dict[str, str]:
+    """An example of a row; `google/xtreme` has the numbers of the classes as text."""
+    label = row.get("label")
+    number = int(label) if isinstance(label, str) and label in ("0", "1") else label
+    return read_sentence_pair({**row, "label": number}, where, COLUMNS, LABELS, labels)
+
+
+if __name__ == "__main__":
+    run_script(main)

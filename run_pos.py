@@ -1,0 +1,144 @@
+#!/usr/bin/env python
+"""Part-of-speech tagging: fine-tune in English, evaluate zero-shot in other languages.
+
+    accelerate launch run_pos.py --model aligned-mbert-hi --do_train --do_eval --eval_languages en hi --output_dir pos-hi
+
+Trained and evaluated on Universal Dependencies as in XTREME (Hu et al., ICML 2020), with its settings; also on CoNLL-U
+files. The metric is the accuracy over words. With --continual the alignment loss is kept beside the task loss, so that
+fine-tuning does not undo what `run_align.py` has done.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from transformers import DataCollatorForTokenClassification
+
+from utils.alignment.words import WordTokenizer
+from utils.core.arguments import arg
+from utils.core.errors import run_script
+from utils.core.tables import READERS
+from utils.evaluation.metrics import load_metric
+from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.examples import LanguageData, TaskReader, encode_examples, read_examples
+from utils.tasks.registry import task_spec
+from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
+from utils.tasks.tagging import (
+    encode_tagged_sentences,
+    predicted_tags,
+    read_conllu,
+    read_tagged_sentence,
+    tagged_features,
+)
+from utils.tasks.zero_shot_trainer import ZeroShotTrainer
+from utils.training.arguments import checkpoint_to_resume
+from utils.training.sharing import check_push
+from utils.training.steps import train_and_save
+
+
+TAGS = "pos_tags"
+# Of Universal Dependencies (UPOS), in the order of XTREME.
+LABELS = ("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM",
+          "VERB", "X")  # fmt: skip
+CONFIGS = ("udpos.{language_name}", "{language}")
+# What XTREME calls the languages.
+LANGUAGE_NAMES = {
+    "af": "Afrikans", "ar": "Arabic", "bg": "Bulgarian", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
+    "et": "Estonian", "eu": "Basque", "fa": "Persian", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi",
+    "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "kk": "Kazakh", "ko": "Korean",
+    "mr": "Marathi", "nl": "Dutch", "pt": "Portuguese", "ru": "Russian", "ta": "Tamil", "te": "Telugu", "th": "Thai",
+    "tl": "Tagalog", "tr": "Turkish", "ur": "Urdu", "vi": "Vietnamese", "yo": "Yoruba", "zh": "Chinese",
+}  # fmt: skip
+
+
+@dataclass
+class PosDataArguments(TaskDataArguments):
+    """Sentences with the columns `tokens` (words) and `pos_tags` (UPOS)."""
+
+    dataset_name: str | None = arg(
+        "google/xtreme", help="Training data: a data set on the Hub or in a local folder, such as data/pos."
+    )
+    train_file: str | None = arg(
+        None, help="Training data in a file instead: .conllu, or a table with the same columns; also .gz."
+    )
+    max_seq_length: int | None = arg(
+        None,
+        help="Truncate sentences to this number of tokens; words beyond count as wrong. Default: 128.",
+        hyperparameter=True,
+        at_least=1,
+    )
+
+
+@dataclass
+class PosTrainingArguments(FineTuningArguments):
+    """Training, with the settings of XTREME."""
+
+    learning_rate: float = arg(2e-5, help="Peak learning rate; falls linearly to 0.")
+    num_train_epochs: float = arg(10, help="Passes over the training data.")
+
+
+def main() -> None:
+    # --- Arguments ---
+    task = task_spec("pos")
+    args = parse_task_arguments(task, PosDataArguments, PosTrainingArguments, description=__doc__)
+    data, training = args.data, args.training
+    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
+    check_push(training)
+
+    # --- Examples, in the training language and in all others ---
+    labels = known_labels(args, task, list(LABELS) if training.do_train else None)
+    reader = TaskReader(
+        data,
+        tagged_features(TAGS),
+        partial(read_tagged_sentence, column=TAGS, labels=labels),
+        CONFIGS,
+        readers={**READERS, ".conllu": read_conllu},
+        language_names=LANGUAGE_NAMES,
+        hub_options=args.hub_options,
+        num_proc=args.num_proc,
+    )
+    examples, _ = read_examples(reader, training)
+
+    # --- Model ---
+    model, tokenizer = load_model(args, task, labels)
+    max_length = length_limit(data.max_seq_length, 128, tokenizer, model)
+
+    # --- Features ---
+    words = WordTokenizer(tokenizer, "start", max_length)
+    encode = partial(encode_tagged_sentences, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
+    rows = encode_examples(examples, encode, training, args.num_proc)
+
+    # --- Train ---
+    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
+    alignment, continual_facts = continual_alignment(args, model, tokenizer)
+    judge, data_collator = partial(score, labels=labels), DataCollatorForTokenClassification(tokenizer)
+    trainer = ZeroShotTrainer(model, training, rows, tokenizer, data_collator, judge, alignment, tracker)
+    if training.do_train:
+        train_and_save(trainer, checkpoint)
+
+    # --- Evaluate, in every language ---
+    evaluate_languages(trainer, rows, args, task)
+
+    # --- Share ---
+    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
+
+
+def score(
+    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The tag of every word, and the accuracy over all words of the set.
+
+    Words beyond the length limit are wrong. Arguments and records are those of `score` in `run_ner.py`; `accuracy` is
+    between 0 and 1.
+    """
+    records = predicted_tags(data, logits, labels, TAGS, missing="_")
+    number = {label: k for k, label in enumerate(labels)}
+    gold, found = ([number.get(tag, -1) for one in records for tag in one[key]] for key in ("gold", "prediction"))
+    return records, load_metric("accuracy").compute(predictions=found, references=gold) or {}
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,83 @@
+"""Tagged sentences: CoNLL-U files, examples, configurations of XTREME."""
+
+import gzip
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+import run_pos
+from utils.core.errors import InputError
+from utils.core.tables import READERS, read_rows
+from utils.tasks.arguments import TaskDataArguments
+from utils.tasks.examples import TaskReader
+from utils.tasks.tagging import read_conllu, read_tagged_sentence, tagged_features
+
+
+CONLLU = """# newdoc
+# sent_id = es-1
+# text = Vámonos al mar
+1-2\tVámonos\t_\t_\t_\t_\t_\t_\t_\t_
+1\tVamos\tir\tVERB\t_\t_\t0\troot\t_\t_
+2\tnos\tyo\tPRON\t_\t_\t1\tobj\t_\t_
+3-4\tal\t_\t_\t_\t_\t_\t_\t_\t_
+3\ta\ta\tADP\t_\t_\t5\tcase\t_\t_
+4\tel\tel\tDET\t_\t_\t5\tdet\t_\t_
+5\tmar\tmar\tNOUN\t_\t_\t1\tobl\t_\t_
+5.1\tir\tir\tVERB\t_\t_\t_\t_\t_\t_
+
+# text = quen quen
+1\tquen quen\t_\tVERB\t_\t_\t0\troot\t_\t_"""
+SENTENCES = [
+    {"id": "es-1", "tokens": ["Vamos", "nos", "a", "el", "mar"], "pos_tags": ["VERB", "PRON", "ADP", "DET", "NOUN"]},
+    {"tokens": ["quen quen"], "pos_tags": ["VERB"]},
+]
+
+
+@pytest.mark.parametrize("name", ["a.conllu", "a.conllu.gz"])
+def test_conllu(tmp_path, name):
+    """Multiword tokens and empty nodes are skipped; the last sentence needs no blank line."""
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(CONLLU.encode()) if name.endswith(".gz") else CONLLU.encode())
+    found = list(read_rows(str(path), {**READERS, ".conllu": read_conllu}))
+    assert [row for _, row in found] == SENTENCES
+    assert [where.split(" of ")[0] for where, _ in found] == ["The sentence at line 1", "The sentence at line 13"]
+
+
+@pytest.mark.parametrize("line", ["1\tword\t_", "word", "x\tword\t_\tNOUN"])
+def test_lines_that_are_not_conllu(tmp_path, line):
+    path = tmp_path / "a.conllu"
+    path.write_text(f"# text = word\n{line}\n")
+    with pytest.raises(InputError, match=f"Line 2 of {path}"):
+        list(read_conllu(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"tokens": ["a"], "pos_tags": ["_"]}, "tag _"),
+        ({"tokens": ["a", "b"], "pos_tags": ["X"]}, "2 tokens and 1 tags"),
+        ({"tokens": ["a"]}, "pos_tags"),
+    ],
+)
+def test_bad_sentences(row, named):
+    with pytest.raises(InputError, match=named):
+        read_tagged_sentence(row, "Row 1", "pos_tags", run_pos.LABELS)
+
+
+def test_configurations_by_the_name_of_the_language(tmp_path):
+    """As in google/xtreme: `udpos.Hindi`, class labels by number."""
+    features = Features({"tokens": List(Value("string")), "pos_tags": List(ClassLabel(names=list(run_pos.LABELS)))})
+    Dataset.from_list(SENTENCES[1:], features=features).to_parquet(str(tmp_path / "hi.parquet"))
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: udpos.Hindi\n  data_files:\n  - {split: train, path: hi.parquet}\n"
+        "- config_name: udpos.English\n  data_files:\n  - {split: train, path: hi.parquet}\n---\n"
+    )
+    arguments = TaskDataArguments(dataset_name=str(tmp_path), validation_split="train")
+    reader = TaskReader(
+        arguments,
+        tagged_features("pos_tags"),
+        lambda row, where, labels: read_tagged_sentence(row, where, "pos_tags", labels),
+        run_pos.CONFIGS,
+        language_names=run_pos.LANGUAGE_NAMES,
+    )
+    assert reader.evaluation("validation", "hi", run_pos.LABELS).to_list() == [{"id": "0", **SENTENCES[1]}]
