@@ -45,7 +45,6 @@ def model_card(
     data_sets = _data_sets(arguments)
     is_adapter = arguments.get("use_lora", False) and not arguments["merge_adapter"]
     found = list(_measured(record, results))
-    train_data = record.get("train_data") or {}
     plain, adapters = _adapters(name, record, hub_options) if is_adapter else (name, {})
     head = next((adapter for adapter, task_type in reversed(adapters.items()) if task_type), None)
     metadata = ModelCardData(
@@ -64,17 +63,12 @@ def model_card(
         str(_TEMPLATE),
         repository=name,
         base=_shown(base),
-        languages=", ".join(arguments.get("languages", [])),
+        record=record,
+        arguments=arguments,
         is_adjustment=record["task"] == ALIGNMENT,
-        objective=OBJECTIVES[arguments["alignment_objective"]].description if record["task"] == ALIGNMENT else "",
-        n_pairs=sum(facts["pairs"] for facts in train_data.values()) if record["task"] == ALIGNMENT else 0,
-        title=record.get("title"),
-        n_examples=train_data.get("examples"),
-        train_language=arguments.get("train_language"),
+        objectives=OBJECTIVES,
         continual=continual,
-        zero_shot=", ".join(
-            dict.fromkeys(label for _, _, label, *_ in found if label != arguments.get("train_language"))
-        ),
+        evaluated=list(dict.fromkeys(label for _, _, label, *_ in found)),
         auto_class=f"AutoModel{_class_end(adapters[head])}" if head else record["auto_class"],
         plain=plain,
         adapters=adapters.items(),
