@@ -106,7 +106,7 @@ def test_what_was_tried_is_told(hub, model):
         "nowhere": r"Tried: a folder nowhere \(there is none\); the repository nowhere \(not on the Hub.*the repository ada/nowhere",
         "bob/private": r"the repository bob/private \(not on the Hub, or private: `hf auth login`",
         "bob/gated": rf"gated: ask for access at {hub.endpoint}/bob/gated",
-        "no such name": "no name that a repository can have",
+        "no such name": "not a valid name of a repository",
     }.items():
         with pytest.raises(InputError, match=message):
             find_model(name)

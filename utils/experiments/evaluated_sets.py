@@ -36,7 +36,7 @@ class EvaluatedSet:
         n_examples: number of examples (of links, for word retrieval).
         results: metric → value, 0 to 1.
         rules: settings of the metric, which must be the same for all runs that are compared.
-        representation: layer, pooling and distance of retrieval, by which systems are told from each other.
+        representation: layer, pooling and distance of retrieval, which distinguish systems.
         ids, gold: of every example; empty for runs without predictions.
         scores: metric → contribution of every example: [examples], 0 to 1, or for F1 counts [sentences, 3] (see
             `utils.experiments.significance.corpus_f1`).

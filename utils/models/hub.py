@@ -1,4 +1,4 @@
-"""Names of models: the folder or the Hub repository that a name means."""
+"""Names of models: which folder or Hub repository a name refers to."""
 
 import os
 from collections.abc import Sequence
@@ -24,26 +24,26 @@ from utils.core.arguments import arg
 from utils.core.errors import InputError
 
 
-# Every repository with a model has one of these.
+# Every repository with a model has one of these files.
 _MARKS = ("config.json", "adapter_config.json")
 
 
 def find_model(name: str, revision: str = "main", cache_dir: str | None = None, token: str | None = None) -> str:
-    """The folder or repository that a model's name means.
+    """The folder or repository that a model's name refers to.
 
     A local folder of that name, else a repository on the Hub, else (for a bare name such as `aligned-mbert-hi`) the
     logged-in user's repository. Without connection, or with `HF_HUB_OFFLINE=1`, repositories in the cache are found.
 
     Args:
-        name: what the user typed.
+        name: as the user wrote it.
         revision: branch, tag or commit.
-        cache_dir, token: if not those of the environment.
+        cache_dir, token: of the Hub's client; by default those of the environment.
 
     Returns:
-        The folder, or the whole id of the repository.
+        The folder, or the full id of the repository.
 
     Raises:
-        InputError: that lists what was tried, and why it was not found.
+        InputError: if there is no such model; the message lists every place that was tried, and the reason.
     """
     if os.path.isdir(name):
         return name
@@ -57,7 +57,7 @@ def find_model(name: str, revision: str = "main", cache_dir: str | None = None, 
 
 
 def commit_of(name: str, revision: str = "main", cache_dir: str | None = None) -> str | None:
-    """The commit of a repository that a run has used; None for a folder."""
+    """The commit of a repository in the cache; None for a folder."""
     if os.path.isdir(name):
         return None
     for mark in _MARKS:
@@ -76,7 +76,7 @@ def _problem_with(repository: str, revision: str, cache_dir: str | None, token: 
         except GatedRepoError:
             return f"gated: ask for access at {constants.ENDPOINT}/{repository}, then `hf auth login`"
         except RepositoryNotFoundError:
-            return "not on the Hub, or private: `hf auth login` as somebody who may see it"
+            return "not on the Hub, or private: `hf auth login` with an account that has access"
         except RevisionNotFoundError:
             return f"it has no revision {revision}"
         except LocalEntryNotFoundError:
@@ -86,14 +86,14 @@ def _problem_with(repository: str, revision: str, cache_dir: str | None, token: 
             if mark == _MARKS[-1]:
                 return f"it holds no model: neither {' nor '.join(_MARKS)}"
         except HFValidationError:
-            return "no name that a repository can have"
+            return "not a valid name of a repository"
         except HfHubHTTPError as error:
             return f"the Hub answers {error.response.status_code}"
     return None
 
 
 def _own_repositories(name: str, cache_dir: str | None, token: str | None) -> list[str]:
-    """The user's repository of a bare name; or, where the Hub cannot be asked who that is, those in the cache."""
+    """The user's repository of a bare name; without connection, all repositories of that name in the cache."""
     if "/" in name:
         return []
     if user := _user(token):
@@ -104,7 +104,7 @@ def _own_repositories(name: str, cache_dir: str | None, token: str | None) -> li
 
 @cache
 def _user(token: str | None) -> str | None:
-    """The name of the logged-in user; None if nobody is, or the Hub cannot be reached."""
+    """The name of the logged-in user; None without a user or connection."""
     try:
         return HfApi().whoami(token=token)["name"]
     except (OfflineModeIsEnabled, HTTPError, OSError):
@@ -124,9 +124,7 @@ class ModelArguments:
     model_revision: str = arg("main", help="Branch, tag or commit of the Hub repository.")
     cache_dir: str | None = arg(None, help="Where downloads are kept, if not in HF_HOME.")
     token: str | None = arg(None, help="Hub token for private models; by default the one of `hf auth login`.")
-    trust_remote_code: bool = arg(
-        False, help="Run code that the model's repository brings along. Only if you trust it."
-    )
+    trust_remote_code: bool = arg(False, help="Run code from the model's repository. Only if you trust it.")
 
     allow_pickled_weights: bool = arg(
         False,
@@ -135,7 +133,7 @@ class ModelArguments:
     )
 
     def find(self, name: str, revision: str | None = None) -> str:
-        """The folder or repository that a name means: see `utils.models.hub.find_model`."""
+        """The folder or repository that a name refers to (see `find_model`)."""
         return find_model(name, revision or self.model_revision, self.cache_dir, self.token)
 
     def commit(self, name: str) -> str | None:
@@ -143,7 +141,7 @@ class ModelArguments:
         return commit_of(name, self.model_revision, self.cache_dir)
 
     def hub_options(self) -> dict[str, Any]:
-        """What `from_pretrained` wants to know beside the name."""
+        """The arguments of `from_pretrained` beside the name."""
         return {
             "revision": self.model_revision,
             "cache_dir": self.cache_dir,

@@ -1,4 +1,4 @@
-"""What a run leaves for others: its record, a model card, a repository on the Hub."""
+"""Publishes a model: its record, its card, its repository on the Hub."""
 
 import json
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from utils.training.figures import plot_losses
 from utils.training.model_card import model_card
 
 
-# Checkpoints hold the optimizer, three times the model; files that begin with `_` are the user's own.
+# Checkpoints contain the optimizer's state, three times the size of the model; files with `_` first are the user's own.
 _NOT_PUSHED = ["_*", "checkpoint-*"]
-# Trainer's own arguments, put there by `--hub_strategy every_save`; `run.json` has them for everybody to read.
+# Trainer's arguments as a pickle; `run.json` has them as text.
 _PICKLE = "training_args.bin"
 
 
 def check_push(training: TrainingArguments) -> None:
-    """With --push_to_hub, make the repository before any work, so that what would prevent the push is known now.
+    """With --push_to_hub, create the repository before the training, so that problems show early.
 
     Raises:
-        InputError: if the Hub does not allow it or cannot be reached.
+        InputError: if the Hub refuses it or cannot be reached.
     """
     if not training.push_to_hub or not training.should_save:
         return
@@ -46,12 +46,12 @@ def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> 
     """Write `run.json` and, for a model that was trained, a figure of its losses and its card; push the folder if asked.
 
     Args:
-        trainer: whose model it is.
-        record: how the run came about.
+        trainer: of the model.
+        record: content of `run.json` (see `utils.core.records.run_record`).
         hub_options: `cache_dir`, `token`.
 
     Raises:
-        InputError: if the push fails: the folder is whole, and the message says how to push it later.
+        InputError: if the push fails; the folder is complete, and the message says how to push it later.
     """
     training = trainer.args
     if not trainer.is_world_process_zero():
@@ -90,7 +90,7 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
             ignore_patterns=_NOT_PUSHED,
             delete_patterns=_PICKLE,
         )
-    except Exception as error:  # whatever it is (the client has many): nothing is lost, and that is what to say
+    except Exception as error:  # the client raises many types; for all of them nothing is lost
         raise InputError(
             f"The model is whole in {folder}, but could not be pushed to {repository} ({_reason(error)}); push it later with: "
             f"hf upload {repository} {folder} . --exclude 'checkpoint-*'"
