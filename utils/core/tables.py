@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import pyarrow
 import pyarrow.parquet
@@ -77,7 +77,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"The file {path} cannot be read ({error.strerror}); check the path.") from None
 
 
-def _open(path: str | Path) -> IO[bytes]:
+def _open(path: str | Path) -> gzip.GzipFile | BinaryIO:
     return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
 
 

@@ -6,9 +6,8 @@ from typing import Any
 from datasets import Dataset
 
 from utils.core.cache import cache_key
-from utils.core.data_sets import first_offered, load_split
-from utils.core.errors import InputError
-from utils.parallel.formats import BITEXT_FEATURES, ENGLISH, ENGLISH_COLUMNS, SOURCE_COLUMNS, words_of
+from utils.core.data_sets import load_split
+from utils.parallel.formats import BITEXT_FEATURES, ENGLISH, SentenceColumns, words_of
 
 
 # What run_align.py and the scripts with --continual call the arguments about a data set.
@@ -52,14 +51,14 @@ def load_bitext(
     configs, columns = usual_configs(config_name), (source_column, english_column)
     rows, _, _ = load_sentences(dataset_name, language, configs, [dataset_split], columns, PARALLEL, **hub_options)
     return rows.map(
-        split_columns,
+        _split_columns,
         batched=True,
         features=BITEXT_FEATURES,
         num_proc=num_proc,
         fn_kwargs={
             "split": split,
             "splits_words": splitting.startswith("subword"),
-            "code": cache_key(split_columns, split),
+            "code": cache_key(_split_columns, split),
         },
         desc="Splitting into words",
     )
@@ -99,26 +98,18 @@ def load_sentences(
     rows, config, split = load_split(dataset_name, language, configs, splits, arguments, **hub_options)
     where = f"The data set {dataset_name} ({config})"
     rows = rows.flatten()  # OPUS data sets keep both sides in one column `translation`
-    names = {}
-    for side, name, usual in zip(("source", "english"), columns, (SOURCE_COLUMNS, ENGLISH_COLUMNS)):
-        wanted = [name] if name else [*usual, *(f"translation.{column}" for column in usual)]
-        found = first_offered(wanted, rows.column_names, language, f"{where} has no column", arguments[side])
-        names[found] = side
-    return rows.select_columns(list(names)).rename_columns(names), config, split
+    stored = {name.removeprefix("translation."): name for name in rows.column_names}
+    names = SentenceColumns(language, *columns, arguments=(arguments["source"], arguments["english"])).find(
+        list(stored), where
+    )
+    rows = rows.select_columns([stored[name] for name in names])
+    return rows.rename_columns(dict(zip(rows.column_names, ("source", "english")))), config, split
 
 
-def split_columns(
+def _split_columns(
     batch: Mapping[str, list],
     split: Callable[[str], list[str]],
     splits_words: bool,
-    code: str = "",  # (rows are cached under it)
+    code: str,  # (rows are cached under it)
 ) -> dict[str, list[list[str]]]:
-    for side in ("source", "english"):
-        for text in batch[side]:
-            if text is not None and not isinstance(text, (str, list)):
-                raise InputError(
-                    f"The data set has {text!r} where a sentence should be; name the columns of sentences."
-                )
-    return {
-        side: [words_of(text or "", split, splits_words) for text in batch[side]] for side in ("source", "english")
-    }
+    return {side: [words_of(text, split, splits_words) for text in batch[side]] for side in ("source", "english")}

@@ -1,32 +1,71 @@
-"""Parallel corpora: reading them, splitting them into words, choosing the links and pairs that adjustment learns from.
+"""Parallel text in files: sentence pairs of every format, split into words.
 
 A bitext is a `datasets.Dataset` with the columns `source` and `english`, both lists of words, and, once linked,
-`links`: lists of `[i, j]`, source word i with English word j. It lies in Arrow files: however many pairs there are, only
-those at work are in memory.
+`links`: lists of `[i, j]`, source word i with English word j.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from utils.alignment.words import word_splitter
 from utils.core.cache import cache_key, dataset_from_files
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, read_csv, read_lines, read_rows
 
 
 ENGLISH = "en"
-# Column names of the parallel corpora people use: OPUS-100, WikiMatrix for sentence-transformers, Tatoeba (XTREME, MTEB).
-SOURCE_COLUMNS = ("{language}", "non_english", "source_sentence", "sentence1", "source")
-ENGLISH_COLUMNS = (ENGLISH, "english", "target_sentence", "sentence2", "target")
 # Suffixes of files with lines `source ||| English`, as Moses and fast_align read them.
 MOSES = (".moses", ".txt", ".fastalign")
 BITEXT_FEATURES = Features({"source": List(Value("string")), "english": List(Value("string"))})
 LINKS = List(List(Value("int32")))
 Text = str | list[str]
+
+
+@dataclass(frozen=True)
+class SentenceColumns:
+    """Which columns hold the source and the English sentences: those named, or else the first usual ones present.
+
+    Attributes:
+        language: code of the source language, the usual name of its column.
+        source, english: names of the columns; None for the usual ones of OPUS-100, WikiMatrix for
+            sentence-transformers, and Tatoeba (XTREME, MTEB).
+        arguments: the arguments that name them, for messages.
+    """
+
+    language: str
+    source: str | None = None
+    english: str | None = None
+    arguments: tuple[str, str] = ("--source_column", "--english_column")
+
+    def candidates(self) -> tuple[list[str], list[str]]:
+        """The names that the source and the English column may have."""
+        source = [self.language, "non_english", "source_sentence", "sentence1", "source"]
+        english = [ENGLISH, "english", "target_sentence", "sentence2", "target"]
+        return [self.source] if self.source else source, [self.english] if self.english else english
+
+    def are_in(self, present: Sequence[str]) -> bool:
+        """Whether any of the columns is present or was named: whether a line is a header."""
+        return bool(self.source or self.english) or any(set(names) & set(present) for names in self.candidates())
+
+    def find(self, present: Sequence[str], where: str) -> tuple[str, str]:
+        """The names of both columns.
+
+        Raises:
+            InputError: if one of them is missing; `where` names the table.
+        """
+        found = []
+        for names, side, argument in zip(self.candidates(), (self.language, "English"), self.arguments):
+            if not (column := next((name for name in names if name in present), None)):
+                raise InputError(
+                    f"{where} has no column {names[0]} for the {side} sentences, only {', '.join(map(str, present))}; "
+                    f"name the right one with {argument}."
+                )
+            found.append(column)
+        return found[0], found[1]
 
 
 def read_bitext(
@@ -37,14 +76,14 @@ def read_bitext(
     source_column: str | None = None,
     english_column: str | None = None,
 ) -> Dataset:
-    """Read a parallel corpus from one file, or from two files that are aligned line by line.
+    """Read a parallel corpus from files.
 
     Args:
         paths: see `read_pairs`.
-        language: code of the source language, which is also the name of its column by default.
-        split: splits a sentence into words; sentences that are lists of words already are left alone.
-        splitting: a name for `split`, by which an earlier reading of the same file is found again.
-        source_column, english_column: names of the columns, where they are not the usual ones.
+        language: code of the source language.
+        split: splits a sentence into words; a list of words is one already, unless words are subwords.
+        splitting: a name for `split`, for the cache; it begins with `subword` if words are subwords.
+        source_column, english_column: see `SentenceColumns`.
 
     Returns:
         Columns `source` and `english`, one row for every pair of the file in its order, empty ones included.
@@ -56,54 +95,39 @@ def read_bitext(
         raise InputError(
             f"{' '.join(paths)} are {len(paths)} files for {language}; give one, or two that are aligned."
         )
-    columns = (source_column, english_column)
-    return dataset_from_files(
-        paths,
-        _split_rows,
-        BITEXT_FEATURES,
-        cache_key(_split_rows, word_splitter, language=language, columns=columns, splitting=splitting),
-        paths=tuple(paths),
-        language=language,
-        columns=columns,
-        split=split,
-        splitting=splitting,
-    )
+    columns = SentenceColumns(language, source_column, english_column)
+
+    def rows() -> Iterator[dict[str, list[str]]]:
+        empty, splits_words = True, splitting.startswith("subword")
+        for _, source, english in read_pairs(paths, columns):
+            empty = False
+            yield {
+                "source": words_of(source, split, splits_words),
+                "english": words_of(english, split, splits_words),
+            }
+        if empty:
+            raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
+
+    key = cache_key(read_bitext, split, columns=columns, splitting=splitting)
+    return dataset_from_files(paths, rows, BITEXT_FEATURES, key)
 
 
-def _split_rows(
-    paths: tuple[str, ...],
-    language: str,
-    columns: tuple[str | None, str | None],
-    split: Callable[[str], list[str]],
-    splitting: str,
-) -> Iterator[dict[str, list[str]]]:
-    empty, splits_words = True, splitting.startswith("subword")
-    for _, source, english in read_pairs(paths, language, columns):
-        empty = False
-        yield {
-            "source": words_of(source, split, splits_words),
-            "english": words_of(english, split, splits_words),
-        }
-    if empty:
-        raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
+def words_of(text: object, split: Callable[[str], list[str]], splits_words: bool) -> list[str]:
+    """The words of a sentence, or of a list of words; none of None."""
+    if isinstance(text, list):
+        return split(" ".join(text)) if splits_words else text
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"The data set has {text!r} where a sentence should be; name the columns of sentences.")
+    return split(text or "")
 
 
-def words_of(text: Text, split: Callable[[str], list[str]], splits_words: bool) -> list[str]:
-    """The words of a sentence; a list of words is one already, unless words are subwords."""
-    if isinstance(text, str):
-        return split(text)
-    return split(" ".join(text)) if splits_words else text
-
-
-def read_pairs(
-    paths: Sequence[str], language: str, columns: tuple[str | None, str | None]
-) -> Iterator[tuple[str, Text, Text]]:
+def read_pairs(paths: Sequence[str], columns: SentenceColumns) -> Iterator[tuple[str, Text, Text]]:
     """The place, the source sentence and the English sentence of every pair in one file, or in two line-aligned files.
 
     Args:
-        paths: one file in a format of `READERS` or with lines `source ||| English` (`MOSES`), or two files of any name.
-        language: code of the source language, the name of its column by default.
-        columns: names of the source and the English column, None for the usual ones.
+        paths: one file in a format of `READERS` or with lines `source ||| English` (`MOSES`); or two text files of any
+            name, the English one second or with the suffix `.en`. Each may be gzipped.
+        columns: of a table.
 
     Raises:
         InputError: naming the file, the line and the remedy.
@@ -111,17 +135,16 @@ def read_pairs(
     if len(paths) == 2:
         yield from _read_two_files(*paths)
         return
-    bare = (columns[0] or language, columns[1] or ENGLISH)  # names for columns that have none in the file
-    readers = {
+    readers: dict[str, Callable[[str], Rows]] = {
         **READERS,
         ".csv": partial(read_csv, keep_blank=True),
-        ".tsv": partial(_read_tsv, language=language, columns=columns, bare=bare),
-        **dict.fromkeys(MOSES, partial(_read_moses, bare=bare)),
+        ".tsv": partial(_read_tsv, columns=columns),
+        **dict.fromkeys(MOSES, partial(_read_moses, columns=columns)),
     }
     names = None
-    for where, row in read_rows(paths[0], readers):
-        row = flat_row(row)
-        names = names or column_names(list(row), paths[0], language, columns)
+    for where, stored in read_rows(paths[0], readers):
+        row = flat_row(stored)
+        names = names or columns.find(list(row), paths[0])
         yield where, _text(row, names[0], where), _text(row, names[1], where)
 
 
@@ -143,7 +166,8 @@ def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def _read_moses(path: str, bare: tuple[str, str]) -> Rows:
+def _read_moses(path: str, columns: SentenceColumns) -> Rows:
+    names = [candidates[0] for candidates in columns.candidates()]
     for number, line in read_lines(path):
         parts = line.split(" ||| ") if line.strip() else ["", ""]
         if len(parts) != 2:
@@ -151,25 +175,24 @@ def _read_moses(path: str, bare: tuple[str, str]) -> Rows:
                 f"Line {number} of {path} has {len(parts) - 1} separators ' ||| ' instead of one; write each pair as "
                 f"'source ||| English', or give the file the suffix of its format ({', '.join(READERS)})."
             )
-        yield f"Line {number} of {path}", dict(zip(bare, parts))
+        yield f"Line {number} of {path}", dict(zip(names, parts))
 
 
-def _read_tsv(path: str, language: str, columns: tuple[str | None, str | None], bare: tuple[str, str]) -> Rows:
+def _read_tsv(path: str, columns: SentenceColumns) -> Rows:
     """The rows of a table with tabs: quotation marks are text, unbalanced ones too, and the header is optional."""
     header: list[str] = []
+    names = [candidates[0] for candidates in columns.candidates()]  # without header: source first
     for number, line in read_lines(path):
-        cells = line.split("\t")
-        if number == 1 and column_names(cells, path, language, columns, required=any(columns)):
-            header = cells
+        where, cells = f"Line {number} of {path}", line.split("\t")
+        if number == 1 and columns.are_in(cells):
+            header = names = cells
         elif not any(cells):
-            yield f"Line {number} of {path}", dict.fromkeys(header or bare, "")
+            yield where, dict.fromkeys(names, "")
         elif len(cells) != len(header) if header else len(cells) < 2:
             wanted = f"{len(header)} columns like the header" if header else "two columns, source and English"
-            raise InputError(
-                f"Line {number} of {path} has {len(cells)}; every line needs {wanted}, with a tab between them."
-            )
+            raise InputError(f"{where} has {len(cells)}; every line needs {wanted}, with a tab between them.")
         else:
-            yield f"Line {number} of {path}", dict(zip(header or bare, cells))
+            yield where, dict(zip(names, cells))
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> Text:
@@ -180,29 +203,6 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> Text:
     raise InputError(f"{where} has {found} in column {name}; it needs a sentence, or a list of words.")
 
 
-def flat_row(row: dict[str, Any]) -> dict[str, Any]:
+def flat_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """OPUS data sets keep both sides in one column `translation`."""
     return {**row, **row["translation"]} if isinstance(row.get("translation"), dict) else row
-
-
-def column_names(
-    present: Sequence[str],
-    where: str,
-    language: str,
-    columns: tuple[str | None, str | None],
-    required: bool = True,
-) -> tuple[str, str] | None:
-    """The columns that hold the source and the English sentence; None if it looks like a table without header."""
-    usual = [[name.format(language=language) for name in names] for names in (SOURCE_COLUMNS, ENGLISH_COLUMNS)]
-    wanted = [[name] if name else names for name, names in zip(columns, usual)]
-    found = [next((name for name in names if name in present), None) for names in wanted]
-    if all(found):
-        return found[0], found[1]
-    if not required and not any(found):
-        return None
-    side, argument = ("English", "--english_column") if found[0] else (language, "--source_column")
-    missing = wanted[1 if found[0] else 0][0]
-    raise InputError(
-        f"{where} has no column {missing} for the {side} sentences, only {', '.join(map(str, present))}; "
-        f"name the right one with {argument}."
-    )

@@ -9,8 +9,8 @@ from datasets.exceptions import DatasetsError
 from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split, stream_fingerprint
 from utils.core.errors import InputError
-from utils.parallel.data_sets import PARALLEL, split_columns, usual_configs
-from utils.parallel.formats import BITEXT_FEATURES, column_names, flat_row
+from utils.parallel.data_sets import PARALLEL, usual_configs
+from utils.parallel.formats import BITEXT_FEATURES, SentenceColumns, flat_row, words_of
 
 
 class PairStream:
@@ -95,7 +95,7 @@ def stream_bitext(
     Raises:
         InputError: naming what the data set offers instead.
     """
-    configs, columns = usual_configs(config_name), (source_column, english_column)
+    configs = usual_configs(config_name)
     rows, config, part = load_split(
         dataset_name, language, configs, [dataset_split], PARALLEL, streaming=True, **hub_options
     )
@@ -103,13 +103,12 @@ def stream_bitext(
     first = next(_read_stream(rows, where), None)
     if first is None:
         raise InputError(f"{where} has nothing in its split {part}; choose one with {PARALLEL['split']}.")
-    names = column_names(list(flat_row(first)), where, language, columns)
+    names = SentenceColumns(language, source_column, english_column).find(list(flat_row(first)), where)
 
     def to_pair(row: Mapping[str, Any]) -> dict[str, list[str]]:
         row = flat_row(row)
-        sentences = {side: [row[name]] for side, name in zip(("source", "english"), names)}
-        words = split_columns(sentences, split, splitting.startswith("subword"))
-        return {side: sentences[0] for side, sentences in words.items()}
+        subwords = splitting.startswith("subword")
+        return {side: words_of(row[name], split, subwords) for side, name in zip(("source", "english"), names)}
 
     files = stream_fingerprint(dataset_name, config, part, **hub_options)
     key = cache_key(stream_bitext, split, files=files, names=names, splitting=splitting)
