@@ -13,7 +13,7 @@ from utils.alignment.pairs import ROW_FEATURES, PairEncoder
 from utils.core.cache import cache_key
 from utils.core.columns import list_lengths
 from utils.parallel.formats import BITEXT_FEATURES, LINKS
-from utils.parallel.linking import BATCH, Linker
+from utils.parallel.linking import Linker
 from utils.parallel.streams import PairStream
 
 
@@ -72,7 +72,7 @@ def choose_pairs(
         chosen = short.map(
             _ChosenBatch(linker, encoder, cache_key(_ChosenBatch)),
             batched=True,
-            batch_size=BATCH,
+            batch_size=linker.batch_size if linker else 1000,
             features=features,
             num_proc=linker.num_proc(num_proc) if linker else num_proc,
             desc=f"Linking words ({linker.name})" if linker else "Choosing links",

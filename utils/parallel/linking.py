@@ -22,7 +22,7 @@ from utils.parallel.streams import PairStream
 
 logger = logging.getLogger(__name__)
 
-# Pairs that are linked together: enough for an encoder to find many of similar length, and all that is in memory.
+# Pairs that are linked together, and all that is in memory: enough for an encoder to find many of similar length.
 BATCH = 4096
 # Pairs at the beginning of a stream that an aligner learns from.
 _FIRST_PAIRS = 512
@@ -67,12 +67,17 @@ class Linker:
         """In how many processes it can link; other aligners use all cores by themselves."""
         return wanted if aligner_spec(self.name).in_processes else None
 
+    @property
+    def batch_size(self) -> int:
+        """How many pairs it is given at once."""
+        return min(BATCH, 1000) if aligner_spec(self.name).in_processes else BATCH
+
     def link_all(self, pairs: Dataset, num_proc: int | None) -> Dataset:
         """All pairs with a column `links` more."""
         return pairs.map(
             _with_links,
             batched=True,
-            batch_size=BATCH,
+            batch_size=self.batch_size,
             features=Features({**pairs.features, "links": LINKS}),
             num_proc=self.num_proc(num_proc),
             fn_kwargs={"linker": self},
