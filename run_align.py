@@ -5,16 +5,17 @@
         --parallel_dataset sentence-transformers/parallel-sentences-wikimatrix \\
         --do_train --do_eval --validation_split_percentage 2 --output_dir aligned-mbert-hi
 
-Linked words of the two sides are pulled together in the last hidden layer, while English words are held where the
+Linked words of the two sides are pulled together in the last hidden layer, while English words are kept where the
 original encoder has them (Cao et al., ICLR 2020; Efimov et al., ECIR 2023). The defaults are the paper's. The
-adjusted encoder loads wherever the original did, and keeps every weight that came with it.
+adjusted encoder loads wherever the original did, and keeps every weight of its checkpoint.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import AlignmentArguments
@@ -23,7 +24,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.records import run_record
-from utils.models.adapters import AdapterOff, LoraArguments, with_lora
+from utils.models.adapters import LoraArguments, with_lora, without_adapter
 from utils.models.encoders import check_same_kind, load_encoder, save_encoder
 from utils.models.hub import ModelArguments
 from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, parse_layers
@@ -41,18 +42,18 @@ from utils.training.steps import train_and_save
 
 @dataclass
 class AlignModelArguments(ModelArguments):
-    """Which encoder, and which one it is compared with."""
+    """The encoder to adjust, and the one with which it is compared."""
 
     reference_model: str | None = arg(
         None,
-        help="The frozen encoder f0 that the regulariser compares with and that `--aligner encoder` asks; by "
-        "default --model as it is at the start. Name the original here to measure an adjusted model by --do_eval.",
+        help="The frozen encoder f0, with which English words are compared and `--aligner encoder` links words. Default: "
+        "--model before training. Name the original here to measure an adjusted model with --do_eval.",
     )
 
 
 @dataclass
 class AlignDataArguments(ParallelDataArguments):
-    """Where the parallel sentences come from, and which are held out."""
+    """The parallel sentences, and which of them are held out."""
 
     parallel_dataset: str | None = arg(
         None,
@@ -63,8 +64,8 @@ class AlignDataArguments(ParallelDataArguments):
     parallel_config: str | None = arg(
         None,
         aliases=["--dataset_config_name"],
-        help="Its configuration; {language} stands for the language. Default: the first of en-{language}, "
-        "{language}-en, {language} that there is.",
+        help="Its configuration; {language} stands for the language. Default: the first that exists of en-{language}, "
+        "{language}-en, {language}.",
     )
     validation_file: list[str] | None = arg(
         None, help="Held-out pairs for --do_eval, in the formats of --parallel_file."
@@ -75,14 +76,16 @@ class AlignDataArguments(ParallelDataArguments):
     validation_split: str | None = arg(None, help="Held-out pairs are this split of --parallel_dataset.")
     validation_split_percentage: float | None = arg(
         None,
-        help="Hold out about this percentage of the corpus instead: the same sentences in every run and language.",
+        help="Hold out about this percent of the corpus instead: the same sentences in every run and language.",
+        above=0,
+        below=100,
     )
-    max_eval_pairs: int | None = arg(5000, help="Measure on at most this many pairs a language.")
+    max_eval_pairs: int | None = arg(5000, help="Measure on at most this many pairs per language.")
     eval_layers: list[int] = arg(
         default_factory=list, help="Also measure word retrieval at these hidden states: 0 4 8 12."
     )
     overwrite_output_dir: bool = arg(
-        False, help="Write into --output_dir even if not empty, and over --write_links files."
+        False, help="Write to --output_dir even if it is not empty, and over --write_links files."
     )
 
     def __post_init__(self) -> None:
@@ -90,18 +93,14 @@ class AlignDataArguments(ParallelDataArguments):
         ways = ("validation_file", "validation_split", "validation_split_percentage")
         self.held_out_by = [f"--{name}" for name in ways if getattr(self, name)]
         if len(self.held_out_by) > 1:
-            raise InputError(f"{' and '.join(self.held_out_by)} both say which pairs are held out; leave one out.")
-        if not 0 < (self.validation_split_percentage or 1) < 100:
-            raise InputError(
-                f"--validation_split_percentage {self.validation_split_percentage} must be between 0 and 100."
-            )
+            raise InputError(f"{' and '.join(self.held_out_by)} both choose the held-out pairs; give one of them.")
         if self.validation_links_file and not (self.validation_file or self.validation_split):
             raise InputError("--validation_links_file belongs to --validation_file, which is missing; give both.")
 
 
 @dataclass
 class AdjustmentArguments(AlignmentArguments):
-    """What is pulled together, how, and in which part of the encoder."""
+    """Which words are pulled together, how, and in which layers."""
 
     max_seq_length: int | None = arg(
         None,
@@ -116,7 +115,7 @@ class AdjustmentArguments(AlignmentArguments):
     )
 
     def check_layers(self, n_layers: int) -> None:
-        """Stop if an encoder with so many layers has none of these numbers."""
+        """Check `alignment_layer` and `freeze_layers` against an encoder with `n_layers` layers (raises `InputError`)."""
         self.check_layer(n_layers)
         if self.freeze_layers and self.freeze_layers >= self.alignment_layer % (n_layers + 1):
             raise InputError(
@@ -125,12 +124,14 @@ class AdjustmentArguments(AlignmentArguments):
             )
 
 
-def main() -> None:
-    # --- Arguments ---
-    model, data, links, alignment, lora, training = parse_arguments(
-        AlignModelArguments, AlignDataArguments, AlignerArguments, AdjustmentArguments, LoraArguments,
-        AlignTrainingArguments, description=__doc__,
-    )  # fmt: skip
+def check_arguments(
+    model: AlignModelArguments,
+    data: AlignDataArguments,
+    links: AlignerArguments,
+    alignment: AdjustmentArguments,
+    training: AlignTrainingArguments,
+) -> None:
+    """Decide whether to train, find the models, and raise `InputError` if arguments contradict each other."""
     # (An --eval_strategy turns do_eval on.)
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
     if training.do_train and not alignment.weights.losses():
@@ -140,11 +141,36 @@ def main() -> None:
         raise InputError(
             f"{given[0]} does nothing without {missing}; give both (--validation_file names held-out pairs)."
         )
-    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
     check_links_to_write(links, data.languages, data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
         model.reference_model = model.find(model.reference_model, "main")
+
+
+def load_encoders(
+    model: AlignModelArguments, alignment: AdjustmentArguments, lora: LoraArguments
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The encoder to adjust (f), with the parameters frozen that are not trained, and the frozen encoder (f0)."""
+    encoder = load_encoder(model.model_name_or_path, **model.hub_options())
+    alignment.check_layers(encoder.config.num_hidden_layers)
+    reference = encoder if lora.use_lora else copy.deepcopy(encoder)
+    if model.reference_model:
+        options = {**model.hub_options(), "revision": "main"}
+        reference = load_encoder(model.reference_model, **options)
+        check_same_kind(encoder, reference)
+    freeze_unused_parameters(encoder, alignment.alignment_layer)
+    freeze_lower_layers(encoder, alignment.freeze_layers)
+    return encoder, reference
+
+
+def main() -> None:
+    # --- Arguments ---
+    model, data, links, alignment, lora, training = parse_arguments(
+        AlignModelArguments, AlignDataArguments, AlignerArguments, AdjustmentArguments, LoraArguments,
+        AlignTrainingArguments, description=__doc__,
+    )  # fmt: skip
+    check_arguments(model, data, links, alignment, training)
+    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
     check_push(training)
     set_seed(training.seed)
 
@@ -164,18 +190,10 @@ def main() -> None:
             like=corpus,
         )
 
-    # --- Model: the encoder to adjust (f), and the frozen one that its English is compared with (f0) ---
-    encoder = load_encoder(model.model_name_or_path, **model.hub_options())
-    alignment.check_layers(encoder.config.num_hidden_layers)
-    eval_layers = parse_layers(data.eval_layers, encoder.config.num_hidden_layers) if data.eval_layers else []
-    reference = encoder if lora.use_lora else copy.deepcopy(encoder)
-    if model.reference_model:
-        options = {**model.hub_options(), "revision": "main"}
-        reference = load_encoder(model.reference_model, **options)
-        check_same_kind(encoder, reference)
+    # --- Model: the encoder to adjust (f), and the frozen one with which its English words are compared (f0) ---
+    encoder, reference = load_encoders(model, alignment, lora)
     reference.to(training.device)
-    freeze_unused_parameters(encoder, alignment.alignment_layer)
-    freeze_lower_layers(encoder, alignment.freeze_layers)
+    eval_layers = parse_layers(data.eval_layers, encoder.config.num_hidden_layers) if data.eval_layers else []
 
     # --- Links: which words are pulled together ---
     max_length = sentence_length_limit(alignment.max_seq_length, tokenizer, encoder)
@@ -195,16 +213,23 @@ def main() -> None:
             eval_pairs = linkable_held_out.choose(data.max_words, data.max_eval_pairs, HELD_OUT_SEED, encode)
 
     # --- Train ---
+    frozen: Callable = reference
     if lora.use_lora:
-        set_seed(training.seed)  # (its matrices begin at random; what came before may have drawn numbers)
-        base = (model.model_name_or_path, model.commit(model.model_name_or_path))
-        how = (lora.lora_rank, lora.lora_alpha, lora.lora_target_modules, alignment.alignment_layer)
-        encoder = with_lora(encoder, *base, *how)
-        reference = reference if model.reference_model else AdapterOff(encoder)
+        set_seed(training.seed)  # (the adapter is initialised at random, whatever has drawn numbers before)
+        encoder = with_lora(
+            encoder,
+            base=model.model_name_or_path,
+            revision=model.commit(model.model_name_or_path),
+            rank=lora.lora_rank,
+            alpha=lora.lora_alpha,
+            target_modules=lora.lora_target_modules,
+            layer=alignment.alignment_layer,
+        )
+        frozen = reference if model.reference_model else without_adapter(encoder)
     trainer = AlignmentTrainer(
         model=encoder,
         args=training,
-        alignment_loss=AlignmentLoss(alignment.objective(), reference, alignment.alignment_layer, alignment.weights),
+        alignment_loss=AlignmentLoss(alignment.objective(), frozen, alignment.alignment_layer, alignment.weights),
         eval_layers=tuple(eval_layers),
         data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if training.bf16 else None),
         train_dataset=train_pairs.all_rows if train_pairs else None,

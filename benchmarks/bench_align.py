@@ -200,7 +200,8 @@ class InTurns(TrainerCallback):
         synchronize()
         end = time.perf_counter()
         self.real_seconds.append(end - self._begin)
-        batch = self.trainer._prepare_inputs(dict(self._collated[len(self.batches)]))
+        collated = self._collated[len(self.batches)]
+        batch = {name: tensor.to(self.trainer.args.device) for name, tensor in collated.items()}
         self.batches.append({name: batch[name].cpu() for name in ("source_attention_mask", "english_attention_mask")})
         begin = time.perf_counter()
         self.bare(batch)

@@ -3,9 +3,8 @@
 
     python benchmarks/bench_continual.py --json continual.json
 
-NLI at the paper's settings: 32 examples and 16 parallel pairs per step. Steps of a plain run, of a continual one, and
-of a continual one that has what the frozen model makes of its pairs in a file (as every run has that draws pairs more than
-once) are timed in turns, on the same examples. The yardstick is the count of tokens: forward and backward of a token is
+NLI at the paper's settings: 32 examples and 16 parallel pairs per step. Steps of a plain and of a continual run are
+timed in turns, on the same examples. The yardstick is the count of tokens: forward and backward of a token is
 three units, forward through the frozen model one. If the pairs cost what their tokens do, `cost / tokens` is 1.
 """
 
@@ -31,7 +30,6 @@ from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import CONTINUAL, MeanSquaredError
 from utils.alignment.pairs import AlignmentCollator, encode_pairs
-from utils.alignment.reference_vectors import with_reference_vectors
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import run_script
 from utils.models.encoders import load_encoder, load_task_model
@@ -51,7 +49,7 @@ def main() -> None:
     args = parse_arguments()
     name = args.model or sample_model()
     with TemporaryDirectory() as folder:
-        trainers = {kind: trainer_for(kind, name, folder, args) for kind in ("plain", "continual", "cached")}
+        trainers = {kind: trainer_for(kind, name, folder, args) for kind in ("plain", "continual")}
         clocks = {kind: Clock() for kind in trainers}
         for kind, trainer in trainers.items():
             trainer.add_callback(clocks[kind])
@@ -98,16 +96,10 @@ def trainer_for(kind: str, name: str, folder: str, args: argparse.Namespace) -> 
     )  # fmt: skip
     alignment = None if kind == "plain" else alignment_for(name, args, on_gpu)
     judge = partial(score, labels=LABELS)
-    trainer = ZeroShotTrainer(model, training, rows, tokenizer, DataCollatorWithPadding(tokenizer), judge, alignment)
-    if kind == "cached" and alignment:
-        alignment.pairs = with_reference_vectors(
-            alignment.pairs, alignment.loss, alignment.collator, trainer.accelerator
-        )
-    return trainer
+    return ZeroShotTrainer(model, training, rows, tokenizer, DataCollatorWithPadding(tokenizer), judge, alignment)
 
 
 def alignment_for(name: str, args: argparse.Namespace, on_gpu: bool) -> ContinualAlignment:
-    """More pairs than are drawn, so that nothing is cached but where it is meant to be."""
     tokenizer, reference = load_tokenizer(name), load_encoder(name)
     pairs = Dataset.from_list(read_pairs(None, 2 * args.steps * args.alignment_batch_size))
     return ContinualAlignment(
@@ -141,14 +133,13 @@ def summary(clocks: dict[str, Clock], trainer: ZeroShotTrainer, steps: int) -> d
     task = mean(batch["input_ids"].numel() for batch in trainer.get_train_dataloader())
     pairs = [trainer.alignment.batches(step, 1, [0])[0] for step in range(steps)]
     source, english = (mean(batch[f"{side}_input_ids"].numel() for batch in pairs) for side in ("source", "english"))
-    tokens = {"continual": 3 * (task + source + english) + english, "cached": 3 * (task + source + english)}
+    tokens = 3 * (task + source + english) + english
     report: dict[str, object] = {"machine": describe_machine()}
     for kind, of_step in seconds.items():
         report[f"{kind}_seconds_per_step"] = round(of_step, 4)
-    for kind, count in tokens.items():
-        report[f"{kind}_cost"] = round(seconds[kind] / seconds["plain"], 3)
-        report[f"{kind}_tokens"] = round(count / (3 * task), 3)
-        report[f"{kind}_cost_by_tokens"] = round(seconds[kind] / seconds["plain"] / (count / (3 * task)), 3)
+    report["continual_cost"] = round(seconds["continual"] / seconds["plain"], 3)
+    report["continual_tokens"] = round(tokens / (3 * task), 3)
+    report["continual_cost_by_tokens"] = round(seconds["continual"] / seconds["plain"] / (tokens / (3 * task)), 3)
     report |= {"task_tokens": task, "source_tokens": source, "english_tokens": english}
     return report
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from helpers import tiny
 from utils.core.errors import InputError
-from utils.models.adapters import AdapterOff, adapter_config, save_adapter, with_lora
+from utils.models.adapters import adapter_config, save_adapter, with_lora, without_adapter
 from utils.models.encoders import load_encoder, load_task_model, save_encoder
 from utils.models.layers import encoder_of
 from utils.models.loading import load_config
@@ -166,7 +166,7 @@ def test_chosen_target_modules(tmp_path):
 def test_the_model_with_its_adapter_off_is_the_original(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
     model = moved(with_lora(load_encoder(base), base)).train()
-    off = AdapterOff(model)
+    off = without_adapter(model)
     original = states(load_encoder(base))
     after_forward = model(**TOKENS).last_hidden_state  # a graph that must survive what happens in between
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_an_error_switches_the_adapter_on_again(tmp_path):
     model = moved(with_lora(load_encoder(base), base))
     adapted = states(model)
     with pytest.raises(ValueError, match="input_ids"):
-        AdapterOff(model)(nonsense=1)
+        without_adapter(model)(nonsense=1)
     assert states(model).equal(adapted)
 
 
@@ -217,7 +217,7 @@ def test_no_base(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
     adjustment(base, tmp_path / "adapter")
     name = change(tmp_path / "adapter", base_model_name_or_path=None)
-    with pytest.raises(InputError, match="does not say what it stands on; put base_model_name_or_path into"):
+    with pytest.raises(InputError, match="base_model_name_or_path"):
         load_encoder(name)
     name = change(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "moved"))
     with pytest.raises(InputError, match="moved"):
@@ -237,10 +237,10 @@ def test_an_adapter_of_another_model(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
     adjustment(base, tmp_path / "adapter")
     wider = tiny.checkpoint(tmp_path / "wider", hidden_size=32)
-    with pytest.raises(InputError, match=r"adapter does not fit .*wider, which it says it stands on"):
+    with pytest.raises(InputError, match="does not fit its base model .*wider"):
         load_encoder(change(tmp_path / "adapter", base_model_name_or_path=wider))
     other = tiny.checkpoint(tmp_path / "other", "DistilBert")
-    with pytest.raises(InputError, match="does not fit its model: there is no encoder.layer"):
+    with pytest.raises(InputError, match="encoder.layer"):
         load_encoder(change(tmp_path / "adapter", base_model_name_or_path=other))
 
 

@@ -17,7 +17,14 @@ from transformers import (
 from helpers import tiny
 from helpers.checkpoints import load_report
 from utils.core.errors import InputError
-from utils.models.encoders import load_encoder, load_encoder_weights, load_task_model, save_encoder, weights_checksum
+from utils.models.encoders import (
+    layout_of,
+    load_encoder,
+    load_encoder_weights,
+    load_task_model,
+    save_encoder,
+    weights_checksum,
+)
 from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, hidden_states_at, only_layers_below
 from utils.models.tokenizers import load_tokenizer
 
@@ -133,7 +140,7 @@ def test_weights_come_back(tmp_path, architecture):
     encoder = load_encoder(folder)
     load_encoder_weights(encoder, tmp_path / "adjusted")
     for name, tensor in trained.state_dict().items():
-        if name not in trained.checkpoint_layout.invented:
+        if name not in layout_of(trained).missing:
             assert torch.equal(encoder.state_dict()[name], tensor)
 
 

@@ -7,7 +7,6 @@ import zlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -74,7 +73,6 @@ def read(source: Path | str, links: AlignerArguments | None = None, **changes) -
     data = ParallelDataArguments(languages=["hi"], parallel_dataset=None if files else str(source), **changes)
     corpus = ParallelCorpus.read(data, tiny.tokenizer(), "avg", files, links.links_file)
     encoder = tiny.model(head="")
-    encoder.checkpoint_layout = SimpleNamespace(invented=())
     return corpus.linkable(links, encoder, WordTokenizer(tiny.tokenizer(), max_length=64))
 
 

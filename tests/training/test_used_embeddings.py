@@ -3,13 +3,12 @@
 import copy
 
 import pytest
-import test_trainers
 import torch
 from torch import nn
 
 import utils.training.used_embeddings
 from helpers.pairs import WORD_TOKENIZER, some_pairs
-from helpers.trainers import assert_same_weights
+from helpers.trainers import alignment_trainer_for, assert_same_weights, trained_weights_of
 from utils.alignment.pairs import encode_pairs
 from utils.models.encoders import load_encoder
 from utils.training.used_embeddings import UsedEmbedding, used_rows_only
@@ -52,10 +51,6 @@ def test_state_dicts_hold_the_whole(compact):
     assert other(torch.arange(10)).equal(compact(torch.arange(10)))
 
 
-def test_it_goes_to_another_precision(compact):
-    assert compact.double()(torch.arange(10)).dtype == torch.float64
-
-
 @pytest.fixture
 def whole_table(monkeypatch):
     """A switch that makes every table too full to be divided."""
@@ -68,11 +63,11 @@ def test_training_gives_the_same_weights(tmp_path, optim, whole_table):
     for is_compact in (True, False):
         if not is_compact:
             whole_table()
-        trainer = test_trainers.trainer_for(tmp_path, optim=optim, num_train_epochs=2, dropout=0.1, max_grad_norm=0.5)
+        trainer = alignment_trainer_for(tmp_path, optim=optim, num_train_epochs=2, dropout=0.1, max_grad_norm=0.5)
         trainer.create_optimizer = spied(trainer, shapes)
         before = trainer.model.get_input_embeddings().weight.clone()
         trainer.train()
-        weights.append(test_trainers.weights_of(trainer))
+        weights.append(trained_weights_of(trainer))
         assert type(trainer.model.get_input_embeddings()) is nn.Embedding
         moved = (trainer.model.get_input_embeddings().weight != before).any(dim=1).sum()
         assert 0 < moved < len(before)
@@ -91,24 +86,24 @@ def spied(trainer, shapes):
 
 
 def test_a_checkpoint_is_whole_and_goes_on(tmp_path):
-    whole = test_trainers.trainer_for(tmp_path, "whole", num_train_epochs=3, save_strategy="steps", save_steps=4)
+    whole = alignment_trainer_for(tmp_path, "whole", num_train_epochs=3, save_strategy="steps", save_steps=4)
     whole.train()
     encoder = load_encoder(str(tmp_path / "whole" / "checkpoint-4"))
     assert encoder.get_input_embeddings().weight.shape[0] == 500
-    resumed = test_trainers.trainer_for(tmp_path, "whole", num_train_epochs=3)
+    resumed = alignment_trainer_for(tmp_path, "whole", num_train_epochs=3)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
-    assert_same_weights(test_trainers.weights_of(whole), test_trainers.weights_of(resumed), rtol=0, atol=0)
+    assert_same_weights(trained_weights_of(whole), trained_weights_of(resumed), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("arguments", [{"weight_decay": 0.1}, {"optim": "adafactor"}])
 def test_what_would_not_be_exact_is_left_alone(tmp_path, arguments):
-    trainer = test_trainers.trainer_for(tmp_path, **arguments)
-    with used_rows_only(trainer, {"source_input_ids": encode_pairs(some_pairs(2), WORD_TOKENIZER)}):
+    trainer = alignment_trainer_for(tmp_path, **arguments)
+    with used_rows_only(trainer, encode_pairs(some_pairs(2), WORD_TOKENIZER)):
         assert type(trainer.model.get_input_embeddings()) is nn.Embedding
 
 
 def test_an_error_leaves_the_model_whole(tmp_path):
-    trainer = test_trainers.trainer_for(tmp_path)
+    trainer = alignment_trainer_for(tmp_path)
 
     def interrupt(*arguments):
         assert type(trainer.model.get_input_embeddings()) is UsedEmbedding

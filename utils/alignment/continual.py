@@ -1,4 +1,4 @@
-"""Parallel pairs beside a task: what continual learning draws and how much it counts."""
+"""Continual alignment: the parallel pairs that are drawn beside the batches of a task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from utils.alignment.pairs import AlignmentCollator
 
 @dataclass
 class ContinualAlignment:
-    """What `ContinualTrainer` keeps beside a task: pairs, losses, how much they count and how often.
+    """The pairs and losses that `ContinualTrainer` keeps beside a task.
 
     The defaults are those of Efimov et al. (2023), section 3.
 
@@ -22,9 +22,9 @@ class ContinualAlignment:
         loss: objective, frozen reference model (f0: the encoder *before any adjustment*), layer and weights of the losses,
             beside 1 for the task loss.
         collator: makes batches of the rows.
-        batch_size: pairs beside every optimizer step, over all processes and accumulated batches.
-        every: take part in every N-th optimizer step only.
-        seed: of the draw, which is independent of all other random numbers.
+        batch_size: pairs in an optimizer step, over all processes and accumulated batches.
+        every: have pairs in every N-th optimizer step only.
+        seed: of the draw of pairs, which is independent of all other random numbers.
     """
 
     pairs: Dataset
@@ -34,19 +34,23 @@ class ContinualAlignment:
     every: int = 1
     seed: int = 42
 
-    def n_draws(self, n_steps: int) -> int:
-        """How many pairs are drawn in so many optimizer steps."""
-        return -(-n_steps // self.every) * self.batch_size
-
     def is_due(self, step: int) -> bool:
-        """Whether the optimizer step with this number, from 0, has a batch of pairs beside it."""
+        """Whether an optimizer step, numbered from 0, has pairs."""
         return step % self.every == 0 and bool(self.loss.weights.losses())
 
     def batches(self, step: int, n_shares: int, shares: Sequence[int]) -> list[dict[str, torch.Tensor] | None]:
-        """Some of the shares into which the pairs of an optimizer step are divided; None for one without pairs.
+        """Batches of the pairs of an optimizer step, which are divided into `n_shares` (processes × accumulated batches).
 
-        The pairs are drawn at random, with replacement, by seed and step alone: a resumed run draws what the
-        uninterrupted one would have, and several processes together what one would.
+        The pairs are drawn at random, with replacement, by seed and step alone: a resumed run draws the same pairs as an
+        uninterrupted one, and several processes together the same as one.
+
+        Args:
+            step: number of the optimizer step, from 0.
+            n_shares: into how many batches the pairs are divided.
+            shares: numbers of the batches that are wanted.
+
+        Returns:
+            One batch of `AlignmentCollator` for each of `shares`; None if it has no pairs.
         """
         drawn = np.random.default_rng((self.seed, step)).integers(len(self.pairs), size=self.batch_size)
         batches = []

@@ -34,9 +34,8 @@ class AlignmentTerms:
                 so that the shares are summed instead.
         """
         if counts is None:
-            n_links, n_words, n_processes = max(self.n_links, 1), max(self.n_words, 1), 1
-        else:
-            n_links, n_words = counts.clamp(min=1).unbind()
+            counts, n_processes = self.alignment.new_tensor([self.n_links, self.n_words]), 1
+        n_links, n_words = counts.clamp(min=1).unbind()
         return {
             "alignment_loss": self.alignment * n_processes / n_links,
             "regularization_loss": self.regularization * n_processes / n_words,
@@ -49,7 +48,7 @@ class AlignmentLoss:
     Args:
         objective: compares linked words.
         reference_model: the encoder before adjustment (f0): a module, which is frozen here and never trained or saved, or
-            a function that is called like one (`utils.models.adapters.AdapterOff`).
+            a function that is called like one (`utils.models.adapters.without_adapter`).
         layer: the hidden state from which word vectors are pooled, an index into `hidden_states`.
         weights: of the two losses in training.
     """
@@ -85,7 +84,7 @@ class AlignmentLoss:
 
         Args:
             model: the encoder.
-            batch: of `AlignmentCollator`. If it has `english_before`, the reference model is not called.
+            batch: of `AlignmentCollator`.
             autocast: context of the encoders' passes (mixed precision); the losses are computed in fp32.
         """
         source = before = None
@@ -93,9 +92,7 @@ class AlignmentLoss:
             if self.weights.alignment:
                 source = word_vectors(model, batch, "source", [self.layer])[0]
             english = word_vectors(model, batch, "english", [self.layer])[0]
-            if self.weights.regularization and "english_before" in batch:
-                before = batch["english_before"].float()
-            elif self.weights.regularization:
+            if self.weights.regularization:
                 with torch.no_grad():
                     before = word_vectors(self.reference_model, batch, "english", [self.layer])[0]
         return self.compare(source, english, before, batch)

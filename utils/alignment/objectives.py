@@ -106,9 +106,11 @@ class LossWeights:
         weights = {"alignment_loss": self.alignment, "regularization_loss": self.regularization}
         return {name: weight for name, weight in weights.items() if weight}
 
-    def total(self, losses: Mapping[str, torch.Tensor], task_loss: torch.Tensor | float = 0) -> torch.Tensor:
+    def total(self, losses: Mapping[str, torch.Tensor], task_loss: torch.Tensor | None = None) -> torch.Tensor:
         """The weighted sum of the losses, added to a task loss if there is one."""
-        return sum((weight * losses[name] for name, weight in self.losses().items()), task_loss)
+        terms = [weight * losses[name] for name, weight in self.losses().items()]
+        first, *others = terms if task_loss is None else [task_loss, *terms]
+        return sum(others, first)
 
 
 # Efimov et al. (2023), section 3: an adjustment by itself, and continual learning beside a task loss of weight 1.
@@ -168,7 +170,7 @@ class AlignmentArguments:
                 f"--alignment_objective {self.alignment_objective} is unknown; choose one of {', '.join(OBJECTIVES)}."
             )
         kind = OBJECTIVES[self.alignment_objective]
-        return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})
+        return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})  # type: ignore[arg-type]  # (a dataclass)
 
     def check_layer(self, n_layers: int) -> None:
         """Check `alignment_layer` against an encoder with `n_layers` layers.

@@ -12,7 +12,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.cache import cache_key
 
 
-# The spelling recorded for the special tokens around a sentence; real words have a checksum, which is not negative.
+# The spelling of the special tokens around a sentence; words have a checksum, which is not negative.
 SPECIAL_TOKEN = -1
 _NUMBERS = List(Value("int64"))
 # What `PairEncoder` makes: all that `AlignmentCollator` needs, and the lengths that batches can be grouped by.
@@ -28,9 +28,6 @@ ROW_FEATURES = Features(
         "length": _NUMBERS,
     }
 )
-COLUMNS = tuple(ROW_FEATURES)
-# What `utils.reference_vectors` adds, in one precision or the other: the frozen model's vectors, as bytes.
-REFERENCE_COLUMNS = {"reference_float32": np.float32, "reference_float16": np.float16}
 
 
 @dataclass
@@ -96,7 +93,7 @@ def _encode_batch(batch: Mapping[str, list], encoder: PairEncoder, code: str) ->
 
 @dataclass
 class AlignmentCollator:
-    """Pads encoded pairs into one batch in which words and links are numbered through.
+    """Pads encoded pairs into one batch, in which words and links are numbered from 0 to the last of the batch.
 
     Given rows of `encode_pairs`, a batch of B pairs with W_s source words, W_e English words and N links holds:
 
@@ -104,11 +101,10 @@ class AlignmentCollator:
     - `source_word_ids` [B, L_s]: the word of the batch, 0 … W_s - 1, that a token represents, -1 for none;
       `source_word_lengths` [W_s]: how many tokens represent it; the same for `english`;
     - `links` [N, 2]: linked words, as numbers within the batch, source first;
-    - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens);
-    - `english_before` [W_e, dimensions], if the rows have it: the frozen model's vectors of the English words.
+    - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens).
 
     Args:
-        pad_token_id: the id that fills up `input_ids`.
+        pad_token_id: the id that pads `input_ids`.
         pad_to_multiple_of: round lengths up (8 suits half-precision matrix units).
     """
 
@@ -127,11 +123,6 @@ class AlignmentCollator:
         )
         for spelling in ("source_spelling", "english_spelling"):
             batch[spelling] = torch.from_numpy(np.concatenate([np.asarray(p[spelling], np.int64) for p in pairs]))
-        for column, dtype in REFERENCE_COLUMNS.items():
-            if column in pairs[0]:
-                stored = bytearray().join(pair[column] for pair in pairs)
-                vectors = np.frombuffer(stored, dtype).reshape(len(batch["english_word_lengths"]), -1)
-                batch["english_before"] = torch.from_numpy(vectors)
         return batch
 
     def _pad(self, batch: dict[str, torch.Tensor], side: str, pairs: Sequence[Mapping[str, list]]) -> np.ndarray:

@@ -7,21 +7,23 @@ from torch.utils.data import Sampler
 
 
 class LengthGroupedBatches(Sampler[int]):
-    """Random order in which neighbours are of like length, so that batches need little padding.
+    """Random order in which neighbours have similar lengths, so that batches need little padding.
 
-    Pairs are shuffled; every block of `batches_per_block` batches is divided into batches by halving it again and again,
-    each time by the length of whichever side leaves less padding; and the batches of a block are shuffled. The order
-    depends on seed and epoch alone, so that a run that is resumed in the middle of an epoch goes on in it
+    Pairs are shuffled; every block of `batches_per_block` batches is divided into batches by halving it recursively,
+    each time by the length of the side that leaves less padding; and the batches of a block are shuffled. The order
+    depends on seed and epoch alone, so a run that is resumed in the middle of an epoch continues in the same order
     (`LengthGroupedSampler` of transformers draws a new one).
 
     Args:
         lengths: [pairs, 2], tokens of both sides; or [examples].
         batch_size: pairs in an optimizer step, over all processes and accumulated batches.
         seed: of the run.
-        batches_per_block: how far the grouping reaches; more means less padding and less randomness.
+        batches_per_block: batches that are grouped together; more means less padding and less randomness.
     """
 
-    def __init__(self, lengths: Sequence, batch_size: int, seed: int, batches_per_block: int = 200) -> None:
+    def __init__(
+        self, lengths: Sequence | np.ndarray, batch_size: int, seed: int, batches_per_block: int = 200
+    ) -> None:
         self.lengths = np.asarray(lengths)
         if self.lengths.ndim == 1:
             self.lengths = self.lengths[:, None]
@@ -46,7 +48,7 @@ class LengthGroupedBatches(Sampler[int]):
             batches = self._batches(block[:n_whole])
             for number in random.permutation(len(batches)):
                 yield from batches[number].tolist()
-            # What is left over stays at the end, lest batches no longer begin where they were made.
+            # The remainder stays at the end: in the middle it would shift the batches after it.
             yield from block[n_whole:].tolist()
 
     def _batches(self, block: np.ndarray) -> list[np.ndarray]:

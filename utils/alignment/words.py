@@ -5,11 +5,11 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers.pre_tokenizers import BertPreTokenizer
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from utils.core.errors import InputError
@@ -28,25 +28,30 @@ _PUNCTUATION = BertPreTokenizer()
 
 
 def split_on_spaces(sentence: str) -> list[str]:
-    """The words of text that is tokenised already, as Moses, fast_align and the Pharaoh format understand it."""
+    """The words of tokenised text (Moses, fast_align, Pharaoh format)."""
     return sentence.split()
 
 
 def split_on_punctuation(sentence: str) -> list[str]:
-    """The words of ordinary text: split on white space, every punctuation mark a word of its own (BERT's rule)."""
+    """The words of ordinary text: split on white space, with every punctuation mark as a word (BERT's rule)."""
     return [word for word, _ in _PUNCTUATION.pre_tokenize_str(sentence)]
 
 
 def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[str]]:
-    """What splits a sentence into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s."""
-    return {"space": split_on_spaces, "punctuation": split_on_punctuation, "subword": tokenizer.tokenize}[splitting]
+    """The function that splits sentences into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s."""
+    splitters: dict[str, Callable[[str], list[str]]] = {
+        "space": split_on_spaces,
+        "punctuation": split_on_punctuation,
+        "subword": tokenizer.tokenize,
+    }
+    return splitters[splitting]
 
 
 class WordTokenizer:
     """Tokenises sentences that are split into words, and says which word every token belongs to.
 
-    Words are joined by single spaces and tokens are mapped back by their character offsets, which holds for
-    WordPiece, Unigram and BPE alike (`word_ids()` does not: it is 0 for every token with Gemma's tokenizer, and
+    Words are joined by single spaces and tokens are mapped back by their character offsets, which works for
+    WordPiece, Unigram and BPE (`word_ids()` does not: it is 0 for every token with Gemma's tokenizer, and
     byte-level BPE splits pre-split words as if no space stood before them).
 
     Args:
@@ -81,14 +86,14 @@ class WordTokenizer:
             `word_ids`: for every token the position among `words` that it helps to represent, -1 for none;
             `words`: the positions of the words that have a vector, in ascending order. The special tokens the
             tokenizer puts around a sentence count as words too, numbered …, -2, -1 before it and n, n + 1, …
-            after it for a sentence of n words. Words that the tokenizer turns into nothing or that lie beyond
-            `max_length` are missing.
+            after it for a sentence of n words. Words without tokens, or
+            beyond `max_length`, are missing.
         """
         tokens, positions = (self._look_up if self.word_pooling == "token" else self._tokenize)(sentences)
         room = self.max_length - len(self.prefix) - len(self.suffix)
         batch: dict[str, list[list[int]]] = {"input_ids": [], "word_ids": [], "words": []}
         for sentence, ids, word_of_token in zip(sentences, tokens, positions):
-            if len(ids) > room:  # the word at the cut goes as a whole: half a word has no meaningful vector
+            if len(ids) > room:  # half a word has no meaningful vector: the word at the cut is dropped
                 kept = int(np.searchsorted(word_of_token, word_of_token[room]))
                 ids, word_of_token = ids[:kept], word_of_token[:kept]
             before = np.arange(-len(self.prefix), 0)
@@ -120,7 +125,8 @@ class WordTokenizer:
         return encoded["input_ids"], positions
 
     def _look_up(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], list[np.ndarray]]:
-        ids = [self.tokenizer.convert_tokens_to_ids(list(words)) for words in sentences]
+        look_up: Callable[[list[str]], Any] = self.tokenizer.convert_tokens_to_ids
+        ids = [look_up(list(words)) for words in sentences]
         return ids, [np.arange(len(words)) for words in sentences]
 
 
@@ -146,7 +152,7 @@ def pool_words(hidden_states: torch.Tensor, word_ids: torch.Tensor, word_lengths
     Returns:
         [words, dimensions] in fp32 (sums over half-precision states lose digits).
     """
-    # Tokens of no word go to one row too many: selecting the others would wait for the device to count them.
+    # Tokens of no word are added to an extra row: selecting the others would wait for the device to count them.
     n_words = len(word_lengths)
     rows = torch.where(word_ids < 0, n_words, word_ids).flatten()
     states = hidden_states.flatten(0, 1).float()
@@ -155,7 +161,7 @@ def pool_words(hidden_states: torch.Tensor, word_ids: torch.Tensor, word_lengths
 
 
 def word_vectors(
-    model: nn.Module, batch: Mapping[str, torch.Tensor], side: str, layers: Sequence[int]
+    model: Callable[..., Any], batch: Mapping[str, torch.Tensor], side: str, layers: Sequence[int]
 ) -> list[torch.Tensor]:
     """The vectors [words, dimensions], fp32, of one side's words at each of the layers."""
     states = hidden_states_at(model, batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"], layers)

@@ -1,28 +1,26 @@
-"""Adapters (LoRA, by PEFT): a few megabytes beside a model that stays as it is.
+"""Adapters (LoRA, by PEFT): a few megabytes beside a model that stays unchanged.
 
-An adapter is made on a bare encoder (an adjustment) or on a task model, on top of a plain model or of another adapter.
-Where one is read it is merged into what it stands on, so that everything else deals with plain models; its folder or
-repository holds `adapter_config.json`, `adapter_model.safetensors`, and beside them the model's `config.json`.
+An adapter is trained on a bare encoder (an adjustment) or on a task model, on top of a plain model or of another adapter.
+Loading merges it into its base model, so that the rest of the code sees plain models only. Its folder or repository holds
+`adapter_config.json` and `adapter_model.safetensors` (PEFT's files) and the `config.json` of its model.
 """
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, PeftType, TaskType, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from utils.core.arguments import arg, at_least, check_unused
+from utils.core.arguments import arg, check_unused
 from utils.core.errors import InputError
 from utils.models.checkpoints import OF_ADAPTER, atomic_model_write, file_of, stored_tensors, weight_files
 from utils.models.layers import encoder_of, parameters_behind
@@ -30,9 +28,9 @@ from utils.models.layers import encoder_of, parameters_behind
 
 logger = logging.getLogger(__name__)
 
-# What PEFT puts before the name of every tensor of an adapter.
-_BEFORE = "base_model.model."
-# What PEFT calls the heads of task models, by the end of the class name.
+# PEFT's prefix of the names of an adapter's tensors.
+_PREFIX = "base_model.model."
+# PEFT's names of the heads of task models, by the end of the class name.
 TASK_TYPES = {
     "ForSequenceClassification": TaskType.SEQ_CLS,
     "ForTokenClassification": TaskType.TOKEN_CLS,
@@ -41,14 +39,14 @@ TASK_TYPES = {
 
 
 def adapter_config(name: str, **hub_options: Any) -> LoraConfig | None:  # noqa: ANN401
-    """The settings of an adapter; None if the name means a plain model, or nothing.
+    """The settings of an adapter; None if the name means a plain model or nothing.
 
     Args:
         name: Hub id or folder.
-        hub_options: `revision`, `cache_dir`, `token`; others are not used.
+        hub_options: `revision`, `cache_dir`, `token`; others are ignored.
 
     Raises:
-        InputError: if the adapter is none that can be merged, or does not say what it stands on.
+        InputError: if the adapter cannot be merged, or does not name its base model.
     """
     path = file_of(name, "adapter_config.json", **hub_options)
     if path is None:
@@ -61,22 +59,22 @@ def adapter_config(name: str, **hub_options: Any) -> LoraConfig | None:  # noqa:
         raise InputError(f"The adapter {name} is of type {config.peft_type}; only LoRA can be merged into its model.")
     if not config.base_model_name_or_path:
         raise InputError(
-            f"The adapter {name} does not say what it stands on; put base_model_name_or_path into its adapter_config.json."
+            f"The adapter {name} does not name its base model; put base_model_name_or_path into its adapter_config.json."
         )
     return config
 
 
-def base_options(config: LoraConfig, hub_options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options to load what an adapter stands on: those of the adapter, at the revision that it was made on."""
-    return {**hub_options, "revision": config.revision or "main"}
+def base_of(config: LoraConfig, hub_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of an adapter's base model, and the options that load it, at the revision that it was trained on."""
+    return str(config.base_model_name_or_path), {**hub_options, "revision": config.revision or "main"}
 
 
 def adapters_of(name: str, **hub_options: Any) -> tuple[str, list[tuple[str, LoraConfig]]]:  # noqa: ANN401
-    """The plain model under a model's name, and the adapters that stand on it, the lowest first, with their settings."""
-    adapters = []
+    """The plain model at the bottom of a stack of adapters, and the adapters with their settings, the lowest first."""
+    adapters: list[tuple[str, LoraConfig]] = []
     while config := adapter_config(name, **hub_options):
         adapters.insert(0, (name, config))
-        name, hub_options = config.base_model_name_or_path, base_options(config, hub_options)
+        name, hub_options = base_of(config, hub_options)
     return name, adapters
 
 
@@ -86,85 +84,75 @@ def merge_adapter(
     config: LoraConfig,
     **hub_options: Any,  # noqa: ANN401
 ) -> tuple[set[str], dict[str, torch.Tensor]]:
-    """Add an adapter to the weights of a model, in place.
+    """Merge an adapter into a model, in place.
 
-    The model is an encoder or a task model, whichever of the two the adapter was made on.
+    Model and adapter may differ in one thing, for which PEFT has no call: one may be of an encoder, the other of a task
+    model with that encoder inside.
 
     Args:
-        model: what the adapter stands on, or its encoder.
-        name, config: of the adapter.
-        hub_options: `revision`, `cache_dir`, `token`, `allow_pickled_weights`; others are not used.
+        model: the adapter's base model, or its encoder.
+        name: Hub id or folder of the adapter.
+        config: its settings.
+        hub_options: `revision`, `cache_dir`, `token`, `allow_pickled_weights`; others are ignored.
 
     Returns:
-        The names of the model's tensors that were replaced as a whole (a head); and the tensors, by name, that it has
-        no place for (the head of a task model, when this is its encoder).
+        The names of the model's tensors that were replaced as a whole (a head), and the adapter's tensors that the model
+        has no place for (the head of a task model, if this is its encoder).
 
     Raises:
         InputError: if its weights cannot be read, or do not fit the model.
     """
     try:
         files = weight_files(name, OF_ADAPTER, **hub_options)
-        names = {stored for stored, _ in stored_tensors(files, set())}
-        tensors = {stored.removeprefix(_BEFORE): tensor for stored, tensor in stored_tensors(files, names)}
+        names = {path for path, _ in stored_tensors(files, set())}
+        stored = ((path.removeprefix(_PREFIX), tensor) for path, tensor in stored_tensors(files, names))
+        tensors = {path: tensor for path, tensor in stored if tensor is not None}
     except (OSError, SafetensorError) as error:
         raise InputError(f"The weights of the adapter {name} cannot be read ({error}); download it again.") from None
     if not tensors:
         raise InputError(f"The adapter {name} has no weights (adapter_model.safetensors); download it again.")
-    lora, others = {}, {}
+    modules, own = dict(model.named_modules()), model.state_dict()
+    matrices, replaced, left = {}, set(), {}
     for path, tensor in tensors.items():
-        module, between, kind = path.partition(".lora_")
-        if between:
-            lora.setdefault(_path_in(model, module, name), {})[f"lora_{kind}"] = tensor
-        else:
-            others[path] = tensor
-    try:
-        _add(model, lora, config)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"The adapter {name} does not fit {config.base_model_name_or_path}, which it says it stands on ({reason})."
-        ) from None
-    return _replace(model, others)
-
-
-def _path_in(model: PreTrainedModel, module: str, name: str) -> str:
-    """A module's path in this model, of which the adapter may have seen the encoder only, or more than the encoder."""
-    prefix = f"{model.base_model_prefix}."
-    for path in (module, module.removeprefix(prefix), prefix + module):
-        try:
-            model.get_submodule(path)
-        except AttributeError:
-            continue
-        return path
-    raise InputError(f"The adapter {name} does not fit its model: there is no {module}; name another adapter.")
-
-
-def _add(model: PreTrainedModel, lora: Mapping[str, Mapping[str, torch.Tensor]], config: LoraConfig) -> None:
-    """Merge the low-rank matrices of some modules."""
-    config = copy.deepcopy(config)
-    config.target_modules, config.modules_to_save, config.inference_mode = set(lora), None, True
-    config.task_type = None
-    adapted = get_peft_model(model, config)
-    state = {f"{_BEFORE}{path}.{kind}": tensor for path, kinds in lora.items() for kind, tensor in kinds.items()}
-    report = set_peft_model_state_dict(adapted, state)
-    if unknown := report.unexpected_keys:
-        raise ValueError(f"unknown tensor {unknown[0]}")
-    adapted.merge_and_unload()
-    model.requires_grad_(True)  # as from `from_pretrained`; PEFT has frozen it
-
-
-@torch.no_grad()
-def _replace(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> tuple[set[str], dict[str, torch.Tensor]]:
-    """Put whole tensors of an adapter in the place of the model's own, where it has them in this shape."""
-    own, prefix, replaced, left = model.state_dict(), f"{model.base_model_prefix}.", set(), {}
-    for path, tensor in tensors.items():
-        target = next((p for p in (path, path.removeprefix(prefix), prefix + path) if p in own), None)
-        if target is None or own[target].shape != tensor.shape:
+        module, low_rank, kind = path.partition(".lora_")
+        target = _own_name(module, modules if low_rank else own, model.base_model_prefix)
+        if low_rank and target is None:
+            raise InputError(f"The adapter {name} does not fit its model: there is no {module}; name another adapter.")
+        if low_rank:
+            matrices[f"{target}{low_rank}{kind}"] = tensor
+        elif target is None or own[target].shape != tensor.shape:
             left[path] = tensor
         else:
             own[target].copy_(tensor)
             replaced.add(target)
+    try:
+        _merge(model, matrices, config)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"The adapter {name} does not fit its base model {config.base_model_name_or_path} ({reason})."
+        ) from None
     return replaced, left
+
+
+def _own_name(path: str, names: Container[str], prefix: str) -> str | None:
+    """The name in this model of an adapter's module or tensor, with or without the encoder's prefix."""
+    candidates = (path, path.removeprefix(f"{prefix}."), f"{prefix}.{path}")
+    return next((candidate for candidate in candidates if candidate in names), None)
+
+
+def _merge(model: PreTrainedModel, matrices: Mapping[str, torch.Tensor], config: LoraConfig) -> None:
+    """Merge low-rank matrices, by their names in this model."""
+    config = copy.deepcopy(config)
+    config.target_modules = sorted({name.partition(".lora_")[0] for name in matrices})
+    config.exclude_modules = config.modules_to_save = config.task_type = None
+    config.inference_mode = True
+    adapted = get_peft_model(model, config)
+    report: Any = set_peft_model_state_dict(adapted, {f"{_PREFIX}{name}": tensor for name, tensor in matrices.items()})
+    if report.unexpected_keys:
+        raise ValueError(f"unexpected key {report.unexpected_keys[0]}")
+    adapted.merge_and_unload()
+    model.requires_grad_(True)  # as from `from_pretrained`; PEFT has frozen it
 
 
 def with_lora(
@@ -176,14 +164,15 @@ def with_lora(
     target_modules: Sequence[str] = ("auto",),
     layer: int = -1,
 ) -> PeftModel:
-    """Put an adapter on a model, to be trained in the place of the model's own weights.
+    """Put an adapter on a model, to be trained instead of the model's own weights.
 
     Args:
         model: an encoder, or a task model, whose head is trained as a whole.
-        base, revision: what the adapter stands on: the name and commit of the model, which the adapter records.
-        rank, alpha: of its matrices, whose product is multiplied by alpha / rank.
-        target_modules: ends of the names of the encoder's linear modules that get an adapter; `auto` means all that the
-            hidden state comes from and that are not frozen.
+        base, revision: name and commit of the model, which the adapter records.
+        rank: of the adapter's matrices A and B.
+        alpha: their product is multiplied by alpha / rank.
+        target_modules: ends of the names of the encoder's linear modules that get an adapter; `auto` means all. Modules
+            that are frozen or have no part in the hidden state get none.
         layer: the hidden state, an index into `hidden_states`.
 
     Raises:
@@ -191,15 +180,20 @@ def with_lora(
     """
     encoder = encoder_of(model)
     prefix = "" if encoder is model else f"{model.base_model_prefix}."
-    behind = parameters_behind(encoder, layer)
-    linear = [
-        name for name, part in encoder.named_modules() if isinstance(part, nn.Linear) and f"{name}.weight" in behind
-    ]
+    behind = {prefix + name for name in parameters_behind(encoder, layer)}
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    targets = [name for name in linear if f"{name}.weight" in behind]
+    everywhere = list(target_modules) == ["auto"]
+    for end in () if everywhere else target_modules:
+        if not any(f".{name}".endswith(f".{end}") for name in targets):
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in targets}))
+            raise InputError(f"--lora_target_modules {end}: the encoder has no such linear module; it has {known}.")
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,
-        target_modules=[prefix + name for name in _chosen(linear, target_modules)],
-        modules_to_save=list(_modules_without(model, {prefix + name for name in behind})) if prefix else None,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # (any number will do)
+        target_modules="all-linear" if everywhere else list(target_modules),
+        exclude_modules=[name for name in linear if name not in targets],
+        modules_to_save=list(_modules_without(model, behind)) if prefix else None,
         task_type=next((kind for end, kind in TASK_TYPES.items() if type(model).__name__.endswith(end)), None),
         base_model_name_or_path=base,
         revision=revision,
@@ -209,16 +203,6 @@ def with_lora(
     trained, whole = adapted.get_nb_trainable_parameters()
     logger.info("LoRA trains %s of %s parameters (%.1f%%).", f"{trained:,}", f"{whole:,}", 100 * trained / whole)
     return adapted
-
-
-def _chosen(linear: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    if list(wanted) == ["auto"]:
-        return list(linear)
-    for end in wanted:
-        if not any(f".{name}".endswith(f".{end}") for name in linear):
-            known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise InputError(f"--lora_target_modules {end}: the encoder has no such linear module; it has {known}.")
-    return [name for name in linear if any(f".{name}".endswith(f".{end}") for end in wanted)]
 
 
 def _modules_without(model: nn.Module, parameters: set[str], before: str = "") -> Iterator[str]:
@@ -231,35 +215,23 @@ def _modules_without(model: nn.Module, parameters: set[str], before: str = "") -
             yield from _modules_without(part, parameters, f"{before}{name}.")
 
 
-class AdapterOff:
-    """The encoder under an adapter that is being trained, as it is without: a frozen model that takes no memory.
+def without_adapter(model: PeftModel) -> Callable[..., Any]:
+    """The encoder under an adapter that is being trained, without the adapter: a frozen model that takes no memory.
 
-    Args:
-        model: with the adapter.
+    Returns:
+        A function that takes the encoder's inputs and returns its outputs, without dropout. Not for gradients.
     """
+    encoder = encoder_of(model)
 
-    def __init__(self, model: PeftModel) -> None:
-        self.encoder = encoder_of(model)
-        self.config = self.encoder.config
-        self._layers = [part for part in self.encoder.modules() if isinstance(part, BaseTunerLayer)]
-
-    def __call__(self, **inputs: torch.Tensor) -> Any:  # noqa: ANN401
-        """What the encoder makes of the inputs, without adapter and without dropout. Not for gradients."""
-        with self._off():
-            return self.encoder(**inputs)
-
-    @contextmanager
-    def _off(self) -> Iterator[None]:
-        training = self.encoder.training
-        self.encoder.eval()
-        for layer in self._layers:
-            layer.enable_adapters(False)
+    def outputs(**inputs: torch.Tensor) -> Any:  # noqa: ANN401
+        training = encoder.training
         try:
-            yield
+            with model.disable_adapter():
+                return encoder.eval()(**inputs)
         finally:
-            for layer in self._layers:
-                layer.enable_adapters(True)
-            self.encoder.train(training)
+            encoder.train(training)
+
+    return outputs
 
 
 def save_adapter(
@@ -269,9 +241,10 @@ def save_adapter(
 
     Args:
         model: with the adapter.
-        output_dir: the folder.
-        state_dict: its weights, if they are not to be taken from `model` (gathered from several processes, say).
+        output_dir: the folder, made if need be.
+        state_dict: weights to write instead of the model's own (gathered from several processes).
     """
+    plain: Any = model.get_base_model()
     state = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
     settings = copy.deepcopy(model.peft_config["default"])
     settings.inference_mode = True
@@ -279,35 +252,35 @@ def save_adapter(
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         save_file(weights, Path(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
         settings.save_pretrained(folder)
-        model.get_base_model().config.save_pretrained(folder)
+        plain.config.save_pretrained(folder)
 
 
 @dataclass
 class LoraArguments:
-    """Training a small adapter in the place of the whole model."""
+    """Training a small adapter instead of the whole model."""
 
     use_lora: bool = arg(
         False,
-        help="Train an adapter (LoRA, by PEFT) of a few megabytes and leave the model as it is. Every script takes the "
+        help="Train an adapter (LoRA, by PEFT) of a few megabytes; the model's own weights stay. Every script takes the "
         "adapter's folder or repository where it takes a model.",
         hyperparameter=True,
     )
-    lora_rank: int = arg(16, help="Rank of its matrices: its size, and what it can learn.", hyperparameter=True)
+    lora_rank: int = arg(16, help="Rank of the adapter's matrices.", hyperparameter=True, at_least=1)
     lora_alpha: float | None = arg(
-        None, help="Its output is multiplied by alpha / rank. Default: twice the rank.", hyperparameter=True
+        None,
+        help="The adapter's output is multiplied by alpha / rank. Default: twice the rank.",
+        hyperparameter=True,
+        above=0,
     )
     lora_target_modules: list[str] = arg(
         default_factory=lambda: ["auto"],
         help="Linear modules that get one, by the ends of their names (`query value`); `auto`: all that the hidden "
-        "state comes from.",
+        "state depends on.",
         hyperparameter=True,
     )
-    merge_adapter: bool = arg(False, help="Write a plain model in the end: the adapter merged into what it stands on.")
+    merge_adapter: bool = arg(False, help="Save a plain model at the end: the adapter merged into its base model.")
 
     def __post_init__(self) -> None:
-        at_least(1, self, "lora_rank")
-        if self.lora_alpha is not None and self.lora_alpha <= 0:
-            raise InputError(f"--lora_alpha {self.lora_alpha} is too small; it must be more than 0.")
         if not self.use_lora:
             check_unused(self, "use_lora")
         if self.lora_alpha is None:

@@ -1,4 +1,4 @@
-"""Files with weights: which ones a model has, what is in them, and writing them atomically."""
+"""Files of weights: finding and reading those of a model, and writing them atomically."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 from utils.core.errors import InputError
 
 
-# What each of the two kinds of checkpoint has its weights in: safetensors first, then pickles.
+# The files of weights of the two kinds of checkpoint: safetensors, then pickles.
 OF_MODEL = ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME))
 OF_ADAPTER = (("adapter_model.safetensors",), ("adapter_model.bin",))
 
@@ -32,13 +32,13 @@ def weight_files(
         name: Hub id or folder.
         kind: `OF_MODEL` or `OF_ADAPTER`.
         allow_pickled_weights: read a pickle (`pytorch_model.bin`) where there are no safetensors.
-        hub_options: `revision`, `cache_dir`, `token`; others are not used.
+        hub_options: `revision`, `cache_dir`, `token`; others are ignored.
 
     Returns:
-        Paths; several if the weights are in parts, none if there are no weights.
+        Paths: several for sharded weights, none if there are no weights.
 
     Raises:
-        InputError: if there are only pickles, and they are not allowed.
+        InputError: if there are only pickles and they are not allowed.
     """
     safe, pickled = kind
     if files := _files(name, safe, hub_options):
@@ -59,7 +59,7 @@ def file_of(name: str, file: str, **hub_options: Any) -> str | None:  # noqa: AN
     Args:
         name: Hub id or folder.
         file: its name.
-        hub_options: `revision`, `cache_dir`, `token`; others are not used.
+        hub_options: `revision`, `cache_dir`, `token`; others are ignored.
     """
     try:
         return _file(name, file, hub_options)
@@ -68,8 +68,11 @@ def file_of(name: str, file: str, **hub_options: Any) -> str | None:  # noqa: AN
 
 
 def _file(name: str, file: str, hub_options: Mapping[str, Any]) -> str | None:
-    options = {option: hub_options[option] for option in ("revision", "cache_dir", "token") if option in hub_options}
-    return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **options)
+    return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **_known(hub_options))
+
+
+def _known(hub_options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in hub_options.items() if name in ("revision", "cache_dir", "token")}
 
 
 def _files(name: str, candidates: tuple[str, ...], hub_options: Mapping[str, Any]) -> list[str]:
@@ -77,13 +80,12 @@ def _files(name: str, candidates: tuple[str, ...], hub_options: Mapping[str, Any
         if path := _file(name, candidate, hub_options):
             if not candidate.endswith(".index.json"):
                 return [path]
-            options = {k: v for k, v in hub_options.items() if k in ("revision", "cache_dir", "token")}
-            return get_checkpoint_shard_files(name, path, **options)[0]
+            return get_checkpoint_shard_files(name, path, **_known(hub_options))[0]
     return []
 
 
 def stored_tensors(files: list[str], wanted: set[str]) -> Iterator[tuple[str, torch.Tensor | None]]:
-    """The names of all tensors in the files, as `transformers` reads them, each with its value in fp32 if wanted."""
+    """The names of all tensors in the files, as transformers calls them, each with its value in fp32 if it is wanted."""
     for file in files:
         if file.endswith(".safetensors"):
             with safe_open(file, framework="pt") as tensors:
@@ -106,10 +108,10 @@ def _current_name(name: str) -> str:
 
 @contextmanager
 def atomic_model_write(output_dir: str | Path) -> Iterator[str]:
-    """Give a temporary folder whose files are moved to `output_dir` at the end, in the place of an earlier model there.
+    """Atomic write: yields a temporary folder, whose files replace an earlier model in `output_dir` at the end.
 
-    So a full disk or a kill does not leave half a file in the place of a good one. Weights that are not written anew
-    are removed: an adapter is no longer there beside the plain model that took its place, nor the other way round.
+    So a full disk or a kill never leaves half a file. Stale weights are removed: an adapter does not stay beside the
+    plain model that replaces it, nor the other way round.
     """
     os.makedirs(output_dir, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=".writing-") as folder:

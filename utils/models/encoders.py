@@ -1,8 +1,8 @@
-"""Encoders from a Hub name or a folder, and back to a checkpoint that lost nothing.
+"""Encoders loaded from a Hub name or a folder, and saved as checkpoints that have lost nothing.
 
 A pretrained checkpoint holds more than the encoder: a pooler, a masked-LM head. `AutoModel` drops what the bare
-encoder has no place for, and invents what is missing (a random pooler). A checkpoint saved by `save_encoder` has
-exactly the tensors of the one it came from, under the same names: fine-tuning starts from the same head as before.
+encoder has no place for, and adds what is missing at random (a pooler). `save_encoder` writes exactly the tensors of the
+checkpoint that was loaded, under the same names: fine-tuning starts from the same head as before.
 """
 
 import copy
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import init_empty_weights
@@ -19,40 +20,48 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 
 from utils.core.errors import InputError
-from utils.models.adapters import adapter_config, base_options, merge_adapter
+from utils.models.adapters import adapter_config, base_of, merge_adapter
 from utils.models.checkpoints import atomic_model_write, file_of, stored_tensors, weight_files
 from utils.models.loading import NOT_LOADED, load_config, not_found, quiet_transformers, without_permission
 
 
 @dataclass
 class CheckpointLayout:
-    """How the checkpoint that an encoder came from names its tensors, and what else it holds.
+    """How the checkpoint of an encoder names its tensors, and what else it holds.
 
     Attributes:
-        prefix: what stands before the encoder's own names (`bert.` in a checkpoint with a head, else nothing).
-        invented: the encoder's tensors that the checkpoint does not have; they are not saved.
-        carried: the checkpoint's tensors that the bare encoder has no place for; they are saved unchanged.
+        prefix: the prefix of the encoder's tensors (`bert.` in a checkpoint with a head, else empty).
+        missing: the encoder's tensors that the checkpoint does not have: random, and not saved.
+        carried: the checkpoint's tensors that the bare encoder has no place for: saved unchanged.
         architectures: `config.architectures` of the checkpoint.
     """
 
     prefix: str = ""
-    invented: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
     carried: dict[str, torch.Tensor] = field(default_factory=dict)
     architectures: list[str] | None = None
+
+
+_LAYOUTS: WeakKeyDictionary[torch.nn.Module, CheckpointLayout] = WeakKeyDictionary()
+
+
+def layout_of(encoder: torch.nn.Module) -> CheckpointLayout:
+    """The layout of the checkpoint that `load_encoder` read; for any other encoder, that of its own state dict."""
+    return _LAYOUTS.get(encoder) or CheckpointLayout()
 
 
 def load_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel:  # noqa: ANN401
     """The bare encoder (`AutoModel`) of a Hub repository or a folder, in fp32 and evaluation mode.
 
-    An adapter is merged into what it stands on, which may be an adapter again.
+    An adapter is merged into its base model, which may be an adapter itself.
 
     Args:
         model_name_or_path: Hub id or folder; any architecture that `AutoModel` knows.
-        hub_options: `revision`, `cache_dir`, `token`, `trust_remote_code`, handed to `from_pretrained`, and
+        hub_options: `revision`, `cache_dir`, `token` and `trust_remote_code` of `from_pretrained`, and
             `allow_pickled_weights`.
 
     Returns:
-        The encoder; its attribute `checkpoint_layout` is what `save_encoder` needs.
+        The encoder. `save_encoder` writes it in the layout of the checkpoint that was read (`layout_of`).
 
     Raises:
         InputError: if there is no such model or it cannot be read.
@@ -61,7 +70,7 @@ def load_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel
         return _adapted_encoder(model_name_or_path, adapter, hub_options)
     try:
         files = weight_files(model_name_or_path, **hub_options)
-        # The report of unused and invented weights alarms for no reason: nothing is lost, no invented weight is used.
+        # The report of missing and unexpected keys is no cause for alarm: nothing is lost, and no random weight is used.
         with quiet_transformers():
             config = load_config(model_name_or_path, **hub_options)
             architectures = copy.copy(config.architectures)
@@ -79,12 +88,12 @@ def load_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel
         raise not_found(model_name_or_path, error) from error
     if report["mismatched_keys"]:
         raise InputError(f"The weights of {model_name_or_path} do not fit its config.json; download it again.")
-    encoder.checkpoint_layout = _checkpoint_layout(encoder, files, report, architectures)
+    _LAYOUTS[encoder] = _checkpoint_layout(encoder, files, report, architectures)
     return encoder.eval()
 
 
 def empty_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel:  # noqa: ANN401
-    """An encoder without its weights: how many layers it has and what it can take, before anything large is read.
+    """An encoder without weights, to know its layers and its longest input before anything large is read.
 
     Raises:
         InputError: if there is no such model.
@@ -98,10 +107,11 @@ def empty_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedMode
 
 
 def _adapted_encoder(name: str, adapter: LoraConfig, hub_options: Mapping[str, Any]) -> PreTrainedModel:
-    encoder = load_encoder(adapter.base_model_name_or_path, **base_options(adapter, hub_options))
+    base, options = base_of(adapter, hub_options)
+    encoder = load_encoder(base, **options)
     replaced, head = merge_adapter(encoder, name, adapter, **hub_options)
-    layout: CheckpointLayout = encoder.checkpoint_layout
-    layout.invented -= replaced
+    layout = layout_of(encoder)
+    layout.missing -= replaced
     if head:  # as in the checkpoint of the task model that the adapter belongs to
         layout.prefix = f"{encoder.base_model_prefix}."
         layout.carried |= head
@@ -113,14 +123,14 @@ def _adapted_encoder(name: str, adapter: LoraConfig, hub_options: Mapping[str, A
 
 
 def load_task_model(
-    auto_class: type,
+    auto_class: Any,  # noqa: ANN401
     model_name_or_path: str,
     labels: Sequence[str] | None = None,
     **hub_options: Any,  # noqa: ANN401
 ) -> tuple[PreTrainedModel, set[str]]:
-    """A task model (`AutoModelFor…`) of a Hub repository or a folder, in fp32. What it lacks of a head is random.
+    """A task model (`AutoModelFor…`) of a Hub repository or a folder, in fp32. A head that it lacks is random.
 
-    An adapter is merged into what it stands on, which may be an adapter again.
+    An adapter is merged into its base model, which may be an adapter itself.
 
     Args:
         auto_class: `AutoModelFor…`.
@@ -136,9 +146,10 @@ def load_task_model(
     """
     if adapter := adapter_config(model_name_or_path, **hub_options):
         if labels is None and file_of(model_name_or_path, "config.json", **hub_options):
-            labels = [label for _, label in sorted(load_config(model_name_or_path, **hub_options).id2label.items())]
-        base = adapter.base_model_name_or_path
-        model, new = load_task_model(auto_class, base, labels, **base_options(adapter, hub_options))
+            id2label = load_config(model_name_or_path, **hub_options).id2label or {}
+            labels = [label for _, label in sorted(id2label.items())]
+        base, options = base_of(adapter, hub_options)
+        model, new = load_task_model(auto_class, base, labels, **options)
         replaced, _ = merge_adapter(model, model_name_or_path, adapter, **hub_options)
         model.name_or_path = model_name_or_path
         return model, new - replaced
@@ -169,8 +180,8 @@ def _checkpoint_layout(
     report: Mapping[str, Iterable[str]],
     architectures: list[str] | None,
 ) -> CheckpointLayout:
-    layout = CheckpointLayout(invented=frozenset(report["missing_keys"]), architectures=architectures)
-    embeddings = encoder.get_input_embeddings().weight
+    layout = CheckpointLayout(missing=frozenset(report["missing_keys"]), architectures=architectures)
+    embeddings = encoder.get_input_embeddings().get_parameter("weight")
     for name, tensor in stored_tensors(files, set(report["unexpected_keys"])):
         if name.startswith(f"{encoder.base_model_prefix}."):
             layout.prefix = f"{encoder.base_model_prefix}."
@@ -188,11 +199,11 @@ def save_encoder(
     Args:
         encoder: the adjusted encoder.
         output_dir: folder for `config.json` and `model.safetensors` (or shards and their index).
-        state_dict: its weights, if they are not to be taken from `encoder` (gathered from several processes, say).
+        state_dict: weights to write instead of the encoder's own (gathered from several processes).
     """
-    layout: CheckpointLayout = encoder.checkpoint_layout
+    layout = layout_of(encoder)
     state = encoder.state_dict() if state_dict is None else state_dict
-    own = {f"{layout.prefix}{k}": v.detach().cpu().contiguous() for k, v in state.items() if k not in layout.invented}
+    own = {f"{layout.prefix}{k}": v.detach().cpu().contiguous() for k, v in state.items() if k not in layout.missing}
     config = copy.deepcopy(encoder.config)
     config.architectures = layout.architectures or [type(encoder).__name__]
     config.dtype = "float32"
@@ -202,21 +213,21 @@ def save_encoder(
 
 
 def save_task_model(
-    model: PreTrainedModel, output_dir: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None
+    model: PreTrainedModel, output_dir: str | Path, state_dict: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write a task model as a checkpoint, in the place of an earlier one.
+    """Write a task model as a checkpoint, over an earlier one.
 
     Args:
         model: of `load_task_model`.
-        output_dir: the folder.
-        state_dict: its weights, if they are not to be taken from `model`.
+        output_dir: the folder, made if need be.
+        state_dict: weights to write instead of the model's own.
     """
     with atomic_model_write(output_dir) as folder:
         model.save_pretrained(folder, state_dict=state_dict)
 
 
 def check_same_kind(encoder: PreTrainedModel, reference: PreTrainedModel) -> None:
-    """Stop if a reference model cannot be compared with the encoder: another width, or another vocabulary."""
+    """Raise `InputError` if a reference model differs from the encoder in width, vocabulary or number of layers."""
     for name in ("hidden_size", "vocab_size", "num_hidden_layers"):
         ours, theirs = (getattr(model.config, name) for model in (encoder, reference))
         if ours != theirs:
@@ -229,7 +240,7 @@ def check_same_kind(encoder: PreTrainedModel, reference: PreTrainedModel) -> Non
 def load_encoder_weights(encoder: PreTrainedModel, folder: str | Path) -> None:
     """Put the weights of a checkpoint of `save_encoder` into an encoder of the same architecture, in place."""
     saved = load_encoder(str(folder))
-    present = {k: v for k, v in saved.state_dict().items() if k not in saved.checkpoint_layout.invented}
+    present = {k: v for k, v in saved.state_dict().items() if k not in layout_of(saved).missing}
     encoder.load_state_dict(present, strict=False)
 
 
@@ -238,6 +249,6 @@ def weights_checksum(encoder: nn.Module) -> list[float]:
 
     Weights that the checkpoint does not have (a pooler) are random in every run, and left out like adapters.
     """
-    invented = getattr(encoder, "checkpoint_layout", CheckpointLayout()).invented
+    invented = layout_of(encoder).missing
     weights = (weight for name, weight in encoder.named_parameters() if name not in invented and ".lora_" not in name)
     return [weight.detach().double().sum().item() for weight in weights]

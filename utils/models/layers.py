@@ -1,8 +1,8 @@
 """The encoder inside a model, its hidden states, which of its layers are needed, and which parameters are trained."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -13,36 +13,34 @@ from utils.core.errors import InputError
 
 
 def hidden_states_at(
-    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, layers: Sequence[int]
+    model: Callable[..., Any], input_ids: torch.Tensor, attention_mask: torch.Tensor, layers: Sequence[int]
 ) -> list[torch.Tensor]:
-    """Hidden states of an encoder at some layers, [batch, length, dimensions] each.
-
-    A layer is an index into `hidden_states`: 0 the embeddings, -1 the last layer.
-    """
+    """Hidden states of an encoder, [batch, length, dimensions] each, at layers: 0 the embeddings, -1 the last layer."""
     if list(layers) == [-1]:
         return [model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state]
     states = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
     return [states[layer] for layer in layers]
 
 
-def encoder_of(model: nn.Module) -> nn.Module:
-    """The encoder inside a task model or under an adapter; the model itself, if it is nothing else."""
-    return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+def encoder_of(model: nn.Module) -> PreTrainedModel:
+    """The encoder inside a task model or under an adapter; the model itself if it is a plain encoder."""
+    plain: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return plain.base_model
 
 
 @contextmanager
 def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterator[list[int]]:
-    """While it lasts, the encoder goes no further than these hidden states need.
+    """Within the context the encoder computes no layers above those that these hidden states need.
 
-    One layer more than that is kept: after the last one some architectures add a normalisation, which belongs to the last
-    hidden state alone. Where the layers are not found in one list, all are kept.
+    One more layer is kept: after the last one some architectures add a normalisation, which belongs to the last hidden
+    state only. If the layers are not in a single list, all are kept.
 
     Args:
-        encoder: only for inference; not while it is wrapped, compiled or divided among processes.
+        encoder: used for inference only; not wrapped, compiled or divided among processes.
         layers: indices into `hidden_states`.
 
     Yields:
-        The same layers, as indices into the `hidden_states` that there are now.
+        The same layers, as indices into the `hidden_states` within the context.
     """
     n_layers = encoder.config.num_hidden_layers
     wanted = [layer % (n_layers + 1) for layer in layers]
@@ -64,9 +62,9 @@ def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterat
 
 
 def freeze_unused_parameters(encoder: nn.Module, layer: int = -1) -> None:
-    """Freeze the parameters that have no part in a hidden state: a pooler, the layers above.
+    """Freeze the parameters that a hidden state does not depend on: a pooler, the layers above.
 
-    Distributed training waits for the gradient of every trainable parameter, so one that never gets any is an error.
+    Distributed training waits for the gradient of every trainable parameter, so a parameter without gradient is an error.
     """
     used = parameters_behind(encoder, layer)
     for name, parameter in encoder.named_parameters():
@@ -74,7 +72,7 @@ def freeze_unused_parameters(encoder: nn.Module, layer: int = -1) -> None:
 
 
 def freeze_lower_layers(encoder: nn.Module, n_layers: int) -> None:
-    """Freeze what the hidden state after the first `n_layers` layers comes from, the embeddings included."""
+    """Freeze the first `n_layers` layers and, unless it is 0, the embeddings."""
     behind = parameters_behind(encoder, n_layers) if n_layers else set()
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in behind)
@@ -83,7 +81,7 @@ def freeze_lower_layers(encoder: nn.Module, n_layers: int) -> None:
 def parameters_behind(encoder: nn.Module, layer: int) -> set[str]:
     """The names of the trainable parameters that a hidden state depends on.
 
-    Found by one backward pass on a few tokens, which holds for every architecture.
+    They are found by a backward pass on two tokens, which works for every architecture.
     """
     trainable = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     tokens = torch.zeros(1, 2, dtype=torch.long, device=next(encoder.parameters()).device)
@@ -93,19 +91,19 @@ def parameters_behind(encoder: nn.Module, layer: int) -> set[str]:
 
 
 def usual_layer(n_layers: int) -> int:
-    """The layer that finds translations best as a rule: 8 of 12, and as far up in smaller and larger encoders."""
+    """The layer that usually finds translations best: 8 of 12, or two thirds of any other number."""
     return round(n_layers * 2 / 3)
 
 
 def parse_layers(layers: str | Sequence[str | int] | None, n_layers: int) -> list[int]:
-    """Read `8`, `0 4 8`, `-1` or `all` as indices into `hidden_states`, ascending and from 0; None is the usual one.
+    """Read `8`, `0 4 8`, `-1` or `all` as indices into `hidden_states`, ascending from 0; None means `usual_layer`.
 
     Args:
         layers: the words of `--layers`.
-        n_layers: layers of the encoder, one less than it has hidden states.
+        n_layers: layers of the encoder, which has one hidden state more.
 
     Raises:
-        InputError: for what is no layer of it.
+        InputError: for a layer that does not exist.
     """
     words = layers.split() if isinstance(layers, str) else [w for value in layers or [] for w in str(value).split()]
     if words == ["all"]:
@@ -115,10 +113,10 @@ def parse_layers(layers: str | Sequence[str | int] | None, n_layers: int) -> lis
         try:
             layer = int(word)
         except ValueError:
-            layer = math.inf
+            layer = n_layers + 1
         if not -n_layers - 1 <= layer <= n_layers:
             raise InputError(
-                f"--layers {word} is no layer of an encoder with {n_layers} layers; choose from 0 (the embeddings) to "
+                f"--layers {word} does not exist in an encoder with {n_layers} layers; choose from 0 (the embeddings) to "
                 f"{n_layers} (the last, also -1), or all."
             )
         chosen.add(layer % (n_layers + 1))

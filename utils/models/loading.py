@@ -1,4 +1,4 @@
-"""What loading a model has in common: its config, the errors, quiet libraries."""
+"""Loading a model's config, the errors of loading, and quiet libraries."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,15 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from utils.core.errors import InputError
-from utils.models.adapters import adapter_config, base_options
+from utils.models.adapters import adapter_config, base_of
 
 
-# What a model that cannot be loaded may raise.
+# Errors of a model that cannot be loaded.
 NOT_LOADED = (OSError, ValueError, SafetensorError, HTTPError)
 
 
 def load_config(model_name_or_path: str, **hub_options: Any) -> PreTrainedConfig:  # noqa: ANN401
-    """The config of a Hub repository or a folder; of what it stands on, if it is an adapter without one.
+    """The config of a Hub repository or a folder; that of its base model, if it is an adapter without one.
 
     Raises:
         InputError: if there is none.
@@ -29,18 +29,19 @@ def load_config(model_name_or_path: str, **hub_options: Any) -> PreTrainedConfig
         return AutoConfig.from_pretrained(model_name_or_path, **options)
     except NOT_LOADED as error:
         if adapter := adapter_config(model_name_or_path, **hub_options):
-            return load_config(adapter.base_model_name_or_path, **base_options(adapter, hub_options))
+            base, options = base_of(adapter, hub_options)
+            return load_config(base, **options)
         raise not_found(model_name_or_path, error) from error
 
 
 def without_permission(hub_options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `from_pretrained` knows (whether pickles are allowed is decided before it is called)."""
+    """The options of `from_pretrained` (`weight_files` has checked whether pickles are allowed)."""
     return {name: value for name, value in hub_options.items() if name != "allow_pickled_weights"}
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """transformers reports errors only."""
+    """Within the context transformers logs errors only."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -50,11 +51,11 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def not_found(model_name_or_path: str, error: Exception) -> InputError:
-    """What to tell the user when a model cannot be loaded."""
+    """The error to raise when a model cannot be loaded."""
     reason = str(error).strip().splitlines()[0]
     if os.path.isdir(model_name_or_path):
         return InputError(f"The folder {model_name_or_path} holds no model that can be loaded ({reason})")
-    if isinstance(error, ValueError):  # it is there, but is not what this version of transformers can load
+    if isinstance(error, ValueError):  # it exists, but this version of transformers cannot load it
         return InputError(f"The model {model_name_or_path} cannot be loaded ({reason})")
     cause = error if isinstance(error, HTTPError) else error.__cause__ or error
     absent = isinstance(cause, (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError))
@@ -64,13 +65,13 @@ def not_found(model_name_or_path: str, error: Exception) -> InputError:
             f"The model {model_name_or_path} could not be downloaded ({reason}); run the same command again."
         )
     return InputError(
-        f"There is no model {model_name_or_path}: neither a folder of that name nor, as far as can be seen from here, "
-        "a repository on the Hub; check the spelling, and `hf auth login` if it is private."
+        f"There is no model {model_name_or_path}: neither a folder of that name nor a "
+        "repository on the Hub that you can see; check the spelling, and `hf auth login` if it is private."
     )
 
 
 def count_layers(model_name_or_path: str, **hub_options: Any) -> int:  # noqa: ANN401
-    """How many layers an encoder has, by its config alone.
+    """The number of layers of an encoder, from its config alone.
 
     Raises:
         InputError: if it has no config.

@@ -9,7 +9,7 @@ from utils.alignment.losses import AlignmentLoss
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
-from utils.models.adapters import AdapterOff
+from utils.models.adapters import without_adapter
 from utils.models.encoders import check_same_kind, load_encoder
 from utils.models.layers import encoder_of
 from utils.models.lineage import original_model
@@ -58,7 +58,7 @@ def continual_alignment(
     facts = {"reference_model": reference.name_or_path, "parallel_data": pairs.fingerprints()}
     frozen: Any = reference
     if args.lora.use_lora and reference.name_or_path == args.model.model_name_or_path:
-        frozen = AdapterOff(model)  # (the copy that linked the words is freed)
+        frozen = without_adapter(model)  # (the copy that linked the words is freed)
     alignment = ContinualAlignment(
         pairs.all_rows,
         AlignmentLoss(args.continual.objective(), frozen, args.continual.alignment_layer, args.continual.weights),

@@ -11,7 +11,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainingArgume
 from utils.alignment.continual import ContinualAlignment
 from utils.tasks.examples import LanguageData, TaskRows
 from utils.training.continual_trainer import ContinualTrainer
-from utils.training.steps import IDS_OF_PAIRS, length_grouped_sampler
+from utils.training.steps import length_grouped_sampler
 from utils.training.tracking import AlignmentTracker
 from utils.training.used_embeddings import used_rows_only
 
@@ -63,7 +63,7 @@ class ZeroShotTrainer(ContinualTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         pairs = self.alignment.pairs if self.alignment else None
-        with used_rows_only(self, {"input_ids": self.train_dataset, IDS_OF_PAIRS: pairs}):
+        with used_rows_only(self, self.train_dataset, pairs):
             return super().train(*args, **kwargs)
 
     def evaluate_sets(self, sets: Mapping[str, LanguageData], metric_key_prefix: str) -> dict[str, float]:

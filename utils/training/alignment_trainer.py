@@ -11,24 +11,17 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import speed_metrics
 
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.pairs import COLUMNS, REFERENCE_COLUMNS, SPECIAL_TOKEN
+from utils.alignment.pairs import SPECIAL_TOKEN
 from utils.alignment.words import word_vectors
 from utils.core.columns import column_array
 from utils.evaluation.neighbours import retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.training.loss_meter import LossMeter
-from utils.training.steps import (
-    IDS_OF_PAIRS,
-    length_grouped_sampler,
-    n_steps,
-    save_with_tokenizer,
-    seen_by_reference,
-    step_size,
-)
+from utils.training.steps import length_grouped_sampler, save_with_tokenizer
 from utils.training.used_embeddings import used_rows_only
 
 
@@ -36,19 +29,20 @@ class AlignmentTrainer(Trainer):
     """Adjusts an encoder by the weighted sum of alignment and regularization loss.
 
     Both losses are means over the links and the English words of the *global* batch: with several processes or
-    accumulated batches, one with more links counts for more, and the step equals that of one process with the
-    whole batch. Each is logged under its own name (`alignment_loss`, `regularization_loss`), beside
-    `pairs_per_second`.
+    accumulated batches, a step equals that of one process with the whole batch. Each is logged under its own name
+    (`alignment_loss`, `regularization_loss`), beside `pairs_per_second`.
 
     Args:
         alignment_loss: objective, frozen reference model (f0), layer and weights of the two losses.
         eval_layers: hidden states at which evaluation measures word retrieval, beside the one that is aligned.
-        kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes from `encode_pairs`,
-            `eval_dataset` too, or is a dictionary of such, by language; `data_collator` is an `AlignmentCollator`.
+        kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes
+            from `encode_pairs`, `eval_dataset` too, or is a dictionary of such by language; `data_collator` is an
+            `AlignmentCollator`.
     """
 
     # compute_loss divides by the counts of the whole accumulated batch itself.
     loss_is_scaled_for_ga = True
+    model: PreTrainedModel
 
     def __init__(
         self,
@@ -59,14 +53,11 @@ class AlignmentTrainer(Trainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.can_return_loss = True
+        self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss = alignment_loss
         self.alignment_loss.to(self.args.device)
         self.eval_layers = eval_layers
         self._meter = LossMeter()
-
-    def _set_signature_columns_if_needed(self) -> None:
-        """The collator, not the model's `forward`, says which columns are needed."""
-        self._signature_columns = [*COLUMNS, *REFERENCE_COLUMNS]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -117,11 +108,7 @@ class AlignmentTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self._meter = LossMeter()
-        if self.alignment_loss.weights.regularization and n_steps(self) * step_size(self) >= 2 * len(
-            self.train_dataset
-        ):
-            self.train_dataset = seen_by_reference(self, self.train_dataset, self.alignment_loss, self.data_collator)
-        with used_rows_only(self, {IDS_OF_PAIRS: self.train_dataset}):
+        with used_rows_only(self, self.train_dataset):
             return super().train(*args, **kwargs)
 
     def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]) -> int:
@@ -156,8 +143,8 @@ class AlignmentTrainer(Trainer):
             `eval_hi-en_layer5_word_retrieval_accuracy`.
         """
         start = time.time()
-        datasets = self.eval_dataset if eval_dataset is None else eval_dataset
-        datasets = datasets if isinstance(datasets, dict) else {"source": datasets}
+        given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        datasets: dict[str, Dataset] = given if isinstance(given, dict) else {"source": given}
         sums = torch.zeros(4, dtype=torch.float64)
         metrics, accuracies = {}, []
         for language, dataset in datasets.items():
@@ -172,11 +159,11 @@ class AlignmentTrainer(Trainer):
                     accuracy = retrieve(query, candidates).accuracy
                     metrics[f"{metric_key_prefix}_{name}_{label}word_retrieval_accuracy"] = accuracy
                     accuracies += [accuracy] if not label else []
-        losses = dict(zip(("alignment_loss", "regularization_loss"), (sums[:2] / sums[2:].clamp(min=1)).tolist()))
+        losses = dict(zip(("alignment_loss", "regularization_loss"), sums[:2] / sums[2:].clamp(min=1)))
         n_pairs = sum(len(dataset) for dataset in datasets.values())
         metrics = {
-            f"{metric_key_prefix}_loss": self.alignment_loss.weights.total(losses),
-            **{f"{metric_key_prefix}_{name}": value for name, value in losses.items()},
+            f"{metric_key_prefix}_loss": self.alignment_loss.weights.total(losses).item(),
+            **{f"{metric_key_prefix}_{name}": loss.item() for name, loss in losses.items()},
             f"{metric_key_prefix}_word_retrieval_accuracy": sum(accuracies) / len(accuracies),
             **metrics,
             f"{metric_key_prefix}_links": int(sums[2]),
@@ -199,7 +186,7 @@ class AlignmentTrainer(Trainer):
         sums = torch.zeros(4, dtype=torch.float64)
         vectors: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {layer: [] for layer in layers}
         for batch in loader:
-            batch = self._prepare_inputs(batch)
+            batch = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
             with torch.no_grad(), self.compute_loss_context_manager():
                 source = word_vectors(model, batch, "source", layers)
                 english = word_vectors(model, batch, "english", layers)
@@ -214,10 +201,11 @@ class AlignmentTrainer(Trainer):
                 vectors[layer].append((source_words[links[:, 0]].cpu(), english_words[links[:, 1]].cpu()))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         gathered = gather_object([(sums, vectors)])
-        joined = {
-            layer: tuple(torch.cat([part[side] for _, parts in gathered for part in parts[layer]]) for side in (0, 1))
-            for layer in layers
-        }
+        joined = {}
+        for layer in layers:
+            sides = zip(*(pair for _, found in gathered for pair in found[layer]))
+            source_words, english_words = (torch.cat(side) for side in sides)
+            joined[layer] = source_words, english_words
         return torch.stack([part for part, _ in gathered]).sum(dim=0), joined
 
     # --- Checkpoints ---
@@ -234,4 +222,4 @@ class AlignmentTrainer(Trainer):
             load_encoder_weights(encoder, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))

@@ -1,4 +1,4 @@
-"""What all scripts that train do differently from `TrainingArguments`, and the checkpoint that they resume from."""
+"""The training arguments of the scripts, and the checkpoint that they resume from."""
 
 import json
 import os
@@ -32,13 +32,13 @@ class ScriptTrainingArguments(TrainingArguments):
     do_predict: bool = arg(False, help="Evaluate on the test data (scripts for tasks).")
     train_sampling_strategy: str = arg(
         "group_by_length",
-        help="`group_by_length`: batches of inputs of like length, in random order: less padding, so a quicker "
-        "pace; `random`: any inputs together, as in the paper.",
+        help="`group_by_length`: batches of inputs of similar length, in random order, which is faster (less padding); "
+        "`random`: as in the paper.",
         choices=["group_by_length", "random", "sequential"],
         hyperparameter=True,
     )
-    logging_steps: float = arg(50, help="Log every so many steps.")
-    dataloader_num_workers: int | None = arg(
+    logging_steps: float = arg(50, help="Log every N steps.")
+    dataloader_num_workers: int | None = arg(  # type: ignore[assignment]  # (an int after __post_init__)
         None,
         help="Processes that make batches while the device works. Default: two beside an accelerator, none on a CPU.",
     )
@@ -74,17 +74,21 @@ class AlignTrainingArguments(ScriptTrainingArguments):
 
 
 def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
-    """The checkpoint that `--resume_from_checkpoint` means: a folder, or `true` for the last one in the output folder.
+    """The checkpoint of `--resume_from_checkpoint`: a folder, or for `true` the last one in the output folder; else None.
+
+    Args:
+        training: names the checkpoint and the output folder.
+        overwrite_output_dir: allow an output folder that is not empty.
 
     Raises:
-        InputError: if there is none, or if nothing is to be resumed and the output folder is not empty.
+        InputError: if there is no whole checkpoint, or none is given and the output folder is not empty.
     """
-    output_dir, resume = Path(training.output_dir), training.resume_from_checkpoint
+    output_dir, resume = Path(str(training.output_dir)), training.resume_from_checkpoint
     if not resume or str(resume).lower() == "false":
         check_output_dir(output_dir, overwrite_output_dir)
         for stale in ("all_results.json", "train_results.json", "eval_results.json"):
             if training.should_save:
-                (output_dir / stale).unlink(missing_ok=True)  # or old numbers would stand beside new ones
+                (output_dir / stale).unlink(missing_ok=True)  # old numbers must not stay beside new ones
         return None
     if str(resume).lower() == "true":
         whole = [folder for folder in output_dir.glob("checkpoint-*") if is_whole(folder)]
@@ -92,11 +96,11 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
         return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
     if not os.path.isdir(resume):
         raise InputError(
-            f"There is no checkpoint {resume} to resume from; check the path, or say true for the last one."
+            f"There is no checkpoint {resume} to resume from; check the path, or give true for the last one."
         )
     if not is_whole(Path(resume)):
         raise InputError(
-            f"The checkpoint {resume} is not whole: the run was killed while it was written; say true for the last one that is."
+            f"The checkpoint {resume} is incomplete: the run was killed while it was written; give true for the last complete one."
         )
     if Path(resume).resolve().parent != output_dir.resolve():
         check_output_dir(output_dir, overwrite_output_dir)

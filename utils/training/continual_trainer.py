@@ -11,7 +11,7 @@ from utils.alignment.continual import ContinualAlignment
 from utils.models.encoders import save_task_model
 from utils.models.layers import encoder_of
 from utils.training.loss_meter import LossMeter
-from utils.training.steps import n_steps, save_with_tokenizer, seen_by_reference
+from utils.training.steps import save_with_tokenizer
 
 
 # Under this name a task's batch carries its share of the parallel pairs.
@@ -29,7 +29,7 @@ class ContinualTrainer(Trainer):
     All three are means over the *global* batch, over processes and accumulated batches: the task loss by its labels
     (those that are not -100), the others by links and English words. So a step equals that of one process with the
     whole batch. (Trainer alone divides a token classifier's loss by the tokens of each part.) Without pairs, or with
-    both weights 0, a run is the same as `Trainer`'s, to the last bit.
+    both weights 0, a run is bit-for-bit identical to `Trainer`'s.
 
     Args:
         alignment: the pairs and losses; None for the task loss alone.
@@ -89,7 +89,7 @@ class ContinualTrainer(Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: Mapping[str, Any],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
@@ -109,7 +109,7 @@ class ContinualTrainer(Trainer):
             loss = loss * (n_labels / num_items_in_batch[0].clamp(min=1) * self.accelerator.num_processes)
             if self.alignment:
                 self._meter.add({"task_loss": loss})
-            if pairs is not None:
+            if self.alignment and pairs is not None:
                 encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
                 terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast)
                 losses = terms.means(num_items_in_batch[1:], self.accelerator.num_processes)
@@ -124,13 +124,6 @@ class ContinualTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self._meter = LossMeter()
-        alignment = self.alignment
-        if (
-            alignment
-            and alignment.loss.weights.regularization
-            and alignment.n_draws(n_steps(self)) >= len(alignment.pairs)
-        ):
-            alignment.pairs = seen_by_reference(self, alignment.pairs, alignment.loss, alignment.collator)
         return super().train(*args, **kwargs)
 
     # --- Checkpoints ---

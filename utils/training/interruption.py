@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM (of a cluster's scheduler, say) cost no work: training saves a checkpoint, then stops."""
+"""On Ctrl-C and SIGTERM (sent by a cluster's scheduler) training saves a checkpoint before it stops."""
 
 import signal
 import threading
@@ -12,9 +12,9 @@ from utils.core.errors import Interrupted
 
 
 class SaveWhenInterrupted(TrainerCallback):
-    """On the first signal, saves a checkpoint at the end of the step and raises Interrupted; a second one ends at once.
+    """On the first signal, saves a checkpoint at the end of the step and raises `Interrupted`. A second one kills the run.
 
-    With several processes a signal to one of them is enough: they agree after every step, so that all save the same.
+    With several processes a signal to one of them is enough: after every step they agree whether to stop.
     """
 
     def __init__(self) -> None:
@@ -23,13 +23,9 @@ class SaveWhenInterrupted(TrainerCallback):
         self._before: dict[int, Any] = {}
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        if threading.current_thread() is threading.main_thread():  # others may not handle signals
+        if threading.current_thread() is threading.main_thread():  # only it may handle signals
             self._before = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
@@ -37,18 +33,12 @@ class SaveWhenInterrupted(TrainerCallback):
         self.restore()
 
     def restore(self) -> None:
-        """Signals do what they did before."""
+        """Restore the handlers that were there before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         noticed = self.signal
         if args.world_size > 1:
             anywhere = torch.tensor(noticed, device=args.device)
@@ -57,12 +47,6 @@ class SaveWhenInterrupted(TrainerCallback):
         self._agreed = noticed > 0
         control.should_save |= self._agreed
 
-    def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        if self._agreed:  # (a signal that came since is seen by all processes after the next step)
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        if self._agreed:  # (all processes see a later signal after the next step)
             raise Interrupted(self.signal, state.global_step, state.max_steps)

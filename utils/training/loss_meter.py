@@ -9,16 +9,19 @@ from accelerate import Accelerator
 
 
 class LossMeter:
-    """Means of the component losses since the last reading, and the pace. Adding waits for no device."""
+    """Means of the component losses since the last reading, and pairs per second. Adding does not wait for the device."""
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
         self._n_steps: Counter[str] = Counter()
         self._n_pairs = 0
         self._since = time.perf_counter()
 
     def begin_step(self, *names: str) -> None:
-        """A new optimizer step that has these losses: what is added from here on are its batches' shares."""
+        """Begin an optimizer step that has these losses; what is added next belongs to its batches."""
         self._n_steps.update(names)
 
     def add(self, losses: Mapping[str, torch.Tensor], n_pairs: int = 0) -> None:
@@ -28,12 +31,12 @@ class LossMeter:
         self._n_pairs += n_pairs
 
     def pairs_per_second(self) -> float:
-        """Pairs that were added since the last reading, by the time that has passed."""
+        """Pairs added since the last reading, divided by the seconds since then."""
         return self._n_pairs / (time.perf_counter() - self._since)
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:
-        """Mean losses over processes and over the optimizer steps that had them; the next reading starts anew."""
+        """Mean losses over processes and over the optimizer steps that had them, since the last reading."""
         sums = {name: self._sums.get(name, torch.zeros((), device=accelerator.device)) for name in self._n_steps}
         means = {name: accelerator.reduce(sums[name], "mean").item() / n for name, n in self._n_steps.items()}
-        self.__init__()
+        self._reset()
         return means

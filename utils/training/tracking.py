@@ -1,4 +1,4 @@
-"""Watching alignment while something else is trained: a callback for any `Trainer`, and how the scripts set it up."""
+"""Tracking alignment during training: a callback for any `Trainer`, and its arguments and data."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import arg, at_least, check_unused, require
+from utils.core.arguments import arg, check_unused, require
 from utils.core.errors import InputError
 from utils.evaluation.word_distances import draw_triples, measure, with_vectors
 from utils.models.layers import encoder_of
@@ -28,7 +28,7 @@ from utils.parallel.corpus import ChosenPairs, ParallelCorpus
 
 
 class AlignmentTracker(TrainerCallback):
-    """Measures held-out links before the first step, every N optimizer steps and at the end, and logs what it finds.
+    """Measures held-out word links before the first step, every N optimizer steps and at the end, and logs the results.
 
     Logged beside the loss, wherever the trainer reports to (see `utils.evaluation.word_distances.WordDistances`):
 
@@ -36,8 +36,8 @@ class AlignmentTracker(TrainerCallback):
     - `alignment_median_related`, `alignment_median_unrelated`: medians of their cosine distances;
     - `alignment_word_retrieval_accuracy`: mean of both directions.
 
-    With several languages each has its own: `alignment_hi_share_nearer`. The training is not changed in any way: no
-    random number is drawn, dropout is off while measuring and afterwards as before. Of several processes the first one
+    With several languages each has its own: `alignment_hi_share_nearer`. Training is bit-for-bit identical
+    with and without it: no random number is drawn, and dropout is off only while measuring. Of several processes the first one
     measures while the others wait, so the model must be whole on each of them (no FSDP, no ZeRO-3).
 
     Example:
@@ -76,7 +76,7 @@ class AlignmentTracker(TrainerCallback):
                 [f"A link of {language} to track"],
                 f"there is none in {len(bitext)} held-out pairs, hold out more",
             )
-        self.trainer: Trainer | None = None
+        self.trainer: Trainer  # of `watch`
         self._last_step: int | None = None
 
     def watch(self, trainer: Trainer) -> None:
@@ -94,55 +94,46 @@ class AlignmentTracker(TrainerCallback):
         trainer.add_callback(self)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         self._last_step = None
         if state.global_step == 0:
             self._log(state, control)
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._log(state, control)
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if self._last_step != state.global_step:  # training stopped early
             self._log(state, control)
 
     def _log(self, state: TrainerState, control: TrainerControl) -> None:
         self._last_step = state.global_step
         if state.is_world_process_zero:
-            due = control.should_log  # a log takes this back, but that of the loss is still to come
+            due = control.should_log  # `log` resets it, but the loss is not logged yet
             self.trainer.log(self.measure())
             control.should_log = due
         self.trainer.accelerator.wait_for_everyone()
 
     def measure(self) -> dict[str, float]:
-        """What is logged, of the model as it is now."""
+        """The metrics of the current model, as they are logged."""
         accelerator = self.trainer.accelerator
         encoder = encoder_of(accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False))
         numbers = {}
         for language, bitext in self.pairs.items():
-            what = (self.word_tokenizer, bitext, self.triples[language], [self.layer], ["cosine"])
-            batch_size = self.batch_size or self.trainer.args.eval_batch_size
-            how = {"batch_size": batch_size, "autocast": accelerator.autocast}
             with in_evaluation_mode(encoder):
-                found = measure(encoder, *what, **how)[self.layer]["cosine"]
+                by_layer = measure(
+                    encoder,
+                    self.word_tokenizer,
+                    bitext,
+                    self.triples[language],
+                    [self.layer],
+                    ["cosine"],
+                    batch_size=self.batch_size or self.trainer.args.eval_batch_size,
+                    autocast=accelerator.autocast,
+                )
+            found = by_layer[self.layer]["cosine"]
             name = f"alignment_{language}" if len(self.pairs) > 1 else "alignment"
             numbers[f"{name}_share_nearer"] = found.share_nearer
             numbers[f"{name}_median_related"] = float(np.median(found.related))
@@ -153,7 +144,7 @@ class AlignmentTracker(TrainerCallback):
 
 @contextmanager
 def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout is off; afterwards every module is in the mode that it was in, frozen ones too."""
+    """Dropout is off within the context; afterwards every module is in its former mode."""
     in_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -165,12 +156,13 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class TrackingArguments:
-    """Watching alignment during training."""
+    """Tracking alignment during training."""
 
     track_alignment_every: int | None = arg(
         None,
         help="Measure held-out word links every N steps, and log beside the loss how often the linked word is nearer "
         "than another, distances, and word retrieval. Needs --language and parallel sentences (0: do not).",
+        at_least=0,
     )
     tracking_file: list[str] | None = arg(
         None,
@@ -184,16 +176,12 @@ class TrackingArguments:
         2.0,
         help="Without --tracking_file, hold out about this percentage of the parallel data: the same sentences as "
         "run_align.py --validation_split_percentage does.",
+        above=0,
+        below=100,
     )
-    max_tracking_pairs: int = arg(200, help="Measure at most this many pairs per language.")
+    max_tracking_pairs: int = arg(200, help="Measure at most this many pairs per language.", at_least=1)
 
     def __post_init__(self) -> None:
-        at_least(0, self, "track_alignment_every")
-        at_least(1, self, "max_tracking_pairs")
-        if not 0 < self.tracking_split_percentage < 100:
-            raise InputError(
-                f"--tracking_split_percentage {self.tracking_split_percentage} must be between 0 and 100."
-            )
         if not self.track_alignment_every:
             check_unused(self, "track_alignment_every", but=["track_alignment_every"])
         if self.tracking_links_file and not self.tracking_file:

@@ -1,12 +1,12 @@
-"""Only the rows of the embedding table that occur in the data are trained, which changes nothing but the time.
+"""Training only the rows of the embedding table that occur in the data, which gives the same weights.
 
-A multilingual vocabulary has up to 250,000 rows, of which a corpus uses a part. The others never get a gradient, and yet a
-dense gradient is filled with zeros for them, added up, sent to other processes, and taken through the optimizer: for a
-small encoder that is a large share of a step. Adam without weight decay leaves a row alone that has never had a gradient,
-so a table of the rows that occur gives the same weights.
+A multilingual vocabulary has up to 250,000 rows, of which a corpus uses a part. The others never get a gradient, but a
+dense gradient holds zeros for them, which take memory, are sent to other processes and go through the optimizer. Adam
+without weight decay does not change a row that has never had a gradient, so a table of the rows that occur gives the same
+weights.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,17 +20,17 @@ from transformers import PreTrainedModel, Trainer
 from utils.models.layers import encoder_of
 
 
-# Optimizers that leave a row without gradient as it is.
+# Optimizers that do not change a row without gradient.
 _EXACT_WITH = frozenset({"adamw_torch", "adamw_torch_fused", "sgd"})
-# If so many rows occur, a smaller table is not worth its look-ups.
+# Above this share of rows a smaller table is not worth its look-ups.
 _TOO_MANY = 0.9
 
 
 class UsedEmbedding(nn.Module):
-    """An `nn.Embedding` that trains some of its rows; to a state dict it is the whole table.
+    """An `nn.Embedding` that trains some of its rows. Its state dict holds the whole table.
 
     Args:
-        embedding: the table; its padding row is not trained, as ever.
+        embedding: the table, on the device where it is trained; its padding row is never trained.
         used: [rows], the ids whose rows are trained.
     """
 
@@ -45,6 +45,8 @@ class UsedEmbedding(nn.Module):
         self._row_of[self._used] = torch.arange(len(used), device=self._whole.device)
         self.padding_idx = embedding.padding_idx
         self.weight = nn.Parameter(self._whole[self._used])
+        self.register_state_dict_post_hook(self._save_whole)
+        self.register_load_state_dict_pre_hook(self._load_whole)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """[…, dimensions] of ids […]."""
@@ -56,38 +58,31 @@ class UsedEmbedding(nn.Module):
         """The table [ids, dimensions], with the rows that were trained."""
         return self._whole.index_copy(0, self._used, self.weight.detach())
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        destination[f"{prefix}weight"] = self.whole()
+    @staticmethod
+    def _save_whole(module: "UsedEmbedding", state: dict[str, Any], prefix: str, metadata: object) -> None:
+        state[f"{prefix}weight"] = module.whole()
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, torch.Tensor], prefix: str, *others: Any) -> None:  # noqa: ANN401
-        if (whole := state_dict.get(f"{prefix}weight")) is not None:
-            with torch.no_grad():
-                self._whole.copy_(whole)
-                self.weight.copy_(self._whole[self._used])
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "UsedEmbedding":  # noqa: ANN401
-        """To another device, or precision."""
-        super()._apply(fn, recurse)
-        self._whole = fn(self._whole)
-        self._used, self._row_of = (ids.to(self._whole.device) for ids in (self._used, self._row_of))
-        return self
+    @staticmethod
+    def _load_whole(module: "UsedEmbedding", state: dict[str, Any], prefix: str, *others: object) -> None:
+        if (whole := state.get(f"{prefix}weight")) is not None:
+            module._whole.copy_(whole)
+            state[f"{prefix}weight"] = module._whole[module._used]
 
 
 @contextmanager
-def used_rows_only(trainer: Trainer, datasets: Mapping[str, Dataset | None]) -> Iterator[None]:
-    """While it lasts, the trainer's model trains the embeddings that occur in its data, if that comes to the same.
+def used_rows_only(trainer: Trainer, *datasets: Dataset | None) -> Iterator[None]:
+    """Within the context the trainer's model trains only the embeddings that occur, if that gives the same weights.
 
     Args:
-        trainer: whose optimizer is not made yet.
-        datasets: what is trained on, by names of columns with ids, separated by commas.
+        trainer: its optimizer is not created yet.
+        datasets: the training data; token ids are in the columns whose names end in `input_ids`.
     """
     encoder = encoder_of(trainer.accelerator.unwrap_model(trainer.model))
     embedding = encoder.get_input_embeddings()
-    if not _is_exact(trainer, embedding):
+    if not isinstance(embedding, nn.Embedding) or not _is_exact(trainer, embedding):
         yield
         return
-    columns = [(rows, column) for names, rows in datasets.items() if rows is not None for column in names.split(",")]
-    used = _ids_in(columns, embedding.num_embeddings)
+    used = _ids_in([rows for rows in datasets if rows is not None], embedding.num_embeddings)
     if len(used) > _TOO_MANY * embedding.num_embeddings:
         yield
         return
@@ -101,11 +96,11 @@ def used_rows_only(trainer: Trainer, datasets: Mapping[str, Dataset | None]) -> 
         encoder.set_input_embeddings(embedding)
 
 
-def _is_exact(trainer: Trainer, embedding: nn.Module) -> bool:
+def _is_exact(trainer: Trainer, embedding: nn.Embedding) -> bool:
     args, model = trainer.args, trainer.model
     plain = type(embedding) is nn.Embedding and embedding.max_norm is None and not embedding.scale_grad_by_freq
     tied = isinstance(model, PreTrainedModel) and model.get_output_embeddings() is not None
-    return (
+    return bool(
         plain
         and not tied
         and embedding.weight.requires_grad
@@ -117,10 +112,12 @@ def _is_exact(trainer: Trainer, embedding: nn.Module) -> bool:
     )
 
 
-def _ids_in(columns: Sequence[tuple[Dataset, str]], n_ids: int) -> torch.Tensor:
-    """All ids that occur in columns of data sets, in order."""
+def _ids_in(datasets: Sequence[Dataset], n_ids: int) -> torch.Tensor:
+    """All token ids that occur in data sets, in order."""
     occurs = np.zeros(n_ids, dtype=bool)
-    for rows, column in columns:
-        for batch in rows.select_columns([column]).with_format("arrow").iter(10_000):
-            occurs[batch[column].combine_chunks().flatten().to_numpy()] = True
+    for rows in datasets:
+        columns = [column for column in rows.column_names if column.endswith("input_ids")]
+        for batch in rows.select_columns(columns).with_format("arrow").iter(10_000):
+            for column in columns:
+                occurs[batch[column].combine_chunks().flatten().to_numpy()] = True
     return torch.from_numpy(np.flatnonzero(occurs))
