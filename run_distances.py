@@ -36,7 +36,14 @@ from utils.evaluation.distance_report import (
     write_distances,
 )
 from utils.evaluation.figures import plot_distances, plot_distances_by_layer
-from utils.evaluation.word_distances import WORD_DISTANCES, Triples, WordDistances, draw_triples, measure, with_vectors
+from utils.evaluation.word_distances import (
+    WORD_DISTANCES,
+    Triples,
+    WordDistances,
+    draw_triples,
+    measure_words,
+    with_vectors,
+)
 from utils.models.encoders import empty_encoder, load_encoder
 from utils.models.hub import ModelArguments, label_models
 from utils.models.layers import parse_layers
@@ -173,9 +180,9 @@ def main() -> None:
         measured[label] = {}
         for language, (bitext, triples) in words.items():
             what = (word_tokenizers[label], bitext, triples, layers[label], args.distances)
-            measured[label][language] = measure(encoder, *what, **how, description=f"{label}, {language}")
+            measured[label][language] = measure_words(encoder, *what, **how, description=f"{label}, {language}")
         if not all(found.is_finite for *_, found in each_comparison(measured[label])):
-            raise InputError(f"{name} gives vectors that are not numbers (nan or inf); was it trained well?")
+            raise InputError(f"{name} gives vectors with nan or inf; check how it was trained.")
 
     # --- Write, plot, print ---
     if state.is_main_process:

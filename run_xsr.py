@@ -26,7 +26,7 @@ from utils.evaluation.figures import plot_accuracy_by_layer
 from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, Retrieval, retrieve, vector_spread
 from utils.evaluation.retrieval_report import accuracy_curves, retrieval_metrics, retrieval_table
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
-from utils.evaluation.sentence_vectors import POOLINGS, encode_sentences
+from utils.evaluation.sentence_vectors import SENTENCE_POOLINGS, encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.hub import ModelArguments, label_models
 from utils.models.layers import parse_layers, usual_layer
@@ -83,7 +83,7 @@ class XsrArguments(ModelArguments):
     pooling: str = arg(
         "mean",
         help="A sentence's vector: the mean of all its tokens, special ones included, or the first token, cls.",
-        choices=list(POOLINGS),
+        choices=list(SENTENCE_POOLINGS),
     )
     distance: str = arg(
         "cosine",

@@ -16,13 +16,14 @@ from utils.evaluation.figures import plot_distances, plot_distances_by_layer
 from utils.evaluation.word_distances import (
     Triples,
     WordDistances,
-    distances_between,
+    compare_vectors,
+    cosine_distances,
     draw_triples,
-    encode_words,
-    measure,
-    measure_distances,
+    l2_distances,
+    measure_words,
     with_vectors,
 )
+from utils.evaluation.word_vectors import encode_words
 
 
 def bitext(*pairs: tuple[str, str, list]) -> Dataset:
@@ -144,7 +145,7 @@ def test_vectors_that_are_no_numbers():
     with torch.no_grad():
         model.embeddings.LayerNorm.bias.fill_(float("nan"))
     pairs = many_pairs(3)
-    found = measure(model, WORD_TOKENIZER, pairs, with_vectors(draw_triples(pairs), pairs, [WORD_TOKENIZER]))
+    found = measure_words(model, WORD_TOKENIZER, pairs, with_vectors(draw_triples(pairs), pairs, [WORD_TOKENIZER]))
     assert not found[-1]["cosine"].is_finite
     assert np.isnan(found[-1]["l2"].share_nearer)
     assert comparison().is_finite
@@ -158,21 +159,21 @@ UNRELATED = torch.tensor([[3.0, 0.0], [-1.0, 0.0], [0.0, -1.0], [0.0, 0.0]])
 
 
 def test_distances_by_hand():
-    assert distances_between(SOURCE, UNRELATED, "l2").tolist() == pytest.approx([4, 2, 3, 2**0.5])
-    assert distances_between(SOURCE[1:3], UNRELATED[1:3], "cosine").tolist() == pytest.approx([2, 2])
-    assert distances_between(SOURCE[:1], UNRELATED[:1], "cosine").tolist() == pytest.approx([1 - 3 / 5])
-    assert distances_between(SOURCE, SOURCE, "l2").tolist() == [0, 0, 0, 0]
+    assert l2_distances(SOURCE, UNRELATED).tolist() == pytest.approx([4, 2, 3, 2**0.5])
+    assert cosine_distances(SOURCE[1:3], UNRELATED[1:3]).tolist() == pytest.approx([2, 2])
+    assert cosine_distances(SOURCE[:1], UNRELATED[:1]).tolist() == pytest.approx([1 - 3 / 5])
+    assert l2_distances(SOURCE, SOURCE).tolist() == [0, 0, 0, 0]
 
 
 def test_comparison_by_hand():
-    found = measure_distances(SOURCE, ENGLISH, UNRELATED, "l2")
+    found = compare_vectors(SOURCE, ENGLISH, UNRELATED, "l2")
     assert found.related.tolist() == pytest.approx([5, 2**0.5, 3, 2**0.5])
     assert found.difference.tolist() == pytest.approx([-1, 2 - 2**0.5, 0, 0])
     assert found.nearer.tolist() == [0, 1, 0.5, 0.5]
     assert found.share_nearer == 0.5
     # Nearest, from the first on: (2, 2), (0, 0), (0, 1), (0, 1); back: (1, 0), (0, 2), (0, 2), (1, 1).
     assert (found.to_english, found.from_english) == (0, 2 / 4)
-    by_angle = measure_distances(SOURCE[1:3], torch.tensor([[5.0, 1.0], [1.0, 5.0]]), UNRELATED[1:3], "cosine")
+    by_angle = compare_vectors(SOURCE[1:3], torch.tensor([[5.0, 1.0], [1.0, 5.0]]), UNRELATED[1:3], "cosine")
     assert (by_angle.to_english, by_angle.from_english, by_angle.share_nearer) == (1, 1, 1)
 
 
@@ -204,9 +205,9 @@ def aligned_vectors(n: int = 2000, seed: int = 0) -> tuple[torch.Tensor, torch.T
 @pytest.mark.parametrize("distance", ["l2", "cosine"])
 def test_shuffled_links_make_related_words_unrelated(distance):
     source, english, unrelated = aligned_vectors()
-    linked = measure_distances(source, english, unrelated, distance)
+    linked = compare_vectors(source, english, unrelated, distance)
     assert linked.share_nearer > 0.95
-    shuffled = measure_distances(source, english[torch.randperm(2000)], english[torch.randperm(2000)], distance)
+    shuffled = compare_vectors(source, english[torch.randperm(2000)], english[torch.randperm(2000)], distance)
     low, high = bootstrap_interval(shuffled.difference)
     assert low < 0 < high
     assert shuffled.share_nearer == pytest.approx(0.5, abs=3 * 0.5 / 2000**0.5)
@@ -226,7 +227,7 @@ def test_shuffled_sentences_make_related_words_unrelated():
         links = [[[i, j] for i, j in enumerate(of_pair)] for of_pair in places]
         pairs = Dataset.from_dict({"source": sentences, "english": english, "links": links})
         triples = with_vectors(draw_triples(pairs), pairs, [WORD_TOKENIZER])
-        found = measure(model, WORD_TOKENIZER, pairs, triples, [2])[2]
+        found = measure_words(model, WORD_TOKENIZER, pairs, triples, [2])[2]
         shares[name] = [found[distance].share_nearer for distance in ("l2", "cosine")]
     assert min(shares["linked"]) > 0.95
     # (By chance some words are linked with themselves even now, but are never drawn as unrelated.)
@@ -236,7 +237,7 @@ def test_shuffled_sentences_make_related_words_unrelated():
 def test_a_model_and_itself():
     pairs = many_pairs(30)
     triples = with_vectors(draw_triples(pairs), pairs, [WORD_TOKENIZER])
-    one, same = (measure(tiny.model(head="", seed=1), WORD_TOKENIZER, pairs, triples, [0, 2]) for _ in range(2))
+    one, same = (measure_words(tiny.model(head="", seed=1), WORD_TOKENIZER, pairs, triples, [0, 2]) for _ in range(2))
     for layer in (0, 2):
         for distance in ("l2", "cosine"):
             assert np.array_equal(one[layer][distance].related, same[layer][distance].related)

@@ -26,7 +26,7 @@ from helpers.trainers import (
     weights_of,
 )
 from utils.core.errors import InputError, run_script
-from utils.evaluation.word_distances import draw_triples, measure, with_vectors
+from utils.evaluation.word_distances import draw_triples, measure_words, with_vectors
 from utils.training.tracking import AlignmentTracker, TrackingArguments, in_evaluation_mode
 
 
@@ -123,7 +123,7 @@ def test_what_is_logged_and_when(tmp_path):
     # The numbers of run_distances.py, for the model as it is at the end.
     pairs = some_pairs(8)
     triples = with_vectors(draw_triples(pairs), pairs, [WORD_TOKENIZER])
-    same = measure(trainer.model.base_model.eval(), WORD_TOKENIZER, pairs, triples)[-1]["cosine"]
+    same = measure_words(trainer.model.base_model.eval(), WORD_TOKENIZER, pairs, triples)[-1]["cosine"]
     assert found[-1]["alignment_share_nearer"] == same.share_nearer
     assert found[-1]["alignment_median_unrelated"] == pytest.approx(np.median(same.unrelated), rel=1e-5)
     # The loss of the steps that it shares a log with is still logged.

@@ -1,30 +1,25 @@
-"""How far apart related and unrelated words lie: the draw of the words, their vectors, their distances, what sums them up.
+"""Distances between related and unrelated words: the draw of the words, and what is measured on their vectors.
 
-*Related* are words that are linked across languages in held-out sentence pairs. To each such link belongs an *unrelated*
-English word, drawn at random. An encoder is well aligned if the related word is nearer than the unrelated one; what
-fine-tuning does to that is the question of Efimov et al. (ECIR 2023).
+*Related* are words that are linked across languages in held-out sentence pairs. Each link is compared with an
+*unrelated* English word, drawn at random. In a well aligned encoder the related word is nearer than the unrelated one;
+Efimov et al. (ECIR 2023) ask what fine-tuning does to that.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
-from transformers.utils import logging
 
-from utils.alignment.words import WordTokenizer, pool_words
+from utils.alignment.words import WordTokenizer
+from utils.core.errors import InputError
 from utils.evaluation.neighbours import retrieve, vector_spread
-from utils.models.layers import hidden_states_at
-
-
-WORD_DISTANCES = ("l2", "cosine")
+from utils.evaluation.word_vectors import encode_words
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Triples:
         return len(self.pair)
 
     def select(self, kept: np.ndarray) -> "Triples":
-        """Some of them, by number or by a mask."""
+        """The triples at some indices, or where a mask is True."""
         return Triples(*(getattr(self, column.name)[kept] for column in fields(self)))
 
     @property
@@ -65,18 +60,18 @@ class Triples:
 def draw_triples(bitext: Dataset, max_links: int | None = None, seed: int = 0) -> Triples:
     """Draw links, and an unrelated English word for each of them.
 
-    Half of the unrelated words come from the sentence pair of the link, where encoders mix the words of a context into
-    each other, half from all other pairs; where one of the two has no word to offer, the other one does. A word that
-    is spelt like the related one (in whatever case) or linked with the same source word is not unrelated. The draw is
-    made among words, before any tokenizer sees them, so that it is the same for every model.
+    Half of the unrelated words come from the sentence pair of the link, because encoders mix the words of a context;
+    the other half from all other pairs. If one of the two has no candidate, the other is used. A word that is spelt
+    like the related one (in any case) or linked with the same source word is not a candidate. Words are drawn before
+    tokenization, so that the draw is the same for every model.
 
     Args:
         bitext: columns `source`, `english` (lists of words) and `links` (lists of `[i, j]`).
-        max_links: draw so many of the links; None: all.
-        seed: of the draw.
+        max_links: number of links to draw; None: all.
+        seed: seed of the draw.
 
     Returns:
-        The triples in the order of the bitext. A link that no English word is unrelated to is left out.
+        The triples in the order of the bitext. A link without an unrelated English word is left out.
     """
     sentences = list(bitext["english"])
     links = np.array([(k, i, j) for k, linked in enumerate(bitext["links"]) for i, j in linked], np.int64)
@@ -111,10 +106,10 @@ def draw_triples(bitext: Dataset, max_links: int | None = None, seed: int = 0) -
 
 
 def with_vectors(triples: Triples, bitext: Dataset, word_tokenizers: Sequence[WordTokenizer]) -> Triples:
-    """The triples whose three words have a vector by every one of the tokenizers.
+    """The triples whose three words have a vector with every one of the tokenizers.
 
-    A tokenizer makes nothing of some words (`\\u200b`) and cuts long sentences. A triple that one model cannot measure
-    is measured by none, so that all are compared on the same words.
+    Some words give no token (`\\u200b`), and long sentences are truncated. A triple that one model cannot measure is
+    dropped for all, so that they are compared on the same words.
     """
     if not len(triples):
         return triples
@@ -130,103 +125,30 @@ def with_vectors(triples: Triples, bitext: Dataset, word_tokenizers: Sequence[Wo
     return triples.select(kept)
 
 
-def encode_words(
-    model: nn.Module,
-    word_tokenizer: WordTokenizer,
-    sentences: Sequence[Sequence[str]],
-    words: np.ndarray,
-    layers: Sequence[int] = (-1,),
-    batch_size: int = 64,
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
-    state: PartialState | None = None,
-    description: str | None = None,
-) -> torch.Tensor:
-    """The vectors of some words of some sentences at several layers, in one pass; no other vector is kept.
-
-    Args:
-        model: an encoder in evaluation mode, on the device that is to do the work.
-        word_tokenizer: of that encoder.
-        sentences: as lists of words.
-        words: [N, 2], sentence and position of every word that is wanted; each must have a vector (`with_vectors`).
-        layers: indices into `hidden_states`: 0 the embeddings, -1 the last layer.
-        batch_size: sentences encoded at once per process.
-        autocast: context of the encoder's passes (mixed precision).
-        state: several processes that share the work; each gets the whole result. None: this process does it alone.
-        description: what the progress bar says; None for no bar.
-
-    Returns:
-        [layers, N, dimensions], fp32, on the CPU.
-    """
-    # A word that is wanted twice is encoded once; sorted, the words of a sentence stand together.
-    wanted, row_of = np.unique(words, axis=0, return_inverse=True)
-    numbers, begins = np.unique(wanted[:, 0], return_index=True)
-    positions = np.split(wanted[:, 1], begins[1:])
-    tokens = word_tokenizer([sentences[k] for k in numbers])
-    # Like lengths together, for little padding; the longest first, so that memory runs out at once or never.
-    by_length = sorted(range(len(numbers)), key=lambda k: -len(tokens["input_ids"][k]))
-    batches = [by_length[begin : begin + batch_size] for begin in range(0, len(by_length), batch_size)]
-    share = batches[state.process_index :: state.num_processes] if state else batches
-    parts = []
-    quiet = description is None or (state is not None and not state.is_main_process)
-    for batch in logging.tqdm(share, desc=description, disable=quiet):
-        ids = [tokens["input_ids"][k] for k in batch]
-        places = [_places(tokens["word_ids"][k], tokens["words"][k], positions[k]) for k in batch]
-        rows = np.concatenate([begins[k] + np.arange(len(positions[k])) for k in batch])
-        with autocast():
-            vectors = _encode_batch(model, ids, places, layers, word_tokenizer.tokenizer.pad_token_id or 0)
-        parts.append((rows, vectors))
-    parts = gather_object(parts) if state and state.num_processes > 1 else parts
-    dimensions = parts[0][1].shape[-1]
-    vectors = torch.empty(len(layers), len(wanted), dimensions)
-    for rows, of_batch in parts:
-        vectors[:, rows] = of_batch
-    return vectors[:, row_of.reshape(-1)]
+def l2_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Euclidean distances [N], from 0, of vectors [N, dimensions], row by row."""
+    return (first - second).norm(dim=1)
 
 
-def _places(word_ids: Sequence[int], words: Sequence[int], wanted: np.ndarray) -> np.ndarray:
-    """For every token of a sentence which of the wanted words it represents, -1 for none.
-
-    Args:
-        word_ids, words: as `WordTokenizer` gives them.
-        wanted: positions of words.
-    """
-    place_of = {position: place for place, position in enumerate(wanted.tolist())}
-    place_of_word = np.array([place_of.get(position, -1) for position in words] + [-1])
-    return place_of_word[np.asarray(word_ids)]  # (-1, a token of no word, is the last one)
+def cosine_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """1 - cosine of the angle [N], 0 to 2, of vectors [N, dimensions], row by row."""
+    return 1 - F.cosine_similarity(first, second)
 
 
-@torch.no_grad()
-def _encode_batch(
-    model: nn.Module, ids: Sequence[Sequence[int]], places: Sequence[np.ndarray], layers: Sequence[int], pad: int
-) -> torch.Tensor:
-    """The vectors [layers, words, dimensions] of the words that `places` numbers, sentence after sentence."""
-    shape = (len(ids), max(map(len, ids)))
-    input_ids, mask, word_ids = np.full(shape, pad), np.zeros(shape, np.int64), np.full(shape, -1)
-    n_words = 0
-    for row, (sentence, place) in enumerate(zip(ids, places)):
-        length = len(sentence)
-        input_ids[row, :length], mask[row, :length] = sentence, 1
-        word_ids[row, :length] = np.where(place < 0, -1, place + n_words)
-        n_words += int(place.max()) + 1
-    lengths = np.bincount(word_ids[word_ids >= 0], minlength=n_words).astype(np.float32)
-    device = next(model.parameters()).device
-    to_device = (torch.from_numpy(array).to(device) for array in (input_ids, mask, word_ids, lengths))
-    input_ids, mask, word_ids, lengths = to_device
-    states = hidden_states_at(model, input_ids, mask, layers)
-    return torch.stack([pool_words(state, word_ids, lengths) for state in states]).cpu()
+WORD_DISTANCES = {"l2": l2_distances, "cosine": cosine_distances}
 
 
 @dataclass(frozen=True)
 class WordDistances:
-    """N links at one layer of one model, by one distance.
+    """What is measured on N links at one layer of one model, by one distance.
 
     Attributes:
         related: [N], distance of the source word from the English word it is linked with.
         unrelated: [N], its distance from the unrelated English word.
-        to_english: word retrieval accuracy (Cao et al., ICLR 2020, section 4), 0 to 1: how often the nearest of all
-            linked English words is the one that a source word is linked with.
-        from_english: the same for English words that look for their source words.
-        spread_source, spread_english: how far all source words, all English words lie apart (`utils.evaluation.neighbours.vector_spread`).
+        to_english: word retrieval accuracy (Cao et al., ICLR 2020, section 4), 0 to 1: share of source words whose
+            nearest among all linked English words is the one they are linked with.
+        from_english: the same from English words to source words.
+        spread_source, spread_english: `vector_spread` of all source words, of all linked English words.
     """
 
     related: np.ndarray
@@ -238,12 +160,12 @@ class WordDistances:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all distances are numbers; those of a model that diverged are not."""
+        """Whether all distances are finite; those of a model that diverged are not."""
         return bool(np.isfinite(self.related).all() and np.isfinite(self.unrelated).all())
 
     @property
     def difference(self) -> np.ndarray:
-        """[N]: how much farther the unrelated word is than the related one, link by link."""
+        """[N]: distance of the unrelated word minus distance of the related one."""
         return self.unrelated - self.related
 
     @property
@@ -253,56 +175,56 @@ class WordDistances:
 
     @property
     def share_nearer(self) -> float:
-        """Share of links whose related word is nearer, ties counted half: like the area under a ROC curve, but every
-        related word is held against its own unrelated one only.
+        """Share of links whose related word is nearer, 0 to 1; ties count half.
+
+        Like the area under a ROC curve, but each related word is compared with its own unrelated word only.
         """
         return float(self.nearer.mean())
 
 
-def distances_between(first: torch.Tensor, second: torch.Tensor, distance: str) -> np.ndarray:
-    """Row-by-row distances [N] of vectors [N, dimensions].
-
-    Args:
-        first, second: the vectors.
-        distance: `l2`, the Euclidean one, from 0; or `cosine`, 1 minus the cosine of the angle, 0 to 2.
-    """
-    # In double precision: 1 minus a cosine near 1 loses digits.
-    first, second = first.double(), second.double()
-    if distance == "l2":
-        return (first - second).norm(dim=1).numpy(force=True)
-    return (1 - F.cosine_similarity(first, second)).numpy(force=True)
-
-
-def measure_distances(
+def compare_vectors(
     source: torch.Tensor,
     english: torch.Tensor,
     unrelated: torch.Tensor,
     distance: str,
     device: torch.device | str = "cpu",
 ) -> WordDistances:
-    """Compare source words with related and unrelated English words by their vectors [N, dimensions].
+    """Compare source words with related and unrelated English words by their vectors.
 
-    The vectors are on the CPU; `device` is where nearest neighbours are looked for.
+    Args:
+        source, english, unrelated: [N, dimensions] each, on the CPU.
+        distance: a name in `WORD_DISTANCES`.
+        device: where nearest neighbours are searched.
+
+    Raises:
+        InputError: for an unknown distance.
     """
+    if distance not in WORD_DISTANCES:
+        raise InputError(f"The distance {distance} is unknown; choose one of {', '.join(WORD_DISTANCES)}.")
+    between = WORD_DISTANCES[distance]
     on_device = source.to(device), english.to(device)
     return WordDistances(
-        distances_between(source, english, distance),
-        distances_between(source, unrelated, distance),
-        retrieve(*on_device, distance).accuracy,
-        retrieve(*reversed(on_device), distance).accuracy,
+        # In double precision: 1 minus a cosine near 1 loses digits.
+        between(source.double(), english.double()).numpy(),
+        between(source.double(), unrelated.double()).numpy(),
+        retrieve(on_device[0], on_device[1], distance).accuracy,
+        retrieve(on_device[1], on_device[0], distance).accuracy,
         vector_spread(source, distance),
         vector_spread(english, distance),
     )
 
 
-def measure(
+def measure_words(
     model: nn.Module,
     word_tokenizer: WordTokenizer,
     bitext: Dataset,
     triples: Triples,
     layers: Sequence[int] = (-1,),
-    distances: Sequence[str] = WORD_DISTANCES,
-    **encoding: Any,  # noqa: ANN401
+    distances: Sequence[str] = tuple(WORD_DISTANCES),
+    batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    state: PartialState | None = None,
+    description: str | None = None,
 ) -> dict[int, dict[str, WordDistances]]:
     """Encode the words of some triples and compare them, by layer and distance.
 
@@ -310,14 +232,18 @@ def measure(
         model, word_tokenizer: an encoder in evaluation mode, and its tokenizer.
         bitext, triples: the sentences, and the words in them.
         layers: indices into `hidden_states`.
-        distances: some of `DISTANCES`.
-        encoding: see `encode_words`.
+        distances: names in `WORD_DISTANCES`.
+        batch_size, autocast, state, description: as for `encode_words`.
     """
-    source = encode_words(model, word_tokenizer, bitext["source"], triples.source_words, layers, **encoding)
-    both = encode_words(model, word_tokenizer, bitext["english"], triples.english_words, layers, **encoding)
-    english, unrelated = both.chunk(2, dim=1)
+
+    def vectors_of(side: str, words: np.ndarray) -> torch.Tensor:
+        sentences = bitext[side]
+        return encode_words(model, word_tokenizer, sentences, words, layers, batch_size, autocast, state, description)
+
+    source = vectors_of("source", triples.source_words)
+    english, unrelated = vectors_of("english", triples.english_words).chunk(2, dim=1)
     device = next(model.parameters()).device
     return {
-        layer: {name: measure_distances(source[k], english[k], unrelated[k], name, device) for name in distances}
+        layer: {name: compare_vectors(source[k], english[k], unrelated[k], name, device) for name in distances}
         for k, layer in enumerate(layers)
     }

@@ -20,7 +20,7 @@ from transformers import (
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg, check_unused, require
 from utils.core.errors import InputError
-from utils.evaluation.word_distances import draw_triples, measure, with_vectors
+from utils.evaluation.word_distances import draw_triples, measure_words, with_vectors
 from utils.models.layers import encoder_of
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
@@ -123,17 +123,17 @@ class AlignmentTracker(TrainerCallback):
         numbers = {}
         for language, bitext in self.pairs.items():
             with in_evaluation_mode(encoder):
-                by_layer = measure(
+                measured = measure_words(
                     encoder,
                     self.word_tokenizer,
                     bitext,
                     self.triples[language],
                     [self.layer],
                     ["cosine"],
-                    batch_size=self.batch_size or self.trainer.args.eval_batch_size,
-                    autocast=accelerator.autocast,
+                    self.batch_size or self.trainer.args.eval_batch_size,
+                    accelerator.autocast,
                 )
-            found = by_layer[self.layer]["cosine"]
+            found = measured[self.layer]["cosine"]
             name = f"alignment_{language}" if len(self.pairs) > 1 else "alignment"
             numbers[f"{name}_share_nearer"] = found.share_nearer
             numbers[f"{name}_median_related"] = float(np.median(found.related))
