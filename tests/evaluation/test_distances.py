@@ -267,11 +267,11 @@ def test_metrics_by_flat_names():
 
 def test_table():
     layers = {3: {"l2": comparison()}, 11: {"l2": comparison(50, 2.0), "cosine": comparison(60)}}
-    lines = distance_table({"a" * 40: {"hi": layers, "ru": layers}, "b": {"hi": layers}}).splitlines()
-    assert len(lines) == 2 + 2 * 2 + 2
+    lines = distance_table({"a" * 40: {"hi": layers, "ru": layers}, "b": {"hi": layers}}).text().splitlines()
+    assert len(lines) == 1 + 2 * 2 + 2
     assert max(map(len, lines)) <= 100
-    assert [line.split()[1:4] for line in lines[2:4]] == [["hi", "11", "l2"], ["hi", "11", "cosine"]]
-    assert f"{np.median(layers[11]['l2'].unrelated):.3f}" in lines[2]
+    assert [line.split()[1:4] for line in lines[1:3]] == [["hi", "11", "l2"], ["hi", "11", "cosine"]]
+    assert f"{np.median(layers[11]['l2'].unrelated):.3f}" in lines[1]
 
 
 def test_distances_link_by_link(tmp_path):
@@ -295,11 +295,10 @@ def test_figures(tmp_path):
     }
     plot_distances(histograms, tmp_path / "h", "Title")
     curves = {f"model-{k}": {layer: layer / (4 + k) for layer in range(4 + k)} for k in range(3)}
-    bands = {model: {layer: (v - 0.05, v + 0.05) for layer, v in curve.items()} for model, curve in curves.items()}
-    panels = {name: {"Median, related words": curves, "Related word nearer": curves} for name in ("l2", "cosine")}
-    plot_distances_by_layer(
-        panels, tmp_path / "c", "Title", {"l2": {"Related word nearer": bands}}, chance={"Related word nearer": 0.5}
-    )
+    values = {model: {layer: [v] for layer, v in curve.items()} for model, curve in curves.items()}
+    bands = {model: {layer: [v, v - 0.05, v + 0.05] for layer, v in curve.items()} for model, curve in curves.items()}
+    panels = {name: {"Median, related words": values, "Related word nearer": bands} for name in ("l2", "cosine")}
+    plot_distances_by_layer(panels, tmp_path / "c", "Title", chance={"Related word nearer": 0.5})
     for name in ("h", "c"):
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert 0.02 < inked(tmp_path / f"{name}.png") < 0.6

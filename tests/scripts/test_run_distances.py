@@ -223,14 +223,14 @@ def message_of(measure, *arguments, output="refused") -> str:
 
 BAD_ARGUMENTS = {
     "--layers 3": "--layers 3",
-    "--max_links 0": "--max_links 0 is too small",
-    "--max_eval_pairs 0": "--max_train_pairs 0 .* at least 1",
+    "--max_links 0": "--max_links 0",
+    "--max_eval_pairs 0": "--max_train_pairs 0",
     "--max_seq_length 5000": "--max_seq_length 5000",
-    "--max_seq_length 3": "none of .* has words that every model has a vector of",
+    "--max_seq_length 3": "A link of hi is missing",
     "--models a/b": "There is no model a/b",
     "--parallel_file nowhere.tsv": "There is no file nowhere.tsv",
     "--links_file nowhere.links": "nowhere.links",
-    "--validation_split_percentage 100": "must be between 0 and 100",
+    "--validation_split_percentage 100": "--validation_split_percentage 100",
     "--validation_split_percentage 0.0001": "None of the 24 pairs of hi is held out",
     "--validation_split_percentage 0.0001 --aligner statistical": "None of the 24 pairs of hi is held out",
     "--aligner dictionary": "--dictionary_file",
@@ -251,7 +251,7 @@ def test_what_cannot_be_compared(measure, model, tmp_path):
     other = tiny.checkpoint(tmp_path / "other", kind="unigram")
     assert "have different vocabularies" in message_of(measure, "--models", model, other, "--word_pooling", "token")
     message = message_of(measure, "--reference_model", model, "--aligner", "statistical")
-    assert "--reference_model does nothing where words are linked by --aligner statistical" in message
+    assert "--reference_model has no effect" in message
     orphan = Path(shutil.copytree(model, tmp_path / "orphan"))
     (orphan / "run.json").write_text(json.dumps({"base_model": "no/model"}))
     assert "was made from no/model, which cannot be loaded now" in message_of(measure, "--models", orphan)

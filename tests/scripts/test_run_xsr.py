@@ -283,7 +283,7 @@ def test_output_folder_that_is_not_empty(xsr, refused):
         (("--layers", "4"), "--layers 4"),
         (("--layers", "some"), "choose from 0 (the embeddings) to 3"),
         (("--max_seq_length", "129"), "choose one from 3 to 128"),
-        (("--max_samples", "0"), "--max_samples 0 leaves no sentence"),
+        (("--max_samples", "0"), "--max_samples 0"),
     ],
 )
 def test_arguments_that_do_not_fit(refused, tmp_path, arguments, message):

@@ -1,7 +1,9 @@
-"""The style of all figures: readable in print and by the colour-blind."""
+"""The style of all figures, readable in print and by the colour-blind, and panels with a common legend."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,9 +16,10 @@ from utils.core.files import atomic_write
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _STROKES = ("-", "--", ":", "-.", (0, (5, 1)))
-# Inches.
+# Width and height of a panel in inches.
 PANEL = (3.2, 2.4)
-STYLE = {
+# For `matplotlib.rc_context`, around everything from the making of a figure to its saving.
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -33,32 +36,54 @@ STYLE = {
 }
 
 
+def make_panels(
+    n_rows: int,
+    n_columns: int,
+    width: float,
+    labels: Sequence[str],
+    title: str = "",
+    **sharing: Any,  # noqa: ANN401
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes [rows, columns], with room below for a legend.
+
+    Args:
+        n_rows, n_columns: number of panels.
+        width: inches.
+        labels: entries of the legend.
+        title: text above all panels.
+        sharing: `sharex` and `sharey` of `Figure.subplots`.
+    """
+    height = n_rows * PANEL[1] + 0.18 * ceil(len(labels) / _legend_columns(labels, width)) + 0.4
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False, **sharing)
+
+
+def add_legend(figure: Figure, axes: np.ndarray, labels: Sequence[str]) -> None:
+    """One legend for all panels, below them."""
+    marks: dict[Any, Any] = {}
+    for axis in axes.flat:
+        marks |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
+    columns = _legend_columns(labels, figure.get_figwidth())
+    handles = [marks[label] for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
+
+
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """Number of entries that fit side by side in a legend of this width in inches."""
+    return max(1, min(len(labels), int(width / (0.8 + 0.07 * max(map(len, labels))))))
+
+
 def draw_curves(axis: Axes, curves: Mapping[str, Mapping[int, float]], models: Sequence[str], scale: float) -> None:
-    """Draw a line per model, which looks the same in every panel."""
+    """Draw a line per model, in the same style in every panel; values are multiplied by `scale`."""
     for model, curve in curves.items():
         style = line_style(models.index(model))
         axis.plot(sorted(curve), [scale * curve[k] for k in sorted(curve)], label=model, clip_on=False, **style)
 
 
-def legend_columns(models: Sequence[str], width: float) -> int:
-    """How many models stand beside each other in a legend so many inches wide."""
-    return max(1, min(len(models), int(width / (0.8 + 0.07 * max(map(len, models))))))
-
-
-def add_legend(figure: Figure, axes: np.ndarray, models: Sequence[str], n_across: int) -> None:
-    """Name the models once, below all panels."""
-    lines = {line.get_label(): line for axis in axes.flat for line in axis.lines}
-    place = {"loc": "outside lower center", "ncols": n_across, "handlelength": 3.2}
-    figure.legend([lines[model] for model in models], models, **place)
-
-
-def save_png_and_pdf(figure: Figure, path: str | Path) -> None:
-    for ending, options in (("png", {"dpi": 150}), ("pdf", {"metadata": {"CreationDate": None}})):
-        with atomic_write(f"{path}.{ending}") as temporary:
-            figure.savefig(temporary, format=ending, **options)
-
-
-def line_style(number: int) -> dict[str, object]:
+def line_style(number: int) -> dict[str, Any]:
+    """Colour, marker and stroke of the line with this number, as keyword arguments of `Axes.plot`."""
     # The cycles differ in length, so that the eighth line does not look like the first.
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -66,3 +91,11 @@ def line_style(number: int) -> dict[str, object]:
         "linestyle": _STROKES[number % len(_STROKES)],
         "markerfacecolor": "white" if number % 2 else COLOURS[number % len(COLOURS)],
     }
+
+
+def save_png_and_pdf(figure: Figure, path: str | Path) -> None:
+    """Write `PATH.png` and `PATH.pdf`, each atomically; the same figure gives the same bytes."""
+    formats: dict[str, dict[str, Any]] = {"png": {"dpi": 150}, "pdf": {"metadata": {"CreationDate": None}}}
+    for ending, options in formats.items():
+        with atomic_write(f"{path}.{ending}") as temporary:
+            figure.savefig(temporary, format=ending, **options)

@@ -65,6 +65,12 @@ class ResultTable:
         return [[MISSING if cell is None else str(cell) for cell in line] for line in (self.columns, *self.rows)]
 
 
+def shorten(text: str, width: int) -> str:
+    """The text, or its beginning and its end around an ellipsis, if it is longer than `width` characters."""
+    half = width // 2
+    return text if len(text) <= width else f"{text[:half]}…{text[len(text) - width + half + 1 :]}"
+
+
 def _aligned(lines: Sequence[Sequence[str]], n_text_columns: int) -> list[list[str]]:
     widths = [max(map(len, column)) for column in zip(*lines)]
     return [

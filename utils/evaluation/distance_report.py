@@ -1,32 +1,35 @@
-"""The results of word distances: metrics with intervals, a table, every distance link by link."""
+"""The results of word distances: metrics with intervals, curves by layer, a table, every distance link by link."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 from datasets import Dataset
 
 from utils.core.files import atomic_write
+from utils.core.result_tables import ResultTable, shorten
 from utils.evaluation.word_distances import Triples, WordDistances
-
-
-# Of 100 intervals about 95 hold the value that more links would give.
-_CONFIDENCE = 0.95
-_RESAMPLES = 1000
 
 
 def bootstrap_interval(
     values: np.ndarray,
     statistic: Callable[[np.ndarray], float] = np.median,
-    n_resamples: int = _RESAMPLES,
-    confidence: float = _CONFIDENCE,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile interval of a statistic (Efron and Tibshirani, 1993, chapter 13), links drawn with replacement.
+    """The percentile bootstrap interval of a statistic (Efron and Tibshirani, 1993, chapter 13), resampling links.
 
-    It says how much would change with other links of the same kind. Links of one sentence are not independent, so it
-    is somewhat too narrow.
+    Links of one sentence are not independent, so the interval is somewhat too narrow.
+
+    Args:
+        values: [N], one number per link.
+        statistic: from an array of numbers to a number.
+        n_resamples: number of samples with replacement.
+        confidence: 0 to 1, share of such intervals that contain the true value.
+        seed: seed of the samples.
     """
     random = np.random.default_rng(seed)
     estimates = [statistic(random.choice(values, len(values))) for _ in range(n_resamples)]
@@ -35,41 +38,75 @@ def bootstrap_interval(
 
 
 # Language → layer → distance → what was measured, for one model.
-Measured = Mapping[str, Mapping[int, Mapping[str, WordDistances]]]
+Measured = dict[str, dict[int, dict[str, WordDistances]]]
 
 
-def each_comparison(measured: Measured) -> Iterator[tuple[str, int, str, WordDistances]]:
-    """Language, layer, distance and what was measured, one after the other."""
+def flatten(measured: Measured) -> Iterator[tuple[str, int, str, WordDistances]]:
+    """Tuples of language, layer, distance and what was measured."""
     for language, layers in measured.items():
         for layer, distances in layers.items():
-            for distance, comparison in distances.items():
-                yield language, layer, distance, comparison
+            for distance, found in distances.items():
+                yield language, layer, distance, found
 
 
 def distance_metrics(measured: Measured, seed: int = 0) -> dict[str, float]:
-    """The numbers of one model by flat names.
+    """The numbers of one model by name.
 
     `hi_layer12_cosine_median_related`, `…_median_unrelated`, `…_median_difference` and `…_share_nearer`, each also with
     `_low` and `_high`, the ends of its `bootstrap_interval`; `hi-en_layer12_cosine_word_retrieval_accuracy` and
     `en-hi_…`, the querying language first; `hi_layer12_cosine_spread_source` and `…_spread_english`.
     """
     metrics = {}
-    for language, layer, distance, comparison in each_comparison(measured):
+    for language, layer, distance, found in flatten(measured):
         where = f"layer{layer}_{distance}"
         for name, values, statistic in (
-            ("median_related", comparison.related, np.median),
-            ("median_unrelated", comparison.unrelated, np.median),
-            ("median_difference", comparison.difference, np.median),
-            ("share_nearer", comparison.nearer, np.mean),
+            ("median_related", found.related, np.median),
+            ("median_unrelated", found.unrelated, np.median),
+            ("median_difference", found.difference, np.median),
+            ("share_nearer", found.nearer, np.mean),
         ):
             name = f"{language}_{where}_{name}"
             metrics[name] = float(statistic(values))
             metrics[f"{name}_low"], metrics[f"{name}_high"] = bootstrap_interval(values, statistic, seed=seed)
-        metrics[f"{language}-en_{where}_word_retrieval_accuracy"] = comparison.to_english
-        metrics[f"en-{language}_{where}_word_retrieval_accuracy"] = comparison.from_english
-        metrics[f"{language}_{where}_spread_source"] = comparison.spread_source
-        metrics[f"{language}_{where}_spread_english"] = comparison.spread_english
+        metrics[f"{language}-en_{where}_word_retrieval_accuracy"] = found.to_english
+        metrics[f"en-{language}_{where}_word_retrieval_accuracy"] = found.from_english
+        metrics[f"{language}_{where}_spread_source"] = found.spread_source
+        metrics[f"{language}_{where}_spread_english"] = found.spread_english
     return metrics
+
+
+# Curves of a figure: title and name of the metric.
+_CURVES = {
+    "Median, related words": "{language}_layer{layer}_{distance}_median_related",
+    "Median, unrelated words": "{language}_layer{layer}_{distance}_median_unrelated",
+    "Related word nearer": "{language}_layer{layer}_{distance}_share_nearer",
+    "Retrieval, {language} to en": "{language}-en_layer{layer}_{distance}_word_retrieval_accuracy",
+    "Retrieval, en to {language}": "en-{language}_layer{layer}_{distance}_word_retrieval_accuracy",
+}
+CHANCE = {"Related word nearer": 0.5}
+
+
+def curves_by_layer(
+    language: str, measured: Mapping[str, Measured], metrics: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, dict[str, dict[int, list[float]]]]]:
+    """The panels of `plot_distances_by_layer`: distance → title → model → layer → value, with its interval if any.
+
+    Args:
+        language: the language to show.
+        measured: by model.
+        metrics: by model, its `distance_metrics`.
+    """
+    panels: dict[str, dict[str, dict[str, dict[int, list[float]]]]] = {}
+    for model, of_model in measured.items():
+        for _, layer, distance, _ in flatten({language: of_model[language]}):
+            for title, name in _CURVES.items():
+                name = name.format(language=language, layer=layer, distance=distance)
+                numbers = [
+                    metrics[model][key] for key in (name, f"{name}_low", f"{name}_high") if key in metrics[model]
+                ]
+                curves = panels.setdefault(distance, {}).setdefault(title.format(language=language), {})
+                curves.setdefault(model, {})[layer] = numbers
+    return panels
 
 
 _SCHEMA = pyarrow.schema(
@@ -85,16 +122,16 @@ _SCHEMA = pyarrow.schema(
 def write_distances(
     path: str | Path, measured: Mapping[str, Measured], words: Mapping[str, tuple[Dataset, Triples]]
 ) -> None:
-    """Write the distances link by link in Arrow's streaming format, as a whole.
+    """Write the distances link by link in Arrow's streaming format, atomically.
 
     `datasets.Dataset.from_file(path)` reads it (and `.to_pandas()` makes a table). The columns: `model`, `language`,
     `layer` (index into hidden states), `distance` (its name); `link`, the same number for the same three words
-    whatever the model; `pair`, the sentence pair it is from; `source_word`, `related_word`, `unrelated_word`;
+    in every model; `pair`, the row of the sentence pair; `source_word`, `related_word`, `unrelated_word`;
     `same_pair`, whether the unrelated word is from the same pair; `related`, `unrelated`, the distances of the source
     word from the two.
 
     Args:
-        path: of the file.
+        path: the file.
         measured: by model.
         words: by language, the bitext and the triples that were measured.
     """
@@ -112,35 +149,29 @@ def write_distances(
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
     with atomic_write(path) as temporary, pyarrow.ipc.new_stream(temporary, _SCHEMA, options=options) as file:
         for model, languages in measured.items():
-            for language, layer, distance, found in each_comparison(languages):
+            for language, layer, distance, found in flatten(languages):
                 n_links = len(found.related)
                 where = {"model": model, "language": language, "layer": layer, "distance": distance}
-                columns = {name: [value] * n_links for name, value in where.items()}
+                columns: dict[str, Any] = {name: [value] * n_links for name, value in where.items()}
                 columns |= {**of_language[language], "related": found.related, "unrelated": found.unrelated}
                 file.write_table(pyarrow.table(columns, schema=_SCHEMA))
 
 
-def distance_table(measured: Mapping[str, Measured]) -> str:
-    """A line per model, language and distance at the highest layer of each model; 100 columns at most.
+def distance_table(measured: Mapping[str, Measured]) -> ResultTable:
+    """A row per model, language and distance at the highest layer of each model; 100 characters wide at most.
+
+    The columns `related` and `unrelated` are median distances, `to en` and `from en` word retrieval accuracies.
 
     Args:
         measured: by model.
     """
-    width = max(5, min(28, max(map(len, measured))))
-    lines = [
-        f"{'':{width}}                             median distance   nearer   retrieval %",
-        f"{'model':{width}}  language  layer  distance  related  unrelated       %  to en  from en",
-    ]
+    rows = []
     for model, languages in measured.items():
-        name = (
-            model if len(model) <= width else f"{model[: width // 2]}…{model[len(model) - width + width // 2 + 1 :]}"
-        )
         for language, layers in languages.items():
             layer = max(layers)
             for distance, found in layers[layer].items():
-                lines.append(
-                    f"{name:{width}}  {language:8}  {layer:5}  {distance:8}  {np.median(found.related):7.3f}  "
-                    f"{np.median(found.unrelated):9.3f}  {100 * found.share_nearer:6.1f}  {100 * found.to_english:5.1f}  "
-                    f"{100 * found.from_english:7.1f}"
-                )
-    return "\n".join(lines)
+                medians = [f"{np.median(values):.3f}" for values in (found.related, found.unrelated)]
+                shares = [f"{100 * share:.1f}" for share in (found.share_nearer, found.to_english, found.from_english)]
+                rows.append([shorten(model, 22), language, layer, distance, *medians, *shares])
+    columns = ["model", "language", "layer", "distance", "related", "unrelated", "nearer %", "to en %", "from en %"]
+    return ResultTable(columns, rows, n_text_columns=4)

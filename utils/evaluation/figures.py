@@ -1,8 +1,9 @@
-"""Figures of retrieval and of distances."""
+"""Figures of retrieval and of word distances."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -16,63 +17,54 @@ from utils.core.figures import (
     STYLE,
     add_legend,
     draw_curves,
-    legend_columns,
     line_style,
+    make_panels,
     save_png_and_pdf,
 )
 from utils.core.files import atomic_write
 
 
-# Two kinds of distances in one panel: a filled shape and an outline differ in greyscale, too.
+# Two kinds of distances in one panel: a filled shape and an outline also differ in greyscale.
 _RELATED = {"histtype": "stepfilled", "color": COLOURS[0], "alpha": 0.75, "linewidth": 0}
 _UNRELATED = {"histtype": "step", "edgecolor": COLOURS[1], "linewidth": 1.2, "hatch": "////"}
+_DIFFERENCE = {"histtype": "stepfilled", "color": "#888888", "linewidth": 0}
 _BINS = 40
 _DISTANCE_NAMES = {"l2": "L2 distance", "cosine": "Cosine distance"}
 
 
 def plot_accuracy_by_layer(
-    panels: Mapping[str, Mapping[str, Mapping[int, float]]],
-    path: str | Path,
-    title: str = "",
-    ylabel: str = "Accuracy (%)",
-    xlabel: str = "Layer (0: embeddings)",
+    panels: Mapping[str, Mapping[str, Mapping[int, float]]], path: str | Path, title: str = ""
 ) -> None:
-    """Draw how accuracy changes from layer to layer: a panel per direction, a line per model.
+    """Draw accuracy by layer: a panel per direction, a line per model.
 
     Args:
-        panels: panel title → model → layer → accuracy from 0 to 1. Two models need not have the same layers.
-        path: the PNG file; it is written as a whole or not at all.
-        title: stands above all panels.
-        ylabel, xlabel: what the axes show.
+        panels: panel title → model → layer → accuracy from 0 to 1. Models may have different layers.
+        path: the PNG file, written atomically.
+        title: text above all panels.
     """
     n_columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(panels), 4)
-    n_rows = ceil(len(panels) / n_columns)
     models = list(dict.fromkeys(model for curves in panels.values() for model in curves))
     layers = [layer for curves in panels.values() for curve in curves.values() for layer in curve]
     highest = max(value for curves in panels.values() for curve in curves.values() for value in curve.values())
-    width = max(n_columns * PANEL[0], 4.8)
-    n_across = legend_columns(models, width)
     with rc_context(STYLE):
-        height = n_rows * PANEL[1] + 0.18 * ceil(len(models) / n_across) + 0.4
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        width = max(n_columns * PANEL[0], 4.8)
+        n_rows = ceil(len(panels) / n_columns)
+        figure, axes = make_panels(n_rows, n_columns, width, models, title, sharex=True, sharey=True)
         for number, (axis, (name, curves)) in enumerate(zip(axes.flat, panels.items())):
             axis.set_title(name, loc="left")
             draw_curves(axis, curves, models, scale=100)
             if number % n_columns == 0:
-                axis.set_ylabel(ylabel)
-            if number + n_columns >= len(panels):  # nothing below it
-                axis.set_xlabel(xlabel)
+                axis.set_ylabel("Accuracy (%)")
+            if number + n_columns >= len(panels):  # the lowest panel of its column
+                axis.set_xlabel("Layer (0: embeddings)")
                 axis.tick_params(labelbottom=True)
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
         axes[0, 0].set_ylim(0, min(100, max(108 * highest, 1)))
         axes[0, 0].set_xlim(min(layers) - 0.3, max(layers) + 0.3)
         axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        if title:
-            figure.suptitle(title, fontsize=10)
         if len(models) > 1:
-            add_legend(figure, axes, models, n_across)
+            add_legend(figure, axes, models)
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png", dpi=150)
 
@@ -82,13 +74,13 @@ def plot_distances(
 ) -> None:
     """Draw histograms of the distances of related and of unrelated words, and of their differences, link by link.
 
-    A row per model, two columns per distance with the same scale for all models. Lines mark the medians (whole:
-    related, or difference; dashed: unrelated); dots mark no difference.
+    A row per model, two columns per distance with the same scale for all models. Lines mark the medians (solid:
+    related, or difference; dashed: unrelated); the dotted line marks a difference of 0.
 
     Args:
         models: model → distance (`l2`, `cosine`) → distances [N] of related words, of unrelated words.
         path: the figure without its ending; it is written as PNG and PDF.
-        title: stands above all panels.
+        title: text above all panels.
     """
     distances = list(dict.fromkeys(name for of_model in models.values() for name in of_model))
     with rc_context(STYLE):
@@ -96,16 +88,14 @@ def plot_distances(
         axes = figure.subplots(len(models), 2 * len(distances), sharex="col", sharey="col", squeeze=False)
         for column, distance in enumerate(distances):
             label = _DISTANCE_NAMES.get(distance, distance)
-            found = {model: of_model[distance] for model, of_model in models.items() if distance in of_model}
-            bins = _bins(values for pair in found.values() for values in pair)
-            difference_bins = _bins(unrelated - related for related, unrelated in found.values())
-            for row, model in enumerate(models):
+            bins = _bins(values for of_model in models.values() for values in of_model[distance])
+            difference_bins = _bins(of_model[distance][1] - of_model[distance][0] for of_model in models.values())
+            for row, of_model in enumerate(models.values()):
                 both, difference = axes[row, 2 * column : 2 * column + 2]
-                related, unrelated = found[model]
-                _draw_histogram(both, related, bins, "related words", "-", **_RELATED)
-                _draw_histogram(both, unrelated, bins, "unrelated words", "--", **_UNRELATED)
-                style = {"histtype": "stepfilled", "color": "#888888", "linewidth": 0}
-                _draw_histogram(difference, unrelated - related, difference_bins, "difference", "-", **style)
+                related, unrelated = of_model[distance]
+                _draw_histogram(both, related, bins, "related words", "-", _RELATED)
+                _draw_histogram(both, unrelated, bins, "unrelated words", "--", _UNRELATED)
+                _draw_histogram(difference, unrelated - related, difference_bins, "difference", "-", _DIFFERENCE)
                 difference.axvline(0, color="black", linewidth=0.8, linestyle=":")
             axes[-1, 2 * column].set_xlabel(label)
             axes[-1, 2 * column + 1].set_xlabel(f"{label}: unrelated - related")
@@ -119,40 +109,49 @@ def plot_distances(
         save_png_and_pdf(figure, path)
 
 
+def _bins(values: Iterable[np.ndarray]) -> np.ndarray:
+    """Edges of equal bars that cover all values."""
+    ends = np.array([(of_model.min(), of_model.max()) for of_model in values])
+    return np.histogram_bin_edges(ends, _BINS)
+
+
+def _draw_histogram(
+    axis: Axes, values: np.ndarray, bins: np.ndarray, label: str, stroke: str, style: dict[str, Any]
+) -> None:
+    """Draw the values in percent of their number, and a line at their median."""
+    axis.hist(values, list(bins), weights=np.full(len(values), 100 / len(values)), label=label, **style)
+    axis.axvline(float(np.median(values)), color="black", linewidth=1, linestyle=stroke)
+
+
 def plot_distances_by_layer(
-    panels: Mapping[str, Mapping[str, Mapping[str, Mapping[int, float]]]],
+    panels: Mapping[str, Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]],
     path: str | Path,
     title: str = "",
-    intervals: Mapping[str, Mapping[str, Mapping[str, Mapping[int, tuple[float, float]]]]] | None = None,
     chance: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw how measures change from layer to layer: a row per distance, a column per measure, a line per model.
+    """Draw measures by layer: a row per distance, a column per measure, a line per model, intervals as bands.
 
     Args:
-        panels: distance → measure → model → layer → value. Measures whose names begin with `Median` share their scale
-            within a row; all others are shares from 0 to 1, drawn in per cent.
+        panels: distance → measure → model → layer → value, or value with the ends of its interval. Measures whose names
+            begin with `Median` share their scale within a row; all others are shares from 0 to 1, drawn in percent.
         path: the figure without its ending; it is written as PNG and PDF.
-        title: stands above all panels.
-        intervals: the same with low and high ends, drawn as bands; measures without are left out.
-        chance: by measure, a share that chance alone reaches: its scale begins there, unless something is below.
+        title: text above all panels.
+        chance: measure → share reached by chance, where the scale begins unless there are lower values.
     """
     columns = list(dict.fromkeys(name for row in panels.values() for name in row))
     models = list(dict.fromkeys(model for row in panels.values() for curves in row.values() for model in curves))
-    width = len(columns) * 2.6
-    n_across = legend_columns(models, width)
     with rc_context(STYLE):
-        height = len(panels) * PANEL[1] + 0.18 * ceil(len(models) / n_across) + 0.4
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(len(panels), len(columns), sharex=True, squeeze=False)
+        figure, axes = make_panels(len(panels), len(columns), len(columns) * 2.6, models, title, sharex=True)
         for row, (distance, measures) in zip(axes, panels.items()):
             medians = [axis for axis, name in zip(row, columns) if name.startswith("Median")]
             for axis, name in zip(row, columns):
                 scale = 1 if axis in medians else 100
                 axis.set_title(name if scale == 1 else f"{name} (%)", loc="left")
-                draw_curves(axis, measures[name], models, scale)
-                for model, ends in ((intervals or {}).get(distance, {}).get(name, {})).items():
-                    layers = sorted(ends)
-                    low, high = ([scale * ends[layer][end] for layer in layers] for end in (0, 1))
+                values = {model: {k: v[0] for k, v in curve.items()} for model, curve in measures[name].items()}
+                draw_curves(axis, values, models, scale)
+                for model, curve in measures[name].items():
+                    layers = [layer for layer in sorted(curve) if len(curve[layer]) == 3]
+                    low, high = ([scale * curve[layer][end] for layer in layers] for end in (1, 2))
                     colour = line_style(models.index(model))["color"]
                     axis.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
             highest = max((axis.dataLim.ymax for axis in medians), default=0)
@@ -163,22 +162,6 @@ def plot_distances_by_layer(
         for axis in axes[-1]:
             axis.set_xlabel("Layer (0: embeddings)")
         axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        if title:
-            figure.suptitle(title, fontsize=10)
         if len(models) > 1:
-            add_legend(figure, axes, models, n_across)
+            add_legend(figure, axes, models)
         save_png_and_pdf(figure, path)
-
-
-def _bins(values: Iterable[np.ndarray]) -> np.ndarray:
-    """Edges of bars that hold all values."""
-    ends = np.array([(of_model.min(), of_model.max()) for of_model in values])
-    return np.histogram_bin_edges(ends, _BINS)
-
-
-def _draw_histogram(
-    axis: Axes, values: np.ndarray, bins: np.ndarray, label: str, median: object, **style: object
-) -> None:
-    """Draw the values in per cent of their number, and a line in this stroke at their median."""
-    axis.hist(values, bins, weights=np.full(len(values), 100 / len(values)), label=label, **style)
-    axis.axvline(np.median(values), color="black", linewidth=1, linestyle=median)

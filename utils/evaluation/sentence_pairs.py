@@ -26,7 +26,6 @@ _ARGUMENTS = {
     "source": "--source_column",
     "english": "--target_column",
 }
-_SIDES = ("source", "english")
 # Configurations of google/xtreme, of mteb/tatoeba-bitext-mining, of data/xsr, of OPUS-100 and its like.
 _CONFIGS = ("tatoeba.{code}", "{code}-eng", "{language}", "{language}-en", "en-{language}")
 
@@ -38,8 +37,8 @@ class SentencePairs:
     Attributes:
         language: code of the source language.
         source, english: the sentences.
-        dataset: where they come from.
-        split: which part of it; None for files.
+        dataset: data set and configuration, or the two files.
+        split: split of the data set; None for files.
     """
 
     language: str
@@ -50,17 +49,17 @@ class SentencePairs:
 
     @property
     def directions(self) -> tuple[str, str]:
-        """Names of both directions, the querying language first."""
+        """Names of both directions, the language of the queries first."""
         return f"{self.language}-en", f"en-{self.language}"
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What belongs beside every result."""
+        """Origin and number of the sentences, recorded with every result."""
         return {"dataset": self.dataset, "split": self.split, "sentences": len(self.source)}
 
     @property
     def sha256(self) -> str:
-        """By which two runs know that they used the same sentences."""
+        """Checksum of the sentences, equal for two runs on the same data."""
         return hashlib.sha256(json.dumps([self.source, self.english]).encode()).hexdigest()
 
     def first(self, n: int | None) -> "SentencePairs":
@@ -86,7 +85,7 @@ def read_sentence_files(language: str, source_path: str, english_path: str) -> S
             f"{source_path} has {len(sides[0])} lines and {english_path} has {len(sides[1])}; line i of one must "
             "translate line i of the other."
         )
-    return SentencePairs(language, *sides, dataset=f"{source_path} {english_path}")
+    return SentencePairs(language, sides[0], sides[1], f"{source_path} {english_path}")
 
 
 def load_sentence_pairs(
@@ -106,7 +105,7 @@ def load_sentence_pairs(
         config_name: configuration, in which `{language}` stands for the language; by default the first that fits of
             `tatoeba.hin` (google/xtreme), `hin-eng` (mteb/tatoeba-bitext-mining), `hi`, `hi-en`, `en-hi`.
         split: by default `test`, or else `validation`, or the only one there is.
-        source_column, english_column: by default the usual names (`utils.bitext`).
+        source_column, english_column: by default the usual names (`utils.parallel.formats`).
         hub_options: `cache_dir`, `token`.
 
     Raises:
@@ -118,8 +117,11 @@ def load_sentence_pairs(
     columns = (source_column, english_column)
     rows, config, split = load_sentences(dataset_name, language, configs, splits, columns, _ARGUMENTS, **hub_options)
     where = f"the data set {dataset_name} ({config})"
-    sides = ([_sentence(text, f"Row {n} of {where}") for n, text in enumerate(rows[side], 1)] for side in _SIDES)
-    return SentencePairs(language, *sides, f"{dataset_name} {config}", split)
+    source, english = (
+        [_sentence(text, f"Row {n} of {where}") for n, text in enumerate(rows[side], 1)]
+        for side in ("source", "english")
+    )
+    return SentencePairs(language, source, english, f"{dataset_name} {config}", split)
 
 
 def _sentence(text: object, where: str) -> str:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 
-from utils.core.figures import PANEL, STYLE, legend_columns, line_style, save_png_and_pdf
+from utils.core.figures import STYLE, add_legend, line_style, make_panels, save_png_and_pdf
 
 
 def plot_differences(
@@ -24,12 +23,8 @@ def plot_differences(
     systems = list(dict.fromkeys(name for of_task in panels.values() for name in of_task))
     n_columns = min(2, len(panels))
     n_rows = ceil(len(panels) / n_columns)
-    width = 2 * n_columns * 2.0
-    n_across = legend_columns(systems, width)
     with rc_context(STYLE):
-        height = n_rows * PANEL[1] + 0.18 * ceil(len(systems) / n_across) + 0.4
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(n_rows, n_columns, squeeze=False)
+        figure, axes = make_panels(n_rows, n_columns, 4.0 * n_columns, systems, title)
         for axis, (name, of_task) in zip(axes.flat, panels.items()):
             axis.set_title(name, loc="left")
             languages = sorted({language for of_system in of_task.values() for language in of_system})
@@ -46,8 +41,5 @@ def plot_differences(
             axis.set_ylabel("Points")
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
-        if title:
-            figure.suptitle(title, fontsize=10)
-        marks = {handle.get_label(): handle for axis in axes.flat for handle in axis.get_legend_handles_labels()[0]}
-        figure.legend([marks[name] for name in systems], systems, loc="outside lower center", ncols=n_across)
+        add_legend(figure, axes, systems)
         save_png_and_pdf(figure, path)

@@ -112,15 +112,9 @@ def _user(token: str | None) -> str | None:
 
 
 @dataclass
-class ModelArguments:
-    """Which encoder."""
+class HubArguments:
+    """Where models come from."""
 
-    model_name_or_path: str = arg(
-        "google-bert/bert-base-multilingual-cased",
-        aliases=["--model"],
-        help="Encoder to start from: a local folder or a Hub id, your own repositories also without your name; anything "
-        "AutoModel loads with a fast tokenizer.",
-    )
     model_revision: str = arg("main", help="Branch, tag or commit of the Hub repository.")
     cache_dir: str | None = arg(None, help="Where downloads are kept, if not in HF_HOME.")
     token: str | None = arg(None, help="Hub token for private models; by default the one of `hf auth login`.")
@@ -149,6 +143,18 @@ class ModelArguments:
             "trust_remote_code": self.trust_remote_code,
             "allow_pickled_weights": self.allow_pickled_weights,
         }
+
+
+@dataclass
+class ModelArguments(HubArguments):
+    """Which encoder."""
+
+    model_name_or_path: str = arg(
+        "google-bert/bert-base-multilingual-cased",
+        aliases=["--model"],
+        help="Encoder to start from: a local folder or a Hub id, your own repositories also without your name; anything "
+        "AutoModel loads with a fast tokenizer.",
+    )
 
 
 def label_models(names: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,56 @@
+"""Arguments that the scripts share which measure one or several models."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from utils.core.arguments import arg
+from utils.models.hub import HubArguments, label_models
+
+
+@dataclass(kw_only=True)
+class EvaluationArguments(HubArguments):
+    """Which models are measured."""
+
+    model_name_or_path: list[str] = arg(
+        default_factory=lambda: ["google-bert/bert-base-multilingual-cased"],
+        aliases=["--model", "--models"],
+        help="Encoders, or models fine-tuned for a task: Hub ids or local folders. Several are compared on the same "
+        "data, in one table and one figure.",
+    )
+    output_dir: str = arg(help="Folder for results and figures.")
+    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
+    max_seq_length: int | None = arg(
+        None, help="Truncate sentences to this many tokens. Default: the longest input of the encoders.", at_least=1
+    )
+    per_device_eval_batch_size: int = arg(64, help="Sentences encoded at once per device.", at_least=1)
+    use_cpu: bool = arg(False, help="Use the CPU even if there is a GPU.")
+    bf16: bool = arg(False, help="Encode in bfloat16 (autocast): faster on recent GPUs.")
+
+    def find_models(self) -> dict[str, str]:
+        """Folder or Hub id of each model, by its label in tables and figures.
+
+        Raises:
+            InputError: if a model does not exist, or is given twice.
+        """
+        return {label: self.find(name) for label, name in label_models(self.model_name_or_path).items()}
+
+    def state(self) -> PartialState:
+        """The device of this process, and the processes that share the work."""
+        # (Without `cpu`, several processes on a CPU would not know of each other.)
+        return PartialState(cpu=self.use_cpu or not torch.accelerator.is_available())
+
+    def autocast(self) -> AbstractContextManager:
+        """Mixed precision, if it is wanted, on the device of this process."""
+        return torch.autocast(self.state().device.type, torch.bfloat16, enabled=self.bf16)
+
+
+def by_label(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The results of several models in one dictionary, their names after `LABEL/`; of a single model as they are."""
+    if len(results) == 1:
+        return dict(*results.values())
+    return {f"{label}/{name}": value for label, of_model in results.items() for name, value in of_model.items()}
