@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
 from utils.alignment.losses import AlignmentLoss
@@ -31,7 +32,7 @@ from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, p
 from utils.models.tokenizers import load_tokenizer, sentence_length_limit
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
-from utils.parallel.corpus import HELD_OUT_SEED, ParallelCorpus
+from utils.parallel.corpus import HELD_OUT_SEED, ChosenPairs, ParallelCorpus
 from utils.parallel.linking import check_links_to_write
 from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments, checkpoint_to_resume
@@ -155,12 +156,36 @@ def load_encoders(
     alignment.check_layers(encoder.config.num_hidden_layers)
     reference = encoder if lora.use_lora else copy.deepcopy(encoder)
     if model.reference_model:
-        options = {**model.hub_options(), "revision": "main"}
-        reference = load_encoder(model.reference_model, **options)
+        reference = load_encoder(model.reference_model, **{**model.hub_options(), "revision": "main"})
         check_same_kind(encoder, reference)
     freeze_unused_parameters(encoder, alignment.alignment_layer)
     freeze_lower_layers(encoder, alignment.freeze_layers)
     return encoder, reference
+
+
+def link_and_choose(
+    corpus: ParallelCorpus | None,
+    held_out: ParallelCorpus | None,
+    reference: PreTrainedModel,
+    encode: PairEncoder,
+    data: AlignDataArguments,
+    links: AlignerArguments,
+    training: AlignTrainingArguments,
+) -> tuple[ChosenPairs | None, ChosenPairs | None]:
+    """The encoded pairs to train on, and those to measure on."""
+    linked = corpus.linkable(links, reference, encode.word_tokenizer) if corpus else None
+    linked_held_out = held_out.linkable(links, reference, encode.word_tokenizer) if held_out else None
+    written = linked or linked_held_out
+    if written and training.should_save:
+        written.write_links(links)
+    if linked and data.validation_split_percentage:
+        linked, linked_held_out = linked.split(data.validation_split_percentage / 100)
+    train_pairs = eval_pairs = None
+    if linked and training.do_train:
+        train_pairs = linked.choose(data.max_words, data.max_train_pairs, training.seed, encode)
+    if linked_held_out and training.do_eval:
+        eval_pairs = linked_held_out.choose(data.max_words, data.max_eval_pairs, HELD_OUT_SEED, encode)
+    return train_pairs, eval_pairs
 
 
 def main() -> None:
@@ -182,13 +207,8 @@ def main() -> None:
     if training.do_train or data.validation_split_percentage:
         corpus = read(data.parallel_file, links.links_file)
     if data.validation_file or data.validation_split:
-        held_out = read(
-            data.validation_file,
-            data.validation_links_file,
-            purpose="validation",
-            dataset_split=data.validation_split,
-            like=corpus,
-        )
+        files, split = data.validation_file, data.validation_split
+        held_out = read(files, data.validation_links_file, "validation", dataset_split=split, like=corpus)
 
     # --- Model: the encoder to adjust (f), and the frozen one with which its English words are compared (f0) ---
     encoder, reference = load_encoders(model, alignment, lora)
@@ -197,37 +217,21 @@ def main() -> None:
 
     # --- Links: which words are pulled together ---
     max_length = sentence_length_limit(alignment.max_seq_length, tokenizer, encoder)
-    word_tokenizer = WordTokenizer(tokenizer, alignment.word_pooling, max_length)
-    encode = PairEncoder(word_tokenizer, alignment.include_special_tokens)
-    train_pairs = eval_pairs = None
+    words = WordTokenizer(tokenizer, alignment.word_pooling, max_length)
+    encode = PairEncoder(words, alignment.include_special_tokens)
     with training.main_process_first(desc="preparing the pairs"):
-        linkable = corpus and corpus.linkable(links, reference, word_tokenizer)
-        linkable_held_out = held_out and held_out.linkable(links, reference, word_tokenizer)
-        if links.write_links and training.should_save:
-            (linkable or linkable_held_out).write_links(links)
-        if data.validation_split_percentage:
-            linkable, linkable_held_out = linkable.split(data.validation_split_percentage / 100)
-        if training.do_train:
-            train_pairs = linkable.choose(data.max_words, data.max_train_pairs, training.seed, encode)
-        if training.do_eval:
-            eval_pairs = linkable_held_out.choose(data.max_words, data.max_eval_pairs, HELD_OUT_SEED, encode)
+        train_pairs, eval_pairs = link_and_choose(corpus, held_out, reference, encode, data, links, training)
 
     # --- Train ---
+    trained: PreTrainedModel | PeftModel = encoder
     frozen: Callable = reference
+    commit = model.commit(model.model_name_or_path)
     if lora.use_lora:
         set_seed(training.seed)  # (the adapter is initialised at random, whatever has drawn numbers before)
-        encoder = with_lora(
-            encoder,
-            base=model.model_name_or_path,
-            revision=model.commit(model.model_name_or_path),
-            rank=lora.lora_rank,
-            alpha=lora.lora_alpha,
-            target_modules=lora.lora_target_modules,
-            layer=alignment.alignment_layer,
-        )
-        frozen = reference if model.reference_model else without_adapter(encoder)
+        trained = with_lora(encoder, model.model_name_or_path, lora, commit, alignment.alignment_layer)
+        frozen = reference if model.reference_model else without_adapter(trained)
     trainer = AlignmentTrainer(
-        model=encoder,
+        model=trained,
         args=training,
         alignment_loss=AlignmentLoss(alignment.objective(), frozen, alignment.alignment_layer, alignment.weights),
         eval_layers=tuple(eval_layers),
@@ -255,11 +259,11 @@ def main() -> None:
         metrics=["word_retrieval_accuracy"],
         auto_class="AutoModel",
         base_model=model.model_name_or_path,
-        base_model_revision=model.commit(model.model_name_or_path),
+        base_model_revision=commit,
         reference_model=model.reference_model or model.model_name_or_path,
         seed=training.seed,
-        train_data=train_pairs and train_pairs.fingerprints(),
-        eval_data=eval_pairs and eval_pairs.fingerprints(),
+        train_data=train_pairs.fingerprints() if train_pairs else None,
+        eval_data=eval_pairs.fingerprints() if eval_pairs else None,
     )
     publish(trainer, record, **hub_options)
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from helpers import tiny
 from utils.core.errors import InputError
-from utils.models.adapters import adapter_config, save_adapter, with_lora, without_adapter
+from utils.models.adapters import LoraArguments, adapter_config, save_adapter, with_lora, without_adapter
 from utils.models.encoders import load_encoder, load_task_model, save_encoder
 from utils.models.layers import encoder_of
 from utils.models.loading import load_config
@@ -38,9 +38,13 @@ def moved(model: PeftModel, seed: int = 1) -> PeftModel:
     return model.eval()
 
 
-def adjustment(base: str, folder: Path, seed: int = 1, **how: object) -> PeftModel:
+def rank_2(**how) -> LoraArguments:
+    return LoraArguments(use_lora=True, lora_rank=2, lora_alpha=4, **how)
+
+
+def adjustment(base: str, folder: Path, seed: int = 1) -> PeftModel:
     """An adapter on the encoder of a checkpoint, saved."""
-    model = moved(with_lora(load_encoder(base), base, rank=2, alpha=4, **how), seed)
+    model = moved(with_lora(load_encoder(base), base, rank_2()), seed)
     save_adapter(model, folder)
     return model
 
@@ -82,7 +86,7 @@ def test_adapters_stack(tmp_path, architecture, auto_class):
     model, new = load_task_model(auto_class, adjusted, labels)
     assert new, "a head is not in an adjustment"
     torch.testing.assert_close(states(encoder_of(model).eval()), states(load_encoder(adjusted)))
-    model = moved(with_lora(model, adjusted, rank=2, alpha=4), seed=2)
+    model = moved(with_lora(model, adjusted, rank_2()), seed=2)
     save_adapter(model, tmp_path / "task")
 
     torch.manual_seed(99)  # another random head to begin with
@@ -113,7 +117,7 @@ def test_only_what_is_trained_is_saved(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
     model, _ = load_task_model(AutoModelForSequenceClassification, base, LABELS)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
-    adapted = moved(with_lora(model, base, rank=2, alpha=4))
+    adapted = moved(with_lora(model, base, rank_2()))
     save_adapter(adapted, tmp_path / "task")
     saved = load_file(tmp_path / "task" / "adapter_model.safetensors")
     linear = {"query", "key", "value", "dense"}
@@ -133,7 +137,7 @@ def test_only_what_is_trained_is_saved(tmp_path):
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_the_pooler_is_no_target_of_an_adjustment(tmp_path, architecture):
     base = tiny.checkpoint(tmp_path / "base", architecture)
-    model = with_lora(load_encoder(base), base)
+    model = with_lora(load_encoder(base), base, LoraArguments(use_lora=True))
     adapted = {name.split(".lora_A")[0] for name, _ in model.named_modules() if ".lora_A" in name}
     assert adapted
     assert not any("pooler" in name for name in adapted)
@@ -144,7 +148,7 @@ def test_the_pooler_is_no_target_of_an_adjustment(tmp_path, architecture):
 
 def test_layers_above_the_aligned_one_get_no_adapter(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
-    model = with_lora(load_encoder(base), base, layer=1)
+    model = with_lora(load_encoder(base), base, rank_2(), layer=1)
     adapted = [name for name, _ in model.named_modules() if name.endswith(".lora_A")]
     assert adapted
     assert all("layer.0." in name for name in adapted)
@@ -152,7 +156,7 @@ def test_layers_above_the_aligned_one_get_no_adapter(tmp_path):
 
 def test_chosen_target_modules(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
-    model = with_lora(load_encoder(base), base, target_modules=["query", "output.dense"])
+    model = with_lora(load_encoder(base), base, rank_2(lora_target_modules=["query", "output.dense"]))
     adapted = {
         name.partition(".layer.0.")[2]
         for name, _ in model.named_modules()
@@ -160,12 +164,12 @@ def test_chosen_target_modules(tmp_path):
     }
     assert adapted == {"attention.self.query.lora_A", "attention.output.dense.lora_A", "output.dense.lora_A"}
     with pytest.raises(InputError, match="--lora_target_modules q_proj: .* it has dense, key, query, value"):
-        with_lora(load_encoder(base), base, target_modules=["q_proj"])
+        with_lora(load_encoder(base), base, rank_2(lora_target_modules=["q_proj"]))
 
 
 def test_the_model_with_its_adapter_off_is_the_original(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
-    model = moved(with_lora(load_encoder(base), base)).train()
+    model = moved(with_lora(load_encoder(base), base, LoraArguments(use_lora=True))).train()
     off = without_adapter(model)
     original = states(load_encoder(base))
     after_forward = model(**TOKENS).last_hidden_state  # a graph that must survive what happens in between
@@ -179,7 +183,7 @@ def test_the_model_with_its_adapter_off_is_the_original(tmp_path):
 
 def test_an_error_switches_the_adapter_on_again(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
-    model = moved(with_lora(load_encoder(base), base))
+    model = moved(with_lora(load_encoder(base), base, LoraArguments(use_lora=True)))
     adapted = states(model)
     with pytest.raises(ValueError, match="input_ids"):
         without_adapter(model)(nonsense=1)

@@ -18,7 +18,7 @@ import utils.training.sharing
 from helpers import tiny
 from helpers.paths import DATA
 from utils.core.errors import InputError
-from utils.models.adapters import save_adapter, with_lora
+from utils.models.adapters import LoraArguments, save_adapter, with_lora
 from utils.models.encoders import load_encoder, load_task_model
 from utils.models.lineage import ancestors, original_model
 from utils.training.figures import plot_losses
@@ -176,10 +176,10 @@ def test_the_code_on_the_card_of_an_adapter_runs(tmp_path, monkeypatch):
     """An adjustment for Hindi, and on it an adapter for NLI: what a reader copies gives the model that was trained."""
     monkeypatch.chdir(tmp_path)  # names of the Hub are folders here
     tiny.checkpoint(Path("google/base"))
-    options = {"rank": 2, "alpha": 4}
-    adjusted = with_lora(load_encoder("google/base"), "google/base", **options)
+    lora = LoraArguments(use_lora=True, lora_rank=2, lora_alpha=4)
+    adjusted = with_lora(load_encoder("google/base"), "google/base", lora)
     tuned, _ = load_task_model(AutoModelForSequenceClassification, "google/base", ["yes", "no", "perhaps"])
-    tuned = with_lora(tuned, "me/adjusted", **options)
+    tuned = with_lora(tuned, "me/adjusted", lora)
     for number, (model, folder) in enumerate(((adjusted, "me/adjusted"), (tuned, "me/nli"))):
         torch.manual_seed(number)
         for parameter in model.parameters():
@@ -203,7 +203,7 @@ def test_the_code_on_the_card_of_an_adapter_runs(tmp_path, monkeypatch):
 def test_the_card_of_an_adjustment_by_adapter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.checkpoint(Path("google/base"))
-    save_adapter(with_lora(load_encoder("google/base"), "google/base"), "me/adjusted")
+    save_adapter(with_lora(load_encoder("google/base"), "google/base", LoraArguments(use_lora=True)), "me/adjusted")
     tiny.tokenizer().save_pretrained("me/adjusted")
     monkeypatch.setattr(utils.training.model_card, "_is_folder", lambda name: False)
     record = record_of(ALIGNMENT, base_model="google/base", train_data={"hi": {"pairs": 10}}, regime=None)

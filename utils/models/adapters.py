@@ -7,7 +7,7 @@ Loading merges it into its base model, so that the rest of the code sees plain m
 
 import copy
 import logging
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,24 +156,12 @@ def _merge(model: PreTrainedModel, matrices: Mapping[str, torch.Tensor], config:
 
 
 def with_lora(
-    model: PreTrainedModel,
-    base: str,
-    revision: str | None = None,
-    rank: int = 16,
-    alpha: float = 32,
-    target_modules: Sequence[str] = ("auto",),
-    layer: int = -1,
+    model: PreTrainedModel, base: str, lora: "LoraArguments", revision: str | None = None, layer: int = -1
 ) -> PeftModel:
-    """Put an adapter on a model, to be trained instead of the model's own weights.
+    """Put an adapter on an encoder, or on a task model (whose head is trained as a whole), to be trained instead of it.
 
-    Args:
-        model: an encoder, or a task model, whose head is trained as a whole.
-        base, revision: name and commit of the model, which the adapter records.
-        rank: of the adapter's matrices A and B.
-        alpha: their product is multiplied by alpha / rank.
-        target_modules: ends of the names of the encoder's linear modules that get an adapter; `auto` means all. Modules
-            that are frozen or have no part in the hidden state get none.
-        layer: the hidden state, an index into `hidden_states`.
+    Only modules that have a part in the hidden state `layer`, and are not frozen, get one. The adapter records the name
+    and the commit of its model, `base` and `revision`.
 
     Raises:
         InputError: if there is no linear module of the given names.
@@ -183,15 +171,15 @@ def with_lora(
     behind = {prefix + name for name in parameters_behind(encoder, layer)}
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     targets = [name for name in linear if f"{name}.weight" in behind]
-    everywhere = list(target_modules) == ["auto"]
-    for end in () if everywhere else target_modules:
+    chosen = [] if lora.lora_target_modules == ["auto"] else list(lora.lora_target_modules)
+    for end in chosen:
         if not any(f".{name}".endswith(f".{end}") for name in targets):
             known = ", ".join(sorted({name.rpartition(".")[2] for name in targets}))
             raise InputError(f"--lora_target_modules {end}: the encoder has no such linear module; it has {known}.")
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # (any number will do)
-        target_modules="all-linear" if everywhere else list(target_modules),
+        r=lora.lora_rank,
+        lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]  # (any number will do)
+        target_modules=chosen or "all-linear",
         exclude_modules=[name for name in linear if name not in targets],
         modules_to_save=list(_modules_without(model, behind)) if prefix else None,
         task_type=next((kind for end, kind in TASK_TYPES.items() if type(model).__name__.endswith(end)), None),

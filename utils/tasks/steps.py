@@ -66,9 +66,7 @@ def load_model(
     tokenizer = load_tokenizer(name, **options)
     if not args.lora.use_lora:
         return model, tokenizer
-    lora, commit = args.lora, args.model.commit(name)
-    assert lora.lora_alpha is not None  # (LoraArguments sets it)
-    return with_lora(model, name, commit, lora.lora_rank, lora.lora_alpha, lora.lora_target_modules), tokenizer
+    return with_lora(model, name, args.lora, args.model.commit(name)), tokenizer
 
 
 def length_limit(wanted: int | None, usual: int, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
