@@ -6,7 +6,7 @@ import math
 import operator
 import sys
 from argparse import Action, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any
@@ -33,48 +33,35 @@ _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
 
 
 def arg(
-    default: Any = MISSING,  # noqa: ANN401
+    default: Any = MISSING,
     *,
     help: str,
-    default_factory: Callable[[], Any] | None = None,
+    default_factory: Any = MISSING,
     aliases: Sequence[str] = (),
-    choices: Sequence[str] | None = None,
+    choices: Sequence[str] = (),
     hyperparameter: bool = False,
     **bounds: float,
-) -> Any:  # noqa: ANN401
-    """A field of an argument dataclass.
+) -> Any:
+    """A field of an argument dataclass; without a default, the argument is required.
 
     Args:
-        default: value if the argument is not given; without it, the argument is required.
-        default_factory: makes the default, for lists.
         help: explanation for `--help`, which adds the default and the range.
         aliases: other spellings, such as `["--model"]`.
-        choices: allowed values.
         hyperparameter: whether the argument changes what is learned. Such arguments are recorded as the settings of a
-            run, shown in model cards, and tell systems apart in comparisons.
-        bounds: `at_least`, `above`, `at_most`, `below`: the range of a number, checked by `parse_arguments`. (A number
-            is always checked to be finite.)
+            run, shown in model cards, and distinguish systems in comparisons.
+        bounds: `at_least`, `above`, `at_most`, `below`: the range of a number, checked by `parse_arguments`, which also
+            checks that every number is finite.
     """
     if unknown := set(bounds) - set(_BOUNDS):
         raise TypeError(f"Unknown bounds {unknown}; there are {', '.join(_BOUNDS)}.")
     text = _Help(help)
     text.bounds, text.hyperparameter = bounds, hyperparameter
-    metadata: dict[str, Any] = {"help": text}
-    if aliases:
-        metadata["aliases"] = list(aliases)
-    if choices is not None:
-        metadata["choices"] = list(choices)
-    if default_factory is not None:
-        return field(default_factory=default_factory, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    metadata = {"help": text, "aliases": list(aliases)} | ({"choices": list(choices)} if choices else {})
+    return field(default=default, default_factory=default_factory, metadata=metadata)
 
 
-def check_ranges(arguments: Any) -> None:  # noqa: ANN401
-    """Check that the numbers among the arguments of a dataclass are finite and in the ranges declared by `arg`.
-
-    Raises:
-        InputError: if one is not; names the argument, its value and its range.
-    """
+def check_ranges(arguments: Any) -> None:
+    """Raise an `InputError` if a number in an argument dataclass is not finite or outside the range declared by `arg`."""
     for item in fields(arguments):
         value, text = getattr(arguments, item.name), item.metadata.get("help")
         numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
@@ -87,11 +74,10 @@ def check_ranges(arguments: Any) -> None:  # noqa: ANN401
                     raise InputError(f"--{item.name} {number} is out of range; it must be {words} {bound}.")
 
 
-def hyperparameters(arguments: Any) -> list[str]:  # noqa: ANN401
-    """The names of the arguments that are declared as hyperparameters.
+def hyperparameters(arguments: Any) -> list[str]:
+    """The names of the fields of a dataclass that are declared as hyperparameters, by `arg` or in `HYPERPARAMETERS`.
 
-    Args:
-        arguments: a dataclass. Fields that it inherits from a library are named in its attribute `HYPERPARAMETERS`.
+    The latter are fields inherited from a library.
     """
     inherited = getattr(arguments, "HYPERPARAMETERS", ())
     declared = [item.name for item in fields(arguments) if getattr(item.metadata.get("help"), "hyperparameter", False)]
@@ -99,12 +85,12 @@ def hyperparameters(arguments: Any) -> list[str]:  # noqa: ANN401
 
 
 class _Parser(HfArgumentParser):
-    """Shows every argument once, with its default and range, under what its dataclass says of itself.
+    """Shows every argument once, with its default and range, under the title of its dataclass.
 
-    What a script inherits from `TrainingArguments` comes last.
+    Arguments of `TrainingArguments` come last.
     """
 
-    def __init__(self, dataclasses: Sequence[Any], **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, dataclasses: Sequence[Any], **options: Any) -> None:
         self.titles: dict[str, str] = {}
         inherited = {}
         for group in dataclasses:
@@ -118,7 +104,7 @@ class _Parser(HfArgumentParser):
         self.groups: dict[str, Any] = {}
         super().__init__(dataclasses, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
-    def add_argument(self, *names: str, **options: Any) -> Action:  # type: ignore[override]  # noqa: ANN401
+    def add_argument(self, *names: str, **options: Any) -> Action:  # type: ignore[override]
         name = options.get("dest") or names[0].lstrip("-")
         if name not in self.titles:  # --help
             return super().add_argument(*names, **options)
@@ -146,16 +132,14 @@ def _explained(options: Mapping[str, Any]) -> str:
     return f"{text} ({'; '.join(notes).replace('%', '%%')})" if notes else text
 
 
-def parse_arguments(
-    *dataclasses: type, description: str | None = None, positional: str | None = None
-) -> tuple[Any, ...]:
+def parse_arguments(*dataclasses: type, description: str | None = None, positional: str | None = None) -> Any:
     """Parse `sys.argv` into one object per dataclass.
 
-    A single argument that ends in `.json`, `.yaml` or `.yml` is read as a file of settings; the arguments after it
-    override what it says. `--with-hyphens` means `--with_hyphens`.
+    A first argument that ends in `.json`, `.yaml` or `.yml` is read as a file of settings; the arguments after it
+    override them. `--with-hyphens` means `--with_hyphens`.
 
     Args:
-        dataclasses: classes whose fields are the arguments; the first line of a docstring is the title in `--help`.
+        dataclasses: the first line of a docstring is the title of its arguments in `--help`.
         description: text that `--help` begins with.
         positional: name of an argument whose values may also come first, without the name.
 
@@ -202,9 +186,8 @@ def _arguments_from(path: str) -> list[str]:
     except OSError as error:
         raise InputError(f"The settings file {path} cannot be read ({error.strerror}); check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"The settings file {path} is neither YAML nor JSON ({' '.join(str(error).split())})."
-        ) from None
+        problem = " ".join(str(error).split())
+        raise InputError(f"The settings file {path} is neither YAML nor JSON ({problem}).") from None
     if not isinstance(settings, dict):
         raise InputError(f"The settings file {path} must map argument names to values, like `seed: 42`.")
     words = []
@@ -215,29 +198,16 @@ def _arguments_from(path: str) -> list[str]:
     return words
 
 
-def check_unused(arguments: Any, switch: str, but: Sequence[str] = ()) -> None:  # noqa: ANN401
-    """Refuse arguments that have no effect without a switch that is off.
+def check_unused(arguments: Any, switch: str, but: Collection[str] = ()) -> None:
+    """Raise an `InputError` if a field of a dataclass is not at its default but has no effect without `--{switch}`.
 
-    Args:
-        arguments: a dataclass whose fields all have defaults.
-        switch: name of the argument that is missing.
-        but: names of fields that have an effect without the switch.
-
-    Raises:
-        InputError: if one of the other fields is not at its default.
+    `but` names the fields that have an effect without it.
     """
     for item in fields(arguments):
         usual = item.default if item.default_factory is MISSING else item.default_factory()
         value = getattr(arguments, item.name)
         if value != usual and item.name not in but:
             raise InputError(f"--{item.name} {value} does nothing without --{switch} (default: {usual}); add it.")
-
-
-def at_least(least: int, arguments: object, name: str) -> None:
-    """Raise an `InputError` if an argument is given and below its minimum."""
-    value = getattr(arguments, name)
-    if value is not None and value < least:
-        raise InputError(f"--{name} {value} is too small; it must be at least {least}.")
 
 
 def require(value: object, arguments: Sequence[str], why: str) -> None:

@@ -1,4 +1,4 @@
-"""Errors of the user's making, and how a script ends: with one sentence on bad input, not with a traceback."""
+"""How a script ends: with one sentence on bad input, not with a traceback."""
 
 import errno
 import logging
@@ -12,11 +12,7 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """A signal has stopped the training, and a checkpoint was saved.
-
-    Attributes:
-        signal: number of the signal.
-    """
+    """A signal has stopped the training, and a checkpoint was saved."""
 
     def __init__(self, number: int, step: int, max_steps: int) -> None:
         super().__init__(
@@ -27,11 +23,9 @@ class Interrupted(Exception):
 
 
 def run_script(main: Callable[[], object]) -> None:
-    """Run a script's `main`.
+    """Run a script's `main`; end with one line on standard error for bad input, a full disk and an interruption.
 
-    An `InputError` or a full disk ends it with one line on standard error and status 1; an interruption with a line on
-    how to continue and the status that shells give to the signal. Any other exception is a bug and keeps its
-    traceback. Of several processes, the first one shows the messages of `utils`.
+    Any other exception is a bug and keeps its traceback. Of several processes, the first one shows the messages of `utils`.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("utils").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

@@ -9,9 +9,9 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer_utils import speed_metrics
 
 from utils.alignment.losses import AlignmentLoss
@@ -20,12 +20,11 @@ from utils.alignment.words import word_vectors
 from utils.core.columns import column_array
 from utils.evaluation.neighbours import retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
-from utils.training.loss_meter import LossMeter
-from utils.training.steps import length_grouped_sampler, save_with_tokenizer
+from utils.training.base_trainer import ComponentTrainer, length_grouped_sampler
 from utils.training.used_embeddings import used_rows_only
 
 
-class AlignmentTrainer(Trainer):
+class AlignmentTrainer(ComponentTrainer):
     """Adjusts an encoder by the weighted sum of alignment and regularization loss.
 
     Both losses are means over the links and the English words of the *global* batch: with several processes or
@@ -40,16 +39,11 @@ class AlignmentTrainer(Trainer):
             `AlignmentCollator`.
     """
 
-    # compute_loss divides by the counts of the whole accumulated batch itself.
-    loss_is_scaled_for_ga = True
     model: PreTrainedModel
+    save_weights = staticmethod(save_encoder)
 
     def __init__(
-        self,
-        *args: Any,  # noqa: ANN401
-        alignment_loss: AlignmentLoss,
-        eval_layers: tuple[int, ...] = (),
-        **kwargs: Any,  # noqa: ANN401
+        self, *args: Any, alignment_loss: AlignmentLoss, eval_layers: tuple[int, ...] = (), **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.can_return_loss = True
@@ -57,20 +51,19 @@ class AlignmentTrainer(Trainer):
         self.alignment_loss = alignment_loss
         self.alignment_loss.to(self.args.device)
         self.eval_layers = eval_layers
-        self._meter = LossMeter()
+
+    # --- Training ---
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with used_rows_only(self, self.train_dataset):
+            return super().train(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        return length_grouped_sampler(self, rows) or super()._get_train_sampler(train_dataset)
-
-    # --- The step ---
+        return length_grouped_sampler(self) or super()._get_train_sampler(train_dataset)
 
     def get_batch_samples(
-        self,
-        epoch_iterator: Any,
-        num_batches: int,
-        device: torch.device,  # noqa: ANN401
-    ) -> tuple[list, torch.Tensor]:
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """The batches of one optimizer step and, for the means, their links and English words over all processes."""
         self._meter.begin_step(*self.alignment_loss.weights.losses())
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -78,40 +71,21 @@ class AlignmentTrainer(Trainer):
         return batches, self.accelerator.reduce(torch.tensor(counts, dtype=torch.float32, device=device), "sum")
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of both losses: this batch's share of their means over the global batch.
 
-        Args:
-            model: the encoder, possibly wrapped.
-            inputs: a batch of `AlignmentCollator`.
-            return_outputs: also return the two losses by name.
-            num_items_in_batch: [2], links and English words of the global batch; by default this batch's own.
+        `num_items_in_batch` [2] has the links and English words of the global batch, by default this batch's own. With
+        `return_outputs`, the two losses by name as well.
         """
         terms = self.alignment_loss(model, inputs, self.accelerator.autocast)
         losses = terms.means(num_items_in_batch, self.accelerator.num_processes)
         loss = self.alignment_loss.weights.total(losses)
         if model.training:
-            n_pairs = len(inputs["source_input_ids"]) * self.accelerator.num_processes
-            self._meter.add(losses, n_pairs)
+            self._meter.add(losses, len(inputs["source_input_ids"]) * self.accelerator.num_processes)
         return (loss, losses) if return_outputs else loss
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:  # a step's log, not an evaluation's or the summary at the end
-            pace = {"pairs_per_second": round(self._meter.pairs_per_second(), 2)}
-            logs = {"loss": logs.pop("loss"), **self._meter.read(self.accelerator), **logs, **pace}
-        super().log(logs, start_time)
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        self._meter = LossMeter()
-        with used_rows_only(self, self.train_dataset):
-            return super().train(*args, **kwargs)
-
-    def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]) -> int:
+    def floating_point_ops(self, inputs: Mapping[str, Tensor]) -> int:
         """Forward and backward of both sides through f (6 per weight and token), forward of English through f0 (2)."""
         weights = self.model.num_parameters(exclude_embeddings=True)
         source, english = inputs["source_input_ids"].numel(), inputs["english_input_ids"].numel()
@@ -120,21 +94,13 @@ class AlignmentTrainer(Trainer):
     # --- Evaluation ---
 
     def evaluate(
-        self,
-        eval_dataset: Dataset | dict[str, Dataset] | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measure both losses and word retrieval on held-out pairs.
+        """Measure both losses and word retrieval on held-out pairs: rows of `encode_pairs`, or a dictionary by language.
 
         Word retrieval (Cao et al., 2020, section 4): every linked word looks for its link among all linked words of
         the other side, in all held-out pairs of its language, by cosine similarity; accuracy is how often the
         nearest one is the very word it is linked with, in that sentence. Special tokens take no part.
-
-        Args:
-            eval_dataset: rows of `encode_pairs`, or one such data set per language.
-            ignore_keys: not used.
-            metric_key_prefix: what the names of the metrics begin with.
 
         Returns:
             `eval_alignment_loss` and `eval_regularization_loss` (means over all links, all English words),
@@ -146,56 +112,53 @@ class AlignmentTrainer(Trainer):
         given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         datasets: dict[str, Dataset] = given if isinstance(given, dict) else {"source": given}
         sums = torch.zeros(4, dtype=torch.float64)
-        metrics, accuracies = {}, []
+        by_direction: dict[str, float] = {}
+        accuracies: list[float] = []
         for language, dataset in datasets.items():
             language_sums, vectors = self._measure(dataset)
             sums += language_sums
             for layer, (source, english) in vectors.items():
+                found = {
+                    f"{language}-en": retrieve(source, english).accuracy,
+                    f"en-{language}": retrieve(english, source).accuracy,
+                }
                 label = "" if layer == self.alignment_loss.layer else f"layer{layer}_"
-                for name, query, candidates in (
-                    (f"{language}-en", source, english),
-                    (f"en-{language}", english, source),
-                ):
-                    accuracy = retrieve(query, candidates).accuracy
-                    metrics[f"{metric_key_prefix}_{name}_{label}word_retrieval_accuracy"] = accuracy
-                    accuracies += [accuracy] if not label else []
+                by_direction |= {f"{name}_{label}word_retrieval_accuracy": value for name, value in found.items()}
+                accuracies += [] if label else found.values()
         losses = dict(zip(("alignment_loss", "regularization_loss"), sums[:2] / sums[2:].clamp(min=1)))
-        n_pairs = sum(len(dataset) for dataset in datasets.values())
-        metrics = {
-            f"{metric_key_prefix}_loss": self.alignment_loss.weights.total(losses).item(),
-            **{f"{metric_key_prefix}_{name}": loss.item() for name, loss in losses.items()},
-            f"{metric_key_prefix}_word_retrieval_accuracy": sum(accuracies) / len(accuracies),
-            **metrics,
-            f"{metric_key_prefix}_links": int(sums[2]),
-            **speed_metrics(metric_key_prefix, start, num_samples=n_pairs),
+        numbers = {
+            "loss": self.alignment_loss.weights.total(losses).item(),
+            **{name: loss.item() for name, loss in losses.items()},
+            "word_retrieval_accuracy": sum(accuracies) / len(accuracies),
+            **by_direction,
+            "links": int(sums[2]),
         }
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in numbers.items()}
+        metrics |= speed_metrics(metric_key_prefix, start, num_samples=sum(map(len, datasets.values())))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _measure(self, dataset: Dataset) -> tuple[torch.Tensor, dict[int, tuple[torch.Tensor, torch.Tensor]]]:
-        """Sums of both losses with their counts [4], and the vectors of linked words, both sides, by layer."""
+    def _measure(self, dataset: Dataset) -> tuple[Tensor, dict[int, list[Tensor]]]:
+        """Sums of both losses with their counts [4], and the vectors of linked words, source and English, by layer."""
         aligned = self.alignment_loss.layer
         layers = list(dict.fromkeys([aligned, *self.eval_layers]))
         # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
         lengths = column_array(dataset, "length").sum(axis=1)
         by_length = dataset.select(np.argsort(lengths, kind="stable"))
         share = by_length.shard(self.accelerator.num_processes, self.accelerator.process_index)
-        loader = DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
         model = self.model.eval()
         sums = torch.zeros(4, dtype=torch.float64)
-        vectors: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {layer: [] for layer in layers}
-        for batch in loader:
+        vectors: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
+        for batch in DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator):
             batch = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
             with torch.no_grad(), self.compute_loss_context_manager():
                 source = word_vectors(model, batch, "source", layers)
                 english = word_vectors(model, batch, "english", layers)
                 before = word_vectors(self.alignment_loss.reference_model, batch, "english", [aligned])[0]
                 terms = self.alignment_loss.compare(source[0], english[0], before, batch)
-            sums += torch.tensor(
-                [terms.alignment.item(), terms.regularization.item(), terms.n_links, terms.n_words],
-                dtype=torch.float64,
-            )
+            found = [terms.alignment.item(), terms.regularization.item(), terms.n_links, terms.n_words]
+            sums += torch.tensor(found, dtype=torch.float64)
             links = batch["links"][batch["source_spelling"] != SPECIAL_TOKEN]
             for layer, source_words, english_words in zip(layers, source, english):
                 vectors[layer].append((source_words[links[:, 0]].cpu(), english_words[links[:, 1]].cpu()))
@@ -203,16 +166,11 @@ class AlignmentTrainer(Trainer):
         gathered = gather_object([(sums, vectors)])
         joined = {}
         for layer in layers:
-            sides = zip(*(pair for _, found in gathered for pair in found[layer]))
-            source_words, english_words = (torch.cat(side) for side in sides)
-            joined[layer] = source_words, english_words
+            pairs = [pair for _, by_layer in gathered for pair in by_layer[layer]]
+            joined[layer] = [torch.cat(side) for side in zip(*pairs)]
         return torch.stack([part for part, _ in gathered]).sum(dim=0), joined
 
     # --- Checkpoints ---
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Save every weight of the original checkpoint, so that any of ours can take its place."""
-        save_with_tokenizer(self, save_encoder, output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         encoder = self.accelerator.unwrap_model(model or self.model)

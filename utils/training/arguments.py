@@ -76,12 +76,8 @@ class AlignTrainingArguments(ScriptTrainingArguments):
 def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
     """The checkpoint of `--resume_from_checkpoint`: a folder, or for `true` the last one in the output folder; else None.
 
-    Args:
-        training: names the checkpoint and the output folder.
-        overwrite_output_dir: allow an output folder that is not empty.
-
     Raises:
-        InputError: if there is no whole checkpoint, or none is given and the output folder is not empty.
+        InputError: if there is no complete checkpoint, or none is given and the output folder is not empty.
     """
     output_dir, resume = Path(str(training.output_dir)), training.resume_from_checkpoint
     if not resume or str(resume).lower() == "false":
@@ -94,21 +90,18 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
         whole = [folder for folder in output_dir.glob("checkpoint-*") if is_whole(folder)]
         require(whole, [f"A checkpoint in {output_dir}"], "start without --resume_from_checkpoint")
         return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
-    if not os.path.isdir(resume):
-        raise InputError(
-            f"There is no checkpoint {resume} to resume from; check the path, or give true for the last one."
-        )
     if not is_whole(Path(resume)):
-        raise InputError(
-            f"The checkpoint {resume} is incomplete: the run was killed while it was written; give true for the last complete one."
-        )
+        problem = f"There is no checkpoint {resume}"
+        if os.path.isdir(resume):
+            problem = f"The checkpoint {resume} is incomplete: the run was killed while it was written"
+        raise InputError(f"{problem}; check the path, or give true for the last complete one.")
     if Path(resume).resolve().parent != output_dir.resolve():
         check_output_dir(output_dir, overwrite_output_dir)
     return resume
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: its state comes last."""
+    """Whether a checkpoint was written to its end; its state comes last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

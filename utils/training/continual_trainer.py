@@ -4,21 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import Trainer
+from torch import Tensor, nn
 
 from utils.alignment.continual import ContinualAlignment
 from utils.models.encoders import save_task_model
 from utils.models.layers import encoder_of
-from utils.training.loss_meter import LossMeter
-from utils.training.steps import save_with_tokenizer
+from utils.training.base_trainer import ComponentTrainer
 
 
 # Under this name a task's batch carries its share of the parallel pairs.
 _PAIRS = "parallel_pairs"
 
 
-class ContinualTrainer(Trainer):
+class ContinualTrainer(ComponentTrainer):
     """A `Trainer` for any task that keeps the alignment loss beside the task loss (*continual learning*).
 
     loss = task + 0.01 · alignment + 1 · regularization (Efimov et al., ECIR 2023, section 3): beside every batch of the
@@ -36,15 +34,9 @@ class ContinualTrainer(Trainer):
         kwargs: as for `Trainer`; `model` is any `AutoModelFor…` of an encoder, possibly `with_lora`.
     """
 
-    # compute_loss divides by the counts of the whole accumulated batch itself.
-    loss_is_scaled_for_ga = True
+    save_weights = staticmethod(save_task_model)
 
-    def __init__(
-        self,
-        *args: Any,  # noqa: ANN401
-        alignment: ContinualAlignment | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
+    def __init__(self, *args: Any, alignment: ContinualAlignment | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Trainer believes that a model whose `forward` takes `**kwargs` divides by `num_items_in_batch`; heads on
         # encoders do not.
@@ -52,33 +44,25 @@ class ContinualTrainer(Trainer):
         self.alignment = alignment
         if alignment:
             alignment.loss.to(self.args.device)
-        self._meter = LossMeter()
-
-    # --- The step ---
 
     def get_batch_samples(
-        self,
-        epoch_iterator: Any,  # noqa: ANN401
-        num_batches: int,
-        device: torch.device,
-    ) -> tuple[list, torch.Tensor]:
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor]:
         """The task's batches of one optimizer step, each with its share of the step's pairs.
 
-        Returns:
-            The batches, and [3]: labels, links and English words of the step, over all processes.
+        With them [3]: labels, links and English words of the step, over all processes.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = torch.zeros(3, device=device)
         for batch in batches:
             counts[0] += _n_labels(batch)
-        if not self.alignment:
-            return batches, self.accelerator.reduce(counts, "sum")
-        self._meter.begin_step("task_loss")
-        if self.alignment.is_due(self.state.global_step):
+        if self.alignment:
+            self._meter.begin_step("task_loss")
+        if self.alignment and self.alignment.is_due(self.state.global_step):
             self._meter.begin_step(*self.alignment.loss.weights.losses())
             n_processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-            mine = [number * n_processes + rank for number in range(len(batches))]
-            shares = self.alignment.batches(self.state.global_step, len(batches) * n_processes, mine)
+            n_shares = len(batches) * n_processes
+            shares = self.alignment.batches(self.state.global_step, n_shares, range(rank, n_shares, n_processes))
             for batch, pairs in zip(batches, shares):
                 if pairs:
                     counts[1] += len(pairs["links"])
@@ -87,19 +71,11 @@ class ContinualTrainer(Trainer):
         return batches, self.accelerator.reduce(counts, "sum")
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Any]:
         """The task loss and, in training, the weighted losses of the pairs: this batch's share of the step's means.
 
-        Args:
-            model: the task model, possibly wrapped.
-            inputs: a batch of the task, possibly with pairs.
-            return_outputs: also return the model's outputs.
-            num_items_in_batch: [3], labels, links and English words of the step; None outside of training.
+        `num_items_in_batch` [3] has the labels, links and English words of the step; None outside of training.
         """
         pairs = inputs.pop(_PAIRS, None)
         n_labels = _n_labels(inputs)
@@ -107,8 +83,7 @@ class ContinualTrainer(Trainer):
         if model.training and num_items_in_batch is not None:
             # Gradients are averaged over processes, sums are wanted.
             loss = loss * (n_labels / num_items_in_batch[0].clamp(min=1) * self.accelerator.num_processes)
-            if self.alignment:
-                self._meter.add({"task_loss": loss})
+            self._meter.add({"task_loss": loss})
             if self.alignment and pairs is not None:
                 encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
                 terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast)
@@ -117,22 +92,8 @@ class ContinualTrainer(Trainer):
                 loss = self.alignment.loss.weights.total(losses, loss)
         return (loss, outputs) if return_outputs else loss
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self.alignment:  # a step's log, not an evaluation's or the summary at the end
-            logs = {"loss": logs.pop("loss"), **self._meter.read(self.accelerator), **logs}
-        super().log(logs, start_time)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        self._meter = LossMeter()
-        return super().train(*args, **kwargs)
-
-    # --- Checkpoints ---
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        save_with_tokenizer(self, save_task_model, output_dir, state_dict)
-
-
-def _n_labels(batch: Mapping[str, Any]) -> torch.Tensor | int:
+def _n_labels(batch: Mapping[str, Any]) -> Tensor | int:
     """What a task's loss is a mean over: the labels that count, or the examples where no column is called that."""
     if "labels" in batch:
         return batch["labels"].ne(-100).sum()

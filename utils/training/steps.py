@@ -1,17 +1,14 @@
-"""What the trainers share: training with a checkpoint on interruption, saving, the order of the examples."""
+"""Training that on Ctrl-C and SIGTERM (sent by a cluster's scheduler) saves a checkpoint before it stops."""
 
-from collections.abc import Callable
+import signal
+import threading
+from types import FrameType
 from typing import Any
 
 import torch
-from datasets import Dataset
-from peft import PeftModel
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from utils.alignment.sampler import LengthGroupedBatches
-from utils.core.columns import column_array
-from utils.models.adapters import save_adapter
-from utils.training.interruption import SaveWhenInterrupted
+from utils.core.errors import Interrupted
 
 
 def train_and_save(trainer: Trainer, checkpoint: str | None) -> None:
@@ -25,42 +22,46 @@ def train_and_save(trainer: Trainer, checkpoint: str | None) -> None:
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     finally:
         interruption.restore()
-    trainer.save_model(_internal_call=True)  # (it would push an incomplete folder; `share` pushes at the end)
+    trainer.save_model(_internal_call=True)  # (it would push an incomplete folder; `publish` pushes at the end)
     trainer.log_metrics("train", metrics)
     trainer.save_metrics("train", metrics)
     trainer.save_state()
 
 
-def save_with_tokenizer(
-    trainer: Trainer,
-    save: Callable[[Any, str, dict[str, torch.Tensor] | None], None],
-    output_dir: str | None,
-    state_dict: dict[str, torch.Tensor] | None,
-) -> None:
-    """Save a trainer's model, or only its adapter if it has one, and the tokenizer.
+class SaveWhenInterrupted(TrainerCallback):
+    """On the first signal, saves a checkpoint at the end of the step and raises `Interrupted`. A second one kills the run.
 
-    The pickled arguments that `Trainer` saves beside them are left out: `run.json` has them in a readable form.
-
-    Args:
-        trainer: whose model is saved, if this process is one that saves.
-        save: `save_encoder` or `save_task_model`.
-        output_dir: folder; by default that of the run.
-        state_dict: weights gathered from several processes; by default the model's own.
+    With several processes a signal to one of them is enough: after every step they agree whether to stop.
     """
-    if not trainer.args.should_save:
-        return
-    folder = str(output_dir or trainer.args.output_dir)
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    (save_adapter if isinstance(model, PeftModel) else save)(model, folder, state_dict)
-    if trainer.processing_class is not None:
-        trainer.processing_class.save_pretrained(folder)
 
+    def __init__(self) -> None:
+        self.signal = 0
+        self._agreed = False
+        self._before: dict[int, Any] = {}
 
-def length_grouped_sampler(trainer: Trainer, rows: Dataset | None) -> LengthGroupedBatches | None:
-    """The sampler of `--train_sampling_strategy group_by_length` for rows with a column `length`, else None."""
-    args = trainer.args
-    if args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
-        return None
-    batch_size = args.train_batch_size * trainer.accelerator.num_processes * args.gradient_accumulation_steps
-    seed = args.seed if args.data_seed is None else args.data_seed
-    return LengthGroupedBatches(column_array(rows, "length"), batch_size, seed)
+    def on_train_begin(self, *_: object, **__: object) -> None:
+        if threading.current_thread() is threading.main_thread():  # only it may handle signals
+            self._before = {number: signal.signal(number, self._notice) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self.restore()
+
+    def restore(self) -> None:
+        """Restore the handlers that were there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        noticed = self.signal
+        if args.world_size > 1:
+            anywhere = torch.tensor(noticed, device=args.device)
+            torch.distributed.all_reduce(anywhere, torch.distributed.ReduceOp.MAX)
+            noticed = self.signal = int(anywhere)
+        self._agreed = noticed > 0
+        control.should_save |= self._agreed
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        if self._agreed:  # (all processes see a later signal after the next step)
+            raise Interrupted(self.signal, state.global_step, state.max_steps)

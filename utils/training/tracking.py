@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from torch import nn
-from transformers import (
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg, check_unused, require
@@ -36,8 +29,8 @@ class AlignmentTracker(TrainerCallback):
     - `alignment_median_related`, `alignment_median_unrelated`: medians of their cosine distances;
     - `alignment_word_retrieval_accuracy`: mean of both directions.
 
-    With several languages each has its own: `alignment_hi_share_nearer`. Training is bit-for-bit identical
-    with and without it: no random number is drawn, and dropout is off only while measuring. Of several processes the first one
+    With several languages each has its own: `alignment_hi_share_nearer`. Training is bit-for-bit identical with and
+    without it: no random number is drawn, and dropout is off only while measuring. Of several processes the first one
     measures while the others wait, so the model must be whole on each of them (no FSDP, no ZeRO-3).
 
     Example:
@@ -49,27 +42,20 @@ class AlignmentTracker(TrainerCallback):
         word_tokenizer: of the model.
         every: optimizer steps between two measurements.
         layer: hidden state to measure: 0 the embeddings, -1 the last layer.
-        batch_size: sentences encoded at once; by default the trainer's for evaluation.
 
     Raises:
         InputError: if a language has no link to measure.
     """
 
     def __init__(
-        self,
-        pairs: Mapping[str, Dataset],
-        word_tokenizer: WordTokenizer,
-        every: int,
-        layer: int = -1,
-        batch_size: int | None = None,
+        self, pairs: Mapping[str, Dataset], word_tokenizer: WordTokenizer, every: int, layer: int = -1
     ) -> None:
+        self.pairs = pairs
         self.word_tokenizer = word_tokenizer
         self.every = every
         self.layer = layer
-        self.batch_size = batch_size
-        self.pairs = dict(pairs)
         self.triples = {}
-        for language, bitext in self.pairs.items():
+        for language, bitext in pairs.items():
             self.triples[language] = with_vectors(draw_triples(bitext), bitext, [word_tokenizer])
             require(
                 len(self.triples[language]),
@@ -83,7 +69,7 @@ class AlignmentTracker(TrainerCallback):
         """Measure the model of this trainer while it trains, and log by it.
 
         Raises:
-            InputError: if the model is not whole on each process.
+            InputError: with FSDP or DeepSpeed.
         """
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise InputError(
@@ -93,18 +79,16 @@ class AlignmentTracker(TrainerCallback):
         self.trainer = trainer
         trainer.add_callback(self)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self._last_step = None
         if state.global_step == 0:
             self._log(state, control)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._log(state, control)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if self._last_step != state.global_step:  # training stopped early
             self._log(state, control)
 
@@ -124,15 +108,9 @@ class AlignmentTracker(TrainerCallback):
         for language, bitext in self.pairs.items():
             with in_evaluation_mode(encoder):
                 measured = measure_words(
-                    encoder,
-                    self.word_tokenizer,
-                    bitext,
-                    self.triples[language],
-                    [self.layer],
-                    ["cosine"],
-                    self.batch_size or self.trainer.args.eval_batch_size,
-                    accelerator.autocast,
-                )
+                    encoder, self.word_tokenizer, bitext, self.triples[language], [self.layer], ["cosine"],
+                    self.trainer.args.eval_batch_size, accelerator.autocast,
+                )  # fmt: skip
             found = measured[self.layer]["cosine"]
             name = f"alignment_{language}" if len(self.pairs) > 1 else "alignment"
             numbers[f"{name}_share_nearer"] = found.share_nearer
@@ -192,7 +170,7 @@ class TrackingArguments:
         if not self.track_alignment_every:
             return
         if not do_train:
-            raise InputError("--track_alignment_every does nothing without --do_train; add it or leave it out.")
+            raise InputError("--track_alignment_every does nothing without --do_train; add it.")
         require(parallel.languages, ["--language"], "--track_alignment_every needs a language to compare with English")
         require(
             self.tracking_file or parallel.parallel_dataset or parallel.parallel_file,
@@ -202,12 +180,12 @@ class TrackingArguments:
 
     @property
     def held_out_share(self) -> float | None:
-        """The share of the parallel data that is tracked, so that nothing may learn from it."""
+        """The share (0 to 1) of the parallel data that is tracked, and that nothing may learn from."""
         by_split = self.track_alignment_every and not self.tracking_file
         return self.tracking_split_percentage / 100 if by_split else None
 
 
-# Arguments of continual learning that tracking has a use for without it.
+# Arguments of continual learning that tracking uses without it.
 NEEDED_FOR_TRACKING = frozenset(
     {item.name for group in (ParallelDataArguments, AlignerArguments) for item in fields(group)}
     - {"max_train_pairs", "write_links"}
@@ -223,25 +201,17 @@ def read_tracked_pairs(
     reference: Callable[[], PreTrainedModel],
     hub_options: Mapping[str, Any],
 ) -> ChosenPairs:
-    """The held-out pairs that `AlignmentTracker` is to measure, linked.
-
-    Args:
-        tracking, parallel, links: the arguments.
-        word_tokenizer: of the model that is trained; the encoder that links words has the same vocabulary.
-        reference: gives the encoder that links words, if one is needed, on the device that is to do the work.
-        hub_options: `cache_dir` and `token`.
+    """The held-out pairs that `AlignmentTracker` measures, linked; `reference` loads the encoder that links, if needed.
 
     Raises:
         InputError: if there are none.
     """
+    files, links_files, purpose = parallel.parallel_file, links.links_file, "parallel"
+    if tracking.tracking_file:
+        files, links_files, purpose = tracking.tracking_file, tracking.tracking_links_file, "tracking"
+    tokenizer, word_pooling = word_tokenizer.tokenizer, word_tokenizer.word_pooling
     corpus = ParallelCorpus.read(
-        parallel,
-        word_tokenizer.tokenizer,
-        word_tokenizer.word_pooling,
-        tracking.tracking_file or parallel.parallel_file,
-        tracking.tracking_links_file if tracking.tracking_file else links.links_file,
-        purpose="tracking" if tracking.tracking_file else "parallel",
-        hub_options=hub_options,
+        parallel, tokenizer, word_pooling, files, links_files, purpose=purpose, hub_options=hub_options
     )
     encoder = reference() if "encoder" in corpus.aligners(links) else None
     linkable = corpus.linkable(links, encoder, word_tokenizer)

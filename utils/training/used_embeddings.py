@@ -2,11 +2,10 @@
 
 A multilingual vocabulary has up to 250,000 rows, of which a corpus uses a part. The others never get a gradient, but a
 dense gradient holds zeros for them, which take memory, are sent to other processes and go through the optimizer. Adam
-without weight decay does not change a row that has never had a gradient, so a table of the rows that occur gives the same
-weights.
+without weight decay does not change a row that has never had a gradient.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,11 +26,9 @@ _TOO_MANY = 0.9
 
 
 class UsedEmbedding(nn.Module):
-    """An `nn.Embedding` that trains some of its rows. Its state dict holds the whole table.
+    """An `nn.Embedding` that trains only the rows of the ids `used` [rows]. Its state dict holds the whole table.
 
-    Args:
-        embedding: the table, on the device where it is trained; its padding row is never trained.
-        used: [rows], the ids whose rows are trained.
+    The padding row is never trained.
     """
 
     def __init__(self, embedding: nn.Embedding, used: torch.Tensor) -> None:
@@ -49,7 +46,7 @@ class UsedEmbedding(nn.Module):
         self.register_load_state_dict_pre_hook(self._load_whole)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """[…, dimensions] of ids […]."""
+        """Embeddings [..., dimensions] of ids [...]."""
         rows = self._row_of[ids]
         trained = F.embedding(rows.clamp(min=0), self.weight)
         return torch.where((rows < 0).unsqueeze(-1), F.embedding(ids, self._whole), trained)
@@ -73,17 +70,12 @@ class UsedEmbedding(nn.Module):
 def used_rows_only(trainer: Trainer, *datasets: Dataset | None) -> Iterator[None]:
     """Within the context the trainer's model trains only the embeddings that occur, if that gives the same weights.
 
-    Args:
-        trainer: its optimizer is not created yet.
-        datasets: the training data; token ids are in the columns whose names end in `input_ids`.
+    The trainer has no optimizer yet. Token ids are in the columns of the data sets whose names end in `input_ids`.
     """
     encoder = encoder_of(trainer.accelerator.unwrap_model(trainer.model))
-    embedding = encoder.get_input_embeddings()
-    if not isinstance(embedding, nn.Embedding) or not _is_exact(trainer, embedding):
-        yield
-        return
-    used = _ids_in([rows for rows in datasets if rows is not None], embedding.num_embeddings)
-    if len(used) > _TOO_MANY * embedding.num_embeddings:
+    embedding: Any = encoder.get_input_embeddings()
+    used = _ids_in(datasets, embedding.num_embeddings) if _is_exact(trainer, embedding) else None
+    if used is None or len(used) > _TOO_MANY * embedding.num_embeddings:
         yield
         return
     compact = UsedEmbedding(embedding, used)
@@ -96,12 +88,14 @@ def used_rows_only(trainer: Trainer, *datasets: Dataset | None) -> Iterator[None
         encoder.set_input_embeddings(embedding)
 
 
-def _is_exact(trainer: Trainer, embedding: nn.Embedding) -> bool:
+def _is_exact(trainer: Trainer, embedding: Any) -> bool:
+    """Whether training the used rows of a table alone gives the same weights."""
     args, model = trainer.args, trainer.model
-    plain = type(embedding) is nn.Embedding and embedding.max_norm is None and not embedding.scale_grad_by_freq
     tied = isinstance(model, PreTrainedModel) and model.get_output_embeddings() is not None
     return bool(
-        plain
+        type(embedding) is nn.Embedding
+        and embedding.max_norm is None
+        and not embedding.scale_grad_by_freq
         and not tied
         and embedding.weight.requires_grad
         and trainer.optimizer is None
@@ -112,10 +106,10 @@ def _is_exact(trainer: Trainer, embedding: nn.Embedding) -> bool:
     )
 
 
-def _ids_in(datasets: Sequence[Dataset], n_ids: int) -> torch.Tensor:
+def _ids_in(datasets: Iterable[Dataset | None], n_ids: int) -> torch.Tensor:
     """All token ids that occur in data sets, in order."""
     occurs = np.zeros(n_ids, dtype=bool)
-    for rows in datasets:
+    for rows in filter(None, datasets):
         columns = [column for column in rows.column_names if column.endswith("input_ids")]
         for batch in rows.select_columns(columns).with_format("arrow").iter(10_000):
             for column in columns:
