@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from utils.alignment.words import split_on_punctuation, split_on_spaces
 from utils.core.columns import content_fingerprint
 from utils.core.errors import InputError
+from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import choose_pairs, informative_links, one_to_one, sample_pairs
 from utils.parallel.data_sets import load_bitext
 from utils.parallel.formats import read_bitext
@@ -124,11 +125,13 @@ def test_local_data_set(tmp_path, config):
         + "".join(f"- config_name: en-{c}\n  data_files: {c}.jsonl\n" for c in ("es", "hi"))
         + "---\n"
     )
-    assert rows(load_bitext(str(folder), "hi", split_on_spaces, config_name=config)) == PAIRS
+    data = ParallelDataArguments(parallel_dataset=str(folder), parallel_config=config)
+    assert rows(load_bitext(data, "hi", split_on_spaces)) == PAIRS
+    data = ParallelDataArguments(parallel_dataset=str(folder))
     with pytest.raises(InputError, match="has no configuration en-ru or ru-en or ru, only en-es, en-hi"):
-        load_bitext(str(folder), "ru", split_on_spaces)
+        load_bitext(data, "ru", split_on_spaces)
     with pytest.raises(InputError, match="has no split test, only train"):
-        load_bitext(str(folder), "hi", split_on_spaces, dataset_split="test")
+        load_bitext(data, "hi", split_on_spaces, dataset_split="test")
 
 
 BAD = {

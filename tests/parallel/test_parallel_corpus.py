@@ -334,7 +334,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
 
 
 def stream(folder: str) -> PairStream:
-    return stream_bitext(folder, "hi", split_on_spaces)
+    return stream_bitext(ParallelDataArguments(parallel_dataset=folder), "hi", split_on_spaces)
 
 
 def stream_from(folder: str) -> LinkableCorpus:
@@ -402,15 +402,16 @@ def test_a_stream_gives_the_pairs_of_the_data_set(tmp_path):
     folder.mkdir()
     rows = [{"english": "the cat", "non_english": "el gato"}, {"english": None, "non_english": "nada"}]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    pairs = stream_bitext(str(folder), "es", split_on_spaces).select(range(5))
+    data = ParallelDataArguments(parallel_dataset=str(folder))
+    pairs = stream_bitext(data, "es", split_on_spaces).select(range(5))
     assert pairs.to_dict() == {"source": [["el", "gato"], ["nada"]], "english": [["the", "cat"], []]}
     with pytest.raises(InputError, match="has no column de for the de sentences.*--source_column"):
-        stream_bitext(str(folder), "de", split_on_spaces, source_column="de")
+        stream_bitext(replace(data, source_column="de"), "de", split_on_spaces)
     (folder / "train.jsonl").write_text(json.dumps(rows[0]) + "\n{broken")
     with pytest.raises(InputError, match=r"The data set .*data \(default\) cannot be read any further .*check it"):
-        stream_bitext(str(folder), "es", split_on_spaces).select(range(5))
+        stream_bitext(data, "es", split_on_spaces).select(range(5))
     with pytest.raises(InputError, match="has no split test, only train"):
-        stream_bitext(str(folder), "es", split_on_spaces, dataset_split="test")
+        stream_bitext(data, "es", split_on_spaces, dataset_split="test")
 
 
 def test_what_a_stream_cannot_do(tmp_path, aligner):

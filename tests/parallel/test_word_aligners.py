@@ -145,14 +145,14 @@ def test_header_ends_with_the_first_links(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "links"
-    write_pharaoh(path, [[(0, 0)]])
+    write_pharaoh(path, [[(0, 0)]], {})
 
     def failing():
         yield [(1, 1)]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_pharaoh(path, failing())
+        write_pharaoh(path, failing(), {})
     assert path.read_text() == "0-0\n"
     assert list(tmp_path.iterdir()) == [path]
 

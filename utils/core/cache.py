@@ -13,15 +13,15 @@ from datasets.fingerprint import Hasher
 from utils.core.errors import InputError
 
 
-def cache_key(*functions: Callable, **facts: Any) -> str:  # noqa: ANN401
-    """A hash under which rows are cached: of the code that makes them, and of what else they depend on.
+Read = Callable[..., Iterator[dict[str, Any]]]
 
-    `datasets` knows a function by its name, so that it would return rows made by an older version of it.
 
-    Args:
-        functions: what makes the rows. The key covers the modules in which they are defined, and all modules of this
-            project that these import. Of a `partial`, the values are not part of the key: give them as facts.
-        facts: whatever else the rows depend on.
+def cache_key(*functions: Callable, **facts: Any) -> str:
+    """A hash under which rows are cached: of the functions that make them and of all other facts they depend on.
+
+    `datasets` knows a function by its name, so that it would return rows made by an older version of it. This key
+    covers the modules that define the functions, and all modules of this project that these import. Of a `partial`,
+    the values are not part of the key: give them as facts.
     """
     modules: dict[str, str] = {}
     found = [inspect.getmodule(_unwrapped(function)) for function in functions]
@@ -34,7 +34,7 @@ def cache_key(*functions: Callable, **facts: Any) -> str:  # noqa: ANN401
     return Hasher.hash([sorted(modules.items()), sorted(facts.items())])
 
 
-def _unwrapped(function: Any) -> Any:  # noqa: ANN401
+def _unwrapped(function: Any) -> Any:
     while isinstance(function, partial):
         function = function.func
     if not inspect.isroutine(function) and not inspect.isclass(function):
@@ -42,23 +42,10 @@ def _unwrapped(function: Any) -> Any:  # noqa: ANN401
     return inspect.unwrap(function)
 
 
-def dataset_from_files(
-    files: Sequence[str],
-    read: Callable[..., Iterator[dict[str, Any]]],
-    features: Features,
-    key: str,
-    **arguments: Any,  # noqa: ANN401
-) -> Dataset:
-    """The rows that `read(**arguments)` yields, read again only if a file or the key has changed.
+def dataset_from_files(files: Sequence[str], read: Read, features: Features, key: str, **arguments: Any) -> Dataset:
+    """The rows that `read(**arguments)` yields from files, read again only if a file or the `cache_key` has changed.
 
-    Args:
-        files: what is read; they must exist.
-        read: yields rows. (`datasets` takes lists among its arguments for shards: give tuples.)
-        features: of the rows.
-        key: `cache_key` of whatever the rows depend on beside the files.
-
-    Raises:
-        InputError: for a missing file, or from `read`.
+    Arguments must not be lists, which `datasets` takes for shards. Raises `InputError` for a missing file.
     """
     for path in files:
         if not os.path.isfile(path):
@@ -67,19 +54,10 @@ def dataset_from_files(
     return dataset_from_rows(read, features, Hasher.hash([stamps, key]), **arguments)
 
 
-def dataset_from_rows(
-    read: Callable[..., Iterator[dict[str, Any]]],
-    features: Features,
-    key: str,
-    **arguments: Any,  # noqa: ANN401
-) -> Dataset:
-    """The rows that `read(**arguments)` yields, in an Arrow file that is found again by its key.
+def dataset_from_rows(read: Read, features: Features, key: str, **arguments: Any) -> Dataset:
+    """The rows that `read(**arguments)` yields, in an Arrow file that is found again by its key."""
 
-    Raises:
-        InputError: from `read`.
-    """
-
-    def rows(**arguments: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    def rows(**arguments: Any) -> Iterator[dict[str, Any]]:
         empty = True
         for row in read(**arguments):
             empty = False

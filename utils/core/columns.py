@@ -11,10 +11,7 @@ from datasets import Dataset
 
 
 def column_array(dataset: Dataset, name: str) -> np.ndarray:
-    """A column of numbers as an array, [rows], or of lists that are equally long, [rows, items].
-
-    No Python object is made of any of them.
-    """
+    """A column of numbers as an array, [rows], or of equally long lists, [rows, items]; no Python object is made."""
     numbers = _array(
         dataset, name, lambda column: column if column.type.num_fields == 0 else column.combine_chunks().flatten()
     )

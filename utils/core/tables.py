@@ -24,10 +24,7 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], argument: str) -> dict[str, list[str]]:
     """Sort the values of an argument like `--parallel_file hi=a.tsv ru=b.hi,b.en` by language.
 
-    With one language its code is optional, and two bare values are two line-aligned files.
-
-    Raises:
-        InputError: for a language that was not asked for, or a value without language where there are several.
+    With one language its code is optional. Raises `InputError` for an unknown or missing language.
     """
     paths: dict[str, list[str]] = {}
     for value in values or []:
@@ -45,11 +42,7 @@ def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], ar
 
 
 def one_path_each(values: Sequence[str] | None, languages: Sequence[str], argument: str) -> dict[str, str]:
-    """The one file that an argument names for each language.
-
-    Raises:
-        InputError: as `paths_by_language`, or if there are several files for one language.
-    """
+    """The one file that an argument names for each language; several raise `InputError`."""
     paths = paths_by_language(values, languages, argument)
     for language, files in paths.items():
         if len(files) > 1:
@@ -60,8 +53,7 @@ def one_path_each(values: Sequence[str] | None, languages: Sequence[str], argume
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 text file, gzipped or not, numbered from 1, without their line ends.
 
-    Raises:
-        InputError: for a line that is not UTF-8, a damaged archive or a file that cannot be opened.
+    Raises `InputError` for a line that is not UTF-8, a damaged archive or a file that cannot be opened.
     """
     number = 0
     try:
@@ -82,12 +74,7 @@ def _open(path: str | Path) -> gzip.GzipFile | BinaryIO:
 
 
 def read_json_lines(path: str | Path, like: str = '{"id": …}') -> Rows:
-    """The objects of a file with one JSON object per line; blank lines are skipped.
-
-    Args:
-        path: the file.
-        like: what a line should look like, for messages.
-    """
+    """The objects of a file with one JSON object per line, like `like`; blank lines are skipped."""
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -101,13 +88,7 @@ def read_json_lines(path: str | Path, like: str = '{"id": …}') -> Rows:
 
 
 def read_csv(path: str | Path, delimiter: str = ",", keep_blank: bool = False) -> Rows:
-    """The rows of a table with a header, with the quoting rules of CSV.
-
-    Args:
-        path: the file.
-        delimiter: between the columns.
-        keep_blank: yield blank lines as rows of empty strings instead of skipping them.
-    """
+    """The rows of a CSV table with a header; blank lines are skipped, or rows of empty strings (`keep_blank`)."""
     lines = csv.reader((line + "\n" for _, line in read_lines(path)), delimiter=delimiter)
     try:
         header = next(lines, [])
@@ -151,12 +132,8 @@ READERS: dict[str, Callable[[str], Rows]] = {
 def read_rows(path: str, readers: Mapping[str, Callable[[str], Rows]] = READERS) -> Rows:
     """The rows of a file by column name, each with its place for messages.
 
-    Args:
-        path: its suffix says the format; every format may also be compressed (`.jsonl.gz`).
-        readers: by suffix. A kind of file with formats of its own adds them to `READERS`.
-
-    Raises:
-        InputError: for an unknown suffix, or naming the file, the line and the remedy.
+    The suffix says which of the readers is used; every format may also be compressed (`.jsonl.gz`).
+    Raises `InputError` for an unknown suffix or a damaged file.
     """
     suffix = Path(path.removesuffix(".gz")).suffix
     if suffix not in readers:

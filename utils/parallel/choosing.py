@@ -4,7 +4,6 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset, Features, concatenate_datasets
@@ -12,6 +11,7 @@ from datasets import Dataset, Features, concatenate_datasets
 from utils.alignment.pairs import ROW_FEATURES, PairEncoder
 from utils.core.cache import cache_key
 from utils.core.columns import list_lengths
+from utils.parallel.aligners.base import Links
 from utils.parallel.formats import BITEXT_FEATURES, LINKS
 from utils.parallel.linking import Linker
 from utils.parallel.streams import PairStream
@@ -19,20 +19,18 @@ from utils.parallel.streams import PairStream
 
 logger = logging.getLogger(__name__)
 
-# Encoded columns beside those of the pair, where both have a column `links`.
+# The names of the encoded columns beside those of the pair, as both have a column `links`.
 ENCODED = {name: "links_of_vectors" if name == "links" else name for name in ROW_FEATURES}
 
 
-def one_to_one(links: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+def one_to_one(links: Sequence[Sequence[int]]) -> Links:
     """The links neither of whose words has another link, in their order."""
     links = list(dict.fromkeys((i, j) for i, j in links))
     source, english = Counter(i for i, _ in links), Counter(j for _, j in links)
     return [(i, j) for i, j in links if source[i] == 1 and english[j] == 1]
 
 
-def informative_links(
-    source: Sequence[str], english: Sequence[str], links: Sequence[Sequence[int]]
-) -> list[tuple[int, int]]:
+def informative_links(source: Sequence[str], english: Sequence[str], links: Sequence[Sequence[int]]) -> Links:
     """One-to-one links between words that differ (case-sensitive): the links that adjustment learns from.
 
     One-to-one is judged on the unfiltered links, as in the published code: a link between identical words still
@@ -51,17 +49,17 @@ def choose_pairs(
     """Link pairs, keep those that adjustment learns from, and encode them (Efimov et al., 2023, section 3).
 
     As in the published code, pairs with more than `max_words` words on a side are dropped, then all links but the
-    `informative_links`, then the pairs that have no link left. All of that is one pass, which writes one Arrow file.
+    `informative_links`, then the pairs that have no link left. One pass does it all and writes one Arrow file.
 
     Args:
         bitext: columns `source` and `english`, and `links` if there is no linker.
-        max_words: of the longer side.
-        num_proc: processes that share the work.
+        max_words: the longest sentence, on either side.
+        num_proc: number of processes.
         linker: links the words of the pairs that are not too long.
-        encoder: makes the rows of a model of them. None: no such columns.
+        encoder: adds columns, under their names in `ENCODED`.
 
     Returns:
-        Columns `source`, `english`, `links`, and those of the encoder under their names in `ENCODED`.
+        Columns `source`, `english`, `links`, and those of the encoder.
     """
     features = Features({**BITEXT_FEATURES, "links": LINKS})
     if encoder:
@@ -70,11 +68,12 @@ def choose_pairs(
     short = bitext.select(np.flatnonzero(lengths <= max_words))
     if len(short):
         chosen = short.map(
-            _ChosenBatch(linker, encoder, cache_key(_ChosenBatch)),
+            _choose_batch,
             batched=True,
             batch_size=linker.batch_size if linker else 1000,
             features=features,
             num_proc=linker.num_proc(num_proc) if linker else num_proc,
+            fn_kwargs={"linker": linker, "encoder": encoder, "code": cache_key(_choose_batch)},
             desc=f"Linking words ({linker.name})" if linker else "Choosing links",
         )
     else:
@@ -86,28 +85,23 @@ def choose_pairs(
     return chosen
 
 
-@dataclass
-class _ChosenBatch:
-    """What `choose_pairs` makes of a batch; `key` is that of the code."""
-
-    linker: Linker | None
-    encoder: PairEncoder | None
-    key: str
-
-    def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
-        all_links = self.linker(batch) if self.linker else batch["links"]
-        links = [informative_links(*pair) for pair in zip(batch["source"], batch["english"], all_links)]
-        kept = [row for row, of_pair in enumerate(links) if of_pair]
-        columns = {side: [batch[side][row] for row in kept] for side in ("source", "english")}
-        columns["links"] = [links[row] for row in kept]
-        if self.encoder:
-            columns |= {ENCODED[name]: values for name, values in self.encoder(columns).items()}
-        return columns
+def _choose_batch(
+    batch: Mapping[str, list], linker: Linker | None, encoder: PairEncoder | None, code: str
+) -> dict[str, list]:
+    """Rows are cached under `code`."""
+    all_links = (linker(batch) if linker else batch)["links"]
+    links = [informative_links(*pair) for pair in zip(batch["source"], batch["english"], all_links)]
+    kept = [row for row, of_pair in enumerate(links) if of_pair]
+    columns = {side: [batch[side][row] for row in kept] for side in ("source", "english")}
+    columns["links"] = [links[row] for row in kept]
+    if encoder:
+        columns |= {ENCODED[name]: values for name, values in encoder(columns).items()}
+    return columns
 
 
-# Ask for fewer pairs than are probably needed, so that not more are linked than needed …
+# Ask for fewer pairs than are probably needed, so that few are linked in vain …
 _CAUTION = 0.9
-# … but for at least this many, so that few usable pairs are found in few rounds.
+# … but for at least this many, so that rare usable pairs are found in few rounds.
 _FEWEST = 256
 
 
@@ -117,18 +111,13 @@ def sample_pairs(
     seed: int,
     usable: Callable[[Dataset], Dataset] = lambda pairs: pairs,
 ) -> Dataset:
-    """Random pairs in random order: `max_pairs` of those that can be used, or all of them.
+    """Random pairs in random order: `max_pairs` of those that can be used, or all of them (None).
 
-    If not all are wanted, pairs are looked at in random order until enough usable ones are found. That is a uniform
-    sample of all usable pairs, for little more work than the sample itself. (Of a stream it is as uniform as its
-    shuffling.)
+    If not all are wanted, pairs are looked at in random order until enough usable ones are found: a uniform sample of
+    all usable pairs (of a stream, as uniform as its shuffling), for little more work than the sample itself.
 
-    Args:
-        bitext: what is drawn from.
-        max_pairs: the size of the sample; None: all.
-        seed: of the draw.
-        usable: those pairs of a part that can be used. It judges each pair alone. If all pairs are wanted, it gets them
-            in their own order, so that what it caches serves every seed.
+    `usable` returns those pairs of a part that can be used, and judges each pair alone. If all pairs are wanted, it
+    gets them in their original order, so that its cache serves every seed.
     """
     max_pairs = sys.maxsize if max_pairs is None else max_pairs
     if isinstance(bitext, PairStream):

@@ -1,7 +1,7 @@
 """A parallel corpus from the command line to the batches: read, linked, chosen and encoded.
 
-`ParallelCorpus` is what was read, `LinkableCorpus` knows how to link it, `ChosenPairs` are linked pairs. However many
-pairs there are, they are kept in Arrow files; memory holds those in work and a few bytes for every other one.
+`ParallelCorpus` is what was read, `LinkableCorpus` knows how to link it, `ChosenPairs` are linked pairs. All pairs are
+kept in Arrow files; memory holds one batch of them and a few bytes for every other one.
 """
 
 import logging
@@ -23,12 +23,7 @@ from utils.core.columns import content_fingerprint, list_lengths
 from utils.core.errors import InputError
 from utils.core.tables import one_path_each, paths_by_language
 from utils.parallel.aligners.pharaoh import FileAligner, read_header, write_pharaoh
-from utils.parallel.aligners.registry import (
-    AlignerArguments,
-    AlignerInputs,
-    aligner_name,
-    aligner_spec,
-)
+from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, aligner_spec
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import ENCODED, choose_pairs, sample_pairs
 from utils.parallel.data_sets import load_bitext
@@ -41,24 +36,17 @@ logger = logging.getLogger(__name__)
 
 # Held-out pairs are the same for every seed, so that runs can be compared.
 HELD_OUT_SEED = 0
+Bitext = Dataset | PairStream  # a stream with --streaming
 
 
 @dataclass(frozen=True)
 class ParallelCorpus:
-    """The sentence pairs of one or several languages with English, split into words.
+    """The sentence pairs of one or several languages with English, split into words."""
 
-    Attributes:
-        pairs: by language, a data set with the columns `source` and `english` (lists of words), or with --streaming a
-            stream of such pairs.
-        splitting: by language, how sentences became words: `space`, `punctuation` or `subword`.
-        links_files: by language, the file that holds the word links, if there is one.
-        num_proc: processes that share the work.
-    """
-
-    pairs: dict[str, Dataset | PairStream]
-    splitting: dict[str, str]
-    links_files: dict[str, str]
-    num_proc: int | None = None
+    pairs: dict[str, Bitext]  # by language, with the columns `source` and `english` (lists of words)
+    splitting: dict[str, str]  # by language: `space`, `punctuation` or `subword`
+    links_files: dict[str, str]  # by language, the file that holds the word links, if there is one
+    num_proc: int | None = None  # number of processes
 
     @classmethod
     def read(
@@ -77,13 +65,13 @@ class ParallelCorpus:
 
         Args:
             data: languages, data set, columns.
-            tokenizer: splits into subwords if each is a word of its own (`word_pooling` is `token`).
+            tokenizer: splits sentences into subwords if `word_pooling` is `token`.
             word_pooling: as in `AlignmentArguments`.
             files: values of the argument `--{purpose}_file`.
             links_files: values of `--links_file`, or of `--{purpose}_links_file` for another purpose than `parallel`.
             purpose: `parallel`, `validation` or `tracking`.
             dataset_split: split of the data set, if not `data.parallel_split`.
-            like: split words as in this corpus, unless the links of these pairs say otherwise.
+            like: split words as in this corpus, unless these pairs have links of their own.
             hub_options: `cache_dir` and `token`.
 
         Raises:
@@ -103,8 +91,9 @@ class ParallelCorpus:
             name = f"{splitting[language]} {tokenizer.name_or_path if word_pooling == 'token' else ''}"
             if files:
                 require(paths.get(language), [f"{file_argument} {language}=FILE"], f"there is no file for {language}")
-                columns = {"source_column": data.source_column, "english_column": data.english_column}
-                pairs[language] = read_bitext(paths[language], language, split, name, **columns)
+                pairs[language] = read_bitext(
+                    paths[language], language, split, name, data.source_column, data.english_column
+                )
                 continue
             if data.parallel_dataset is None:
                 raise InputError(f"--parallel_dataset or {file_argument} is missing: there are no parallel sentences.")
@@ -113,17 +102,8 @@ class ParallelCorpus:
                     f"{links_argument} {links[language]} has a line for every pair, but --streaming reads only some "
                     "of them; leave one of the two out."
                 )
-            load = partial(load_bitext, num_proc=data.preprocessing_num_workers)
-            pairs[language] = (stream_bitext if data.streaming else load)(
-                data.parallel_dataset,
-                language,
-                split,
-                name,
-                data.parallel_config,
-                dataset_split or data.parallel_split,
-                data.source_column,
-                data.english_column,
-                **(hub_options or {}),
+            pairs[language] = (stream_bitext if data.streaming else load_bitext)(
+                data, language, split, name, dataset_split or data.parallel_split, **(hub_options or {})
             )
         return cls(pairs, splitting, links, data.preprocessing_num_workers)
 
@@ -137,12 +117,7 @@ class ParallelCorpus:
         """The corpus with a way to link its words: by the links file if there is one, else by an aligner.
 
         An aligner that judges each pair alone links pairs when they are chosen. All of them are linked now only if the
-        links are to be written, or if it learns from all.
-
-        Args:
-            arguments: which aligner.
-            encoder: frozen encoder for the aligners that need one.
-            word_tokenizer: its tokenizer.
+        links are to be written, or if it learns from all. The (frozen) encoder is for the aligners that need one.
 
         Raises:
             InputError: for links that do not fit the pairs, or if all of a stream would have to be linked.
@@ -150,14 +125,15 @@ class ParallelCorpus:
         dictionaries = one_path_each(arguments.dictionary_file, list(self.pairs), "--dictionary_file")
         pairs, linkers, headers = dict(self.pairs), {}, {}
         for language, bitext in self.pairs.items():
-            name = aligner_name(arguments, language in self.links_files)
+            links_file = self.links_files.get(language)
+            name = aligner_name(arguments, bool(links_file))
             headers[language] = {"word_splitting": self.splitting[language], "aligner": name}
-            links_file, dictionary = self.links_files.get(language), dictionaries.get(language)
             if links_file:
                 assert isinstance(bitext, Dataset)  # (a stream has been refused)
                 pairs[language] = with_links_of_file(bitext, FileAligner(links_file, arguments.reverse_links))
                 continue
-            linker = Linker(name, AlignerInputs(arguments, dictionary, encoder, word_tokenizer), bitext)
+            inputs = AlignerInputs(arguments, dictionaries.get(language), encoder, word_tokenizer)
+            linker = Linker(name, inputs, bitext)
             if aligner_spec(name).learns_from_all or arguments.write_links:
                 argument = f"--aligner {name}" if aligner_spec(name).learns_from_all else "--write_links"
                 if isinstance(bitext, PairStream):
@@ -175,17 +151,13 @@ class ParallelCorpus:
 class LinkableCorpus:
     """Sentence pairs that are linked, or that can be.
 
-    Attributes:
-        pairs: by language, as in `ParallelCorpus`, with a column `links` (lists of `[i, j]`: source word i and English
-            word j) if they are linked already.
-        linkers: by language, what links the words of the other ones.
-        headers: by language, what is written above links: how words were split, and the aligner.
-        num_proc: processes that share the work.
+    By language, `pairs` has the columns `source`, `english` and, if they are linked already, `links` (lists of
+    `[i, j]`: source word i and English word j); otherwise `linkers` has what links them.
     """
 
-    pairs: dict[str, Dataset | PairStream]
+    pairs: dict[str, Bitext]
     linkers: dict[str, Linker]
-    headers: dict[str, dict[str, str]]
+    headers: dict[str, dict[str, str]]  # by language, what is written above links
     num_proc: int | None = None
 
     def write_links(self, arguments: AlignerArguments) -> None:
@@ -202,24 +174,19 @@ class LinkableCorpus:
         The English sentence alone decides, by its checksum: a pair is held out in every run and language or in none,
         whatever was dropped before.
         """
-        parts: list[dict[str, Dataset | PairStream]] = [{}, {}]
-        for held_out, part in enumerate(parts):
-            for language, bitext in self.pairs.items():
-                if isinstance(bitext, PairStream):
-                    part[language] = bitext.filter(_belongs, share=share, held_out=bool(held_out))
-                else:
-                    part[language] = bitext.select(_rows_of(bitext, share, bool(held_out)))
-        return replace(self, pairs=parts[0]), replace(self, pairs=parts[1])
+        rest, held_out = (
+            {language: _part(bitext, share, wanted) for language, bitext in self.pairs.items()}
+            for wanted in (False, True)
+        )
+        return replace(self, pairs=rest), replace(self, pairs=held_out)
 
     def choose(
         self, max_words: int, max_pairs: int | None, seed: int, encoder: PairEncoder | None = None
     ) -> "ChosenPairs":
-        """At most `max_pairs` random pairs of each language that can be learned from, linked (see `choose_pairs`).
+        """At most `max_pairs` random pairs of each language that can be learned from, linked.
 
-        Only as many pairs are linked as it takes to find them (see `sample_pairs`).
-
-        Raises:
-            InputError: if a language has none.
+        Only as many pairs are linked as it takes to find them (see `choose_pairs` and `sample_pairs`). A language
+        without any raises `InputError`.
         """
         chosen = {}
         for language, bitext in self.pairs.items():
@@ -237,40 +204,29 @@ class LinkableCorpus:
     def choose_to_measure(
         self, max_words: int, max_pairs: int | None = None, share: float | None = None, seed: int = HELD_OUT_SEED
     ) -> "ChosenPairs":
-        """Linked pairs to measure on: the same ones, whatever links them.
+        """Linked pairs to measure on: the usable ones of `max_pairs` random pairs of each language, or of all.
 
-        Args:
-            max_words: of the longer side.
-            max_pairs: of at most this many random pairs of each language, those that can be used; None: of all.
-            share: only of the pairs that `split` holds out.
-            seed: of the sample.
-
-        Raises:
-            InputError: if a language has no pair.
+        The sample is the same for every aligner: it is drawn from all pairs (with a `share`, from those that `split`
+        holds out), not only from usable ones, which depend on the links. No pair at all raises `InputError`.
         """
-        drawn: dict[str, Dataset | PairStream] = {}
+        drawn: dict[str, Bitext] = {}
         for language, bitext in self.pairs.items():
             if isinstance(bitext, PairStream):
                 raise InputError(
                     "Pairs to measure on are the same in every run, which those of --streaming are not; leave it out."
                 )
-            held_out = bitext.select(_rows_of(bitext, share, held_out=True)) if share else bitext
-            if not len(held_out):
+            sample = sample_pairs(_part(bitext, share, True) if share else bitext, max_pairs, seed)
+            if not len(sample):
                 raise InputError(f"None of the {len(bitext)} pairs of {language} is held out; hold out more of them.")
-            # Drawn from all pairs, not from those that are found usable, which depends on who links them.
-            drawn[language] = sample_pairs(held_out, max_pairs, seed)
+            drawn[language] = sample
         return replace(self, pairs=drawn).choose(max_words, None, seed)
 
 
 @dataclass(frozen=True)
 class ChosenPairs:
-    """Linked sentence pairs to learn from or to measure on.
+    """Linked sentence pairs to learn from or to measure on."""
 
-    Attributes:
-        data: by language, what `choose_pairs` returns.
-    """
-
-    data: dict[str, Dataset]
+    data: dict[str, Dataset]  # by language, what `choose_pairs` returns
 
     @property
     def pairs(self) -> dict[str, Dataset]:
@@ -302,13 +258,15 @@ class ChosenPairs:
         }
 
 
-def _rows_of(bitext: Dataset, share: float, held_out: bool) -> np.ndarray:
-    """The positions of the pairs that are held out, or of the others."""
+def _part(bitext: Bitext, share: float, held_out: bool) -> Bitext:
+    """The pairs that are held out, or the others."""
+    if isinstance(bitext, PairStream):
+        return bitext.filter(_belongs, share=share, held_out=held_out)
     kept = [np.zeros(0, bool)]
     for batch in bitext.select_columns(["english"]).with_format("arrow").iter(10_000):
         sentences = pyarrow.compute.binary_join(batch["english"], " ").to_pylist()
         kept.append(np.array([_belongs(sentence, share, held_out) for sentence in sentences]))
-    return np.flatnonzero(np.concatenate(kept))
+    return bitext.select(np.flatnonzero(np.concatenate(kept)))
 
 
 def _belongs(english: str, share: float, held_out: bool) -> bool:
@@ -316,10 +274,7 @@ def _belongs(english: str, share: float, held_out: bool) -> bool:
 
 
 def _word_splitting(wanted: str, links_file: str | None, word_pooling: str) -> str:
-    """How sentences become words, so that links that were made before still fit.
-
-    Links of `--write_links` say how words were split; others belong to text that is tokenised already.
-    """
+    """How sentences become words, so that links of `--write_links`, which record it, and of tokenised text fit."""
     recorded = read_header(links_file).get("word_splitting") if links_file else None
     if recorded and (recorded == "subword") != (word_pooling == "token"):
         between, remedy = ("subwords", "use") if recorded == "subword" else ("words", "do without")

@@ -23,26 +23,21 @@ MOSES = (".moses", ".txt", ".fastalign")
 BITEXT_FEATURES = Features({"source": List(Value("string")), "english": List(Value("string"))})
 LINKS = List(List(Value("int32")))
 Text = str | list[str]
+Split = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True)
 class SentenceColumns:
-    """Which columns hold the source and the English sentences: those named, or else the first usual ones present.
+    """Which columns hold the source and the English sentences: those named, or else the first usual ones present."""
 
-    Attributes:
-        language: code of the source language, the usual name of its column.
-        source, english: names of the columns; None for the usual ones of OPUS-100, WikiMatrix for
-            sentence-transformers, and Tatoeba (XTREME, MTEB).
-        arguments: the arguments that name them, for messages.
-    """
-
-    language: str
+    language: str  # code of the source language
     source: str | None = None
     english: str | None = None
-    arguments: tuple[str, str] = ("--source_column", "--english_column")
+    arguments: tuple[str, str] = ("--source_column", "--english_column")  # that name them, for messages
 
     def candidates(self) -> tuple[list[str], list[str]]:
         """The names that the source and the English column may have."""
+        # Those of OPUS-100, WikiMatrix for sentence-transformers, and Tatoeba (XTREME, MTEB).
         source = [self.language, "non_english", "source_sentence", "sentence1", "source"]
         english = [ENGLISH, "english", "target_sentence", "sentence2", "target"]
         return [self.source] if self.source else source, [self.english] if self.english else english
@@ -52,11 +47,7 @@ class SentenceColumns:
         return bool(self.source or self.english) or any(set(names) & set(present) for names in self.candidates())
 
     def find(self, present: Sequence[str], where: str) -> tuple[str, str]:
-        """The names of both columns.
-
-        Raises:
-            InputError: if one of them is missing; `where` names the table.
-        """
+        """The names of both columns; `InputError` if one of them is missing from the table `where`."""
         found = []
         for names, side, argument in zip(self.candidates(), (self.language, "English"), self.arguments):
             if not (column := next((name for name in names if name in present), None)):
@@ -71,22 +62,20 @@ class SentenceColumns:
 def read_bitext(
     paths: Sequence[str],
     language: str,
-    split: Callable[[str], list[str]],
+    split: Split,
     splitting: str,
     source_column: str | None = None,
     english_column: str | None = None,
 ) -> Dataset:
-    """Read a parallel corpus from files.
+    """Read all pairs of a parallel corpus, also empty ones, from one file, or from two line-aligned files.
 
     Args:
-        paths: see `read_pairs`.
+        paths: one file in a format of `READERS` or with lines `source ||| English` (`MOSES`); or two text files of any
+            name, the English one second or with the suffix `.en`. Each may be gzipped.
         language: code of the source language.
-        split: splits a sentence into words; a list of words is one already, unless words are subwords.
-        splitting: a name for `split`, for the cache; it begins with `subword` if words are subwords.
-        source_column, english_column: see `SentenceColumns`.
-
-    Returns:
-        Columns `source` and `english`, one row for every pair of the file in its order, empty ones included.
+        split: splits a sentence into words.
+        splitting: a name for `split`, for the cache; see `words_of`.
+        source_column, english_column: names of the columns, if they are not the usual ones.
 
     Raises:
         InputError: naming the file, the line and the remedy.
@@ -98,43 +87,26 @@ def read_bitext(
     columns = SentenceColumns(language, source_column, english_column)
 
     def rows() -> Iterator[dict[str, list[str]]]:
-        empty, splits_words = True, splitting.startswith("subword")
-        for _, source, english in read_pairs(paths, columns):
-            empty = False
-            yield {
-                "source": words_of(source, split, splits_words),
-                "english": words_of(english, split, splits_words),
-            }
-        if empty:
-            raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
+        for source, english in _read_two_files(*paths) if len(paths) == 2 else _read_table(paths[0], columns):
+            yield {"source": words_of(source, split, splitting), "english": words_of(english, split, splitting)}
 
     key = cache_key(read_bitext, split, columns=columns, splitting=splitting)
-    return dataset_from_files(paths, rows, BITEXT_FEATURES, key)
+    bitext = dataset_from_files(paths, rows, BITEXT_FEATURES, key)
+    if not len(bitext):
+        raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
+    return bitext
 
 
-def words_of(text: object, split: Callable[[str], list[str]], splits_words: bool) -> list[str]:
-    """The words of a sentence, or of a list of words; none of None."""
+def words_of(text: object, split: Split, splitting: str) -> list[str]:
+    """The words of a sentence (none of None), or of a list of words, which is split further only into subwords."""
     if isinstance(text, list):
-        return split(" ".join(text)) if splits_words else text
+        return split(" ".join(text)) if splitting.startswith("subword") else text
     if text is not None and not isinstance(text, str):
         raise InputError(f"The data set has {text!r} where a sentence should be; name the columns of sentences.")
     return split(text or "")
 
 
-def read_pairs(paths: Sequence[str], columns: SentenceColumns) -> Iterator[tuple[str, Text, Text]]:
-    """The place, the source sentence and the English sentence of every pair in one file, or in two line-aligned files.
-
-    Args:
-        paths: one file in a format of `READERS` or with lines `source ||| English` (`MOSES`); or two text files of any
-            name, the English one second or with the suffix `.en`. Each may be gzipped.
-        columns: of a table.
-
-    Raises:
-        InputError: naming the file, the line and the remedy.
-    """
-    if len(paths) == 2:
-        yield from _read_two_files(*paths)
-        return
+def _read_table(path: str, columns: SentenceColumns) -> Iterator[tuple[Text, Text]]:
     readers: dict[str, Callable[[str], Rows]] = {
         **READERS,
         ".csv": partial(read_csv, keep_blank=True),
@@ -142,20 +114,20 @@ def read_pairs(paths: Sequence[str], columns: SentenceColumns) -> Iterator[tuple
         **dict.fromkeys(MOSES, partial(_read_moses, columns=columns)),
     }
     names = None
-    for where, stored in read_rows(paths[0], readers):
+    for where, stored in read_rows(path, readers):
         row = flat_row(stored)
-        names = names or columns.find(list(row), paths[0])
-        yield where, _text(row, names[0], where), _text(row, names[1], where)
+        names = names or columns.find(list(row), path)
+        yield _text(row, names[0], where), _text(row, names[1], where)
 
 
-def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str, str]]:
+def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str]]:
     endings = [Path(path.removesuffix(".gz")).suffix for path in (first, second)]
     source_path, english_path = (second, first) if endings[0] == f".{ENGLISH}" != endings[1] else (first, second)
     source, english = read_lines(source_path), read_lines(english_path)
     n_pairs = 0
-    for (number, source_line), (_, english_line) in zip(source, english):
+    for (_, source_line), (_, english_line) in zip(source, english):
         n_pairs += 1
-        yield f"Line {number} of {source_path} and {english_path}", source_line, english_line
+        yield source_line, english_line
     # zip has taken one line more from the first file if the second one ended before it.
     rest_english = sum(1 for _ in english)
     n_source = sum(1 for _ in read_lines(source_path))

@@ -1,6 +1,5 @@
-"""Word links: added to pairs by an aligner, read from a file beside them, written to one."""
+"""Word links: added to pairs by an aligner, or read from a file beside them."""
 
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,23 +19,16 @@ from utils.parallel.formats import LINKS
 from utils.parallel.streams import PairStream
 
 
-logger = logging.getLogger(__name__)
-
-# Pairs that are linked together, and all that is in memory: enough for an encoder to find many of similar length.
+# Pairs that are linked together, and held in memory: enough for an encoder to find many of similar length.
 BATCH = 4096
 # Pairs at the beginning of a stream that an aligner learns from.
 _FIRST_PAIRS = 512
 
 
 class Linker:
-    """Links the words of batches of pairs.
+    """Links the words of batches of pairs, by the aligner with a name.
 
     The aligner learns from the corpus when the first pair is linked, which never happens if all links are cached.
-
-    Args:
-        name: of the aligner.
-        inputs: what it is made of.
-        corpus: the pairs that it learns from.
     """
 
     def __init__(self, name: str, inputs: AlignerInputs, corpus: Dataset | PairStream) -> None:
@@ -47,13 +39,13 @@ class Linker:
         self._unseen: Dataset | PairStream | None = corpus
 
     def __getstate__(self) -> dict[str, Any]:
-        """What the rows are cached under, and what other processes get: how to make the aligner, not the aligner."""
+        """What rows are cached under, and what other processes get: how to make the aligner, not the aligner."""
         arguments = replace(self.inputs.arguments, write_links=None)
         inputs = AlignerInputs(arguments, self.inputs.dictionary_file)
         return {"name": self.name, "inputs": inputs, "key": self.key, "_aligner": None, "_unseen": None}
 
-    def __call__(self, batch: Mapping[str, list]) -> list[Links]:
-        """The links of every pair of a batch of columns `source` and `english`."""
+    def __call__(self, batch: Mapping[str, list]) -> dict[str, list[Links]]:
+        """The column `links` for a batch of columns `source` and `english`."""
         self._aligner = self._aligner or make_aligner(self.name, self.inputs)
         if self._unseen is not None:
             corpus = self._unseen
@@ -61,40 +53,31 @@ class Linker:
                 corpus = corpus.select(range(_FIRST_PAIRS))
             self._aligner.learn(corpus["source"], corpus["english"])
             self._unseen = None
-        return self._aligner.align(batch["source"], batch["english"])
+        return {"links": self._aligner.align(batch["source"], batch["english"])}
 
     def num_proc(self, wanted: int | None) -> int | None:
-        """In how many processes it can link; other aligners use all cores by themselves."""
+        """In how many processes it can link; most aligners use all cores themselves."""
         return wanted if aligner_spec(self.name).in_processes else None
 
     @property
     def batch_size(self) -> int:
         """How many pairs it is given at once."""
-        return min(BATCH, 1000) if aligner_spec(self.name).in_processes else BATCH
+        return 1000 if aligner_spec(self.name).in_processes else BATCH
 
     def link_all(self, pairs: Dataset, num_proc: int | None) -> Dataset:
-        """All pairs with a column `links` more."""
+        """All pairs with a column `links` added."""
         return pairs.map(
-            _with_links,
+            self,
             batched=True,
             batch_size=self.batch_size,
             features=Features({**pairs.features, "links": LINKS}),
             num_proc=self.num_proc(num_proc),
-            fn_kwargs={"linker": self},
             desc=f"Linking words ({self.name})",
         )
 
 
-def _with_links(batch: Mapping[str, list], linker: Linker) -> dict[str, list]:
-    return {"links": linker(batch)}
-
-
 def with_links_of_file(pairs: Dataset, aligner: FileAligner) -> Dataset:
-    """The pairs with a column `links` more, read line by line from a file with a line per pair.
-
-    Raises:
-        InputError: for links that do not fit the pairs.
-    """
+    """The pairs with a column `links` added, read from a file; `InputError` if they do not fit the pairs."""
     source, english = list_lengths(pairs, "source"), list_lengths(pairs, "english")
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -107,11 +90,7 @@ def with_links_of_file(pairs: Dataset, aligner: FileAligner) -> Dataset:
 
 
 def check_links_to_write(arguments: AlignerArguments, languages: list[str], overwrite: bool) -> None:
-    """Stop early if `--write_links` lacks a language, or names a file that exists.
-
-    Raises:
-        InputError: naming the language or the file.
-    """
+    """Raise `InputError` early if `--write_links` lacks a language, or names a file that exists."""
     paths = one_path_each(arguments.write_links, languages, "--write_links")
     for language in languages if paths else []:
         require(paths.get(language), [f"--write_links {language}=FILE"], f"there is no file for {language}")

@@ -1,12 +1,11 @@
 """Word links looked up in a bilingual word list."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 from utils.core.errors import InputError
 from utils.core.tables import read_lines
-from utils.parallel.aligners.base import Links, WordAligner
+from utils.parallel.aligners.base import Links, Sentences, WordAligner
 
 
 class DictionaryAligner(WordAligner):
@@ -42,7 +41,7 @@ class DictionaryAligner(WordAligner):
         if not self._translations:
             raise InputError(f"The file {path} has no entries; give a list of source words with English words.")
 
-    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+    def align(self, source: Sentences, english: Sentences) -> list[Links]:
         """The links of every pair; each depends on the pair only."""
         return [self._link(*pair) for pair in zip(source, english)]
 
@@ -52,7 +51,7 @@ class DictionaryAligner(WordAligner):
         for word in source_positions.keys() & self._translations.keys():
             for translation in english_positions.keys() & self._translations[word]:
                 here, there = source_positions[word], english_positions[translation]
-                links += self._pair_up(here, there, len(english) / len(source))
+                links += _pair_up(here, there, len(english) / len(source))
         return sorted(links)
 
     def _positions(self, words: list[str]) -> dict[str, list[int]]:
@@ -61,15 +60,15 @@ class DictionaryAligner(WordAligner):
             positions[self._spelling(word)].append(position)
         return positions
 
-    @staticmethod
-    def _pair_up(source: list[int], english: list[int], stretch: float) -> Links:
-        if len(source) == len(english):
-            return list(zip(source, english))
-        links, left = [], (set(source), set(english))
-        # The middle of a word is at (i + ½) of its sentence's length.
-        for _, i, j in sorted((abs((i + 0.5) * stretch - (j + 0.5)), i, j) for i in source for j in english):
-            if i in left[0] and j in left[1]:
-                left[0].remove(i)
-                left[1].remove(j)
-                links.append((i, j))
-        return links
+
+def _pair_up(source: list[int], english: list[int], stretch: float) -> Links:
+    if len(source) == len(english):
+        return list(zip(source, english))
+    links: dict[int, int] = {}
+    linked: set[int] = set()
+    # The middle of a word is at (i + ½) of its sentence's length.
+    for _, i, j in sorted((abs((i + 0.5) * stretch - (j + 0.5)), i, j) for i in source for j in english):
+        if i not in links and j not in linked:
+            links[i] = j
+            linked.add(j)
+    return list(links.items())

@@ -13,7 +13,7 @@ from transformers.utils.logging import tqdm
 from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer, word_vectors
 from utils.core.errors import InputError
-from utils.parallel.aligners.base import Links, WordAligner
+from utils.parallel.aligners.base import Links, Sentences, WordAligner
 
 
 logger = logging.getLogger(__name__)
@@ -27,24 +27,19 @@ class EncoderAligner(WordAligner):
 
     Args:
         model: the encoder; the work is done on its device.
-        word_tokenizer: tokenises both sides and says which tokens make up a word. A word is the average of all of
-            them even where it pools the first or last only: that makes better links.
-        layer: index into `hidden_states`. None: the one at which most words find each other, judged on up to
-            `_PROBE_PAIRS` of the pairs. That count is highest where the links agree best with people's, or next to
-            it (`benchmarks/compare_aligners.py`); of equal ones the layer closest to two thirds of the way up, which
-            is the 8th of 12 in the paper.
+        word_tokenizer: tokenises both sides. A word is the average of all its tokens even where this pools the first
+            or last only: that makes better links.
+        layer: index into `hidden_states`. None: the one that links most words in up to `_PROBE_PAIRS` of the pairs;
+            that count is highest where the links agree best with people's, or next to it
+            (`benchmarks/compare_aligners.py`).
         batch_size: pairs that go through the encoder at once.
     """
 
     _PROBE_PAIRS = 512
-    _BATCHES_IN_POOL = 64  # pairs are sorted by length within so many batches, tokenised together
+    _BATCHES_IN_POOL = 64  # tokenised together; pairs are sorted by length within them
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        word_tokenizer: WordTokenizer,
-        layer: int | None = None,
-        batch_size: int = 64,
+        self, model: PreTrainedModel, word_tokenizer: WordTokenizer, layer: int | None = None, batch_size: int = 64
     ) -> None:
         self.n_layers = model.config.num_hidden_layers
         if layer is not None and not -self.n_layers - 1 <= layer <= self.n_layers:
@@ -59,12 +54,12 @@ class EncoderAligner(WordAligner):
         self.batch_size = batch_size
         self._collator = AlignmentCollator(word_tokenizer.tokenizer.pad_token_id or 0)
 
-    def learn(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> None:
-        """Settle on a layer, if none was given."""
+    def learn(self, source: Sentences, english: Sentences) -> None:
+        """Choose a layer, if none was given."""
         if self.layer is None:
             self.layer = self.most_links(source, english)
 
-    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
+    def align(self, source: Sentences, english: Sentences) -> list[Links]:
         """The links of every pair; they depend on the pair only, once the layer is known."""
         linked: list[Links] = [[] for _ in source]
         layer = self.most_links(source, english) if self.layer is None else self.layer
@@ -74,8 +69,11 @@ class EncoderAligner(WordAligner):
                 linked[rows[row]].append(link)
         return linked
 
-    def most_links(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> int:
-        """The layer that links most words, judged on pairs spread evenly over the corpus."""
+    def most_links(self, source: Sentences, english: Sentences) -> int:
+        """The layer that links most words, judged on pairs spread evenly over the corpus.
+
+        Of equal ones the layer closest to two thirds of the way up, which is the 8th of 12 in the paper.
+        """
         chosen = range(0, len(source), -(-len(source) // self._PROBE_PAIRS) or 1)
         n_links = np.zeros(self.n_layers + 1, np.int64)
         for _, links in self._batches(source, english, chosen, range(self.n_layers + 1)):
@@ -85,7 +83,7 @@ class EncoderAligner(WordAligner):
         return layer
 
     def _batches(
-        self, source: Sequence[list[str]], english: Sequence[list[str]], rows: Sequence[int], layers: Sequence[int]
+        self, source: Sentences, english: Sentences, rows: Sequence[int], layers: Sequence[int]
     ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
         """Batches of pairs: their positions in the corpus and, for every layer, `_link`'s links."""
         was_training = self.model.training
@@ -95,8 +93,9 @@ class EncoderAligner(WordAligner):
                 for begin in range(0, len(rows), pool_size := self.batch_size * self._BATCHES_IN_POOL):
                     pool = rows[begin : begin + pool_size]
                     encoded = self._encode([source[row] for row in pool], [english[row] for row in pool])
-                    # Pairs of like length make little padding.
-                    order = sorted(range(len(pool)), key=lambda k: _n_tokens(encoded[k]), reverse=True)
+                    # Pairs of similar length need little padding.
+                    n_tokens = [max(len(pair["source_input_ids"]), len(pair["english_input_ids"])) for pair in encoded]
+                    order = sorted(range(len(pool)), key=n_tokens.__getitem__, reverse=True)
                     for first in range(0, len(pool), self.batch_size):
                         part = order[first : first + self.batch_size]
                         yield [pool[k] for k in part], self._link([encoded[k] for k in part], layers)
@@ -105,12 +104,9 @@ class EncoderAligner(WordAligner):
             self.model.train(was_training)
 
     def _encode(self, source: list[list[str]], english: list[list[str]]) -> list[dict[str, list[int]]]:
-        """Rows for `AlignmentCollator`, without links; `…_words` are the positions of their words.
-
-        -1 stands for a special token.
-        """
+        """Rows for `AlignmentCollator`, without links; `…_words` are the positions of their words, -1 for none."""
         pairs: list[dict[str, list[int]]] = [
-            {"links": [], "source_spelling": [], "english_spelling": []} for _ in range(len(source))
+            {"links": [], "source_spelling": [], "english_spelling": []} for _ in source
         ]
         for side, sentences in (("source", source), ("english", english)):
             tokens = self.word_tokenizer(sentences)
@@ -123,52 +119,38 @@ class EncoderAligner(WordAligner):
     def _link(self, pairs: list[dict[str, list[int]]], layers: Sequence[int]) -> list[torch.Tensor]:
         """The links of a batch at every layer, [3, links]: pair in the batch, source word, English word; sorted."""
         batch = {name: tensor.to(self.model.device) for name, tensor in self._collator(pairs).items()}
-        vectors, present = {}, {}
-        for side in ("source", "english"):
-            states = word_vectors(self.model, batch, side, layers)
-            vectors[side], present[side] = self._by_sentence(states, [pair[f"{side}_words"] for pair in pairs])
-        return [
-            mutual_argmax(s @ e.transpose(1, 2), present["source"], present["english"])
-            for s, e in zip(vectors["source"], vectors["english"])
-        ]
-
-    @staticmethod
-    def _by_sentence(vectors: list[torch.Tensor], words: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Unit vectors [batch, words, dimensions] at every layer, and which of them exist [batch, words].
-
-        Args:
-            vectors: [words of the batch, dimensions] at every layer.
-            words: for every sentence the positions of the words that these vectors belong to, -1 for none.
-        """
-        position = np.fromiter(chain.from_iterable(words), np.int64)
-        sentence = np.repeat(np.arange(len(words)), [len(positions) for positions in words])
-        chosen, n_words = np.flatnonzero(position >= 0), 1 + int(position.max(initial=0))
-        index = torch.from_numpy(np.stack([chosen, sentence[chosen], position[chosen]])).to(vectors[0].device)
-        chosen, sentence, position = index
-        shape = len(words), n_words
-        present = index.new_zeros(shape, dtype=torch.bool)
-        present[sentence, position] = True
-        padded = []
-        for layer_vectors in vectors:
-            rectangle = layer_vectors.new_zeros(*shape, layer_vectors.shape[-1])
-            rectangle[sentence, position] = F.normalize(layer_vectors[chosen], dim=-1)
-            padded.append(rectangle)
-        return padded, present
+        (source, has_source), (english, has_english) = (
+            _by_sentence(word_vectors(self.model, batch, side, layers), [pair[f"{side}_words"] for pair in pairs])
+            for side in ("source", "english")
+        )
+        return [mutual_argmax(s @ e.transpose(1, 2), has_source, has_english) for s, e in zip(source, english)]
 
 
-def _n_tokens(pair: dict[str, list[int]]) -> int:
-    return max(len(pair["source_input_ids"]), len(pair["english_input_ids"]))
+def _by_sentence(vectors: list[torch.Tensor], words: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Unit vectors [batch, words, dimensions] at every layer, and which of them exist [batch, words].
+
+    `vectors` are [words of the batch, dimensions]; `words` are their positions in every sentence, -1 for none.
+    """
+    position = np.fromiter(chain.from_iterable(words), np.int64)
+    sentence = np.repeat(np.arange(len(words)), [len(positions) for positions in words])
+    chosen, n_words = np.flatnonzero(position >= 0), 1 + int(position.max(initial=0))
+    index = torch.from_numpy(np.stack([chosen, sentence[chosen], position[chosen]])).to(vectors[0].device)
+    chosen, sentence, position = index
+    present = index.new_zeros(len(words), n_words, dtype=torch.bool)
+    present[sentence, position] = True
+    padded = []
+    for layer_vectors in vectors:
+        rectangle = layer_vectors.new_zeros(*present.shape, layer_vectors.shape[-1])
+        rectangle[sentence, position] = F.normalize(layer_vectors[chosen], dim=-1)
+        padded.append(rectangle)
+    return padded, present
 
 
 def mutual_argmax(similarity: torch.Tensor, source: torch.Tensor, english: torch.Tensor) -> torch.Tensor:
-    """Words that are each other's most similar one, of a batch of pairs.
+    """Words that are each other's most similar one, by `similarity` [batch, source words, English words].
 
-    Args:
-        similarity: [batch, source words, English words].
-        source, english: [batch, words], which words exist.
-
-    Returns:
-        [3, links]: pair, source word, English word, sorted; on the CPU.
+    `source` and `english` [batch, words] say which words exist. Returns [3, links] on the CPU: pair, source word,
+    English word, sorted.
     """
     similarity = similarity.masked_fill(~(source.unsqueeze(2) & english.unsqueeze(1)), float("-inf"))
     nearest_english, nearest_source = similarity.argmax(2), similarity.argmax(1)

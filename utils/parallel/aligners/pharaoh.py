@@ -14,7 +14,7 @@ import numpy as np
 from utils.core.errors import InputError
 from utils.core.files import atomic_write
 from utils.core.tables import read_lines
-from utils.parallel.aligners.base import Links, WordAligner
+from utils.parallel.aligners.base import Links, Sentences, WordAligner
 
 
 # A sure link is i-j, a possible one i?j (NAACL 2003 shared task) or ipj (simalign's gold files).
@@ -24,41 +24,35 @@ _TO_NUMBERS = str.maketrans("-?p", "   ")
 
 
 class FileAligner(WordAligner):
-    """Links in Pharaoh format, as fast_align, eflomal, awesome-align, simalign and `write_pharaoh` write them.
+    """Links from a file that `read_pharaoh` reads, one line per pair; `reverse`: it has the English word first."""
 
-    Args:
-        path: one line of links per pair, `.gz` or not (see `read_pharaoh`).
-        reverse: the file has the English word first.
-        sure_only: leave out the possible links.
-    """
-
-    def __init__(self, path: str | Path, reverse: bool = False, sure_only: bool = False) -> None:
+    def __init__(self, path: str | Path, reverse: bool = False) -> None:
         self.path = path
         self.reverse = reverse
-        self.sure_only = sure_only
 
-    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
-        """The file's links; the i-th line that is no comment belongs to the i-th pair.
-
-        Raises:
-            InputError: for links that do not fit these pairs.
-        """
+    def align(self, source: Sentences, english: Sentences) -> list[Links]:
+        """The file's links: line i, comments not counted, belongs to pair i; `InputError` if they do not fit."""
         return list(self.read([len(words) for words in source], [len(words) for words in english]))
 
     def read(
         self, source_lengths: Sequence[int] | np.ndarray, english_lengths: Sequence[int] | np.ndarray
     ) -> Iterator[Links]:
-        """The same, one after the other, for pairs of which no more is known than how many words they have.
+        """The same, one pair after the other, from the numbers of their words.
 
-        Raises:
-            InputError: for links that do not fit these pairs; at the end for a line too many or too few.
+        Raises `InputError` for links that do not fit, and at the end for too many or too few lines.
         """
         n_lines, n_pairs = 0, len(source_lengths)
-        lines = read_pharaoh(self.path, self.reverse, self.sure_only)
+        lines = read_pharaoh(self.path, self.reverse)
         for n_source, n_english, (number, links) in zip(source_lengths, english_lengths, lines):
             # Links are sorted: the last one has the last source word.
             if links and (links[-1][0] >= n_source or max(map(itemgetter(1), links)) >= n_english):
-                raise self._misfit(number, links, n_source, n_english)
+                i, j = next((i, j) for i, j in links if i >= n_source or j >= n_english)
+                side, word, n_words = ("source", i, n_source) if i >= n_source else ("English", j, n_english)
+                raise InputError(
+                    f"Line {number} of {self.path} links {side} word {word} of a sentence with {n_words} words; words "
+                    "are those between spaces, counted from 0, and if the file has the sides the other way round, "
+                    f"read it {'without' if self.reverse else 'with'} --reverse_links."
+                )
             n_lines += 1
             yield links
         n_lines += sum(1 for _ in lines)
@@ -70,30 +64,20 @@ class FileAligner(WordAligner):
                 else f"The file {self.path} is empty; it needs a line of links for each of {n_pairs} pairs."
             )
 
-    def _misfit(self, number: int, links: Links, n_source: int, n_english: int) -> InputError:
-        i, j = next((i, j) for i, j in links if i >= n_source or j >= n_english)
-        side, word, n_words = ("source", i, n_source) if i >= n_source else ("English", j, n_english)
-        reverse = "without --reverse_links" if self.reverse else "with --reverse_links"
-        return InputError(
-            f"Line {number} of {self.path} links {side} word {word} of a sentence with {n_words} words; words are "
-            f"those between spaces, counted from 0, and if the file has the sides the other way round, read it "
-            f"{reverse}."
-        )
-
 
 def read_pharaoh(path: str | Path, reverse: bool = False, sure_only: bool = False) -> Iterator[tuple[int, Links]]:
-    """Read Pharaoh links, `0-0 1-2 …` a line; `i?j` and `ipj` are possible links, `i-j` sure ones.
+    """Read Pharaoh links, `0-0 1-2 …` a line, as fast_align, eflomal, awesome-align and simalign write them.
 
     Args:
-        path: the file, `.gz` or not; lines that begin with `#` are comments.
+        path: `.gz` or not; lines that begin with `#` are comments.
         reverse: swap the sides of every link.
-        sure_only: leave out the possible links.
+        sure_only: leave out the possible links, `i?j` and `ipj`.
 
     Yields:
-        For every line that is no comment its number in the file, from 1, and its links, sorted; a blank line has none.
+        For every line that is not a comment its number in the file, from 1, and its links, sorted.
 
     Raises:
-        InputError: for anything that is no link, with the number of the line.
+        InputError: for anything that is not a link, with the number of the line.
     """
     for number, line in read_lines(path):
         if line.startswith("#"):
@@ -109,7 +93,7 @@ def read_pharaoh(path: str | Path, reverse: bool = False, sure_only: bool = Fals
 
 
 def read_header(path: str | Path) -> dict[str, str]:
-    """What `write_pharaoh` wrote above the links: the `# key: value` lines at the beginning of a file."""
+    """The `# key: value` lines that `write_pharaoh` wrote at the beginning of a file."""
     header = {}
     for _, line in read_lines(path):
         if not line.startswith("#"):
@@ -120,18 +104,10 @@ def read_header(path: str | Path) -> dict[str, str]:
     return header
 
 
-def write_pharaoh(
-    path: str | Path, links: Iterable[Sequence[Sequence[int]]], header: Mapping[str, Any] | None = None
-) -> None:
-    """Write links in Pharaoh format, as a whole: a reader sees the old file or the new one, never a part.
-
-    Args:
-        path: the file; compressed if it ends in `.gz`.
-        links: the links `(i, j)` of every pair, sure ones.
-        header: facts about the links, written above them as `# key: value` (see `read_header`).
-    """
+def write_pharaoh(path: str | Path, links: Iterable[Iterable[Sequence[int]]], header: Mapping[str, Any]) -> None:
+    """Write the links of every pair and, above them, facts about them; an atomic write, compressed for `.gz`."""
     path = Path(path)
-    comments = (f"# {key}: {' '.join(str(value).split())}\n" for key, value in (header or {}).items())
+    comments = (f"# {key}: {' '.join(str(value).split())}\n" for key, value in header.items())
     lines = (" ".join(f"{i}-{j}" for i, j in pair) + "\n" for pair in links)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         # Without name and time the same links make the same archive.

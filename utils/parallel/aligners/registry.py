@@ -20,21 +20,13 @@ from utils.parallel.aligners.statistical import StatisticalAligner
 
 @dataclass(frozen=True)
 class AlignerSpec:
-    """How an aligner is made.
+    """How an aligner is made."""
 
-    Attributes:
-        make: makes it of `AlignerInputs`.
-        settings: the names of the `AlignerArguments` that its links depend on.
-        needs: the attributes of `AlignerInputs` that it cannot do without, and the argument that gives them.
-        learns_from_all: it links all pairs of a corpus at once, because it learns from them.
-        in_processes: several processes may link at once, each with an aligner of its own.
-    """
-
-    make: Callable[[Any], WordAligner]
-    settings: Sequence[str] = ()
-    needs: Mapping[str, str] = field(default_factory=dict)
-    learns_from_all: bool = False
-    in_processes: bool = False
+    make: Callable[[Any], WordAligner]  # of `AlignerInputs`
+    settings: Sequence[str] = ()  # names of the `AlignerArguments` that its links depend on
+    needs: Mapping[str, str] = field(default_factory=dict)  # required attributes of `AlignerInputs`: their argument
+    learns_from_all: bool = False  # it links all pairs of a corpus at once, because it learns from them
+    in_processes: bool = False  # several processes may link at once, each with its own aligner
 
 
 ALIGNERS = {
@@ -113,14 +105,7 @@ def aligner_name(arguments: AlignerArguments, has_links: bool) -> str:
 
 @dataclass(frozen=True)
 class AlignerInputs:
-    """What an aligner for one language can be made of; `AlignerSpec.needs` says what it has to be given.
-
-    Attributes:
-        arguments: of the command line.
-        dictionary_file: that of the language.
-        encoder: links words by its vectors, on its device.
-        word_tokenizer: tokenises words for it.
-    """
+    """What an aligner for one language can be made of; `AlignerSpec.needs` says what is required."""
 
     arguments: AlignerArguments
     dictionary_file: str | None = None
@@ -129,22 +114,14 @@ class AlignerInputs:
 
 
 def aligner_spec(name: str) -> AlignerSpec:
-    """The entry of `ALIGNERS`.
-
-    Raises:
-        InputError: for an unknown name.
-    """
+    """The entry of `ALIGNERS`; an unknown name raises `InputError`."""
     if name not in ALIGNERS:
         raise InputError(f"--aligner {name} is unknown; choose one of {', '.join(ALIGNERS)}.")
     return ALIGNERS[name]
 
 
 def make_aligner(name: str, inputs: AlignerInputs) -> WordAligner:
-    """The aligner with a name.
-
-    Raises:
-        InputError: for an unknown name, or if something that this aligner needs is missing or wrong.
-    """
+    """The aligner with a name; `InputError` if it is unknown, or if something that it needs is missing or wrong."""
     spec = aligner_spec(name)
     for attribute, argument in spec.needs.items():
         if getattr(inputs, attribute) is None:

@@ -1,12 +1,11 @@
 """Word links learnt from the corpus alone."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from transformers.utils.logging import tqdm
 
 from utils.core.errors import InputError
-from utils.parallel.aligners.base import Links, WordAligner
+from utils.parallel.aligners.base import Links, Sentences, WordAligner
 
 
 # Names as fast_align's atools and Moses have them; the library's are the same in capitals.
@@ -26,32 +25,29 @@ STATISTICAL_MODELS = {
 class StatisticalAligner(WordAligner):
     """Links from a word alignment model that learns from the given pairs alone, with the library sil-thot.
 
-    The model is trained in both directions and the two are joined. The default model is that of eflomal (Östling and
-    Tiedemann, PBML 2016), which makes the fewest errors of those in the library; fast_align (Dyer et al., NAACL
-    2013) is the faster one and the one usual in the literature. All need pairs by the thousand, better more.
-
-    It is the one aligner whose memory grows with the corpus: while it learns, the library holds all sentences, as
-    numbers of words, and its statistics, in both directions.
+    The model is trained in both directions and the two are joined. The default is eflomal (Östling and Tiedemann,
+    PBML 2016), which makes the fewest errors; fast_align (Dyer et al., NAACL 2013) is faster and usual in the
+    literature. All need thousands of pairs, and memory in proportion to the corpus.
 
     Args:
         model: one of `STATISTICAL_MODELS`.
         symmetrization: one of `SYMMETRIZATIONS`. `intersection`, the paper's choice, has the fewest wrong links.
-        prefix: learn from the first letters of lower-cased words, this many of them; None: from words as they are.
-            Inflected forms then count as one word, which raises precision and recall alike.
+        prefix: learn from this number of first letters of lower-cased words, so that inflected forms count as one
+            word, which raises precision and recall; None: from the words themselves.
 
     Raises:
         InputError: for an unknown name, or if the library is not installed.
     """
 
-    _ITERATIONS = 5  # of every model in turn, as GIZA++ and fast_align have it; eflomal's has a schedule of its own
+    _ITERATIONS = 5  # of every model in turn, as in GIZA++ and fast_align; eflomal's has a schedule of its own
 
     def __init__(self, model: str = "eflomal", symmetrization: str = "intersection", prefix: int | None = 5) -> None:
-        for value, names, what in (
-            (model, STATISTICAL_MODELS, "--statistical_model"),
-            (symmetrization, SYMMETRIZATIONS, "--symmetrization"),
+        for argument, value, names in (
+            ("--statistical_model", model, STATISTICAL_MODELS),
+            ("--symmetrization", symmetrization, SYMMETRIZATIONS),
         ):
             if value not in names:
-                raise InputError(f"{what} {value} is unknown; choose one of {', '.join(names)}.")
+                raise InputError(f"{argument} {value} is unknown; choose one of {', '.join(names)}.")
         try:
             import thot.alignment as thot
         except ImportError as error:
@@ -62,15 +58,15 @@ class StatisticalAligner(WordAligner):
         self.prefix = prefix
         self._learnt = None
 
-    def learn(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> None:
-        """Train on the pairs, by which others are linked from then on."""
+    def learn(self, source: Sentences, english: Sentences) -> None:
+        """Train on the pairs; the model then links any pairs."""
         self._learnt = self._symmetrized(source, english)
 
-    def align(self, source: Sequence[list[str]], english: Sequence[list[str]]) -> list[Links]:
-        """Link pairs by what was learnt, or else train on these first.
+    def align(self, source: Sentences, english: Sentences) -> list[Links]:
+        """Link pairs with the trained model, or else train on these first.
 
-        The same pairs in the same order get the same links (with fast_align, which adds up in whatever order its
-        threads finish, all but a few).
+        The same pairs in the same order get the same links, except a few with fast_align, whose sums depend on the
+        order in which its threads finish.
         """
         joined = self._learnt or self._symmetrized(source, english)
         return [
@@ -81,13 +77,13 @@ class StatisticalAligner(WordAligner):
     def _stems(self, words: list[str]) -> list[str]:
         return [word.lower()[: self.prefix] for word in words] if self.prefix else words
 
-    def _symmetrized(self, source: Iterable[list[str]], english: Iterable[list[str]]) -> Any:  # noqa: ANN401
+    def _symmetrized(self, source: Sentences, english: Sentences) -> Any:
         joined = self._thot.SymmetrizedAlignmentModel(self._train(source, english), self._train(english, source))
         heuristic = self.symmetrization.replace("-", "_").upper()
         joined.heuristic = getattr(self._thot.SymmetrizationHeuristic, heuristic)
         return joined
 
-    def _train(self, source: Iterable[list[str]], target: Iterable[list[str]]) -> Any:  # noqa: ANN401
+    def _train(self, source: Sentences, target: Sentences) -> Any:
         model = None
         for name in STATISTICAL_MODELS[self.model]:
             new_model = getattr(self._thot, name)
