@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow.compute
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 # Held-out pairs are the same for every seed, so that runs can be compared.
 HELD_OUT_SEED = 0
-Bitext = Dataset | PairStream  # a stream with --streaming
+Bitext: TypeAlias = Dataset | PairStream  # a stream with --streaming
 
 
 @dataclass(frozen=True)
