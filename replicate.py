@@ -102,11 +102,7 @@ ScriptSettings.__doc__ = "The settings of the scripts."
 
 
 def grid_of(args: ReplicateArguments, of_scripts: Any) -> Grid:  # noqa: ANN401
-    """The grid that the arguments describe, with the settings of --override.
-
-    Args:
-        args: the grid.
-        of_scripts: `ScriptSettings`.
+    """The grid that the arguments describe, with the settings of the scripts (`ScriptSettings`) and of --override.
 
     Raises:
         InputError: for settings that are not a mapping, or an --override of an unknown group.
@@ -117,9 +113,8 @@ def grid_of(args: ReplicateArguments, of_scripts: Any) -> Grid:  # noqa: ANN401
     for word in args.override:
         place, equals, value = word.partition("=")
         group, dot, name = place.partition(".")
-        if not equals or not dot or group not in (*_OF_SCRIPTS, "distances"):
-            known = ", ".join([*_OF_SCRIPTS, "distances"])
-            raise InputError(f"--override {word} must be GROUP.ARGUMENT=VALUE, with a group of {known}.")
+        if not equals or not dot or group not in (groups := [*_OF_SCRIPTS, "distances"]):
+            raise InputError(f"--override {word} must be GROUP.ARGUMENT=VALUE, with a group of {', '.join(groups)}.")
         settings[group] = {**settings.get(group, {}), name: yaml.load(value, Loader=yaml.BaseLoader)}
     return Grid(
         args.model_name_or_path,

@@ -10,7 +10,7 @@ from utils.core.files import write_json
 from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL, Grid, plan
 from utils.experiments.report import CLAIMS, as_html, verdict_on, write_report
 from utils.experiments.results import read_results
-from utils.experiments.runner import _write_mark, alone_in
+from utils.experiments.runner import alone_in, mark_done
 
 
 SEEDS = [1, 2, 3]
@@ -62,7 +62,7 @@ def write_grid(out, grid, right=RIGHT, but=()):
                     numbers[f"{label}/hi_{where}_share_nearer"] = of_layer + 0.1
                     numbers[f"{label}/hi-en_{where}_word_retrieval_accuracy"] = of_layer
             write_json(folder / "all_results.json", numbers)
-        _write_mark(run, out, done=True)
+        mark_done(run, out)
     return runs
 
 

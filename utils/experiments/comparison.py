@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.core.errors import InputError
-from utils.experiments.evaluated_sets import TITLES, EvaluatedSet
+from utils.experiments.evaluated_sets import TITLES
 from utils.experiments.finished_runs import FinishedRun, System, differing_settings
 from utils.experiments.significance import (
     Bootstrap,
@@ -32,59 +32,36 @@ _USUAL_METRICS = ("accuracy", "f1", "exact_match", "word_retrieval_accuracy")
 
 @dataclass(eq=False)
 class Row:
-    """A system in one language, by one metric.
-
-    Attributes:
-        task, language, metric, split, system: the place of the row in the table.
-        runs: by seed (None for a model that was not trained by these scripts).
-        n_examples: of the language.
-        score: mean and standard deviation over seeds, 0 to 1.
-        is_baseline: whether other systems are compared with this one.
-        comparison: with the baseline; None for the baseline itself, and where there is no baseline.
-    """
+    """A system in one language, by one metric."""
 
     task: str
     language: str
     metric: str
     split: str
     system: System
-    runs: dict[int | None, FinishedRun]
+    runs: dict[int | None, FinishedRun]  # by seed; None for a model that was not trained by these scripts
     n_examples: int
-    score: SeedScores
-    is_baseline: bool = False
-    comparison: "Comparison | None" = None
-
-    @property
-    def sets(self) -> list[EvaluatedSet]:
-        return [run.sets[self.language] for run in self.runs.values()]
+    score: SeedScores  # 0 to 1
+    is_baseline: bool = False  # whether other systems are compared with this one
+    comparison: "Comparison | None" = None  # with the baseline; None for the baseline itself, and where there is none
 
     @property
     def n_seeds(self) -> int | None:
-        """None for a model that was trained with no seed of ours."""
+        """None for a model that was not trained by these scripts."""
         return None if set(self.runs) == {None} else len(self.runs)
 
 
 @dataclass(eq=False)
 class Comparison:
-    """A system compared with its baseline.
-
-    Attributes:
-        baseline: the row of the baseline, in the same language and by the same metric.
-        difference: of the means over seeds, system minus baseline.
-        bootstrap: interval and p-value; None without predictions.
-        p_t_test: of the paired t-test, for means over examples.
-        p_mcnemar: of McNemar's test, for single runs that are right or wrong.
-        p_holm: the bootstrap's p-value, adjusted for all tests of the table.
-        cautions: why the difference cannot support a claim, as short phrases.
-    """
+    """A system compared with its baseline in the same language, by the same metric."""
 
     baseline: Row
-    difference: float
-    bootstrap: Bootstrap | None = None
-    p_t_test: float | None = None
-    p_mcnemar: float | None = None
-    p_holm: float | None = None
-    cautions: list[str] = field(default_factory=list)
+    difference: float  # of the means over seeds, system minus baseline
+    bootstrap: Bootstrap | None = None  # None without predictions
+    p_t_test: float | None = None  # for means over examples
+    p_mcnemar: float | None = None  # for single runs that are right or wrong
+    p_holm: float | None = None  # the bootstrap's p-value, adjusted for all tests of the table
+    cautions: list[str] = field(default_factory=list)  # why the difference cannot support a claim, as short phrases
 
     def mark(self, alpha: float) -> str:
         """`*` for a significant difference, `(*)` for one that is significant but cannot support a claim."""
@@ -95,27 +72,18 @@ class Comparison:
 
 @dataclass
 class ComparisonTable:
-    """All systems, languages and metrics, and what a reader must know about them.
-
-    Attributes:
-        rows: sorted by task, metric and language; the baseline before the systems that are compared with it.
-        notes: sentences.
-        alpha: level of significance.
-    """
+    """All systems, languages and metrics, sorted by task, metric and language, the baseline first; and notes in sentences."""
 
     rows: list[Row]
     notes: list[str]
-    alpha: float
+    alpha: float  # level of significance
 
 
 def find_baselines(name: str | None, runs: Sequence[FinishedRun]) -> dict[System, System] | None:
-    """The baseline of every system, as `--baseline` names it: the folder of a run, a model, a regime, or both as in the table.
-
-    Returns:
-        System → its baseline (the same system where it is the baseline); None if nothing is named.
+    """The baseline of every system (of a baseline, itself), as `--baseline` names it; None if nothing is named.
 
     Raises:
-        InputError: if the name is none of these.
+        InputError: if the name is neither the folder of a run nor a model, a regime, or both as in the table.
     """
     if name is None:
         return None
@@ -123,16 +91,13 @@ def find_baselines(name: str | None, runs: Sequence[FinishedRun]) -> dict[System
     for run in runs:
         if name == str(run.system) or Path(name).resolve() == Path(run.folder).resolve():
             return dict.fromkeys(systems, run.system)
-    if name in (system.regime for system in systems):
+    regimes, models = [system.regime for system in systems], [system.model for system in systems]
+    if name in regimes:
         return {system: System(system.model, name) for system in systems}
-    if name in (system.model for system in systems):
+    if name in models:
         return {system: System(name, system.regime) for system in systems}
-    known = [
-        *dict.fromkeys(system.regime for system in systems),
-        *dict.fromkeys(system.model for system in systems),
-        *(f'"{system}"' for system in systems),
-    ]
-    raise InputError(f"--baseline {name} is neither the folder of one of the runs nor one of: {'; '.join(known)}.")
+    known = "; ".join(dict.fromkeys([*regimes, *models, *(f'"{system}"' for system in systems)]))
+    raise InputError(f"--baseline {name} is neither the folder of one of the runs nor one of: {known}.")
 
 
 def comparison_table(
@@ -143,12 +108,11 @@ def comparison_table(
     seed: int = 0,
     alpha: float = 0.05,
 ) -> ComparisonTable:
-    """Compare runs that were measured on the same data.
+    """Compare runs of any tasks, which were measured on the same data.
 
     Args:
-        runs: of any tasks.
         baselines: system → the system that it is compared with; a system that is missing here is a baseline itself.
-        metrics: names; by default those of the tasks.
+        metrics: by default those of the tasks.
         n_resamples, seed: of the bootstrap.
         alpha: level of significance; intervals cover 1 - alpha.
 
@@ -165,12 +129,13 @@ def comparison_table(
     else:
         notes += _compare_rows(rows, baselines, n_resamples, seed, alpha)
     n_tests = adjust_p_values(row.comparison for row in rows if row.comparison)
-    for row in rows:
-        comparison = row.comparison
-        if comparison and comparison.mark(alpha) and seeds_may_make(row.score, comparison.baseline.score):
-            comparison.cautions.append("a difference of less than twice its standard error over seeds")
     rows.sort(key=_order)
-    notes += [*_notes_on_tests(n_tests, n_resamples, alpha), *_notes_on_claims(rows), *_notes_on_settings(rows)]
+    compared = [(row, row.comparison) for row in rows if row.comparison]
+    for row, comparison in compared:
+        if comparison.mark(alpha) and seeds_may_make(row.score, comparison.baseline.score):
+            comparison.cautions.append("a difference of less than twice its standard error over seeds")
+    notes += _notes_on_tests(n_tests, n_resamples, alpha)
+    notes += [*_notes_on_claims(compared), *_notes_on_settings(rows, compared)]
     return ComparisonTable(rows, notes, alpha)
 
 
@@ -183,7 +148,6 @@ def adjust_p_values(comparisons: Iterable[Comparison]) -> int:
 
 
 def _rows(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> Iterator[Row]:
-    """Rows without comparison."""
     groups: dict[tuple[str, str, System], dict[int | None, FinishedRun]] = {}
     for run in runs:
         for language in run.sets:
@@ -210,29 +174,25 @@ def _compare_rows(
     by_place = {(row.task, row.language, row.metric, row.system): row for row in rows}
     alone = []
     for row in rows:
-        system = baselines.get(row.system, row.system)
-        baseline = by_place.get((row.task, row.language, row.metric, system))
+        baseline = by_place.get((row.task, row.language, row.metric, baselines.get(row.system, row.system)))
         if baseline is None:
-            alone.append((row, system))
+            alone.append(row)
         elif baseline is row:
             row.is_baseline = True
         else:
             row.comparison = _comparison(row, baseline, n_resamples, seed, 1 - alpha)
-    alone.sort(key=lambda one: _order(one[0]))
-    for task, of_task in groupby(alone, lambda one: one[0].task):
-        found = list(of_task)
-        yield (
-            f"{TITLES[task]} ({_languages(row for row, _ in found)}): there is no run of "
-            f"{_listed(system for _, system in found)}; nothing to compare with: {_listed(row.system for row, _ in found)}."
-        )
+    for place, found in _by_task(sorted(alone, key=_order)):
+        missing = _listed(baselines[row.system] for row in found)
+        compared = _listed(row.system for row in found)
+        yield f"{place}: there is no run of {missing}; nothing to compare with: {compared}."
 
 
 def _comparison(row: Row, baseline: Row, n_resamples: int, seed: int, level: float) -> Comparison:
     found = Comparison(baseline, row.score.mean - baseline.score.mean)
-    seeds = [one.n_seeds for one in (row, baseline) if one.n_seeds is not None]
     n_discordant = None
-    if all(row.metric in one.scores for one in (*row.sets, *baseline.sets)):
-        scores, others = (np.stack([one.scores[row.metric] for one in some.sets]) for some in (row, baseline))
+    both = [[run.sets[row.language].scores.get(row.metric) for run in one.runs.values()] for one in (row, baseline)]
+    if all(scores is not None for of_system in both for scores in of_system):
+        scores, others = map(np.stack, both)
         if scores.ndim == 3:  # counts by sentence
             found.bootstrap = f1_bootstrap(scores, others, n_resamples, seed, level)
         else:
@@ -241,7 +201,8 @@ def _comparison(row: Row, baseline: Row, n_resamples: int, seed: int, level: flo
             if len(scores) == len(others) == 1 and np.isin([scores, others], (0, 1)).all():
                 discordant = discordant_pairs(scores[0], others[0])
                 found.p_mcnemar, n_discordant = mcnemar(*discordant), sum(discordant)
-    found.cautions = cautions(min(seeds, default=None), row.n_examples, n_discordant)
+    n_seeds = min((one.n_seeds for one in (row, baseline) if one.n_seeds is not None), default=None)
+    found.cautions = cautions(n_seeds, row.n_examples, n_discordant)
     return found
 
 
@@ -266,19 +227,16 @@ def _notes_on_tests(n_tests: int, n_resamples: int, alpha: float) -> Iterator[st
         )
 
 
-def _notes_on_claims(rows: Sequence[Row]) -> Iterator[str]:
-    compared = [(row, row.comparison) for row in rows if row.comparison]
+def _notes_on_claims(compared: Sequence[tuple[Row, Comparison]]) -> Iterator[str]:
     for caution in dict.fromkeys(caution for _, comparison in compared for caution in comparison.cautions):
-        for task, of_task in _by_task(row for row, comparison in compared if caution in comparison.cautions):
-            yield (
-                f"{task} ({_languages(of_task)}): {caution}, which cannot support a claim about the method: "
-                f"{_listed(row.system for row in of_task)}."
-            )
-    for task, of_task in _by_task(row for row, comparison in compared if comparison.bootstrap is None):
-        yield f"{task} ({_languages(of_task)}): without predictions of single examples nothing can be tested."
+        for place, of_task in _by_task(row for row, comparison in compared if caution in comparison.cautions):
+            systems = _listed(row.system for row in of_task)
+            yield f"{place}: {caution}, which cannot support a claim about the method: {systems}."
+    for place, _ in _by_task(row for row, comparison in compared if comparison.bootstrap is None):
+        yield f"{place}: without predictions of single examples nothing can be tested."
 
 
-def _notes_on_settings(rows: Sequence[Row]) -> Iterator[str]:
+def _notes_on_settings(rows: Sequence[Row], compared: Sequence[tuple[Row, Comparison]]) -> Iterator[str]:
     """Where runs of a system differ in more than the seed, or a system from its baseline in its settings."""
     systems: dict[tuple[str, System], dict[str, FinishedRun]] = {}
     for row in rows:
@@ -289,24 +247,17 @@ def _notes_on_settings(rows: Sequence[Row]) -> Iterator[str]:
             found = [differing_settings(one, other) for one, other in zip(first.history, run.history)]
             if different := ", ".join(filter(None, found)):
                 yield f"Runs of {system} differ in more than the seed: {different} ({first.folder}, {run.folder})."
-    pairs = {
-        (row.task, row.system, row.comparison.baseline.system): (row, row.comparison.baseline)
-        for row in rows
-        if row.comparison
-    }
-    for (_, system, baseline), compared in pairs.items():
-        settings = [next(iter(row.runs.values())).settings for row in compared]
-        if different := differing_settings(*settings):
-            yield f"{system} differs from its baseline {baseline} in: {different}."
+    pairs = {(row.task, row.system): (row, comparison.baseline) for row, comparison in compared}
+    for row, baseline in pairs.values():
+        if different := differing_settings(*(next(iter(one.runs.values())).settings for one in (row, baseline))):
+            yield f"{row.system} differs from its baseline {baseline.system} in: {different}."
 
 
 def _by_task(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
-    for task, of_task in groupby(rows, lambda row: row.task):  # rows are sorted by task
-        yield TITLES[task], list(of_task)
-
-
-def _languages(rows: Iterable[Row]) -> str:
-    return ", ".join(sorted({row.language for row in rows}))
+    """Rows, which are sorted by task: title of the task with the languages, and rows of the task."""
+    for task, of_task in groupby(rows, lambda row: row.task):
+        found = list(of_task)
+        yield f"{TITLES[task]} ({', '.join(sorted({row.language for row in found}))})", found
 
 
 def _listed(systems: Iterable[System]) -> str:

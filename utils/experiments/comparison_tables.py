@@ -7,6 +7,7 @@ from typing import Any
 from utils.core.result_tables import ResultTable
 from utils.experiments.comparison import ComparisonTable, Row
 from utils.experiments.evaluated_sets import TITLES
+from utils.experiments.significance import SeedScores
 
 
 def as_markdown(table: ComparisonTable) -> str:
@@ -71,21 +72,19 @@ def _sections(table: ComparisonTable) -> Iterator[tuple[str, ResultTable]]:
 
 
 def _cells(table: ComparisonTable, row: Row) -> list[Any]:
-    sd = f" ± {100 * row.score.sd:.1f}" if row.score.sd is not None else ""
-    cells = [row.language, *row.system, row.n_seeds, f"{100 * row.score.mean:.1f}{sd}"]
-    comparison = row.comparison
-    if comparison is None:
-        return [*cells, "baseline" if row.is_baseline else None, None, None, None, None, None]
-    interval, p_value = None, None
-    if bootstrap := comparison.bootstrap:
-        interval, p_value = f"[{points(bootstrap.low)}, {points(bootstrap.high)}]", bootstrap.p_value
+    cells = [row.language, *row.system, row.n_seeds, mean_and_sd(row.score)]
+    if (comparison := row.comparison) is None:
+        return [*cells, "baseline" if row.is_baseline else None, *[None] * 5]
+    bootstrap = comparison.bootstrap
     difference = f"{points(comparison.difference)} {comparison.mark(table.alpha)}".strip()
-    return [
-        *cells,
-        difference,
-        interval,
-        *map(_p, (p_value, comparison.p_holm, comparison.p_t_test, comparison.p_mcnemar)),
-    ]
+    interval = f"[{points(bootstrap.low)}, {points(bootstrap.high)}]" if bootstrap else None
+    p_values = [bootstrap and bootstrap.p_value, comparison.p_holm, comparison.p_t_test, comparison.p_mcnemar]
+    return [*cells, difference, interval, *map(_p, p_values)]
+
+
+def mean_and_sd(score: SeedScores) -> str:
+    """In percent: `72.4 ± 0.3`, or without sd for a single seed."""
+    return f"{100 * score.mean:.1f}" + ("" if score.sd is None else f" ± {100 * score.sd:.1f}")
 
 
 def points(difference: float) -> str:
@@ -95,6 +94,4 @@ def points(difference: float) -> str:
 
 
 def _p(value: float | None) -> str | None:
-    if value is None:
-        return None
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return None if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -25,40 +25,32 @@ TITLES = {name: spec.title for name, spec in TASKS.items()} | {
 # Predictions are rounded, so that metrics computed from them differ by less than this from the recorded ones.
 _ROUNDING = 1e-4
 
+_Json = Mapping[str, Any]
+
 
 @dataclass
 class EvaluatedSet:
-    """The examples of one language, as one run evaluated them.
+    """The examples of one language, as one run evaluated them. Without predictions there are no ids, gold and scores.
 
-    Attributes:
-        split: name of the split; empty if unknown.
-        sha256: fingerprint of the examples.
-        n_examples: number of examples (of links, for word retrieval).
-        results: metric → value, 0 to 1.
-        rules: settings of the metric, which must be the same for all runs that are compared.
-        representation: layer, pooling and distance of retrieval, which distinguish systems.
-        ids, gold: of every example; empty for runs without predictions.
-        scores: metric → contribution of every example: [examples], 0 to 1, or for F1 counts [sentences, 3] (see
-            `utils.experiments.significance.corpus_f1`).
+    `scores` has what every example contributes to a metric: [examples], 0 to 1, or for F1 counts [sentences, 3] (see
+    `utils.experiments.significance.corpus_f1`).
     """
 
-    split: str
-    sha256: str
-    n_examples: int
-    results: dict[str, float]
-    rules: dict[str, Any] = field(default_factory=dict)
-    representation: dict[str, Any] = field(default_factory=dict)
+    split: str  # empty if unknown
+    sha256: str  # fingerprint of the examples
+    n_examples: int  # of links, for word retrieval
+    results: dict[str, float]  # 0 to 1
+    rules: dict[str, Any] = field(
+        default_factory=dict
+    )  # settings of the metric: the same for all runs that are compared
+    representation: dict[str, Any] = field(default_factory=dict)  # of retrieval: distinguishes systems
     ids: list[str] = field(default_factory=list)
     gold: list[str] = field(default_factory=list)
     scores: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def kind_of(record: Mapping[str, Any]) -> str | None:
-    """Which of `TITLES` a `run.json` is of; None if of none of them.
-
-    Raises:
-        InputError: for an unknown `task_name`.
-    """
+def kind_of(record: _Json) -> str | None:
+    """Which of `TITLES` a `run.json` is of; None if of none of them. InputError for an unknown `task_name`."""
     arguments = record.get("arguments")
     if not isinstance(arguments, dict):
         return None
@@ -69,12 +61,8 @@ def kind_of(record: Mapping[str, Any]) -> str | None:
     return RETRIEVAL if {"pooling", "distance"} <= set(arguments) else None
 
 
-def evaluated_sets(folder: Path, record: Mapping[str, Any]) -> dict[str, EvaluatedSet]:
-    """What a run evaluated, by language or direction (`hi-en`).
-
-    Args:
-        folder: the output folder of the run.
-        record: the content of its `run.json`.
+def evaluated_sets(folder: Path, record: _Json) -> dict[str, EvaluatedSet]:
+    """What a run evaluated, by language or direction (`hi-en`), from its output folder and its `run.json`.
 
     Raises:
         InputError: if a file is missing or damaged, or predictions and results do not agree.
@@ -83,15 +71,17 @@ def evaluated_sets(folder: Path, record: Mapping[str, Any]) -> dict[str, Evaluat
     try:
         if spec := recorded_task(record):
             return _of_task(folder, record, results, spec)
-        read = _of_alignment if kind_of(record) == ALIGNMENT else _of_retrieval
-        return read(folder, record, results)
+        of_direction = _of_alignment if kind_of(record) == ALIGNMENT else _of_retrieval
+        return {
+            name: of_direction(folder, name, data, record["arguments"], results)
+            for language, data in (record.get("eval_data") or {}).items()
+            for name in (f"{language}-en", f"en-{language}")
+        }
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"The file {folder / 'run.json'} is damaged; run the script again.") from None
 
 
-def _of_task(
-    folder: Path, record: Mapping[str, Any], results: Mapping[str, Any], spec: TaskSpec
-) -> dict[str, EvaluatedSet]:
+def _of_task(folder: Path, record: _Json, results: _Json, spec: TaskSpec) -> dict[str, EvaluatedSet]:
     """The sets of --do_predict, or without it of --do_eval."""
     prefix = "predict" if record.get("predict_data") else "eval"
     rules = {name: record["arguments"][name] for name in spec.rules if name in record["arguments"]}
@@ -104,34 +94,25 @@ def _of_task(
     return sets
 
 
-def _of_retrieval(folder: Path, record: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, EvaluatedSet]:
-    sets = {}
-    for language, data in (record.get("eval_data") or {}).items():
-        for name in (f"{language}-en", f"en-{language}"):
-            rows = _predictions(folder / "predictions" / f"{name}.jsonl", data["sentences"])
-            sets[name] = _evaluated(rows, _score_retrieval, data["sha256"], data.get("split") or "")
-            sets[name].representation = {key: rows[0][1].get(key) for key in ("layer", "pooling", "distance")}
-            _check_results(folder, name, sets[name], results, f"{name}_layer{rows[0][1].get('layer')}_")
-    return sets
+def _of_retrieval(folder: Path, name: str, data: _Json, arguments: _Json, results: _Json) -> EvaluatedSet:
+    def score(row: _Json) -> dict[str, Any]:
+        return {"accuracy": float(row["prediction"] == row["gold"]), "mrr": 1 / row["rank"]}
+
+    rows = _predictions(folder / "predictions" / f"{name}.jsonl", data["sentences"])
+    found = _evaluated(rows, score, data["sha256"], data.get("split") or "")
+    found.representation = {key: rows[0][1].get(key) for key in ("layer", "pooling", "distance")}
+    _check_results(folder, name, found, results, f"{name}_layer{rows[0][1].get('layer')}_", {})
+    return found
 
 
-def _of_alignment(folder: Path, record: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, EvaluatedSet]:
+def _of_alignment(folder: Path, name: str, data: _Json, arguments: _Json, results: _Json) -> EvaluatedSet:
     """Word retrieval, of which no predictions are kept."""
-    arguments = record["arguments"]
+    key = f"eval_{name}_word_retrieval_accuracy"
+    if key not in results:
+        raise InputError(f"The file {folder / 'all_results.json'} has no {key}; run it again with --do_eval.")
     representation = {"layer": arguments.get("alignment_layer"), "word_pooling": arguments.get("word_pooling")}
-    sets = {}
-    for language, data in (record.get("eval_data") or {}).items():
-        for name in (f"{language}-en", f"en-{language}"):
-            key = f"eval_{name}_word_retrieval_accuracy"
-            if key not in results:
-                raise InputError(f"The file {folder / 'all_results.json'} has no {key}; run it again with --do_eval.")
-            found = {"word_retrieval_accuracy": results[key]}
-            sets[name] = EvaluatedSet("", data["sha256"], data["links"], found, representation=representation)
-    return sets
-
-
-def _score_retrieval(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"accuracy": float(row["prediction"] == row["gold"]), "mrr": 1 / row["rank"]}
+    found = {"word_retrieval_accuracy": results[key]}
+    return EvaluatedSet("", data["sha256"], data["links"], found, representation=representation)
 
 
 def _predictions(path: Path, n_examples: int) -> list[tuple[str, dict[str, Any]]]:
@@ -147,10 +128,7 @@ def _predictions(path: Path, n_examples: int) -> list[tuple[str, dict[str, Any]]
 
 
 def _evaluated(
-    rows: Sequence[tuple[str, Mapping[str, Any]]],
-    score: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    sha256: str,
-    split: str,
+    rows: Sequence[tuple[str, _Json]], score: Callable[[_Json], _Json], sha256: str, split: str
 ) -> EvaluatedSet:
     ids, gold, of_examples = [], [], []
     for where, row in rows:
@@ -165,26 +143,19 @@ def _evaluated(
         except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise InputError(f"{where} is not a prediction ({error}); run the script again.") from None
     scores = {metric: np.array([one[metric] for one in of_examples], dtype=float) for metric in of_examples[0]}
-    results = {metric: _result(values) for metric, values in scores.items()}
+    results = {
+        metric: float(corpus_f1(values.sum(axis=0)) if values.ndim == 2 else values.mean())
+        for metric, values in scores.items()
+    }
     return EvaluatedSet(split, sha256, len(rows), results, ids=ids, gold=gold, scores=scores)
 
 
-def _result(values: np.ndarray) -> float:
-    """A metric from the contributions of the examples: the mean of scores, or F1 of counts."""
-    return float(corpus_f1(values.sum(axis=0)) if values.ndim == 2 else values.mean())
-
-
 def _check_results(
-    folder: Path,
-    name: str,
-    found: EvaluatedSet,
-    results: Mapping[str, Any],
-    prefix: str,
-    scales: Mapping[str, float] | None = None,
+    folder: Path, name: str, found: EvaluatedSet, results: _Json, prefix: str, scales: Mapping[str, float]
 ) -> None:
     """Stop if predictions and results are not of the same evaluation."""
     for metric, value in found.results.items():
-        recorded, scale = results.get(prefix + metric), (scales or {}).get(metric, 1)
+        recorded, scale = results.get(prefix + metric), scales.get(metric, 1)
         if not isinstance(recorded, int | float) or abs(recorded / scale - value) > _ROUNDING:
             raise InputError(
                 f"The file {folder / 'all_results.json'} says {prefix}{metric} {recorded}, but predictions/{name}.jsonl "

@@ -10,15 +10,14 @@ from matplotlib import rc_context
 from utils.core.figures import STYLE, add_legend, line_style, make_panels, save_png_and_pdf
 
 
-def plot_differences(
-    panels: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]], path: str | Path, title: str = ""
-) -> None:
+# Panel title → system → language → difference, low and high end of its interval, -1 to 1.
+Panels = Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]]
+
+
+def plot_differences(panels: Panels, path: str | Path, title: str = "") -> None:
     """Draw differences from a baseline with their intervals: one panel per task, one group per language, one mark per system.
 
-    Args:
-        panels: panel title → system → language → difference, low and high end of its interval, -1 to 1.
-        path: of the figure, without suffix; it is written as PNG and PDF.
-        title: of the whole figure.
+    `path` has no suffix: the figure is written as PNG and PDF.
     """
     systems = list(dict.fromkeys(name for of_task in panels.values() for name in of_task))
     n_columns = min(2, len(panels))

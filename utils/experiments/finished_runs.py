@@ -40,52 +40,35 @@ class System(NamedTuple):
 
 @dataclass
 class FinishedRun:
-    """A run, as its folder describes it.
-
-    Attributes:
-        folder: the output folder.
-        task: one of `TITLES`: a task's name, or sentence or word retrieval.
-        system: the system that it is a run of.
-        seed: of the last training; None for a model that was not trained by these scripts.
-        sets: by language, or direction (`hi-en`).
-        settings: hyperparameters of the training for the task, by name, and the training data.
-        history: the same of this training and of all before it, the last one first.
-    """
+    """A run, as its output folder describes it."""
 
     folder: str
-    task: str
+    task: str  # one of `TITLES`
     system: System
-    seed: int | None
-    sets: dict[str, EvaluatedSet]
-    settings: dict[str, Any]
-    history: list[dict[str, Any]]
+    seed: int | None  # of the last training; None for a model that was not trained by these scripts
+    sets: dict[str, EvaluatedSet]  # by language, or direction (`hi-en`)
+    settings: dict[str, Any]  # hyperparameters of the training for the task, and the fingerprint of its data
+    history: list[dict[str, Any]]  # the settings of this training and of all before it, the last one first
 
 
 def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
-    """Read the folders that the scripts have written.
-
-    Args:
-        folders: `--output_dir` of `run_align.py`, `run_xsr.py` or the script of a task. Of a run of `run_xsr.py` with
-            several models, every model is read.
+    """Read the output folders of `run_align.py`, `run_xsr.py` (every model) and the scripts of the tasks.
 
     Raises:
         InputError: naming the file, the line and the remedy.
     """
     records = {folder: _records_of(folder) for folder in _with_folders_of_models(folders)}
-    labels = {name: label for label, name in label_models(list(dict.fromkeys(o for _, o in records.values()))).items()}
-    kept_close = {_languages(step) for steps, _ in records.values() for step in _trained(steps) if _is_continual(step)}
+    originals = list(dict.fromkeys(original for _, original in records.values()))
+    labels = {name: label for label, name in label_models(originals).items()}
+    trainings = [step for steps, _ in records.values() for step in _trained(steps)]
+    name_languages = len({_languages(step) for step in trainings if _is_continual(step)}) > 1
     return [
-        _finished_run(folder, steps, labels[original], len(kept_close) > 1)
-        for folder, (steps, original) in records.items()
+        _finished_run(folder, steps, labels[original], name_languages) for folder, (steps, original) in records.items()
     ]
 
 
 def check_same_data(runs: Sequence[FinishedRun]) -> None:
-    """Stop if runs of a task were measured in one language on different examples, or by different rules.
-
-    Raises:
-        InputError: naming two folders, the language and what is different.
-    """
+    """Raise InputError if runs of a task were measured in one language on different examples, or by different rules."""
     first: dict[tuple[str, str], tuple[FinishedRun, EvaluatedSet]] = {}
     for run in runs:
         for name, here in run.sets.items():
@@ -99,12 +82,12 @@ def check_same_data(runs: Sequence[FinishedRun]) -> None:
 
 def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The settings in which two trainings differ, as `learning_rate (5e-05, 2e-05)`; empty if in none."""
+
+    def shown(value: object) -> str:
+        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
     names = [name for name in one if name in other and one[name] != other[name]]
-    return ", ".join(f"{name} ({_shown(one[name])}, {_shown(other[name])})" for name in names)
-
-
-def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(f"{name} ({shown(one[name])}, {shown(other[name])})" for name in names)
 
 
 def _with_folders_of_models(folders: Sequence[str]) -> Iterator[Path]:
@@ -132,21 +115,13 @@ def _records_of(folder: Path) -> tuple[list[dict[str, Any]], str]:
             break
         steps.append(model.record)
         if not isinstance(model.record.get("base_model"), str):
-            raise InputError(
-                f"The file run.json of {model.name} names no base_model; it is damaged: run the script again."
-            )
+            raise InputError(f"The run.json of {model.name} names no base_model; it is damaged: run the script again.")
     name = steps[-1]["base_model"]
     return steps, str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _finished_run(folder: Path, steps: list[dict[str, Any]], label: str, name_languages: bool) -> FinishedRun:
-    """A run from the records of its model.
-
-    Args:
-        folder, steps: of the run.
-        label: of the original model.
-        name_languages: whether the regime of continual learning names its languages.
-    """
+    """A run from the records `_records_of` it, with the label of its original model."""
     task, sets = kind_of(steps[0]), evaluated_sets(folder, steps[0])
     if not sets or task is None:
         raise InputError(
@@ -154,16 +129,11 @@ def _finished_run(folder: Path, steps: list[dict[str, Any]], label: str, name_la
             "--do_predict, or leave it out."
         )
     trained = _trained(steps)
-    of_task = next((step for step in trained if kind_of(step) == task), None)
-    return FinishedRun(
-        str(folder),
-        task,
-        System(*_system(task, trained, sets, label, name_languages)),
-        trained[0].get("seed") if trained else None,
-        sets,
-        _settings(of_task) if of_task else {},
-        [_settings(step) for step in trained],
-    )
+    history = [_settings(step) for step in trained]
+    settings: dict[str, Any] = next((one for one, step in zip(history, trained) if kind_of(step) == task), {})
+    seed = trained[0].get("seed") if trained else None
+    system = _system(task, trained, sets, label, name_languages)
+    return FinishedRun(str(folder), task, system, seed, sets, settings, history)
 
 
 def _trained(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -172,29 +142,26 @@ def _trained(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _settings(step: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a training, and the fingerprint of its data."""
+    """The hyperparameters of a training, and the fingerprint of its data (not of pairs, which depend on the seed)."""
     data = step.get("train_data")
-    if (
-        isinstance(data, dict) and "sha256" in data
-    ):  # (that of an adjustment depends on the seed, which draws the pairs)
-        return {**step.get("hyperparameters", {}), "training data": data["sha256"][:8]}
-    return dict(step.get("hyperparameters", {}))
+    fingerprint = {"training data": data["sha256"][:8]} if isinstance(data, dict) and "sha256" in data else {}
+    return {**step.get("hyperparameters", {}), **fingerprint}
 
 
 def _system(
     task: str, trained: Sequence[dict[str, Any]], sets: Mapping[str, EvaluatedSet], label: str, name_languages: bool
-) -> tuple[str, str]:
-    """Labels of the model and of the regime."""
+) -> System:
+    """The model's label with all adjustments, and its regime, which names the languages of continual learning if asked."""
     fine_tuned = bool(trained) and kind_of(trained[0]) == task != ALIGNMENT
     before = trained[1:] if fine_tuned else trained
     model = " ".join([label, *(_step_label(step, name_languages) for step in reversed(before))])
     if fine_tuned:
-        return model, _regime(trained[0], name_languages)
+        return System(model, _regime(trained[0], name_languages))
     representation = next(iter(sets.values())).representation
     if not representation:
-        return model, "not fine-tuned here"
+        return System(model, "not fine-tuned here")
     others = [str(v) for name, v in representation.items() if name != "layer" and v != _USUAL.get(name)]
-    return model, ", ".join([f"layer {representation['layer']}", *others])
+    return System(model, ", ".join([f"layer {representation['layer']}", *others]))
 
 
 def _step_label(step: Mapping[str, Any], name_languages: bool) -> str:
@@ -207,7 +174,7 @@ def _step_label(step: Mapping[str, Any], name_languages: bool) -> str:
 
 def _regime(step: Mapping[str, Any], name_languages: bool) -> str:
     if not _is_continual(step):
-        return ", ".join(["plain", *(["LoRA"] if step["arguments"].get("use_lora") else [])])
+        return "plain, LoRA" if step["arguments"].get("use_lora") else "plain"
     begin = f"continual ({_languages(step)})" if name_languages else "continual"
     return ", ".join([begin, *_unusual(step)])
 

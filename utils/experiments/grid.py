@@ -33,54 +33,43 @@ class Grid:
 
     Settings are arguments of the scripts by name. A value that is a mapping is by language: a script gets the part for the
     languages that it deals with, as `LANGUAGE=VALUE`.
-
-    Attributes:
-        model_name_or_path: the original model.
-        languages: codes of the languages that it is adjusted to.
-        seeds: of adjustment and fine-tuning.
-        tasks: names, of `GRID_TASKS`.
-        regimes: names, of `REGIMES`.
-        joint: adjust one model to all languages at once, instead of one model for each language.
-        cross_lingual: languages with questions about English contexts, and English questions about their contexts.
-        parallel: settings of parallel pairs and word links, for adjustment, continual learning and distances.
-        align, continual, distances: further settings of these; distances are not measured if None.
-        task_settings: task → settings of its script.
-        launch: settings of `accelerate launch`.
     """
 
     model_name_or_path: str
-    languages: list[str]
+    languages: list[str]  # that the model is adjusted to
     seeds: list[int]
-    tasks: list[str]
-    regimes: list[str]
-    joint: bool = False
-    cross_lingual: list[str] = field(default_factory=list)
-    parallel: dict[str, Any] = field(default_factory=dict)
+    tasks: list[str]  # of `GRID_TASKS`
+    regimes: list[str]  # of `REGIMES`
+    joint: bool = False  # adjust one model to all languages at once, instead of one model for each language
+    cross_lingual: list[str] = field(default_factory=list)  # with QA across languages
+    parallel: dict[str, Any] = field(
+        default_factory=dict
+    )  # pairs and links of adjustment, continual learning, distances
     align: dict[str, Any] = field(default_factory=dict)
     continual: dict[str, Any] = field(default_factory=dict)
-    distances: dict[str, Any] | None = None
-    task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    launch: dict[str, Any] = field(default_factory=dict)
+    distances: dict[str, Any] | None = None  # not measured if None
+    task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # task → settings of its script
+    launch: dict[str, Any] = field(default_factory=dict)  # of `accelerate launch`
+
+    @property
+    def first_task(self) -> str | None:
+        """The first task that models are fine-tuned for."""
+        return next((task for task in self.tasks if task in TASKS), None)
+
+    def about(self, language: str | None) -> list[str]:
+        """The languages of a model; None stands for all at once."""
+        return self.languages if language is None else [language]
 
 
 @dataclass
 class Run:
-    """A run of a script.
+    """A run of a script, for a cell of the grid: regime, language and seed are None where it is for all."""
 
-    Attributes:
-        name: its folder among the outputs.
-        script: file name of the script.
-        arguments: words of its command line, without the output folder. `{NAME}` stands for the folder of another run.
-        needs: names of the runs that must be done before.
-        task: one of `GRID_TASKS`, or `align` or `distances`.
-        regime, language, seed: the cell of the grid that it is for; None where it is for all.
-    """
-
-    name: str
-    script: str
-    arguments: list[str]
-    needs: list[str]
-    task: str
+    name: str  # its folder among the outputs
+    script: str  # file name
+    arguments: list[str]  # words of its command line, without the output folder; `{NAME}`: the folder of another run
+    needs: list[str]  # names of the runs that must be done before
+    task: str  # one of `GRID_TASKS`, or `align` or `distances`
     regime: str | None = None
     language: str | None = None
     seed: int | None = None
@@ -107,17 +96,13 @@ def _adjusted_to(grid: Grid) -> list[str | None]:
     return [None] if grid.joint else list(grid.languages)
 
 
-def _about(grid: Grid, language: str | None) -> list[str]:
-    return grid.languages if language is None else [language]
-
-
 def _adjusted(grid: Grid, language: str | None, seed: int) -> str:
     return f"align/{'joint' if grid.joint else language}-seed{seed}"
 
 
 def _adjustment(grid: Grid, language: str | None, seed: int) -> Run:
     settings = {"save_total_limit": 1, **grid.parallel, **grid.align}
-    languages = _about(grid, language)
+    languages = grid.about(language)
     arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", *languages, "--do_train"]
     arguments += [*as_words(settings, languages), "--seed", str(seed)]
     return Run(_adjusted(grid, language, seed), "run_align.py", arguments, [], "align", None, language, seed)
@@ -128,7 +113,7 @@ def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
     for regime in grid.regimes:
         begins_adjusted, continual = REGIMES[regime]
         for language in [None] if regime == ORIGINAL else _adjusted_to(grid):
-            about = _about(grid, language)
+            about = grid.about(language)
             needs = [_adjusted(grid, language, seed)] if begins_adjusted else []
             model = f"{{{needs[0]}}}" if needs else grid.model_name_or_path
             settings = {"save_total_limit": 1, **grid.task_settings.get(task, {})}
@@ -158,9 +143,9 @@ def _retrieval(grid: Grid, language: str) -> Run:
 
 def _distances(grid: Grid, language: str) -> Run:
     """Of the first seed: the original and the adjusted model, and the models fine-tuned for the first task."""
-    seed, task = grid.seeds[0], next((task for task in grid.tasks if task in TASKS), None)
+    seed = grid.seeds[0]
     needs = [_adjusted(grid, language, seed)] if ADJUSTED in grid.regimes else []
-    if task:
+    if task := grid.first_task:
         needs += [run.name for run in _fine_tunings(grid, task, seed) if run.language in (None, language)]
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
     arguments = ["--models", *models, "--languages", language]

@@ -6,7 +6,7 @@ It depends on the results alone: written again from the same runs it is bit-for-
 import base64
 import html
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -16,7 +16,7 @@ import markdown
 from utils.core.files import write_text
 from utils.core.result_tables import ResultTable
 from utils.experiments.comparison import Comparison, ComparisonTable
-from utils.experiments.comparison_tables import as_csv, as_latex, as_markdown, points
+from utils.experiments.comparison_tables import as_csv, as_latex, as_markdown, mean_and_sd, points
 from utils.experiments.figures import plot_differences
 from utils.experiments.grid import (
     ABLATION,
@@ -30,7 +30,6 @@ from utils.experiments.grid import (
 )
 from utils.experiments.results import Results, title_of, title_with_metric
 from utils.experiments.significance import seed_scores
-from utils.tasks.registry import TASKS
 
 
 REGIME_NAMES = {
@@ -44,22 +43,14 @@ REGIME_NAMES = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of Efimov et al. (ECIR 2023), and the comparison that decides it.
-
-    Attributes:
-        words: the claim in one sentence.
-        part: task, or `qa-cross`.
-        regime, baseline: the two regimes that are compared.
-        n_gains: number of the paper's four languages that gain; 0 if none does.
-        is_the_papers: False for a claim of this project.
-    """
+    """A claim of Efimov et al. (ECIR 2023), and the comparison of two regimes that decides it."""
 
     words: str
-    part: str
+    part: str  # task, or `qa-cross`
     regime: str
     baseline: str
-    n_gains: int
-    is_the_papers: bool = True
+    n_gains: int  # number of the paper's four languages that gain
+    is_the_papers: bool = True  # False for a claim of this project
 
 
 CLAIMS = (
@@ -76,13 +67,7 @@ CLAIMS = (
 def write_report(results: Results, output_dir: Path, conditions: Mapping[str, str]) -> Path:
     """Write `report.md`, `report.html`, the figure of differences, and the comparisons in full.
 
-    Args:
-        results: of the grid.
-        output_dir: folder of the report.
-        conditions: what a reader must know about how the runs were made, by name.
-
-    Returns:
-        The path of `report.md`.
+    `conditions` says by name what a reader must know about how the runs were made. Returns the path of `report.md`.
     """
     figure = _draw(results, output_dir)
     text = _report(results, conditions, figure)
@@ -97,6 +82,7 @@ def write_report(results: Results, output_dir: Path, conditions: Mapping[str, st
 
 
 def _draw(results: Results, output_dir: Path) -> str | None:
+    """The name of the figure of differences; None if there are no intervals to draw."""
     panels: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
     for (part, regime, baseline), compared in results.comparisons.items():
         intervals = {
@@ -173,11 +159,11 @@ def _certainty(results: Results) -> str:
 
 
 def _claims(results: Results) -> ResultTable:
-    rows: list[tuple[str, str, str]] = []
-    for claim in CLAIMS:
-        if verdict := verdict_on(results, claim):
-            compared = results.comparisons[claim.part, claim.regime, claim.baseline]
-            rows.append((claim.words, _differences(results, compared), verdict))
+    rows = [
+        (claim.words, _differences(results, results.comparisons[claim.part, claim.regime, claim.baseline]), verdict)
+        for claim in CLAIMS
+        if (verdict := verdict_on(results, claim))
+    ]
     rows += _claims_on_forgetting(results)
     return ResultTable(["The paper's claim", "Here", "Seen?"], rows, n_text_columns=3)
 
@@ -205,8 +191,11 @@ def verdict_on(results: Results, claim: Claim) -> str | None:
 
 
 def _differences(results: Results, compared: Mapping[str, Comparison]) -> str:
-    shown = (f"{name} {points(one.difference)}{one.mark(results.alpha)}" for name, one in sorted(compared.items()))
-    return ", ".join(shown)
+    return ", ".join(f"{name} {_points(results, one)}" for name, one in sorted(compared.items()))
+
+
+def _points(results: Results, comparison: Comparison) -> str:
+    return f"{points(comparison.difference)}{comparison.mark(results.alpha)}"
 
 
 def _section(results: Results, part: str) -> list[str]:
@@ -217,7 +206,11 @@ def _section(results: Results, part: str) -> list[str]:
     rows = []
     for regime in filter(scores.get, REGIME_NAMES):
         of_regime, compared = scores[regime], results.comparisons.get((part, regime, ORIGINAL), {})
-        shown = [_cell(results, of_regime.get(name), compared.get(name)) for name in names]
+        shown = [of_regime.get(name) and mean_and_sd(seed_scores(of_regime[name])) for name in names]
+        shown = [
+            f"{score} ({_points(results, compared[name])})" if score and name in compared else score
+            for name, score in zip(names, shown)
+        ]
         means = [mean(of_regime[name]) for name in foreign if name in of_regime]
         complete = len(means) == len(foreign)
         rows.append([REGIME_NAMES[regime], *shown, f"{100 * mean(means):.1f}" if complete else None])
@@ -238,61 +231,49 @@ def _section(results: Results, part: str) -> list[str]:
     return lines
 
 
-def _cell(results: Results, values: Sequence[float] | None, comparison: Comparison | None) -> str | None:
-    if not values:
-        return None
-    score = seed_scores(values)
-    sd = f" ± {100 * score.sd:.1f}" if score.sd is not None else ""
-    difference = f" ({points(comparison.difference)}{comparison.mark(results.alpha)})" if comparison else ""
-    return f"{100 * score.mean:.1f}{sd}{difference}"
+def _alignment(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
+    """Model → language → how often the related word is nearer than an unrelated one, and the accuracy of word retrieval.
 
-
-_MEASURES = {
-    "share_nearer": "{language}_{where}_share_nearer",
-    "retrieval": "{language}-en_{where}_word_retrieval_accuracy",
-}
-
-
-def _alignment(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """Model → language → measure → value, by cosine in the highest layer that was measured."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    By cosine in the highest layer that was measured, for the first seed.
+    """
+    found: dict[str, dict[str, tuple[float, float]]] = {}
     for language, numbers in results.distances.items():
-        seed = results.grid.seeds[0]
-        for stage, label in _stages(results.grid, language, seed).items():
-            layers = [
-                int(match[1])
-                for name in numbers
-                if (match := re.fullmatch(rf"{re.escape(label)}/{language}_layer(\d+)_cosine_share_nearer", name))
-            ]
+        for stage, label in _stages(results.grid, language).items():
+            pattern = rf"{re.escape(label)}/{language}_layer(\d+)_cosine_share_nearer"
+            layers = [int(match[1]) for name in numbers if (match := re.fullmatch(pattern, name))]
             if layers:
                 where = f"layer{max(layers)}_cosine"
-                found.setdefault(stage, {})[language] = {
-                    measure: numbers[f"{label}/{name.format(language=language, where=where)}"]
-                    for measure, name in _MEASURES.items()
-                }
+                found.setdefault(stage, {})[language] = (
+                    numbers[f"{label}/{language}_{where}_share_nearer"],
+                    numbers[f"{label}/{language}-en_{where}_word_retrieval_accuracy"],
+                )
     return found
 
 
-def _stages(grid: Grid, language: str, seed: int) -> dict[str, str]:
+def _stages(grid: Grid, language: str) -> dict[str, str]:
     """The models that were measured: name in the report → label in the results of `run_distances.py`."""
-    task = next((task for task in grid.tasks if task in TASKS), None)
+    seed = f"seed{grid.seeds[0]}"
     adjusted_to = "joint" if grid.joint else language
-    stages = {"original": Path(grid.model_name_or_path).name, "adjusted": f"{adjusted_to}-seed{seed}"}
-    for regime in grid.regimes if task else ():
-        end = f"seed{seed}" if regime == ORIGINAL or grid.joint else f"{language}-seed{seed}"
-        stages[f"{REGIME_NAMES[regime]}, fine-tuned ({task})"] = f"{regime}-{end}"
+    stages = {ORIGINAL: Path(grid.model_name_or_path).name, ADJUSTED: f"{adjusted_to}-{seed}"}
+    for regime in grid.regimes if grid.first_task else ():
+        end = seed if regime == ORIGINAL or grid.joint else f"{language}-{seed}"
+        stages[_fine_tuned(grid, regime)] = f"{regime}-{end}"
     return stages
 
 
+def _fine_tuned(grid: Grid, regime: str) -> str:
+    return f"{REGIME_NAMES[regime]}, fine-tuned ({grid.first_task})"
+
+
 def _distances(results: Results) -> list[str]:
-    found = _alignment(results)
     languages = list(results.distances)
-    rows = []
-    for stage, of_stage in found.items():
-        shown = [of_stage.get(language) for language in languages]
-        rows.append(
-            [stage, *(one and f"{100 * one['share_nearer']:.1f} / {100 * one['retrieval']:.1f}" for one in shown)]
-        )
+    rows = [
+        [
+            stage,
+            *(" / ".join(f"{100 * one:.1f}" for one in of_stage.get(language, ())) or None for language in languages),
+        ]
+        for stage, of_stage in _alignment(results).items()
+    ]
     lines = [
         "## What was learned, and what was forgotten (%)",
         "",
@@ -309,23 +290,18 @@ def _distances(results: Results) -> list[str]:
 
 def _claims_on_forgetting(results: Results) -> Iterator[tuple[str, str, str]]:
     """The claims that distances decide: words, differences, verdict."""
-    found = _alignment(results)
-    task = next((task for task in results.grid.tasks if task in TASKS), None)
-    adjusted, plain, continual = (
-        found.get(name, {})
-        for name in ("adjusted", f"adjusted, fine-tuned ({task})", f"adjusted, continual, fine-tuned ({task})")
-    )
+    found, grid = _alignment(results), results.grid
+    stages = (ADJUSTED, _fine_tuned(grid, ADJUSTED), _fine_tuned(grid, ADJUSTED_CONTINUAL))
+    adjusted, plain, continual = (found.get(stage, {}) for stage in stages)
     for words, before, after, expected in (
         ("Fine-tuning forgets alignment (word retrieval falls).", adjusted, plain, -1),
         ("Continual learning keeps more of it.", plain, continual, 1),
     ):
-        both = [language for language in before if language in after]
-        if both:
-            changes = {language: after[language]["retrieval"] - before[language]["retrieval"] for language in both}
+        if changes := {language: after[language][1] - before[language][1] for language in before if language in after}:
             n = sum(change * expected > 0 for change in changes.values())
             here = ", ".join(f"{language} {points(change)}" for language, change in sorted(changes.items()))
-            verdict = f"{'yes' if n == len(both) else 'partly' if n else 'no'}, in {n} of {len(both)} (first seed)"
-            yield words, here, verdict
+            kind = "yes" if n == len(changes) else "partly" if n else "no"
+            yield words, here, f"{kind}, in {n} of {len(changes)} (first seed)"
 
 
 def _listed(items: Iterable[str]) -> str:
@@ -342,13 +318,7 @@ sub { color: #555; vertical-align: baseline; }"""
 
 
 def as_html(text: str, folder: Path) -> str:
-    """A report in Markdown as one HTML page that contains its figures.
-
-    Args:
-        text: Markdown.
-        folder: that the paths of its figures are relative to.
-    """
-    body = markdown.markdown(text, extensions=["tables"])
+    """A report in Markdown as one HTML page that contains its figures, whose paths are relative to a folder."""
 
     def embedded(match: re.Match) -> str:
         path = folder / html.unescape(match[1])
@@ -356,7 +326,7 @@ def as_html(text: str, folder: Path) -> str:
             return match[0]
         return f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
 
-    body = re.sub(r'src="([^"]+\.png)"', embedded, body)
+    body = re.sub(r'src="([^"]+\.png)"', embedded, markdown.markdown(text, extensions=["tables"]))
     title = html.escape(text.split("\n", 1)[0].lstrip("# "))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'

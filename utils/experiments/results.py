@@ -16,7 +16,7 @@ from utils.experiments.grid import (
     ADJUSTED_CONTINUAL,
     ENGLISH,
     ORIGINAL,
-    ORIGINAL_CONTINUAL,
+    REGIMES,
     XSR,
     Grid,
     Run,
@@ -29,10 +29,7 @@ from utils.tasks.registry import TASKS
 QA, QA_ACROSS = "qa", "qa-cross"
 # Regimes and the baselines that they are compared with.
 BASELINES = (
-    (ADJUSTED, ORIGINAL),
-    (ADJUSTED_CONTINUAL, ORIGINAL),
-    (ORIGINAL_CONTINUAL, ORIGINAL),
-    (ABLATION, ORIGINAL),
+    *((regime, ORIGINAL) for regime in REGIMES if regime != ORIGINAL),
     (ADJUSTED_CONTINUAL, ADJUSTED),
     (ADJUSTED_CONTINUAL, ABLATION),
 )
@@ -40,31 +37,20 @@ BASELINES = (
 
 @dataclass
 class Results:
-    """The results of a grid. A *part* is a task, or questions across languages (`qa-cross`).
-
-    Attributes:
-        grid: what was to be run.
-        scores: part → regime → language or pair of languages → score of every run, 0 to 1.
-        comparisons: (part, regime, baseline) → language → comparison.
-        n_comparisons: number of tests that p-values are adjusted for.
-        n_examples: part → language → number of examples.
-        distances: language → `all_results.json` of `run_distances.py`.
-        missing: name of a run → why there is no result.
-        alpha: level of significance over all comparisons.
-        n_resamples: of the bootstrap.
-        tables: all comparisons in full.
-    """
+    """The results of a grid. A *part* is a task, or questions across languages (`qa-cross`)."""
 
     grid: Grid
-    scores: dict[str, dict[str, dict[str, list[float]]]]
-    comparisons: dict[tuple[str, str, str], dict[str, Comparison]]
-    n_comparisons: int
-    n_examples: dict[str, dict[str, int]]
-    distances: dict[str, dict[str, Any]]
-    missing: dict[str, str]
-    alpha: float = 0.05
-    n_resamples: int = 10_000
-    tables: list[ComparisonTable] = field(default_factory=list)
+    missing: dict[str, str]  # name of a run → why there is no result
+    n_resamples: int
+    alpha: float = 0.05  # level of significance over all comparisons
+    n_comparisons: int = 0  # that p-values are adjusted for
+    # Part → regime → language or pair of languages → score of every run, 0 to 1.
+    scores: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    n_examples: dict[str, dict[str, int]] = field(default_factory=dict)  # part → language
+    # (Part, regime, baseline) → language.
+    comparisons: dict[tuple[str, str, str], dict[str, Comparison]] = field(default_factory=dict)
+    tables: list[ComparisonTable] = field(default_factory=list)  # all comparisons in full
+    distances: dict[str, dict[str, Any]] = field(default_factory=dict)  # language → results of `run_distances.py`
 
 
 def metric_of(part: str) -> str:
@@ -75,9 +61,7 @@ def metric_of(part: str) -> str:
 
 def title_of(part: str) -> str:
     """A part of the grid in words, without its metric."""
-    if part == QA_ACROSS:
-        return f"{TITLES[QA]} across languages"
-    return TITLES[RETRIEVAL if part == XSR else part]
+    return f"{TITLES[QA]} across languages" if part == QA_ACROSS else TITLES[RETRIEVAL if part == XSR else part]
 
 
 def title_with_metric(part: str) -> str:
@@ -88,18 +72,11 @@ def title_with_metric(part: str) -> str:
 def read_results(
     grid: Grid, runs: Sequence[Run], output_dir: Path, missing: Mapping[str, str], n_resamples: int = 10_000
 ) -> Results:
-    """Read the runs that are done, and compare them.
-
-    Args:
-        grid, runs: what was planned.
-        output_dir: of the grid.
-        missing: name of a run → why it failed.
-        n_resamples: of the bootstrap.
-    """
-    results = Results(grid, {}, {}, 0, {}, {}, dict(missing), n_resamples=n_resamples)
+    """Read the runs of a plan that are done, and compare them; `missing` names those that failed, and why."""
+    results = Results(grid, dict(missing), n_resamples)
     done = [run for run in runs if check_done(run, output_dir)]
-    names = {run.name for run in done}
-    results.missing |= {run.name: "not run yet" for run in runs if run.name not in names and run.name not in missing}
+    not_run = {run.name for run in runs} - {run.name for run in done} - missing.keys()
+    results.missing |= dict.fromkeys(not_run, "not run yet")
     for task in grid.tasks:
         if not (planned := [run for run in done if run.task == task]):
             continue
@@ -113,9 +90,7 @@ def read_results(
                     results.tables.append(table)
                     compared = {row.language: row.comparison for row in table.rows if row.comparison}
                     results.comparisons[part, regime, baseline] = compared
-    results.n_comparisons = adjust_p_values(
-        comparison for of_part in results.comparisons.values() for comparison in of_part.values()
-    )
+    results.n_comparisons = adjust_p_values(one for of in results.comparisons.values() for one in of.values())
     for run in done:
         if run.task == "distances" and run.language:
             path = output_dir / run.name / "all_results.json"
@@ -148,11 +123,15 @@ def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Foun
         return
     for part, across in ((QA, False), (QA_ACROSS, True)):
         of_part = [
-            (regime, language, replace(run, sets={k: v for k, v in run.sets.items() if ("-" in k) == across}))
+            (regime, language, _with_sets(run, [name for name in run.sets if ("-" in name) == across]))
             for regime, language, run in found
         ]
         if any(run.sets for *_, run in of_part):
             yield part, of_part
+
+
+def _with_sets(run: FinishedRun, names: Sequence[str]) -> FinishedRun:
+    return replace(run, sets={name: run.sets[name] for name in names})
 
 
 def _scores(found: Sequence[_Found], metric: str) -> dict[str, dict[str, list[float]]]:
@@ -183,9 +162,5 @@ def _compared(
 
 def _without_english(run: FinishedRun, language: str | None) -> FinishedRun:
     """The run with the sets of its language (of all if None), but not that of English alone."""
-    kept = {
-        name: one
-        for name, one in run.sets.items()
-        if name != ENGLISH and (language is None or language in name.split("-"))
-    }
-    return replace(run, sets=kept)
+    names = [name for name in run.sets if name != ENGLISH and (language is None or language in name.split("-"))]
+    return _with_sets(run, names)

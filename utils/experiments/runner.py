@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -29,21 +30,16 @@ logger = logging.getLogger(__name__)
 
 # `accelerate launch` would guess these, with a warning each time.
 _LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
+# The file in the folder of a run that says whether it is done.
+_MARK = "replicate.json"
 # Weights and checkpoints, the large files of a run.
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "checkpoint-*")
 
 
 def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None) -> list[str]:
-    """The command that starts a run, or resumes it from its last checkpoint, as a list of words.
-
-    Args:
-        run, grid: the run and its grid.
-        output_dir: of the whole grid.
-        n_threads: CPU threads of each process.
-    """
-    launch = {**_LAUNCH, **grid.launch}
-    if n_threads:
-        launch.setdefault("num_cpu_threads_per_process", str(n_threads))
+    """The command, as a list of words, that starts a run with `n_threads` per process, or resumes it from its last checkpoint."""
+    threads = {"num_cpu_threads_per_process": str(n_threads)} if n_threads else {}
+    launch = {**_LAUNCH, **threads, **grid.launch}
     folder = output_dir / run.name
     words = [
         str(output_dir / word[1:-1]) if word[:1] == "{" and word[1:-1] in run.needs else word for word in run.arguments
@@ -60,12 +56,8 @@ def as_typed(words: Sequence[str]) -> str:
 
 
 def check_done(run: Run, output_dir: Path) -> bool:
-    """Whether a run is done.
-
-    Raises:
-        InputError: if it was done, or started, with other settings, so that its results are not those of this grid.
-    """
-    mark = _mark(run, output_dir)
+    """Whether a run is done; InputError if it was done, or started, with other settings than those of this grid."""
+    mark = output_dir / run.name / _MARK
     try:
         made_by = json.loads(mark.read_text(encoding="utf-8"))
         before, done = made_by["arguments"], made_by["done"]
@@ -81,8 +73,9 @@ def check_done(run: Run, output_dir: Path) -> bool:
     return done
 
 
-def _write_mark(run: Run, output_dir: Path, done: bool) -> None:
-    write_json(_mark(run, output_dir), {"arguments": run.arguments, "done": done})
+def mark_done(run: Run, output_dir: Path, done: bool = True) -> None:
+    """Record that a run is done (or only started), and with which settings."""
+    write_json(output_dir / run.name / _MARK, {"arguments": run.arguments, "done": done})
 
 
 def _difference(before: Sequence[str], now: Sequence[str]) -> str:
@@ -91,23 +84,13 @@ def _difference(before: Sequence[str], now: Sequence[str]) -> str:
     return f"then: {' '.join(before[begin : here + 1])}, now: {' '.join(now[begin : here + 1])}"
 
 
-def _mark(run: Run, output_dir: Path) -> Path:
-    return output_dir / run.name / "replicate.json"
-
-
-def _drop_weights(run: Run, output_dir: Path) -> None:
-    """Remove weights and checkpoints; results, predictions, records and figures stay."""
-    for pattern in _WEIGHTS:
-        for path in (output_dir / run.name).glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def drop_weights_not_needed(runs: Sequence[Run], done: Mapping[str, object], output_dir: Path) -> None:
+def _drop_weights(runs: Sequence[Run], done: Container[str], output_dir: Path) -> None:
     """Remove the weights of fine-tuned models that no run needs any more. (A run that failed will be repeated.)"""
     needed = {name for run in runs if run.name not in done for name in run.needs}
     for run in runs:
         if run.task in TASKS and run.name in done and run.name not in needed:
-            _drop_weights(run, output_dir)
+            for path in chain.from_iterable(map((output_dir / run.name).glob, _WEIGHTS)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -130,6 +113,7 @@ def alone_in(output_dir: Path) -> Iterator[int]:
 @dataclass
 class _Started:
     run: Run
+    log: Path
     process: subprocess.Popen
     begin: float
     slot: int
@@ -138,11 +122,9 @@ class _Started:
 def carry_out(
     runs: Sequence[Run], grid: Grid, output_dir: Path, n_jobs: int = 1, keep_models: bool = False
 ) -> dict[str, str]:
-    """Start all runs that are not done, each in its own processes; a run that fails does not stop the others.
+    """Start all planned runs that are not done, each in its own processes; a run that fails does not stop the others.
 
     Args:
-        runs: from `plan`.
-        grid: with the settings of `accelerate launch`.
         output_dir: of the whole grid; its folder `logs` has the output of every run.
         n_jobs: runs at a time. They share the cores; each has its own GPU if there are several.
         keep_models: also keep the weights of fine-tuned models at the end.
@@ -154,7 +136,7 @@ def carry_out(
         InputError: if a run was done with other settings.
         KeyboardInterrupt: after the runs that were started have saved a checkpoint.
     """
-    done = {run.name: None for run in runs if check_done(run, output_dir)}
+    done = {run.name for run in runs if check_done(run, output_dir)}
     waiting = [run for run in runs if run.name not in done]
     failed: dict[str, str] = {}
     started: list[_Started] = []
@@ -162,13 +144,12 @@ def carry_out(
     with alone_in(output_dir) as lock, bar:
         try:
             while waiting or started:
-                for run in [one for one in waiting if any(name in failed for name in one.needs)]:
-                    waiting.remove(run)
-                    failed[run.name] = (
-                        f"not started, since {next(name for name in run.needs if name in failed)} failed"
-                    )
-                    bar.update()
-                ready = [run for run in waiting if all(name in done for name in run.needs)]
+                for run in list(waiting):
+                    if needed := next((name for name in run.needs if name in failed), None):
+                        waiting.remove(run)
+                        failed[run.name] = f"not started, since {needed} failed"
+                        bar.update()
+                ready = [run for run in waiting if done.issuperset(run.needs)]
                 for run in ready[: n_jobs - len(started)]:
                     waiting.remove(run)
                     slot = min(set(range(n_jobs)) - {one.slot for one in started})
@@ -178,9 +159,9 @@ def carry_out(
                     if why := _finish(one, output_dir):
                         failed[one.run.name] = why
                     else:
-                        done[one.run.name] = None
+                        done.add(one.run.name)
                     if not keep_models:
-                        drop_weights_not_needed(runs, done, output_dir)
+                        _drop_weights(runs, done, output_dir)
                     bar.update()
                     seconds = time.monotonic() - one.begin
                     bar.write(f"{one.run.name}: {why or f'done in {seconds:,.0f} s'}", file=sys.stderr)
@@ -195,13 +176,12 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock:
     environment = dict(os.environ)
     processes = int(grid.launch.get("num_processes", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // (n_jobs * processes))
     if n_jobs > 1 and processes == 1 and (n_gpus := torch.cuda.device_count()):
         visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % n_gpus]
-    words = command(run, grid, output_dir, threads)
-    _write_mark(run, output_dir, done=False)  # (so that nobody resumes it with other settings)
-    path = _log(run, output_dir)
+    words = command(run, grid, output_dir, max(1, cores // (n_jobs * processes)))
+    mark_done(run, output_dir, done=False)  # (so that nobody resumes it with other settings)
+    path = output_dir / "logs" / f"{run.name.replace('/', '.')}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as log:
         log.write(f"$ {as_typed(words)}\n")
@@ -210,24 +190,19 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock:
         process = subprocess.Popen(
             words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, pass_fds=[lock]
         )
-    return _Started(run, process, time.monotonic(), slot)
+    return _Started(run, path, process, time.monotonic(), slot)
 
 
 def _finish(one: _Started, output_dir: Path) -> str | None:
     """Mark a run as done, or return why it failed."""
     if one.process.returncode:
-        path = _log(one.run, output_dir)
-        said = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        said = [line for line in one.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         errors = [line for line in said if line.startswith("error: ")]
-        return f"failed with status {one.process.returncode}: {(errors or said or ['(silent)'])[-1]} (see {path})"
-    _write_mark(one.run, output_dir, done=True)
+        return f"failed with status {one.process.returncode}: {(errors or said or ['(silent)'])[-1]} (see {one.log})"
+    mark_done(one.run, output_dir)
     for checkpoint in (output_dir / one.run.name).glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     return None
-
-
-def _log(run: Run, output_dir: Path) -> Path:
-    return output_dir / "logs" / f"{run.name.replace('/', '.')}.log"
 
 
 def _stop(processes: Sequence[subprocess.Popen]) -> None:
@@ -248,6 +223,6 @@ def _signal(process: subprocess.Popen, number: int) -> bool:
     """Send a signal to all processes of a run; returns whether there were any."""
     try:
         os.killpg(process.pid, number)
+        return True
     except ProcessLookupError:
         return False
-    return True

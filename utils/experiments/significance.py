@@ -1,10 +1,9 @@
 """Is the difference between two systems statistically significant? Tests for scores of the same examples.
 
-Every test pairs the examples: it looks at how the two systems differ on the same example. Scores of several seeds are
-averaged first (as Efimov et al., ECIR 2023, do). The tests are then about these trained models on other examples of the
-same kind; whether another seed would give the same is for the standard deviation over seeds, and for `cautions`.
-
-Scores are numbers in the metric's unit (usually 0 to 1); differences are system minus baseline.
+Every test pairs the examples, after averaging the scores of several seeds (as Efimov et al., ECIR 2023, do). The tests are
+about these trained models on other examples of the same kind; other seeds are the subject of the standard deviation and of
+`cautions`. Scores are in the metric's unit (usually 0 to 1); differences are system minus baseline. Tests raise `ValueError`
+if the two systems were not scored on the same examples, or on none.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,28 +28,16 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class SeedScores:
-    """The scores of several seeds.
-
-    Attributes:
-        mean: over seeds.
-        sd: sample standard deviation (N - 1 in the denominator); None for a single seed.
-        n: number of seeds.
-    """
+    """The scores of several seeds."""
 
     mean: float
-    sd: float | None
+    sd: float | None  # of the sample (N - 1 in the denominator); None for a single seed
     n: int
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A difference and its uncertainty, by resampling.
-
-    Attributes:
-        difference: as measured.
-        low, high: percentile interval of the difference.
-        p_value: two-sided, of the null hypothesis that there is no difference; at least 1 / (resamples + 1).
-    """
+    """A measured difference with its percentile interval, and the two-sided p-value: at least 1 / (resamples + 1)."""
 
     difference: float
     low: float
@@ -59,14 +46,7 @@ class Bootstrap:
 
 
 def seed_scores(values: Sequence[float]) -> SeedScores:
-    """Mean and standard deviation over seeds.
-
-    Args:
-        values: one per seed.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """Mean and standard deviation over seeds; ValueError if there are none."""
     if not len(values):
         raise ValueError("There is nothing to average; give a value per seed.")
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -85,26 +65,14 @@ def paired_bootstrap(
 
     Args:
         scores, baseline: [seeds, examples] or [examples]; not necessarily of the same number of seeds.
-        n_resamples: number of resamples.
-        seed: of the random numbers.
         level: coverage of the interval.
-
-    Raises:
-        ValueError: if the two are not of the same examples, or of none.
     """
     differences = _differences(scores, baseline)
     return _bootstrap(differences[:, None], lambda sums: sums[..., 0] / len(differences), n_resamples, seed, level)
 
 
 def paired_t_test(scores: np.ndarray, baseline: np.ndarray) -> float:
-    """The two-sided p-value of the paired t-test over examples (scores averaged over seeds first).
-
-    Args:
-        scores, baseline: [seeds, examples] or [examples].
-
-    Raises:
-        ValueError: if the two are not of the same examples, or of less than two.
-    """
+    """The two-sided p-value of the paired t-test over two or more examples; scores [seeds, examples] or [examples]."""
     differences = _differences(scores, baseline)
     if len(differences) < 2:
         raise ValueError("A t-test needs two examples or more.")
@@ -114,14 +82,7 @@ def paired_t_test(scores: np.ndarray, baseline: np.ndarray) -> float:
 
 
 def discordant_pairs(scores: np.ndarray, baseline: np.ndarray) -> tuple[int, int]:
-    """The numbers of examples that only the system, and that only the baseline, has right.
-
-    Args:
-        scores, baseline: [examples] of one run each, 0 or 1.
-
-    Raises:
-        ValueError: for other scores, or if the two are not of the same examples.
-    """
+    """The numbers of examples that only the system, and that only the baseline, has right; scores [examples] of 0 or 1."""
     differences = _differences(scores, baseline)
     if np.ndim(scores) > 1 or np.ndim(baseline) > 1 or not np.isin([scores, baseline], (0, 1)).all():
         raise ValueError("Discordant pairs are counted for two single runs with scores of 0 and 1.")
@@ -129,14 +90,10 @@ def discordant_pairs(scores: np.ndarray, baseline: np.ndarray) -> tuple[int, int
 
 
 def mcnemar(only_system: int, only_baseline: int) -> float:
-    """McNemar's test for two single runs of 0/1 scores: the two-sided mid-p-value of the binomial.
+    """McNemar's test for two single runs, from their `discordant_pairs`: the two-sided mid-p-value of the binomial.
 
-    Under the null each has half of the examples on which the two differ. The mid-p-value (half the probability of the
-    observed count) is closest to its level at every number (Fagerland, Lydersen and Laake, BMC Medical Research
-    Methodology 2013).
-
-    Args:
-        only_system, only_baseline: the discordant pairs.
+    The mid-p-value (half the probability of the observed count) is closest to its level at every number of pairs
+    (Fagerland, Lydersen and Laake, BMC Medical Research Methodology 2013).
     """
     n, fewer = only_system + only_baseline, min(only_system, only_baseline)
     if not n:
@@ -145,14 +102,7 @@ def mcnemar(only_system: int, only_baseline: int) -> float:
 
 
 def corpus_f1(counts: np.ndarray) -> np.ndarray:
-    """F1 of a corpus from its counts; 0 where nothing was found.
-
-    Args:
-        counts: [..., 3]: true positives, false positives, false negatives.
-
-    Returns:
-        [...], 0 to 1.
-    """
+    """F1 [...], 0 to 1, from counts [..., 3] of true positives, false positives and false negatives; 0 without the first."""
     found, wrong, missed = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
     return np.where(found > 0, 2 * found / np.maximum(2 * found + wrong + missed, 1), 0.0)
 
@@ -163,15 +113,8 @@ def f1_bootstrap(
     """Paired bootstrap over sentences of the difference in entity-level F1, averaged over seeds.
 
     F1 is not a mean over sentences, and entities of one sentence are not independent: whole sentences are drawn, with the
-    counts of both systems and all seeds, and F1 is computed from the sums (as Koehn, EMNLP 2004, does for BLEU). P-value
-    and interval are as for `paired_bootstrap`.
-
-    Args:
-        counts, baseline: [seeds, sentences, 3] or [sentences, 3], as for `corpus_f1`.
-        n_resamples, seed, level: as for `paired_bootstrap`.
-
-    Raises:
-        ValueError: if the two are not of the same sentences, or of none.
+    counts ([seeds, sentences, 3] or [sentences, 3]) of both systems and all seeds, and F1 is computed from the sums (as
+    Koehn, EMNLP 2004, does for BLEU). P-value and interval are as for `paired_bootstrap`.
     """
     counts, baseline = (np.asarray(some, dtype=float).reshape(-1, *np.shape(some)[-2:]) for some in (counts, baseline))
     _check_paired(counts.shape[1], baseline.shape[1])
@@ -186,10 +129,9 @@ def f1_bootstrap(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for multiple tests (Holm, Scandinavian Journal of Statistics 1979).
+    """P-values, in the same order, adjusted for multiple tests (Holm, Scandinavian Journal of Statistics 1979).
 
-    Controls the family-wise error rate, whatever the dependence between the tests. Returns them in the same order, at
-    most 1.
+    Controls the family-wise error rate, whatever the dependence between the tests.
     """
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values, kind="stable")
@@ -200,12 +142,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def cautions(n_seeds: int | None, n_examples: int | None = None, n_discordant: int | None = None) -> list[str]:
-    """Why a difference cannot support a claim about the method, as short phrases; empty if it can.
+    """Why a difference cannot support a claim about the method, as short phrases; a number is None where unknown.
 
-    Args:
-        n_seeds: the smaller number of seeds of the two systems; None if neither was trained with a seed.
-        n_examples: number of examples that they were compared on, if known.
-        n_discordant: number of examples on which two single runs differ.
+    `n_seeds` is the smaller one of the two systems; `n_discordant` are the examples on which two single runs differ.
     """
     lacking = (
         (n_seeds, MIN_SEEDS, "seeds"),
@@ -216,10 +155,7 @@ def cautions(n_seeds: int | None, n_examples: int | None = None, n_discordant: i
 
 
 def seeds_may_make(score: SeedScores, baseline: SeedScores) -> bool:
-    """Whether the difference is less than twice its standard error over seeds: a rule of thumb, beside tests over examples.
-
-    A system with a single seed adds nothing to the error.
-    """
+    """Whether a difference is less than twice its standard error over seeds, to which a single seed adds nothing."""
     variance = sum(one.sd**2 / one.n for one in (score, baseline) if one.sd is not None)
     return bool(abs(score.mean - baseline.mean) < 2 * np.sqrt(variance))
 
