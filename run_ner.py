@@ -23,14 +23,11 @@ from utils.core.arguments import arg
 from utils.core.errors import InputError, run_script
 from utils.evaluation.metrics import load_metric
 from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
-from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.continual import continual_alignment
 from utils.tasks.examples import LanguageData, TaskReader, encode_examples, read_examples
-from utils.tasks.registry import task_spec
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
 from utils.tasks.tagging import encode_tagged_sentences, predicted_tags, read_tagged_sentence, tagged_features
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.arguments import checkpoint_to_resume
-from utils.training.sharing import check_push
 from utils.training.steps import train_and_save
 
 
@@ -46,12 +43,6 @@ class NerDataArguments(TaskDataArguments):
     dataset_name: str | None = arg(
         "unimelb-nlp/wikiann", help="Training data: a data set on the Hub or in a local folder, such as data/ner."
     )
-    max_seq_length: int | None = arg(
-        None,
-        help="Truncate sentences to this number of tokens; entities beyond count as missed. Default: 128.",
-        hyperparameter=True,
-        at_least=1,
-    )
 
 
 @dataclass
@@ -64,41 +55,35 @@ class NerTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    task = task_spec("ner")
-    args = parse_task_arguments(task, NerDataArguments, NerTrainingArguments, description=__doc__)
+    args = parse_task_arguments("ner", NerDataArguments, NerTrainingArguments, description=__doc__)
     data, training = args.data, args.training
-    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
-    check_push(training)
 
     # --- Examples, in the training language and in all others ---
     reader = TaskReader(
         data, tagged_features(TAGS), read_sentence, CONFIGS, hub_options=args.hub_options, num_proc=args.num_proc
     )
-    examples, labels = read_examples(
-        reader, training, lambda train: known_labels(args, task, train and name_labels(train))
-    )
+    examples, labels = read_examples(reader, training, lambda rows: known_labels(args, rows and name_labels(rows)))
 
     # --- Model ---
-    model, tokenizer = load_model(args, task, labels)
+    model, tokenizer = load_model(args, labels)
     words = WordTokenizer(tokenizer, "start", length_limit(data.max_seq_length, 128, tokenizer, model))
 
     # --- Features ---
     encode = partial(encode_tagged_sentences, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
-    rows = encode_examples(examples, encode, training, args.num_proc)
+    rows = encode_examples(examples, encode, args)
 
     # --- Train ---
-    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
-    alignment, continual_facts = continual_alignment(args, model, tokenizer)
+    alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     collator, judge = DataCollatorForTokenClassification(tokenizer), partial(score, labels=labels)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
     if training.do_train:
-        train_and_save(trainer, checkpoint)
+        train_and_save(trainer, args.checkpoint)
 
     # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args, task)
+    evaluate_languages(trainer, rows, args)
 
     # --- Share ---
-    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
+    publish_task_model(trainer, args, examples, facts)
 
 
 def read_sentence(row: Mapping[str, Any], where: str, labels: Sequence[str] | None = None) -> dict[str, Any]:
@@ -119,19 +104,10 @@ def name_labels(examples: Dataset) -> list[str]:
 def score(
     name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The tag of every word, and precision, recall and F1 of whole entities.
+    """The tag of every word, and precision, recall and F1 of whole entities, between 0 and 1.
 
-    Entities with words beyond the length limit are missed.
-
-    Args:
-        name: of the set.
-        data: its examples and rows.
-        logits: [rows, longest row, classes].
-        labels: names of the classes.
-
-    Returns:
-        Records with `id`, `gold` and `prediction` (tags), and `score` (mean probability of the predicted tags); and
-        `precision`, `recall`, `f1`, between 0 and 1.
+    Entities with words beyond the length limit are missed. Logits [rows, longest row, classes] and records are those of
+    `predicted_tags`.
     """
     records = predicted_tags(data, logits, labels, TAGS, missing="O")
     gold, found = ([record[column] for record in records] for column in ("gold", "prediction"))

@@ -17,14 +17,11 @@ from transformers import DataCollatorWithPadding
 from utils.core.arguments import arg
 from utils.core.errors import run_script
 from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
-from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.continual import continual_alignment
 from utils.tasks.examples import TaskReader, encode_examples, read_examples
-from utils.tasks.registry import task_spec
 from utils.tasks.sentence_pairs import encode_sentence_pairs, name_labels, read_sentence_pair, score
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.arguments import checkpoint_to_resume
-from utils.training.sharing import check_push
 from utils.training.steps import train_and_save
 
 
@@ -42,9 +39,6 @@ class NliDataArguments(TaskDataArguments):
     dataset_name: str | None = arg(
         "facebook/xnli", help="Training data: a data set on the Hub or in a local folder, such as data/nli."
     )
-    max_seq_length: int | None = arg(
-        None, help="Truncate pairs to this number of tokens. Default: 128.", hyperparameter=True, at_least=1
-    )
 
 
 @dataclass
@@ -57,45 +51,36 @@ class NliTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    task = task_spec("nli")
-    args = parse_task_arguments(task, NliDataArguments, NliTrainingArguments, description=__doc__)
+    args = parse_task_arguments("nli", NliDataArguments, NliTrainingArguments, description=__doc__)
     data, training = args.data, args.training
-    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
-    check_push(training)
 
     # --- Examples, in the training language and in all others ---
     reader = TaskReader(data, FEATURES, read_pair, hub_options=args.hub_options, num_proc=args.num_proc)
     examples, labels = read_examples(
-        reader, training, lambda train: known_labels(args, task, train and name_labels(train, LABELS))
+        reader, training, lambda train: known_labels(args, train and name_labels(train, LABELS))
     )
 
     # --- Model ---
-    model, tokenizer = load_model(args, task, labels)
+    model, tokenizer = load_model(args, labels)
     max_length = length_limit(data.max_seq_length, 128, tokenizer, model)
 
     # --- Features ---
-    encode = partial(
-        encode_sentence_pairs,
-        columns=TEXTS,
-        tokenizer=tokenizer,
-        max_length=max_length,
-        label2id=model.config.label2id,
-    )
-    rows = encode_examples(examples, encode, training, args.num_proc)
+    ids = model.config.label2id
+    encode = partial(encode_sentence_pairs, columns=TEXTS, tokenizer=tokenizer, max_length=max_length, label2id=ids)
+    rows = encode_examples(examples, encode, args)
 
     # --- Train ---
-    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
-    alignment, continual_facts = continual_alignment(args, model, tokenizer)
+    alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     collator, judge = DataCollatorWithPadding(tokenizer), partial(score, labels=labels)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
     if training.do_train:
-        train_and_save(trainer, checkpoint)
+        train_and_save(trainer, args.checkpoint)
 
     # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args, task)
+    evaluate_languages(trainer, rows, args)
 
     # --- Share ---
-    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
+    publish_task_model(trainer, args, examples, facts)
 
 
 if __name__ == "__main__":

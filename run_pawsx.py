@@ -19,14 +19,11 @@ from transformers import DataCollatorWithPadding
 from utils.core.arguments import arg
 from utils.core.errors import run_script
 from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
-from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.continual import continual_alignment
 from utils.tasks.examples import TaskReader, encode_examples, read_examples
-from utils.tasks.registry import task_spec
 from utils.tasks.sentence_pairs import encode_sentence_pairs, read_sentence_pair, score
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.arguments import checkpoint_to_resume
-from utils.training.sharing import check_push
 from utils.training.steps import train_and_save
 
 
@@ -46,9 +43,6 @@ class PawsxDataArguments(TaskDataArguments):
         default_factory=lambda: ["en", "de", "es", "fr", "ja", "ko", "zh"],
         help="Codes of the languages for evaluation. All but the training language are zero-shot.",
     )
-    max_seq_length: int | None = arg(
-        None, help="Truncate pairs to this number of tokens. Default: 128.", hyperparameter=True, at_least=1
-    )
 
 
 @dataclass
@@ -61,40 +55,36 @@ class PawsxTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    task = task_spec("pawsx")
-    args = parse_task_arguments(task, PawsxDataArguments, PawsxTrainingArguments, description=__doc__)
+    args = parse_task_arguments("pawsx", PawsxDataArguments, PawsxTrainingArguments, description=__doc__)
     data, training = args.data, args.training
-    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
-    check_push(training)
 
     # --- Examples, in the training language and in all others ---
-    labels = known_labels(args, task, list(LABELS) if training.do_train else None)
+    labels = known_labels(args, list(LABELS) if training.do_train else None)
     read = partial(read_paraphrase, labels=labels)
     reader = TaskReader(data, FEATURES, read, CONFIGS, hub_options=args.hub_options, num_proc=args.num_proc)
     examples, _ = read_examples(reader, training)
 
     # --- Model ---
-    model, tokenizer = load_model(args, task, labels)
+    model, tokenizer = load_model(args, labels)
     length = length_limit(data.max_seq_length, 128, tokenizer, model)
 
     # --- Features ---
     label2id = model.config.label2id
     encode = partial(encode_sentence_pairs, columns=COLUMNS, tokenizer=tokenizer, max_length=length, label2id=label2id)
-    rows = encode_examples(examples, encode, training, args.num_proc)
+    rows = encode_examples(examples, encode, args)
 
     # --- Train ---
-    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
-    alignment, continual_facts = continual_alignment(args, model, tokenizer)
+    alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     judge, collator = partial(score, labels=labels), DataCollatorWithPadding(tokenizer)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
     if training.do_train:
-        train_and_save(trainer, checkpoint)
+        train_and_save(trainer, args.checkpoint)
 
     # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args, task)
+    evaluate_languages(trainer, rows, args)
 
     # --- Share ---
-    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
+    publish_task_model(trainer, args, examples, facts)
 
 
 def read_paraphrase(row: Mapping[str, Any], where: str, labels: Sequence[str]) -> dict[str, str]:

@@ -22,9 +22,8 @@ from utils.core.errors import run_script
 from utils.core.tables import READERS
 from utils.evaluation.metrics import load_metric
 from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
-from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.continual import continual_alignment
 from utils.tasks.examples import LanguageData, TaskReader, encode_examples, read_examples
-from utils.tasks.registry import task_spec
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
 from utils.tasks.tagging import (
     encode_tagged_sentences,
@@ -34,8 +33,6 @@ from utils.tasks.tagging import (
     tagged_features,
 )
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.arguments import checkpoint_to_resume
-from utils.training.sharing import check_push
 from utils.training.steps import train_and_save
 
 
@@ -64,12 +61,6 @@ class PosDataArguments(TaskDataArguments):
     train_file: str | None = arg(
         None, help="Training data in a file instead: .conllu, or a table with the same columns; also .gz."
     )
-    max_seq_length: int | None = arg(
-        None,
-        help="Truncate sentences to this number of tokens; words beyond count as wrong. Default: 128.",
-        hyperparameter=True,
-        at_least=1,
-    )
 
 
 @dataclass
@@ -82,14 +73,11 @@ class PosTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    task = task_spec("pos")
-    args = parse_task_arguments(task, PosDataArguments, PosTrainingArguments, description=__doc__)
+    args = parse_task_arguments("pos", PosDataArguments, PosTrainingArguments, description=__doc__)
     data, training = args.data, args.training
-    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
-    check_push(training)
 
     # --- Examples, in the training language and in all others ---
-    labels = known_labels(args, task, list(LABELS) if training.do_train else None)
+    labels = known_labels(args, list(LABELS) if training.do_train else None)
     reader = TaskReader(
         data,
         tagged_features(TAGS),
@@ -103,36 +91,33 @@ def main() -> None:
     examples, _ = read_examples(reader, training)
 
     # --- Model ---
-    model, tokenizer = load_model(args, task, labels)
-    max_length = length_limit(data.max_seq_length, 128, tokenizer, model)
+    model, tokenizer = load_model(args, labels)
+    words = WordTokenizer(tokenizer, "start", length_limit(data.max_seq_length, 128, tokenizer, model))
 
     # --- Features ---
-    words = WordTokenizer(tokenizer, "start", max_length)
     encode = partial(encode_tagged_sentences, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
-    rows = encode_examples(examples, encode, training, args.num_proc)
+    rows = encode_examples(examples, encode, args)
 
     # --- Train ---
-    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
-    alignment, continual_facts = continual_alignment(args, model, tokenizer)
-    judge, data_collator = partial(score, labels=labels), DataCollatorForTokenClassification(tokenizer)
-    trainer = ZeroShotTrainer(model, training, rows, tokenizer, data_collator, judge, alignment, tracker)
+    alignment, tracker, facts = continual_alignment(args, model, tokenizer)
+    judge, collator = partial(score, labels=labels), DataCollatorForTokenClassification(tokenizer)
+    trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
     if training.do_train:
-        train_and_save(trainer, checkpoint)
+        train_and_save(trainer, args.checkpoint)
 
     # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args, task)
+    evaluate_languages(trainer, rows, args)
 
     # --- Share ---
-    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
+    publish_task_model(trainer, args, examples, facts)
 
 
 def score(
     name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The tag of every word, and the accuracy over all words of the set.
+    """The tag of every word, and the accuracy over all words, between 0 and 1. Words beyond the length limit are wrong.
 
-    Words beyond the length limit are wrong. Arguments and records are those of `score` in `run_ner.py`; `accuracy` is
-    between 0 and 1.
+    Logits [rows, longest row, classes] and records are those of `predicted_tags`.
     """
     records = predicted_tags(data, logits, labels, TAGS, missing="_")
     number = {label: k for k, label in enumerate(labels)}

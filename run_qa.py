@@ -21,7 +21,7 @@ from utils.core.errors import InputError, run_script
 from utils.core.tables import READERS
 from utils.evaluation.metrics.answers import ARTICLES, answer_scores, mean_scores, version_2_scores
 from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
-from utils.tasks.continual import alignment_tracker, continual_alignment
+from utils.tasks.continual import continual_alignment
 from utils.tasks.examples import LanguageData, encode_examples, read_examples
 from utils.tasks.question_answering import (
     CONFIGS,
@@ -32,12 +32,9 @@ from utils.tasks.question_answering import (
     read_question,
     read_squad,
 )
-from utils.tasks.registry import task_spec
 from utils.tasks.steps import evaluate_languages, length_limit, load_model, publish_task_model
 from utils.tasks.windows import encode_windows, find_answers
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.arguments import checkpoint_to_resume
-from utils.training.sharing import check_push
 from utils.training.steps import train_and_save
 
 
@@ -52,18 +49,14 @@ class QaDataArguments(TaskDataArguments):
     )
     eval_dataset_name: str | None = arg(
         None,
-        help="Data set for evaluation. Default: google/xquad for models trained on SQuAD, else --dataset_name. Others: "
-        "google/xtreme with `--eval_dataset_config_name MLQA.{context_language}.{question_language}`, "
-        "google-research-datasets/tydiqa.",
+        help="Data set for evaluation. Default: google/xquad for models trained on SQuAD, else --dataset_name. Another: "
+        "google/xtreme with `--eval_dataset_config_name MLQA.{context_language}.{question_language}`.",
     )
     eval_dataset_config_name: str | None = arg(
         None,
-        help="Its configuration; {language}, or {context_language} and {question_language}, stand for the "
-        "languages. Default: the first that exists.",
+        help="Its configuration; {language}, or {context_language} and {question_language}, stand for the languages.",
     )
-    train_file: str | None = arg(
-        None, help="Training data in a file instead: SQuAD's .json, .jsonl or .parquet; also .gz."
-    )
+    train_file: str | None = arg(None, help="Training data in a file: SQuAD's .json, .jsonl or .parquet; also .gz.")
     question_languages: list[str] | None = arg(
         None,
         help="Cross-lingual QA: questions in these languages about contexts in all --context_languages. Default: "
@@ -83,32 +76,26 @@ class QaDataArguments(TaskDataArguments):
         choices=["auto", "squad", "mlqa"],
     )
     version_2_with_negative: bool = arg(
-        False,
-        help="Some questions have no answer, as in SQuAD v2, and the model can predict that.",
-        hyperparameter=True,
+        False, help="Some questions have no answer (SQuAD v2), and the model can predict that.", hyperparameter=True
     )
     null_score_diff_threshold: float = arg(
         0.0, help="Predict no answer if its logits exceed those of the best answer by more than this."
     )
     max_seq_length: int | None = arg(
         None,
-        help="Tokens of question and context; a longer context is split into windows. Default: 384.",
+        help="Tokens of a window (question and part of the context). Default: 384.",
         hyperparameter=True,
         at_least=1,
     )
     doc_stride: int = arg(128, help="Tokens that neighbouring windows share.", hyperparameter=True, at_least=1)
-    max_question_length: int = arg(
-        64, help="Truncate questions to this number of tokens.", hyperparameter=True, at_least=1
-    )
+    max_question_length: int = arg(64, help="Tokens of the longest question.", hyperparameter=True, at_least=1)
     n_best_size: int = arg(20, help="Spans over which the probability of an answer is normalised.", at_least=1)
     max_answer_length: int = arg(30, help="Tokens of the longest answer.", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.language_pairs and (self.question_languages or self.context_languages):
-            raise InputError(
-                "--language_pairs names all languages; omit --question_languages and --context_languages."
-            )
+            raise InputError("--language_pairs names all languages; omit --question_languages, --context_languages.")
         if bad := [pair for pair in self.language_pairs or () if not all(pair.split("-")) or pair.count("-") > 1]:
             raise InputError(f"--language_pairs {bad[0]} is not a pair of languages; write it like hi-en.")
         if self.eval_dataset_name is None and self.dataset_name in ("rajpurkar/squad", "rajpurkar/squad_v2"):
@@ -129,10 +116,10 @@ class QaDataArguments(TaskDataArguments):
             return list(dict.fromkeys((pair[0], pair[-1]) for pair in pairs))
         if not self.question_languages and not self.context_languages:
             return [(language, language) for language in self.eval_languages]
-        questions, contexts = (
-            given or self.eval_languages for given in (self.question_languages, self.context_languages)
-        )
-        return [(question, context) for question in questions for context in contexts]
+        contexts = self.context_languages or self.eval_languages
+        return [
+            (question, context) for question in self.question_languages or self.eval_languages for context in contexts
+        ]
 
     def set_names(self) -> list[str]:
         return [pair_name(*pair) for pair in self.pairs()]
@@ -151,11 +138,8 @@ class QaTrainingArguments(FineTuningArguments):
 
 def main() -> None:
     # --- Arguments ---
-    task = task_spec("qa")
-    args = parse_task_arguments(task, QaDataArguments, QaTrainingArguments, description=__doc__)
+    args = parse_task_arguments("qa", QaDataArguments, QaTrainingArguments, description=__doc__)
     data, training = args.data, args.training
-    checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
-    check_push(training)
 
     # --- Examples: questions in the training language, and for every pair of languages ---
     reader = CrossLingualReader(
@@ -172,45 +156,37 @@ def main() -> None:
     examples, _ = read_examples(reader, training)
 
     # --- Model ---
-    model, tokenizer = load_model(args, task)
-    max_length = length_limit(data.max_seq_length, 384, tokenizer, model)
+    model, tokenizer = load_model(args)
 
     # --- Features: windows of the contexts ---
     encode = partial(
         encode_windows,
         tokenizer=tokenizer,
-        max_length=max_length,
+        max_length=length_limit(data.max_seq_length, 384, tokenizer, model),
         stride=data.doc_stride,
         max_question_length=data.max_question_length,
     )
     to_train, to_evaluate = partial(encode, keep_offsets=False), partial(encode, keep_offsets=True)
-    rows = encode_examples(examples, to_evaluate, training, args.num_proc, to_train)
+    rows = encode_examples(examples, to_evaluate, args, to_train)
 
     # --- Train ---
-    tracker, tracking_facts = alignment_tracker(args, model, tokenizer)
-    alignment, continual_facts = continual_alignment(args, model, tokenizer)
-    judge, collator = partial(score, arguments=data), DataCollatorWithPadding(tokenizer)
-    trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
+    alignment, tracker, facts = continual_alignment(args, model, tokenizer)
+    judge, pad = partial(score, arguments=data), DataCollatorWithPadding(tokenizer)
+    trainer = ZeroShotTrainer(model, training, rows, tokenizer, pad, judge, alignment, tracker)
     if training.do_train:
-        train_and_save(trainer, checkpoint)
+        train_and_save(trainer, args.checkpoint)
 
     # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args, task)
+    evaluate_languages(trainer, rows, args)
 
     # --- Share ---
-    publish_task_model(trainer, args, task, examples, **tracking_facts, **continual_facts)
+    publish_task_model(trainer, args, examples, facts)
 
 
 def score(
     name: str, data: LanguageData, logits: tuple[np.ndarray, np.ndarray], arguments: QaDataArguments
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The answer to every question, exact match and F1.
-
-    Args:
-        name: of the set.
-        data: its questions and their windows.
-        logits: of start and end, [windows, longest row] each.
-        arguments: how answers are found and compared.
+    """The answer to every question, exact match and F1, from the logits of start and end, [windows, longest row] each.
 
     Returns:
         Records with `id`, `gold` (all right answers), `prediction`, its probability `score`, `exact_match` and `f1`

@@ -11,8 +11,9 @@ from utils.models.hub import ModelArguments
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.linking import check_links_to_write
-from utils.tasks.registry import TaskSpec
-from utils.training.arguments import ScriptTrainingArguments
+from utils.tasks.registry import TaskSpec, task_spec
+from utils.training.arguments import ScriptTrainingArguments, checkpoint_to_resume
+from utils.training.sharing import check_push
 from utils.training.tracking import NEEDED_FOR_TRACKING, TrackingArguments
 
 
@@ -46,17 +47,14 @@ class TaskDataArguments:
         help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
         "language. Any other is an oracle, since zero-shot means that there is no labelled data to select by.",
     )
-    max_train_samples: int | None = arg(
-        None, help="Use the first N training examples only.", hyperparameter=True, at_least=1
-    )
-    max_eval_samples: int | None = arg(
-        None, help="Use the first N examples of each language for --do_eval.", at_least=1
-    )
-    max_predict_samples: int | None = arg(
-        None, help="Use the first N examples of each language for --do_predict.", at_least=1
-    )
+    max_train_samples: int | None = arg(None, help="Train on the first N examples.", hyperparameter=True, at_least=1)
+    max_eval_samples: int | None = arg(None, help="Use the first N of each language for --do_eval.", at_least=1)
+    max_predict_samples: int | None = arg(None, help="Use the first N of each language for --do_predict.", at_least=1)
     max_seq_length: int | None = arg(
-        None, help="Truncate inputs to this number of tokens.", hyperparameter=True, at_least=1
+        None,
+        help="Truncate inputs to this number of tokens; words beyond count as wrong. Default: 128.",
+        hyperparameter=True,
+        at_least=1,
     )
     overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
 
@@ -139,8 +137,9 @@ DataT = TypeVar("DataT", bound=TaskDataArguments)
 
 @dataclass
 class TaskArguments(Generic[DataT]):
-    """All arguments of a run of a task script, by group."""
+    """A task, and all arguments of a run of its script, by group."""
 
+    task: TaskSpec
     data: DataT
     model: ModelArguments
     continual: ContinualArguments
@@ -149,6 +148,7 @@ class TaskArguments(Generic[DataT]):
     tracking: TrackingArguments
     lora: LoraArguments
     training: FineTuningArguments
+    checkpoint: str | None = None  # from which the training resumes
 
     @property
     def hub_options(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class TaskArguments(Generic[DataT]):
 
     @property
     def num_proc(self) -> int | None:
-        """Processes that prepare the examples."""
+        """Number of processes that prepare the examples."""
         return self.parallel.preprocessing_num_workers
 
     @property
@@ -167,39 +167,36 @@ class TaskArguments(Generic[DataT]):
 
 
 def parse_task_arguments(
-    task: TaskSpec, data: type[DataT], training: type[FineTuningArguments], description: str | None
+    task: str, data: type[DataT], training: type[FineTuningArguments], description: str | None
 ) -> TaskArguments[DataT]:
-    """Parse and check the command line of a task script, and resolve the names of models.
+    """Parse and check the command line of a task script; resolve the names of models, and the checkpoint to resume from.
 
     Args:
-        task: entry of the registry; its `selection_metric` selects the best checkpoint.
+        task: name in the registry.
         data, training: the script's own dataclasses.
         description: text that `--help` begins with.
 
     Raises:
-        InputError: for arguments that contradict each other, or a model that does not exist.
+        InputError: for arguments that contradict each other, or a model, checkpoint or repository that cannot be used.
     """
     shared = (ModelArguments, ContinualArguments, ContinualDataArguments, AlignerArguments, TrackingArguments)
-    args = TaskArguments(*parse_arguments(data, *shared, LoraArguments, training, description=description))
-    require(
-        args.training.do_train or args.training.do_eval or args.training.do_predict,
-        ["--do_train", "--do_eval", "--do_predict"],
-        "say what to do",
-    )
-    if not args.training.do_train:
-        needless = {
-            "continual": args.continual.continual,
-            "select_on": args.data.select_on,
-            "use_lora": args.lora.use_lora,
-        }
-        for name in (name for name, given in needless.items() if given):
+    groups = parse_arguments(data, *shared, LoraArguments, training, description=description)
+    args: TaskArguments[DataT] = TaskArguments(task_spec(task), *groups)
+    do_train = args.training.do_train
+    actions = ["--do_train", "--do_eval", "--do_predict"]
+    require(do_train or args.training.do_eval or args.training.do_predict, actions, "say what to do")
+    of_training = {"continual": args.continual, "select_on": args.data, "use_lora": args.lora}
+    for name, group in of_training.items() if not do_train else ():
+        if getattr(group, name):
             raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
     _check_continual(args)
-    args.tracking.check(args.parallel, args.training.do_train)
-    _choose_best_checkpoint_by(task.selection_metric, args.data, args.training)
+    args.tracking.check(args.parallel, do_train)
+    _choose_best_checkpoint_by(args.task.selection_metric, args.data, args.training)
     args.model.model_name_or_path = args.model.find(args.model.model_name_or_path)
     if args.continual.reference_model:
         args.continual.reference_model = args.model.find(args.continual.reference_model, "main")
+    args.checkpoint = checkpoint_to_resume(args.training, args.data.overwrite_output_dir)
+    check_push(args.training)
     return args
 
 
@@ -213,7 +210,7 @@ def _check_continual(args: TaskArguments) -> None:
     else:
         used = NEEDED_FOR_TRACKING if args.tracking.track_alignment_every else ()
         for group in (parallel, args.links, args.continual):
-            # (The workers prepare examples as well.)
+            # (Workers also prepare examples.)
             check_unused(group, "continual", but=["preprocessing_num_workers", *used])
 
 

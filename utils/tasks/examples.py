@@ -19,30 +19,23 @@ from utils.core.columns import content_fingerprint
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, one_path_each, read_rows
-from utils.tasks.arguments import TaskDataArguments
+from utils.tasks.arguments import TaskArguments, TaskDataArguments
 
 
 # Makes rows of a batch of examples, given their columns and their positions in the set.
 Encode = Callable[[Mapping[str, list], Sequence[int]], dict[str, list]]
-_ARGUMENTS = {
-    "train": {"config": "--dataset_config_name", "split": "--train_split"},
-    "validation": {"config": "--eval_dataset_config_name", "split": "--validation_split"},
-    "test": {"config": "--eval_dataset_config_name", "split": "--test_split"},
-}
+# Makes an example of a row of the source, given the row, its place for messages and, if they are known, `labels`; raises
+# InputError. Class labels in the row are names.
+ReadExample = Callable[..., dict[str, Any]]
+Readers = Mapping[str, Callable[[str], Rows]]
 
 
 @dataclass
 class LanguageData:
-    """A set of examples with the rows made of them.
+    """A set of examples with the rows made of them."""
 
-    Attributes:
-        examples: columns are the task's own, `id` among them.
-        rows: inputs of the model, with the columns `example` (position of the example in `examples`) and `length`
-            (tokens).
-    """
-
-    examples: Dataset
-    rows: Dataset
+    examples: Dataset  # columns of the task, `id` among them
+    rows: Dataset  # inputs of the model, `example` (position of the example in `examples`), `length` (tokens)
 
     def longest_first(self) -> "LanguageData":
         """The rows sorted by length: batches need little padding, and the first one needs the most memory."""
@@ -85,27 +78,23 @@ class TaskReader:
     """Reads the examples of a task from the files or data sets that the arguments name.
 
     Attributes:
-        arguments: names of data sets, files and splits, and numbers of examples.
         features: columns of an example.
-        read_example: makes an example of a row of the source, or raises InputError. Called with the row, its place for
-            messages and, if the task has labels that are known, `labels`. Class labels in the row are names.
         configs: configurations of the task's data sets, of which the first that exists is read; `{language}` stands for
             the language's code, `{language_name}` for its name.
         readers: by suffix, what reads a file (see `utils.core.tables.read_rows`).
         language_names: code of a language → what `{language_name}` stands for.
         select_language: selects the rows of a language in a configuration that holds several.
         hub_options: `cache_dir`, `token`.
-        num_proc: number of processes.
     """
 
     arguments: TaskDataArguments
     features: Features
-    read_example: Callable[..., dict[str, Any]]
+    read_example: ReadExample
     configs: Sequence[str] = ("{language}",)
-    readers: Mapping[str, Callable[[str], Rows]] = field(default_factory=lambda: READERS)
+    readers: Readers = field(default_factory=lambda: READERS)
     language_names: Mapping[str, str] = field(default_factory=dict)
     select_language: Callable[[Dataset, str], Dataset] | None = None
-    hub_options: Mapping[str, Any] | None = None
+    hub_options: Mapping[str, Any] = field(default_factory=dict)
     num_proc: int | None = None
 
     def train(self) -> Dataset:
@@ -114,10 +103,8 @@ class TaskReader:
         if data.train_file:
             examples = self._from_file(data.train_file, self.read_example)
         else:
-            name, config = data.dataset_name, data.dataset_config_name
-            examples = self._from_dataset(
-                "train", data.train_language, name, config, data.train_split, self.read_example
-            )
+            source = (data.dataset_name, data.dataset_config_name, data.train_split)
+            examples = self._from_dataset("train", data.train_language, *source, self.read_example)
         return _first(examples, data.max_train_samples)
 
     def evaluation(
@@ -127,49 +114,43 @@ class TaskReader:
 
         Args:
             purpose: `validation` (--do_eval) or `test` (--do_predict).
-            language: its code.
+            language: code of the language.
             labels: names of the classes that the model knows; any other one raises.
             config: configuration of the data set; by default that of the arguments.
         """
-        data = self.arguments
+        data, validates = self.arguments, purpose == "validation"
         read_example = partial(self.read_example, labels=labels) if labels else self.read_example
-        files = data.validation_file if purpose == "validation" else data.test_file
-        if files:
+        if files := data.validation_file if validates else data.test_file:
             path = one_path_each(files, data.languages(), f"--{purpose}_file").get(language)
             require(path, [f"--{purpose}_file {language}=FILE"], f"there is no file for {language}")
             examples = self._from_file(str(path), read_example)
         else:
-            name, usual_config = data.eval_dataset_name, data.eval_dataset_config_name
+            name, config = data.eval_dataset_name, config or data.eval_dataset_config_name
             if name is None:
-                name, usual_config = data.dataset_name, usual_config or data.dataset_config_name
-            split = data.validation_split if purpose == "validation" else data.test_split
-            examples = self._from_dataset(purpose, language, name, config or usual_config, split, read_example)
-        return _first(examples, data.max_eval_samples if purpose == "validation" else data.max_predict_samples)
+                name, config = data.dataset_name, config or data.dataset_config_name
+            split = data.validation_split if validates else data.test_split
+            examples = self._from_dataset(purpose, language, name, config, split, read_example)
+        return _first(examples, data.max_eval_samples if validates else data.max_predict_samples)
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
         return {language: self.evaluation(purpose, language, labels) for language in self.arguments.eval_languages}
 
-    def _from_file(self, path: str, read_example: Callable[..., dict[str, Any]]) -> Dataset:
+    def _from_file(self, path: str, read_example: ReadExample) -> Dataset:
         key = cache_key(read_example, *self.readers.values(), _read_file, read_example=read_example)
         return dataset_from_files(
             [path], _read_file, self.features, key, path=path, readers=self.readers, read_example=read_example
         )
 
     def _from_dataset(
-        self,
-        purpose: str,
-        language: str,
-        name: str | None,
-        config: str | None,
-        split: str,
-        read_example: Callable[..., dict[str, Any]],
+        self, purpose: str, language: str, name: str | None, config: str | None, split: str, read_example: ReadExample
     ) -> Dataset:
         require(name, ["--dataset_name", f"--{purpose}_file"], "there is no data")
         english = self.language_names.get(language, language)
         configs = [one.replace("{language_name}", english) for one in ([config] if config else self.configs)]
-        options = self.hub_options or {}
-        rows, config, split = load_split(str(name), language, configs, [split], _ARGUMENTS[purpose], **options)
+        of_config = "--dataset_config_name" if purpose == "train" else "--eval_dataset_config_name"
+        arguments = {"config": of_config, "split": f"--{purpose}_split"}
+        rows, config, split = load_split(str(name), language, configs, [split], arguments, **self.hub_options)
         assert isinstance(rows, Dataset)  # (it is not streamed)
         if self.select_language:
             rows = self.select_language(rows, language)
@@ -192,9 +173,7 @@ class TaskReader:
         )
 
 
-def _read_file(
-    path: str, readers: Mapping[str, Callable[[str], Rows]], read_example: Callable[..., dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
+def _read_file(path: str, readers: Readers, read_example: ReadExample) -> Iterator[dict[str, Any]]:
     number = -1
     for number, (where, row) in enumerate(read_rows(path, readers)):
         yield {"id": str(number), **read_example(row, where)}
@@ -207,7 +186,7 @@ def _read_row(
     number: int,
     names: Mapping[str, Sequence[str]],
     where: str,
-    read_example: Callable[..., dict[str, Any]],
+    read_example: ReadExample,
     code: str,  # (part of the key under which `datasets` caches the rows)
 ) -> dict[str, Any]:
     named = {column: _named(row[column], of_column) for column, of_column in names.items()}
@@ -231,11 +210,7 @@ def _first(examples: Dataset, wanted: int | None) -> Dataset:
 
 
 def text_in(row: Mapping[str, Any], column: str, where: str) -> str:
-    """The text in a column of a row.
-
-    Raises:
-        InputError: if the column is missing or holds something else.
-    """
+    """The text in a column of a row; raises `InputError` if the column is missing or holds something else."""
     if column not in row:
         raise InputError(f"{where} has no column {column}, only {', '.join(map(str, row)) or 'nothing'}; rename it.")
     if not isinstance(row[column], str):
@@ -249,13 +224,7 @@ def identity_of(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def encoded(examples: Dataset, encode: Encode, num_proc: int | None = None) -> LanguageData:
-    """The rows of examples.
-
-    Args:
-        examples: of any task.
-        encode: makes rows with the columns `input_ids` and `example` (position of the example).
-        num_proc: number of processes.
-    """
+    """The rows of examples; `encode` makes the columns `input_ids` and `example` (position of the example), and more."""
     rows = examples.map(
         _encode_batch,
         batched=True,
@@ -275,9 +244,9 @@ def read_examples(
 ) -> tuple[TaskExamples, list[str]]:
     """The examples for what the run is to do (--do_train, --do_eval, --do_predict), and the names of the classes.
 
+    Of several processes the first one reads, the others use its cache.
+
     Args:
-        reader: of the task.
-        training: says what the run is to do. Of several processes the first one reads, the others use its cache.
         find_labels: names of the classes, given the training examples (None if nothing is trained). Reading for
             evaluation raises for any other label. By default there are none.
     """
@@ -290,25 +259,16 @@ def read_examples(
 
 
 def encode_examples(
-    examples: TaskExamples,
-    encode: Encode,
-    training: TrainingArguments,
-    num_proc: int | None = None,
-    encode_training: Encode | None = None,
+    examples: TaskExamples, encode: Encode, args: TaskArguments, encode_training: Encode | None = None
 ) -> TaskRows:
-    """The rows of all examples; those of sets that are evaluated are sorted, the longest first.
+    """The rows of all examples, encoded as in `encoded`; those of sets that are evaluated are sorted, the longest first.
 
-    Args:
-        examples: of the run.
-        encode: as for `encoded`.
-        training: as for `read_examples`.
-        num_proc: number of processes.
-        encode_training: the same for training, if that needs other columns.
+    `encode_training` encodes the training examples, if these need other columns.
     """
-    with training.main_process_first(desc="tokenising"):
-        train = encoded(examples.train, encode_training or encode, num_proc).rows if examples.train else None
+    with args.training.main_process_first(desc="tokenising"):
+        train = encoded(examples.train, encode_training or encode, args.num_proc).rows if examples.train else None
         validation, test = (
-            {name: encoded(some, encode, num_proc).longest_first() for name, some in sets.items()}
+            {name: encoded(some, encode, args.num_proc).longest_first() for name, some in sets.items()}
             for sets in (examples.validation, examples.test)
         )
         return TaskRows(train, validation, test)

@@ -24,35 +24,15 @@ FEATURES = Features(
     }
 )
 # Of SQuAD, XQuAD, the copies of XQuAD and MLQA in XTREME, TyDi QA (GoldP), and of folders with a configuration each.
-CONFIGS = (
-    "plain_text",
-    "{language}",
-    "xquad.{language}",
-    "XQuAD.{language}",
-    "MLQA.{language}.{language}",
-    "secondary_task",
-    "squad_v2",
-)
+CONFIGS = ("plain_text", "{language}", "xquad.{language}", "XQuAD.{language}", "MLQA.{language}.{language}",
+           "secondary_task", "squad_v2")  # fmt: skip
 # TyDi QA has all languages in one configuration; the id of a question begins with the name of its language.
-_TYDI = {
-    "ar": "arabic",
-    "bn": "bengali",
-    "en": "english",
-    "fi": "finnish",
-    "id": "indonesian",
-    "ko": "korean",
-    "ru": "russian",
-    "sw": "swahili",
-    "te": "telugu",
-}
+_TYDI = {"ar": "arabic", "bn": "bengali", "en": "english", "fi": "finnish", "id": "indonesian", "ko": "korean",
+         "ru": "russian", "sw": "swahili", "te": "telugu"}  # fmt: skip
 
 
 def read_squad(path: str) -> Rows:
-    """The questions of a file in SQuAD's own JSON.
-
-    Raises:
-        InputError: naming the file or the question, and the remedy.
-    """
+    """The questions of a file in SQuAD's own JSON; raises `InputError` for another format."""
     try:
         content = json.loads("\n".join(line for _, line in read_lines(path)))
     except json.JSONDecodeError as error:
@@ -77,7 +57,7 @@ def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False
 
     Args:
         row: `context`, `question`, `answers` with `text` and `answer_start`, and possibly `id`.
-        where: its place, for messages.
+        where: the row's place, for messages.
         unanswerable: whether questions without answer are allowed (SQuAD v2).
 
     Raises:
@@ -90,12 +70,8 @@ def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False
     if not answers["text"] and not unanswerable:
         raise InputError(f"{where} has no answer; add --version_2_with_negative if some questions have none.")
     starts = [_locate(context, *answer, where) for answer in zip(answers["text"], answers["answer_start"])]
-    return {
-        **identity_of(row),
-        "context": context,
-        "question": question,
-        "answers": {"text": list(answers["text"]), "answer_start": starts},
-    }
+    answers = {"text": list(answers["text"]), "answer_start": starts}
+    return {**identity_of(row), "context": context, "question": question, "answers": answers}
 
 
 def _locate(context: str, answer: str, start: int, where: str) -> int:
@@ -106,7 +82,7 @@ def _locate(context: str, answer: str, start: int, where: str) -> int:
     found = [place for place in (before, after) if place >= 0]
     if not found or not answer:
         raise InputError(
-            f"{where} has the answer {answer!r}, which is not in its context; correct it, or omit the question."
+            f"{where} has the answer {answer!r}, which is not in its context; correct it or omit the row."
         )
     return min(found, key=lambda place: abs(place - start))
 
@@ -126,13 +102,9 @@ def pair_name(question_language: str, context_language: str) -> str:
 
 @dataclass
 class CrossLingualReader(TaskReader):
-    """Reads sets whose questions and contexts may be in different languages.
+    """Reads sets whose questions and contexts may be in different languages."""
 
-    Attributes:
-        pairs: question and context language of every set.
-    """
-
-    pairs: Sequence[tuple[str, str]] = ()
+    pairs: Sequence[tuple[str, str]] = ()  # question and context language of every set
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all pairs of languages.
@@ -141,16 +113,14 @@ class CrossLingualReader(TaskReader):
         it. Else questions and contexts are joined by their ids (XQuAD is parallel, MLQA in part).
         """
         template = self.arguments.eval_dataset_config_name or ""
+        names_both = "{question_language}" in template
         sets = {}
         for question, context in self.pairs:
             name = pair_name(question, context)
-            if "{question_language}" in template:
-                config = template.replace("{question_language}", question).replace("{context_language}", context)
-                sets[name] = self.evaluation(purpose, context, config=config)
-            else:
-                sets[name] = self.evaluation(purpose, context)
-                if question != context:
-                    sets[name] = _with_questions_of(self.evaluation(purpose, question), sets[name], name)
+            config = template.replace("{question_language}", question).replace("{context_language}", context)
+            sets[name] = self.evaluation(purpose, context, config=config if names_both else None)
+            if question != context and not names_both:
+                sets[name] = _with_questions_of(self.evaluation(purpose, question), sets[name], name)
         return sets
 
 
@@ -160,9 +130,7 @@ def _with_questions_of(questions: Dataset, contexts: Dataset, name: str) -> Data
     ids = contexts["id"]
     common = [number for number, identity in enumerate(ids) if identity in position]
     if not common:
-        raise InputError(
-            f"The questions and the contexts of {name} have no id in common; use parallel data, such as XQuAD."
-        )
+        raise InputError(f"Questions and contexts of {name} have no id in common; use parallel data, such as XQuAD.")
     if len(common) < len(ids):
         logger.info(f"{name}: {len(common):,} of {len(ids):,} questions are in both languages.")
     asked = questions.select([position[ids[number]] for number in common])["question"]

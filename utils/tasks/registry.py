@@ -20,6 +20,12 @@ from utils.evaluation.metrics.entities import entities
 # What an example contributes to a metric: a score between 0 and 1 of which the mean is taken, or the counts of true
 # positives, false positives and false negatives of which F1 is computed over all examples.
 Contribution = float | tuple[int, int, int]
+# Pipeline tag of the Hub → class with the head.
+_HEADS: dict[str, type] = {
+    "question-answering": AutoModelForQuestionAnswering,
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+}
 
 
 @dataclass(frozen=True)
@@ -27,25 +33,28 @@ class TaskSpec:
     """A task that one script fine-tunes and evaluates.
 
     Attributes:
-        name: its key in `TASKS`, and `task_name` in `run.json`.
+        name: key in `TASKS`, and `task_name` in `run.json`.
         title: for tables and model cards.
         pipeline_tag: the Hub's name for such tasks, `task` in `run.json`; several tasks may share one.
-        auto_class: `AutoModelFor…`, with the task's head.
         metrics: what `score` of the script returns: metric → its value when everything is right (1 or 100).
         selection_metric: the metric that selects the best checkpoint.
         score_prediction: a line of `predictions/LANGUAGE.jsonl` → what it contributes to the metrics that runs are
-            compared by. Raises KeyError, TypeError or ValueError for a line that is damaged.
+            compared by. Raises KeyError, TypeError or ValueError for a damaged line.
         rules: arguments of the script that change how predictions are judged; runs are comparable only if they agree.
     """
 
     name: str
     title: str
     pipeline_tag: str
-    auto_class: type
     metrics: Mapping[str, int]
     selection_metric: str
     score_prediction: Callable[[Mapping[str, Any]], dict[str, Contribution]]
     rules: tuple[str, ...] = ()
+
+    @property
+    def auto_class(self) -> Any:
+        """`AutoModelFor…`, with the task's head."""
+        return _HEADS[self.pipeline_tag]
 
 
 def _score_label(row: Mapping[str, Any]) -> dict[str, Contribution]:
@@ -67,63 +76,21 @@ def _score_answer(row: Mapping[str, Any]) -> dict[str, Contribution]:
     return {metric: float(row[metric]) for metric in ("f1", "exact_match")}
 
 
+_NER_METRICS = {"precision": 1, "recall": 1, "f1": 1}
+_QA_METRICS = {"exact_match": 100, "f1": 100}
+_QA_RULES = ("answer_normalization", "version_2_with_negative")
 _SPECS = (
-    TaskSpec(
-        name="nli",
-        title="Natural language inference",
-        pipeline_tag="text-classification",
-        auto_class=AutoModelForSequenceClassification,
-        metrics={"accuracy": 1},
-        selection_metric="accuracy",
-        score_prediction=_score_label,
-    ),
-    TaskSpec(
-        name="ner",
-        title="Named entities",
-        pipeline_tag="token-classification",
-        auto_class=AutoModelForTokenClassification,
-        metrics={"precision": 1, "recall": 1, "f1": 1},
-        selection_metric="f1",
-        score_prediction=_score_entities,
-    ),
-    TaskSpec(
-        name="qa",
-        title="Question answering",
-        pipeline_tag="question-answering",
-        auto_class=AutoModelForQuestionAnswering,
-        metrics={"exact_match": 100, "f1": 100},
-        selection_metric="f1",
-        score_prediction=_score_answer,
-        rules=("answer_normalization", "version_2_with_negative"),
-    ),
-    TaskSpec(
-        name="pos",
-        title="Parts of speech",
-        pipeline_tag="token-classification",
-        auto_class=AutoModelForTokenClassification,
-        metrics={"accuracy": 1},
-        selection_metric="accuracy",
-        score_prediction=_score_words,
-    ),
-    TaskSpec(
-        name="pawsx",
-        title="Paraphrases",
-        pipeline_tag="text-classification",
-        auto_class=AutoModelForSequenceClassification,
-        metrics={"accuracy": 1},
-        selection_metric="accuracy",
-        score_prediction=_score_label,
-    ),
+    TaskSpec("nli", "Natural language inference", "text-classification", {"accuracy": 1}, "accuracy", _score_label),
+    TaskSpec("ner", "Named entities", "token-classification", _NER_METRICS, "f1", _score_entities),
+    TaskSpec("qa", "Question answering", "question-answering", _QA_METRICS, "f1", _score_answer, _QA_RULES),
+    TaskSpec("pos", "Parts of speech", "token-classification", {"accuracy": 1}, "accuracy", _score_words),
+    TaskSpec("pawsx", "Paraphrases", "text-classification", {"accuracy": 1}, "accuracy", _score_label),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def task_spec(name: str) -> TaskSpec:
-    """The task of a name.
-
-    Raises:
-        InputError: for an unknown name.
-    """
+    """The task of a name; raises `InputError` for an unknown one."""
     if name not in TASKS:
         raise InputError(f"There is no task {name}; choose from {', '.join(TASKS)}.")
     return TASKS[name]
@@ -132,7 +99,7 @@ def task_spec(name: str) -> TaskSpec:
 def recorded_task(record: Mapping[str, Any]) -> TaskSpec | None:
     """The task of a run, from its `run.json`; None if the run is not of a task.
 
-    Records from before `task_name` have the pipeline tag alone, which then stood for one task each (NLI, NER, QA).
+    Records from before `task_name` have the pipeline tag alone, which then meant one task each (NLI, NER, QA).
 
     Raises:
         InputError: for an unknown `task_name`.

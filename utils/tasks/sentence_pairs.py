@@ -24,10 +24,10 @@ def read_sentence_pair(
 
     Args:
         row: of the source; its label is a name, or a number that is an index into `classes`.
-        where: its place, for messages.
-        columns: names of the two columns of text.
-        classes: the usual names of the classes, in the order of their numbers.
-        labels: names of the classes that the model knows; by default any name is allowed.
+        where: the row's place, for messages.
+        columns: the two columns of text.
+        classes: the usual classes, in the order of their numbers.
+        labels: classes that the model knows; by default any name is allowed.
 
     Raises:
         InputError: for a missing text or an unknown label.
@@ -56,16 +56,7 @@ def encode_sentence_pairs(
     max_length: int,
     label2id: Mapping[str, int],
 ) -> dict[str, list]:
-    """One row per example: both texts as a pair, of which the longer one is truncated first.
-
-    Args:
-        batch: columns of examples.
-        positions: of the examples in their set.
-        columns: names of the two columns of text.
-        tokenizer: of the model.
-        max_length: number of tokens.
-        label2id: name of a class → its number.
-    """
+    """One row per example: both texts as a pair, of which the longer one is truncated first. `max_length` is in tokens."""
     first, second = columns
     rows = tokenizer(batch[first], batch[second], truncation="longest_first", max_length=max_length)
     return {**rows, "labels": [label2id[label] for label in batch["label"]], "example": list(positions)}
@@ -78,7 +69,7 @@ def score(
 
     Args:
         name: of the set.
-        data: its examples and rows.
+        data: examples and rows of the set.
         logits: [rows, classes].
         labels: names of the classes.
 

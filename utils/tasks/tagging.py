@@ -25,16 +25,10 @@ def tagged_features(column: str) -> Features:
 def read_tagged_sentence(
     row: Mapping[str, Any], where: str, column: str, labels: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """An example: `id`, `tokens` and tags.
-
-    Args:
-        row: of the source.
-        where: its place, for messages.
-        column: name of the column of tags.
-        labels: tags that the model knows; by default any tag is allowed.
+    """An example of a row of the source: `id`, `tokens` and the column of tags.
 
     Raises:
-        InputError: for a column that is missing, lists of different lengths, or an unknown tag.
+        InputError: for a missing column, lists of different lengths, or a tag that is not among `labels` (if given).
     """
     for name in ("tokens", column):
         if not isinstance(row.get(name), list) or not all(isinstance(one, str) for one in row[name]):
@@ -51,10 +45,7 @@ def read_conllu(path: str) -> Rows:
     """The sentences of a CoNLL-U file, with `tokens`, `pos_tags` (UPOS) and, where there is one, `id`.
 
     Format: https://universaldependencies.org/format.html. Multiword tokens (`3-4`) and empty nodes (`5.1`) are skipped:
-    the words are those of the treebank's syntax.
-
-    Raises:
-        InputError: for a line without UPOS.
+    the words are those of the treebank's syntax. A line without UPOS raises `InputError`.
     """
     sentence: dict[str, Any] = {"tokens": [], "pos_tags": []}
     begin = 1
@@ -70,7 +61,7 @@ def read_conllu(path: str) -> Rows:
                 sentence["id"] = value.strip()
         elif len(fields) < 4 or not fields[0].replace("-", "").replace(".", "").isdigit():
             raise InputError(
-                f"Line {number} of {path} is not CoNLL-U (ID, FORM, LEMMA, UPOS, … between tabs); correct it."
+                f"Line {number} of {path} is not CoNLL-U (ID, FORM, LEMMA, UPOS between tabs); correct it."
             )
         elif fields[0].isdigit():
             sentence["tokens"].append(fields[1])
@@ -84,15 +75,7 @@ def encode_tagged_sentences(
     word_tokenizer: WordTokenizer,
     label2id: Mapping[str, int],
 ) -> dict[str, list]:
-    """One row per example. The first token of a word has its label, and its position in the sentence in `word`.
-
-    Args:
-        batch: columns of examples.
-        positions: of the examples in their set.
-        column: name of the column of tags.
-        word_tokenizer: of the model.
-        label2id: tag → its number.
-    """
+    """One row per example. The first token of a word has its label, and its position in the sentence in `word`."""
     encoded = word_tokenizer(batch["tokens"])
     rows: dict[str, list] = {"input_ids": encoded["input_ids"], "labels": [], "word": [], "example": list(positions)}
     for word_ids, words, tags in zip(encoded["word_ids"], encoded["words"], batch[column]):
@@ -112,8 +95,8 @@ def predicted_tags(
         data: examples and rows of a set.
         logits: [rows, longest row, classes].
         labels: names of the classes.
-        column: name of the column of tags.
-        missing: tag of a word that the model has not seen: beyond the length limit, or tokenised to nothing.
+        column: the column of tags.
+        missing: tag of a word that the model has not seen: beyond the length limit, or without tokens.
 
     Returns:
         Records with `id`, `gold` and `prediction` (tags), and `score` (mean probability of the predicted tags).
@@ -122,9 +105,8 @@ def predicted_tags(
     records: list[dict[str, Any]] = [{}] * len(data.examples)
     for row, chances, classes in zip(data.rows, probabilities.numpy(), predicted.numpy()):
         example = data.examples[row["example"]]
-        word = np.asarray(row["word"])
+        word, tags = np.asarray(row["word"]), [missing] * len(example["tokens"])
         first = np.flatnonzero(word != IGNORED)
-        tags = [missing] * len(example["tokens"])
         for token in first:
             tags[word[token]] = labels[classes[token]]
         certainty = float(chances[first].mean()) if len(first) else 0.0

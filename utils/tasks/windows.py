@@ -6,6 +6,7 @@ window with the highest sum of start and end logit.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -23,15 +24,12 @@ def encode_windows(
     max_question_length: int,
     keep_offsets: bool,
 ) -> dict[str, list]:
-    """The rows of questions: question and a window of the context, as a pair.
+    """The rows of questions: question and a window of the context, as a pair. Lengths are in tokens.
 
     Args:
-        batch: columns of examples.
         positions: of the examples in their set.
-        tokenizer: fast tokenizer of the model.
-        max_length: tokens of a row.
         stride: tokens that neighbouring windows share.
-        max_question_length: tokens to which questions are truncated.
+        max_question_length: longer questions are truncated.
         keep_offsets: for evaluation: where in the text the tokens are.
 
     Returns:
@@ -50,8 +48,7 @@ def encode_windows(
     )
     columns: dict[str, list] = {name: rows[name] for name in rows if name in tokenizer.model_input_names}
     columns |= {"example": [positions[k] for k in rows["overflow_to_sample_mapping"]]}
-    columns |= {"start_positions": [], "end_positions": []}
-    columns |= {"first_context_token": [], "begins": [], "ends": []} if keep_offsets else {}
+    windows: list[dict[str, Any]] = []
     for number, sample in enumerate(rows["overflow_to_sample_mapping"]):
         of_context = np.array([side == 1 for side in rows.sequence_ids(number)])
         offsets = np.asarray(rows["offset_mapping"][number])[of_context]
@@ -61,17 +58,15 @@ def encode_windows(
         if answers["text"]:
             begin = answers["answer_start"][0]
             start, end = _tokens_of(offsets, begin, begin + len(answers["text"][0]), first)
-        columns["start_positions"].append(start)
-        columns["end_positions"].append(end)
+        windows.append({"start_positions": start, "end_positions": end})
         if keep_offsets:
-            columns["first_context_token"].append(first)
-            columns["begins"].append(offsets[:, 0].tolist())
-            columns["ends"].append(offsets[:, 1].tolist())
-    return columns
+            begins, ends = offsets.T.tolist()
+            windows[-1] |= {"first_context_token": first, "begins": begins, "ends": ends}
+    return columns | {name: [window[name] for window in windows] for name in windows[0]}
 
 
 def _truncated(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
-    """Questions without surrounding blanks (SQuAD has a page of them) and of limited length, to leave room for contexts."""
+    """Questions without surrounding blanks (some in SQuAD have many) and of limited length, to leave room for contexts."""
     questions = [question.strip() for question in questions]
     offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [
@@ -83,10 +78,7 @@ def _truncated(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max
 def _tokens_of(offsets: np.ndarray, begin: int, end: int, first: int) -> tuple[int, int]:
     """The first and last token of a span of characters; 0 and 0 if the window does not hold the whole span.
 
-    Args:
-        offsets: [tokens, 2], first and last character of the context's tokens.
-        begin, end: first and last character of the span.
-        first: position of the context's first token in the row.
+    `offsets` [tokens, 2] are those of the context's tokens, the first of which is at position `first` of the row.
     """
     if not len(offsets) or begin < offsets[0, 0] or end > offsets[-1, 1]:
         return 0, 0
@@ -97,17 +89,11 @@ def _tokens_of(offsets: np.ndarray, begin: int, end: int, first: int) -> tuple[i
 
 @dataclass
 class Answer:
-    """A model's answer to a question.
+    """A model's answer to a question."""
 
-    Attributes:
-        text: the answer; empty for no answer.
-        probability: softmax of its logits over those of the best spans.
-        null_score_difference: logits of no answer minus those of the best answer.
-    """
-
-    text: str
-    probability: float
-    null_score_difference: float
+    text: str  # empty for no answer
+    probability: float  # softmax of its logits over those of the best spans
+    null_score_difference: float  # logits of no answer minus those of the best answer
 
 
 def best_spans(
@@ -118,7 +104,6 @@ def best_spans(
     Args:
         starts, ends: [windows, tokens], logits of the context's tokens.
         n_tokens: [windows], numbers of tokens.
-        n_best: number of spans.
         max_answer_length: tokens of the longest span.
 
     Returns:
@@ -155,15 +140,11 @@ def find_answers(
     """The answer to every question, from the logits of all windows of its context.
 
     Args:
-        data: questions and their windows.
         start_logits, end_logits: [windows, longest row], in the order of the rows.
         n_best: spans over which the probability is normalised.
         max_answer_length: tokens of the longest answer.
-        null_score_diff_threshold: if given (SQuAD v2), the answer is none if the logits of the first token ([CLS]) exceed
+        null_score_diff_threshold: if given (SQuAD v2), there is no answer if the logits of the first token ([CLS]) exceed
             those of the best span by more than this.
-
-    Returns:
-        One answer per example.
     """
     example, first = (np.asarray(data.rows[column][:]) for column in ("example", "first_context_token"))
     begins, ends = data.rows["begins"][:], data.rows["ends"][:]

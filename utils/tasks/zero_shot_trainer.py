@@ -26,22 +26,18 @@ class ZeroShotTrainer(ContinualTrainer):
 
     Args:
         model: the task model, possibly with an adapter.
-        args: of the training.
         rows: for training, and the sets that evaluation during training measures.
-        tokenizer: of the model, saved beside it.
-        data_collator: makes batches of rows.
-        score: judges the outputs.
         alignment: with continual learning, what is kept beside the task loss.
         tracker: measures held-out pairs during training.
     """
 
     def __init__(
         self,
-        model: Any,  # noqa: ANN401
+        model: Any,
         args: TrainingArguments,
         rows: TaskRows,
         tokenizer: PreTrainedTokenizerBase,
-        data_collator: Any,  # noqa: ANN401
+        data_collator: Any,
         score: Score,
         alignment: ContinualAlignment | None = None,
         tracker: AlignmentTracker | None = None,
@@ -61,7 +57,7 @@ class ZeroShotTrainer(ContinualTrainer):
         if tracker:
             tracker.watch(self)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def train(self, *args: Any, **kwargs: Any) -> Any:
         pairs = self.alignment.pairs if self.alignment else None
         with used_rows_only(self, self.train_dataset, pairs):
             return super().train(*args, **kwargs)
@@ -73,10 +69,7 @@ class ZeroShotTrainer(ContinualTrainer):
         return self.evaluate(metric_key_prefix=metric_key_prefix)
 
     def evaluate(
-        self,
-        eval_dataset: Any = None,  # noqa: ANN401
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """As `Trainer.evaluate`, which calls this again with the name of each set."""
         if isinstance(eval_dataset, str):
