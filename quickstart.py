@@ -24,11 +24,7 @@ from utils.models.layers import usual_layer
 LANGUAGES = ("es", "ru", "vi", "hi")
 FOLDER = Path(__file__).resolve().parent
 RUNS = Path("runs", "quickstart")  # in FOLDER
-MODELS = {
-    "original": "original encoder",
-    "mse": "adjusted, squared error",
-    "contrastive": "adjusted, contrastive",
-}
+MODELS = {"original": "original encoder", "mse": "adjusted, squared error", "contrastive": "adjusted, contrastive"}
 # With 1,200 pairs instead of the paper's 250,000, several epochs make up for some of the difference.
 SETTINGS = ("--num_train_epochs", "3", "--logging_steps", "20", "--save_strategy", "no", "--report_to", "tensorboard")
 EXPLANATION = """\
@@ -79,20 +75,16 @@ def run(*words: object) -> None:
 def results(runs: Path, labels: dict[str, str]) -> ResultTable:
     """Word and sentence retrieval in percent, in both directions, means over the languages.
 
-    Args:
-        runs: folder of the four runs.
-        labels: by model, its name in the results of `run_xsr.py`.
+    `runs` is the folder of the four runs; `labels` gives each model's name in the results of `run_xsr.py`.
     """
     into_english, from_english = [f"{name}-en" for name in LANGUAGES], [f"en-{name}" for name in LANGUAGES]
     sentences = json.loads((runs / "xsr" / "all_results.json").read_text(encoding="utf-8"))
     rows = []
     for name, description in MODELS.items():
         words = json.loads((runs / name / "all_results.json").read_text(encoding="utf-8"))
+        sentence_key = f"{labels[name]}/{{}}_layer{usual_layer(LAYERS)}_accuracy"
         row = [description]
-        for found, key in (
-            (words, "eval_{}_word_retrieval_accuracy"),
-            (sentences, f"{labels[name]}/{{}}_layer{usual_layer(LAYERS)}_accuracy"),
-        ):
+        for found, key in ((words, "eval_{}_word_retrieval_accuracy"), (sentences, sentence_key)):
             for directions in (into_english, from_english):
                 row.append(f"{100 * mean(found[key.format(direction)] for direction in directions):.1f}")
         rows.append(row)

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from transformers import (
     DataCollatorWithPadding,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
 )
 
 from helpers import tiny
@@ -32,7 +35,7 @@ from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import ADJUSTMENT, LossWeights, MeanSquaredError
 from utils.core.errors import Interrupted
 from utils.training.continual_trainer import ContinualTrainer
-from utils.training.steps import train_and_save
+from utils.training.steps import SaveWhenInterrupted, train_and_save
 
 
 HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
@@ -251,6 +254,25 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, number):
     resumed = continual_trainer_for(tmp_path, "stopped", alignment=alignment_for(), **arguments)
     train_and_save(resumed, str(tmp_path / "stopped" / "checkpoint-5"))
     assert_same_weights(weights_of(whole), weights_of(resumed), rtol=0, atol=0)
+
+
+def test_a_signal_during_the_agreement_is_kept(monkeypatch):
+    """One that reaches a process between asking the others and hearing from them stops the run after the next step."""
+    before = signal.getsignal(signal.SIGTERM)
+    callback, control, state = SaveWhenInterrupted(), TrainerControl(), TrainerState()
+    args = SimpleNamespace(world_size=2, device="cpu")
+    try:
+        callback.on_train_begin(args, state, control)
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        callback.on_step_end(args, state, control)
+        assert not control.should_save
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: None)
+        callback.on_step_end(args, state, control)
+    finally:
+        callback.restore()
+    assert control.should_save
+    assert callback.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_evaluation_has_no_pairs(tmp_path):

@@ -68,27 +68,21 @@ def check_ranges(arguments: Any) -> None:
         for number in numbers:
             if not math.isfinite(number):
                 raise InputError(f"--{item.name} {number} is not a finite number; give one that is.")
-            for name, bound in text.bounds.items() if isinstance(text, _Help) else ():
+            for name, bound in getattr(text, "bounds", {}).items():
                 holds, words = _BOUNDS[name]
                 if not holds(number, bound):
                     raise InputError(f"--{item.name} {number} is out of range; it must be {words} {bound}.")
 
 
 def hyperparameters(arguments: Any) -> list[str]:
-    """The names of the fields of a dataclass that are declared as hyperparameters, by `arg` or in `HYPERPARAMETERS`.
-
-    The latter are fields inherited from a library.
-    """
+    """The names of a dataclass's hyperparameters, declared by `arg` or, if inherited from a library, in `HYPERPARAMETERS`."""
     inherited = getattr(arguments, "HYPERPARAMETERS", ())
     declared = [item.name for item in fields(arguments) if getattr(item.metadata.get("help"), "hyperparameter", False)]
     return list(dict.fromkeys([*inherited, *declared]))
 
 
 class _Parser(HfArgumentParser):
-    """Shows every argument once, with its default and range, under the title of its dataclass.
-
-    Arguments of `TrainingArguments` come last.
-    """
+    """Shows every argument once, with its default and range, by dataclass; those of `TrainingArguments` come last."""
 
     def __init__(self, dataclasses: Sequence[Any], **options: Any) -> None:
         self.titles: dict[str, str] = {}
@@ -127,8 +121,7 @@ def _explained(options: Mapping[str, Any]) -> str:
     if default is not None and default is not False and default not in ("", []) and not options.get("action"):
         values = default if isinstance(default, list | tuple) else [default]
         notes.append("default: " + " ".join(str(getattr(value, "value", value)) for value in values))
-    if isinstance(text, _Help):
-        notes += [f"{_BOUNDS[name][1]} {bound}" for name, bound in text.bounds.items()]
+    notes += [f"{_BOUNDS[name][1]} {bound}" for name, bound in getattr(text, "bounds", {}).items()]
     return f"{text} ({'; '.join(notes).replace('%', '%%')})" if notes else text
 
 

@@ -58,8 +58,9 @@ class SaveWhenInterrupted(TrainerCallback):
         if args.world_size > 1:
             anywhere = torch.tensor(noticed, device=args.device)
             torch.distributed.all_reduce(anywhere, torch.distributed.ReduceOp.MAX)
-            noticed = self.signal = int(anywhere)
+            noticed = int(anywhere)
         self._agreed = noticed > 0
+        self.signal = noticed or self.signal  # (a signal that arrived meanwhile counts after the next step)
         control.should_save |= self._agreed
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:

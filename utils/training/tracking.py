@@ -57,13 +57,9 @@ class AlignmentTracker(TrainerCallback):
         self.triples = {}
         for language, bitext in pairs.items():
             self.triples[language] = with_vectors(draw_triples(bitext), bitext, [word_tokenizer])
-            require(
-                len(self.triples[language]),
-                [f"A link of {language} to track"],
-                f"there is none in {len(bitext)} held-out pairs, hold out more",
-            )
+            why = f"there is none in {len(bitext)} held-out pairs, hold out more"
+            require(len(self.triples[language]), [f"A link of {language} to track"], why)
         self.trainer: Trainer  # of `watch`
-        self._last_step: int | None = None
 
     def watch(self, trainer: Trainer) -> None:
         """Measure the model of this trainer while it trains, and log by it.
@@ -80,7 +76,7 @@ class AlignmentTracker(TrainerCallback):
         trainer.add_callback(self)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        self._last_step = None
+        self._last_step: int | None = None
         if state.global_step == 0:
             self._log(state, control)
 
@@ -147,13 +143,11 @@ class TrackingArguments:
         help="Held-out pairs to measure, in the formats of --parallel_file. Default: a part of the parallel data "
         "that --continual then does not see.",
     )
-    tracking_links_file: list[str] | None = arg(
-        None, help="Word links of --tracking_file; by default the aligner makes them."
-    )
+    tracking_links_file: list[str] | None = arg(None, help="Word links of --tracking_file. Default: from the aligner.")
     tracking_split_percentage: float = arg(
         2.0,
         help="Without --tracking_file, hold out about this percentage of the parallel data: the same sentences as "
-        "run_align.py --validation_split_percentage does.",
+        "run_align.py --validation_split_percentage.",
         above=0,
         below=100,
     )
@@ -172,11 +166,9 @@ class TrackingArguments:
         if not do_train:
             raise InputError("--track_alignment_every does nothing without --do_train; add it.")
         require(parallel.languages, ["--language"], "--track_alignment_every needs a language to compare with English")
-        require(
-            self.tracking_file or parallel.parallel_dataset or parallel.parallel_file,
-            ["--tracking_file", "--parallel_dataset", "--parallel_file"],
-            "--track_alignment_every needs parallel sentences",
-        )
+        pairs = self.tracking_file or parallel.parallel_dataset or parallel.parallel_file
+        names = ["--tracking_file", "--parallel_dataset", "--parallel_file"]
+        require(pairs, names, "--track_alignment_every needs parallel sentences")
 
     @property
     def held_out_share(self) -> float | None:
