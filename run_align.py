@@ -68,11 +68,9 @@ class AlignDataArguments(ParallelDataArguments):
         help="Its configuration; {language} stands for the language. Default: the first that exists of en-{language}, "
         "{language}-en, {language}.",
     )
-    validation_file: list[str] | None = arg(
-        None, help="Held-out pairs for --do_eval, in the formats of --parallel_file."
-    )
+    validation_file: list[str] | None = arg(None, help="Held-out pairs for --do_eval, in a format of --parallel_file.")
     validation_links_file: list[str] | None = arg(
-        None, help="Word links of the held-out pairs; by default the aligner makes them."
+        None, help="Word links of the held-out pairs. Default: the aligner's."
     )
     validation_split: str | None = arg(None, help="Held-out pairs are this split of --parallel_dataset.")
     validation_split_percentage: float | None = arg(
@@ -82,12 +80,8 @@ class AlignDataArguments(ParallelDataArguments):
         below=100,
     )
     max_eval_pairs: int | None = arg(5000, help="Measure on at most this many pairs per language.")
-    eval_layers: list[int] = arg(
-        default_factory=list, help="Also measure word retrieval at these hidden states: 0 4 8 12."
-    )
-    overwrite_output_dir: bool = arg(
-        False, help="Write to --output_dir even if it is not empty, and over --write_links files."
-    )
+    eval_layers: list[int] = arg(default_factory=list, help="Also measure word retrieval at hidden states: 0 4 8 12.")
+    overwrite_output_dir: bool = arg(False, help="Write to an --output_dir that is not empty, and over --write_links.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,24 +98,19 @@ class AdjustmentArguments(AlignmentArguments):
     """Which words are pulled together, how, and in which layers."""
 
     max_seq_length: int | None = arg(
-        None,
-        help="Cut sentences after this many tokens. Default: what the encoder can take.",
-        hyperparameter=True,
+        None, help="Cut sentences after this many tokens. Default: what the encoder can take.", hyperparameter=True
     )
     freeze_layers: int = arg(
-        0,
-        help="Keep the embeddings and the first N layers as they are (0: train all).",
-        hyperparameter=True,
-        at_least=0,
+        0, help="Freeze the embeddings and the first N layers (0: train all).", hyperparameter=True, at_least=0
     )
 
     def check_layers(self, n_layers: int) -> None:
         """Check `alignment_layer` and `freeze_layers` against an encoder with `n_layers` layers (raises `InputError`)."""
         self.check_layer(n_layers)
-        if self.freeze_layers and self.freeze_layers >= self.alignment_layer % (n_layers + 1):
+        aligned = self.alignment_layer % (n_layers + 1)
+        if self.freeze_layers and self.freeze_layers >= aligned:
             raise InputError(
-                f"--freeze_layers {self.freeze_layers} leaves nothing to train below the aligned layer; choose less than "
-                f"{self.alignment_layer % (n_layers + 1)}."
+                f"--freeze_layers {self.freeze_layers} leaves nothing to train below layer {aligned}; choose less."
             )
 
 
@@ -139,13 +128,27 @@ def check_arguments(
         raise InputError("--alignment_weight and --regularization_weight are both 0; training needs one of them.")
     if training.do_eval != bool(data.held_out_by):
         given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
-        raise InputError(
-            f"{given[0]} does nothing without {missing}; give both (--validation_file names held-out pairs)."
-        )
+        raise InputError(f"{given[0]} does nothing without {missing}; give both (held-out pairs: --validation_file).")
     check_links_to_write(links, data.languages, data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
         model.reference_model = model.find(model.reference_model, "main")
+
+
+def read_corpora(
+    read: Callable[..., ParallelCorpus],
+    data: AlignDataArguments,
+    links: AlignerArguments,
+    training: AlignTrainingArguments,
+) -> tuple[ParallelCorpus | None, ParallelCorpus | None]:
+    """The corpus (to train on, or to hold pairs out of), and the held-out pairs that have files or a split of their own."""
+    corpus = held_out = None
+    if training.do_train or data.validation_split_percentage:
+        corpus = read(data.parallel_file, links.links_file)
+    if data.validation_file or data.validation_split:
+        files, split = data.validation_file, data.validation_split
+        held_out = read(files, data.validation_links_file, "validation", dataset_split=split, like=corpus)
+    return corpus, held_out
 
 
 def load_encoders(
@@ -203,12 +206,7 @@ def main() -> None:
     hub_options = {"cache_dir": model.cache_dir, "token": model.token}
     tokenizer = load_tokenizer(model.model_name_or_path, **model.hub_options())
     read = partial(ParallelCorpus.read, data, tokenizer, alignment.word_pooling, hub_options=hub_options)
-    corpus = held_out = None
-    if training.do_train or data.validation_split_percentage:
-        corpus = read(data.parallel_file, links.links_file)
-    if data.validation_file or data.validation_split:
-        files, split = data.validation_file, data.validation_split
-        held_out = read(files, data.validation_links_file, "validation", dataset_split=split, like=corpus)
+    corpus, held_out = read_corpora(read, data, links, training)
 
     # --- Model: the encoder to adjust (f), and the frozen one with which its English words are compared (f0) ---
     encoder, reference = load_encoders(model, alignment, lora)

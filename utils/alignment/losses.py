@@ -2,7 +2,7 @@
 
 Efimov et al., ECIR 2023, section 3, after Cao et al., ICLR 2020, section 2."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -10,15 +10,12 @@ import torch
 from torch import nn
 
 from utils.alignment.objectives import ADJUSTMENT, AlignmentObjective, LossWeights
-from utils.alignment.words import word_vectors
+from utils.alignment.words import Batch, word_vectors
 
 
 @dataclass
 class AlignmentTerms:
-    """Both losses of a batch as sums, with the counts that turn them into means.
-
-    Sums, so that the mean can be taken over more than this batch: over processes and accumulated batches.
-    """
+    """Both losses of a batch as sums, so that means can be taken over several processes and accumulated batches."""
 
     alignment: torch.Tensor  # scalar: sum over links
     regularization: torch.Tensor  # scalar: sum over English words
@@ -28,10 +25,8 @@ class AlignmentTerms:
     def means(self, counts: torch.Tensor | None = None, n_processes: int = 1) -> dict[str, torch.Tensor]:
         """Both losses by name: this batch's shares of the means over the global batch.
 
-        Args:
-            counts: [2], links and English words of the global batch; by default this batch is the whole.
-            n_processes: distributed training averages gradients over processes; each share is multiplied by their number,
-                so that the shares are summed instead.
+        `counts` [2] are the links and English words of the global batch; by default this batch is the whole. Distributed
+        training averages gradients over processes: shares are multiplied by `n_processes`, so that their sum is the mean.
         """
         if counts is None:
             counts, n_processes = self.alignment.new_tensor([self.n_links, self.n_words]), 1
@@ -46,11 +41,9 @@ class AlignmentLoss:
     """`alignment_loss` and `regularization_loss` of a batch of `AlignmentCollator`.
 
     Args:
-        objective: compares linked words.
         reference_model: the encoder before adjustment (f0): a module, which is frozen here and never trained or saved, or
             a function that is called like one (`utils.models.adapters.without_adapter`).
         layer: the hidden state from which word vectors are pooled, an index into `hidden_states`.
-        weights: of the two losses in training.
     """
 
     def __init__(
@@ -73,19 +66,12 @@ class AlignmentLoss:
             self.reference_model.to(device)
 
     def __call__(
-        self,
-        model: nn.Module,
-        batch: Mapping[str, torch.Tensor],
-        autocast: Callable[[], AbstractContextManager] = nullcontext,
+        self, model: nn.Module, batch: Batch, autocast: Callable[[], AbstractContextManager] = nullcontext
     ) -> AlignmentTerms:
         """The two sums for an encoder `model` (f). Gradients reach it from both ends of a link.
 
-        A sum of weight 0 is 0, and the passes that only it needs are spared.
-
-        Args:
-            model: the encoder.
-            batch: of `AlignmentCollator`.
-            autocast: context of the encoders' passes (mixed precision); the losses are computed in fp32.
+        A sum of weight 0 is 0, and the passes that only it needs are not made. `autocast` is the context of the encoders'
+        passes (mixed precision); the losses are computed in fp32.
         """
         source = before = None
         with autocast():
@@ -98,13 +84,9 @@ class AlignmentLoss:
         return self.compare(source, english, before, batch)
 
     def compare(
-        self,
-        source: torch.Tensor | None,
-        english: torch.Tensor,
-        before: torch.Tensor | None,
-        batch: Mapping[str, torch.Tensor],
+        self, source: torch.Tensor | None, english: torch.Tensor, before: torch.Tensor | None, batch: Batch
     ) -> AlignmentTerms:
-        """The two sums from word vectors [words, dimensions]: source (f), English (f) and English (f0).
+        """The two sums from word vectors [words, dimensions]: source (f), English (f), and English before (f0).
 
         Without source vectors, or those of f0, the sum that needs them is 0.
         """

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from utils.alignment.words import WORD_POOLINGS
 from utils.core.arguments import arg
@@ -16,7 +17,7 @@ from utils.core.errors import InputError
 
 
 class AlignmentObjective(Protocol):
-    """One loss per link, so that the caller chooses the mean.
+    """Losses [N] of N links from their word vectors [N, dimensions] and the words' checksums [N].
 
     A dataclass whose fields are arguments of the same name in `AlignmentArguments`. `description` completes the sentence
     "Linked words are …" in `--help` and in model cards.
@@ -25,14 +26,8 @@ class AlignmentObjective(Protocol):
     description: ClassVar[str]
 
     def __call__(
-        self,
-        source: torch.Tensor,
-        english: torch.Tensor,
-        source_spelling: torch.Tensor,
-        english_spelling: torch.Tensor,
-    ) -> torch.Tensor:
-        """Losses [N] of N links from their word vectors [N, dimensions] and the words' checksums [N]."""
-        ...
+        self, source: Tensor, english: Tensor, source_spelling: Tensor, english_spelling: Tensor
+    ) -> Tensor: ...
 
 
 @dataclass
@@ -44,13 +39,7 @@ class MeanSquaredError:
 
     description: ClassVar[str] = "pulled together by mean squared error"
 
-    def __call__(
-        self,
-        source: torch.Tensor,
-        english: torch.Tensor,
-        source_spelling: torch.Tensor,
-        english_spelling: torch.Tensor,
-    ) -> torch.Tensor:
+    def __call__(self, source: Tensor, english: Tensor, source_spelling: Tensor, english_spelling: Tensor) -> Tensor:
         return (source - english).square().mean(dim=1)
 
 
@@ -62,21 +51,12 @@ class ContrastiveObjective:
     candidate spelt like the right one is no negative: the same word in another sentence should not be pushed away.
     Negatives come from one forward pass: they are not gathered over processes or accumulated batches.
     Wu and Dredze (EMNLP 2020); Gaschi et al. (ACL 2023).
-
-    Args:
-        temperature: divides the similarities.
     """
 
     description: ClassVar[str] = "pulled together by a contrastive loss (InfoNCE with in-batch negatives)"
-    temperature: float = 0.1
+    temperature: float = 0.1  # divides the similarities
 
-    def __call__(
-        self,
-        source: torch.Tensor,
-        english: torch.Tensor,
-        source_spelling: torch.Tensor,
-        english_spelling: torch.Tensor,
-    ) -> torch.Tensor:
+    def __call__(self, source: Tensor, english: Tensor, source_spelling: Tensor, english_spelling: Tensor) -> Tensor:
         similarity = F.normalize(source, dim=1) @ F.normalize(english, dim=1).T / self.temperature
         right = torch.arange(len(source), device=source.device)
         to_english = _mask_same_spelling(similarity, english_spelling)
@@ -85,7 +65,7 @@ class ContrastiveObjective:
         return (losses + F.cross_entropy(to_source, right, reduction="none")) / 2
 
 
-def _mask_same_spelling(similarity: torch.Tensor, spelling: torch.Tensor) -> torch.Tensor:
+def _mask_same_spelling(similarity: Tensor, spelling: Tensor) -> Tensor:
     """Exclude candidates spelt like the right one, which stays on the diagonal."""
     same = spelling.unsqueeze(0) == spelling.unsqueeze(1)
     return similarity.masked_fill(same.fill_diagonal_(False), float("-inf"))
@@ -106,7 +86,7 @@ class LossWeights:
         weights = {"alignment_loss": self.alignment, "regularization_loss": self.regularization}
         return {name: weight for name, weight in weights.items() if weight}
 
-    def total(self, losses: Mapping[str, torch.Tensor], task_loss: torch.Tensor | None = None) -> torch.Tensor:
+    def total(self, losses: Mapping[str, Tensor], task_loss: Tensor | None = None) -> Tensor:
         """The weighted sum of the losses, added to a task loss if there is one."""
         terms = [weight * losses[name] for name, weight in self.losses().items()]
         first, *others = terms if task_loss is None else [task_loss, *terms]
@@ -149,9 +129,7 @@ class AlignmentArguments:
         at_least=0,
     )
     include_special_tokens: bool = arg(
-        True,
-        help="Also link [CLS] with [CLS] and [SEP] with [SEP], whatever they are called.",
-        hyperparameter=True,
+        True, help="Also link [CLS] with [CLS] and [SEP] with [SEP], whatever their names.", hyperparameter=True
     )
 
     @property
@@ -160,11 +138,7 @@ class AlignmentArguments:
         return LossWeights(self.alignment_weight, self.regularization_weight)
 
     def objective(self) -> AlignmentObjective:
-        """The objective with its arguments.
-
-        Raises:
-            InputError: for an unknown name.
-        """
+        """The objective with its arguments; `InputError` for an unknown name."""
         if self.alignment_objective not in OBJECTIVES:
             raise InputError(
                 f"--alignment_objective {self.alignment_objective} is unknown; choose one of {', '.join(OBJECTIVES)}."
@@ -173,11 +147,7 @@ class AlignmentArguments:
         return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})  # type: ignore[arg-type]  # (a dataclass)
 
     def check_layer(self, n_layers: int) -> None:
-        """Check `alignment_layer` against an encoder with `n_layers` layers.
-
-        Raises:
-            InputError: if there is no such layer.
-        """
+        """Raise `InputError` if an encoder with `n_layers` layers has no hidden state `alignment_layer`."""
         if not -n_layers - 1 <= self.alignment_layer <= n_layers:
             raise InputError(
                 f"--alignment_layer {self.alignment_layer} does not exist; choose from 0 (the embeddings) to {n_layers} "

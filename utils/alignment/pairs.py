@@ -15,48 +15,29 @@ from utils.core.cache import cache_key
 # The spelling of the special tokens around a sentence; words have a checksum, which is not negative.
 SPECIAL_TOKEN = -1
 _NUMBERS = List(Value("int64"))
+_COLUMNS = [f"{side}_{column}" for side in ("source", "english") for column in ("input_ids", "word_ids", "spelling")]
 # What `PairEncoder` makes: all that `AlignmentCollator` needs, and the lengths that batches can be grouped by.
-ROW_FEATURES = Features(
-    {
-        "source_input_ids": _NUMBERS,
-        "source_word_ids": _NUMBERS,
-        "english_input_ids": _NUMBERS,
-        "english_word_ids": _NUMBERS,
-        "links": List(_NUMBERS),
-        "source_spelling": _NUMBERS,
-        "english_spelling": _NUMBERS,
-        "length": _NUMBERS,
-    }
-)
+ROW_FEATURES = Features({**dict.fromkeys([*_COLUMNS, "length"], _NUMBERS), "links": List(_NUMBERS)})
 
 
 @dataclass
 class PairEncoder:
-    """Tokenises linked pairs for `AlignmentCollator`.
-
-    Args:
-        word_tokenizer: tokenises both sides.
-        include_special_tokens: link the k-th special token of one side with the k-th of the other
-            (`[CLS]`-`[CLS]`, `[SEP]`-`[SEP]`).
-    """
+    """Tokenises linked pairs for `AlignmentCollator`."""
 
     word_tokenizer: WordTokenizer
-    include_special_tokens: bool = True
+    include_special_tokens: bool = True  # link the k-th one of a side with the k-th one of the other: [CLS]-[CLS], …
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
         """Encode a batch with the columns `source` and `english` (words), and `links` (`[i, j]`: source, English word).
 
-        Returns:
-            Columns `source_input_ids`, `source_word_ids`, `english_input_ids`, `english_word_ids` (see
-            `WordTokenizer`), `links` (indices into the words that have a vector), `source_spelling`,
-            `english_spelling` (one checksum per link; -1 for special tokens) and `length` (tokens of source and
-            English). A link of a word without vector, cut off or tokenised to nothing, is dropped.
+        Returns the columns of `ROW_FEATURES`: `…_input_ids` and `…_word_ids` (see `WordTokenizer`), `links` (indices into
+        the words that have a vector), `…_spelling` (a checksum per link; -1 for special tokens) and `length` (tokens of
+        source and English). A link of a word without vector, cut off or tokenised to nothing, is dropped.
         """
         sides = {side: self.word_tokenizer(batch[side]) for side in ("source", "english")}
         encoded: dict[str, list] = {"links": [], "source_spelling": [], "english_spelling": [], "length": []}
         for side, tokens in sides.items():
-            encoded[f"{side}_input_ids"] = tokens["input_ids"]
-            encoded[f"{side}_word_ids"] = tokens["word_ids"]
+            encoded |= {f"{side}_{column}": tokens[column] for column in ("input_ids", "word_ids")}
         n_before, n_after = len(self.word_tokenizer.prefix), len(self.word_tokenizer.suffix)
         for row, (source, english, links) in enumerate(zip(batch["source"], batch["english"], batch["links"])):
             source_vectors = {word: k for k, word in enumerate(sides["source"]["words"][row])}
@@ -102,25 +83,16 @@ class AlignmentCollator:
       `source_word_lengths` [W_s]: how many tokens represent it; the same for `english`;
     - `links` [N, 2]: linked words, as numbers within the batch, source first;
     - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens).
-
-    Args:
-        pad_token_id: the id that pads `input_ids`.
-        pad_to_multiple_of: round lengths up (8 suits half-precision matrix units).
     """
 
     pad_token_id: int
-    pad_to_multiple_of: int | None = None
+    pad_to_multiple_of: int | None = None  # of the lengths; 8 suits half-precision matrix units
 
     def __call__(self, pairs: Sequence[Mapping[str, list]]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = {}
-        first_words = {}
-        for side in ("source", "english"):
-            first_words[side] = self._pad(batch, side, pairs)
+        first_word = np.stack([self._pad(batch, side, pairs) for side in ("source", "english")], axis=1)
         links = [np.asarray(pair["links"], np.int64).reshape(-1, 2) for pair in pairs]
-        first_word = np.stack([first_words["source"], first_words["english"]], axis=1)
-        batch["links"] = torch.from_numpy(
-            np.concatenate(links) + np.repeat(first_word, [len(rows) for rows in links], axis=0)
-        )
+        batch["links"] = torch.from_numpy(np.concatenate(links) + np.repeat(first_word, list(map(len, links)), axis=0))
         for spelling in ("source_spelling", "english_spelling"):
             batch[spelling] = torch.from_numpy(np.concatenate([np.asarray(p[spelling], np.int64) for p in pairs]))
         return batch

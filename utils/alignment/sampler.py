@@ -17,8 +17,7 @@ class LengthGroupedBatches(Sampler[int]):
     Args:
         lengths: [pairs, 2], tokens of both sides; or [examples].
         batch_size: pairs in an optimizer step, over all processes and accumulated batches.
-        seed: of the run.
-        batches_per_block: batches that are grouped together; more means less padding and less randomness.
+        batches_per_block: more means less padding and less randomness.
     """
 
     def __init__(

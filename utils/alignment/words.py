@@ -1,8 +1,4 @@
-"""From words to subwords and back: which tokens make up a word, and the vector of a word.
-
-`WordTokenizer` turns split sentences into token ids and remembers, for every token, the word it belongs to;
-`pool_words` turns the hidden states of a padded batch into one vector per word.
-"""
+"""From words to subwords and back: which tokens make up a word, and the vector of a word."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +20,8 @@ WORD_POOLINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "end": lambda first, last: last,
     "token": lambda first, last: np.ones_like(first),
 }
+Sentences = Sequence[Sequence[str]]  # lists of words
+Batch = Mapping[str, torch.Tensor]  # of `AlignmentCollator`
 _PUNCTUATION = BertPreTokenizer()
 
 
@@ -39,12 +37,8 @@ def split_on_punctuation(sentence: str) -> list[str]:
 
 def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[str]]:
     """The function that splits sentences into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s."""
-    splitters: dict[str, Callable[[str], list[str]]] = {
-        "space": split_on_spaces,
-        "punctuation": split_on_punctuation,
-        "subword": tokenizer.tokenize,
-    }
-    return splitters[splitting]
+    splitters: dict[str, Callable] = {"space": split_on_spaces, "punctuation": split_on_punctuation}
+    return {**splitters, "subword": tokenizer.tokenize}[splitting]
 
 
 class WordTokenizer:
@@ -56,8 +50,7 @@ class WordTokenizer:
 
     Args:
         tokenizer: a fast tokenizer (one that gives offsets).
-        word_pooling: which tokens stand for a word: `avg` all of them, `start` the first, `end` the last;
-            `token`: the words given are the tokenizer's own tokens.
+        word_pooling: a name in `WORD_POOLINGS`; with `token` the words given are the tokenizer's own tokens.
         max_length: tokens of the encoder's longest input, special ones included. A sentence is cut after the last
             word that fits whole.
     """
@@ -77,17 +70,16 @@ class WordTokenizer:
         if max_length <= len(self.prefix) + len(self.suffix):
             raise InputError(f"A maximum length of {max_length} tokens leaves no room for words; raise it.")
 
-    def __call__(self, sentences: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
+    def __call__(self, sentences: Sentences) -> dict[str, list[list[int]]]:
         """Tokenise sentences given as lists of words.
 
         Returns:
             Three lists, one entry per sentence:
             `input_ids`: the ids of its tokens, special ones included;
             `word_ids`: for every token the position among `words` that it helps to represent, -1 for none;
-            `words`: the positions of the words that have a vector, in ascending order. The special tokens the
-            tokenizer puts around a sentence count as words too, numbered …, -2, -1 before it and n, n + 1, …
-            after it for a sentence of n words. Words without tokens, or
-            beyond `max_length`, are missing.
+            `words`: the positions of the words that have a vector, in ascending order. The special tokens around a
+            sentence of n words count as words, numbered …, -2, -1 before it and n, n + 1, … after it. Words without
+            tokens, or beyond `max_length`, are missing.
         """
         tokens, positions = (self._look_up if self.word_pooling == "token" else self._tokenize)(sentences)
         room = self.max_length - len(self.prefix) - len(self.suffix)
@@ -112,7 +104,8 @@ class WordTokenizer:
         represents = WORD_POOLINGS[self.word_pooling](first, np.append(first[1:], True))
         return word_of_token[first], np.where(represents, np.cumsum(first) - 1, -1)
 
-    def _tokenize(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], list[np.ndarray]]:
+    def _tokenize(self, sentences: Sentences) -> tuple[list[list[int]], list[np.ndarray]]:
+        """The token ids of each sentence, without special tokens, and the word that each token belongs to."""
         texts = [" ".join(words) for words in sentences]
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         positions = []
@@ -124,10 +117,9 @@ class WordTokenizer:
             positions.append(word_of_character[np.minimum(first_character, len(word_of_character) - 1)])
         return encoded["input_ids"], positions
 
-    def _look_up(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], list[np.ndarray]]:
+    def _look_up(self, sentences: Sentences) -> tuple[list[list[int]], list[np.ndarray]]:
         look_up: Callable[[list[str]], Any] = self.tokenizer.convert_tokens_to_ids
-        ids = [look_up(list(words)) for words in sentences]
-        return ids, [np.arange(len(words)) for words in sentences]
+        return [look_up(list(words)) for words in sentences], [np.arange(len(words)) for words in sentences]
 
 
 def _special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -142,15 +134,14 @@ def _special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int
 
 
 def pool_words(hidden_states: torch.Tensor, word_ids: torch.Tensor, word_lengths: torch.Tensor) -> torch.Tensor:
-    """The vector of every word of a batch: the mean of the tokens that represent it, in fp32.
+    """The vectors [words, dimensions] of the words of a batch: the means of the tokens that represent them.
+
+    They are in fp32 (sums over half-precision states lose digits).
 
     Args:
         hidden_states: [batch, length, dimensions], any floating type.
         word_ids: [batch, length], for every token the word of the batch that it represents, -1 for none.
         word_lengths: [words], how many tokens represent each word.
-
-    Returns:
-        [words, dimensions] in fp32 (sums over half-precision states lose digits).
     """
     # Tokens of no word are added to an extra row: selecting the others would wait for the device to count them.
     n_words = len(word_lengths)
@@ -160,9 +151,7 @@ def pool_words(hidden_states: torch.Tensor, word_ids: torch.Tensor, word_lengths
     return sums[:n_words] / word_lengths.unsqueeze(1)
 
 
-def word_vectors(
-    model: Callable[..., Any], batch: Mapping[str, torch.Tensor], side: str, layers: Sequence[int]
-) -> list[torch.Tensor]:
+def word_vectors(model: Callable, batch: Batch, side: str, layers: Sequence[int]) -> list[torch.Tensor]:
     """The vectors [words, dimensions], fp32, of one side's words at each of the layers."""
     states = hidden_states_at(model, batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"], layers)
     word_ids, word_lengths = batch[f"{side}_word_ids"], batch[f"{side}_word_lengths"]

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from utils.core.arguments import arg, check_unused
 from utils.core.errors import InputError
-from utils.models.checkpoints import OF_ADAPTER, atomic_model_write, file_of, stored_tensors, weight_files
+from utils.models.checkpoints import OF_ADAPTER, Tensors, atomic_model_write, file_of, stored_tensors, weight_files
 from utils.models.layers import encoder_of, parameters_behind
 
 
@@ -38,12 +38,8 @@ TASK_TYPES = {
 }
 
 
-def adapter_config(name: str, **hub_options: Any) -> LoraConfig | None:  # noqa: ANN401
+def adapter_config(name: str, **hub_options: Any) -> LoraConfig | None:
     """The settings of an adapter; None if the name means a plain model or nothing.
-
-    Args:
-        name: Hub id or folder.
-        hub_options: `revision`, `cache_dir`, `token`; others are ignored.
 
     Raises:
         InputError: if the adapter cannot be merged, or does not name its base model.
@@ -69,7 +65,7 @@ def base_of(config: LoraConfig, hub_options: Mapping[str, Any]) -> tuple[str, di
     return str(config.base_model_name_or_path), {**hub_options, "revision": config.revision or "main"}
 
 
-def adapters_of(name: str, **hub_options: Any) -> tuple[str, list[tuple[str, LoraConfig]]]:  # noqa: ANN401
+def adapters_of(name: str, **hub_options: Any) -> tuple[str, list[tuple[str, LoraConfig]]]:
     """The plain model at the bottom of a stack of adapters, and the adapters with their settings, the lowest first."""
     adapters: list[tuple[str, LoraConfig]] = []
     while config := adapter_config(name, **hub_options):
@@ -79,21 +75,11 @@ def adapters_of(name: str, **hub_options: Any) -> tuple[str, list[tuple[str, Lor
 
 
 def merge_adapter(
-    model: PreTrainedModel,
-    name: str,
-    config: LoraConfig,
-    **hub_options: Any,  # noqa: ANN401
+    model: PreTrainedModel, name: str, config: LoraConfig, **hub_options: Any
 ) -> tuple[set[str], dict[str, torch.Tensor]]:
-    """Merge an adapter into a model, in place.
+    """Merge an adapter into its base model, in place.
 
-    Model and adapter may differ in one thing, for which PEFT has no call: one may be of an encoder, the other of a task
-    model with that encoder inside.
-
-    Args:
-        model: the adapter's base model, or its encoder.
-        name: Hub id or folder of the adapter.
-        config: its settings.
-        hub_options: `revision`, `cache_dir`, `token`, `allow_pickled_weights`; others are ignored.
+    PEFT has no call for the case that one of them is of an encoder, and the other of a task model around it.
 
     Returns:
         The names of the model's tensors that were replaced as a whole (a head), and the adapter's tensors that the model
@@ -104,9 +90,7 @@ def merge_adapter(
     """
     try:
         files = weight_files(name, OF_ADAPTER, **hub_options)
-        names = {path for path, _ in stored_tensors(files, set())}
-        stored = ((path.removeprefix(_PREFIX), tensor) for path, tensor in stored_tensors(files, names))
-        tensors = {path: tensor for path, tensor in stored if tensor is not None}
+        tensors = {path.removeprefix(_PREFIX): tensor for path, tensor in stored_tensors(files) if tensor is not None}
     except (OSError, SafetensorError) as error:
         raise InputError(f"The weights of the adapter {name} cannot be read ({error}); download it again.") from None
     if not tensors:
@@ -129,9 +113,8 @@ def merge_adapter(
         _merge(model, matrices, config)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"The adapter {name} does not fit its base model {config.base_model_name_or_path} ({reason})."
-        ) from None
+        base = config.base_model_name_or_path
+        raise InputError(f"The adapter {name} does not fit its base model {base} ({reason}).") from None
     return replaced, left
 
 
@@ -141,7 +124,7 @@ def _own_name(path: str, names: Container[str], prefix: str) -> str | None:
     return next((candidate for candidate in candidates if candidate in names), None)
 
 
-def _merge(model: PreTrainedModel, matrices: Mapping[str, torch.Tensor], config: LoraConfig) -> None:
+def _merge(model: PreTrainedModel, matrices: Tensors, config: LoraConfig) -> None:
     """Merge low-rank matrices, by their names in this model."""
     config = copy.deepcopy(config)
     config.target_modules = sorted({name.partition(".lora_")[0] for name in matrices})
@@ -164,14 +147,14 @@ def with_lora(
     and the commit of its model, `base` and `revision`.
 
     Raises:
-        InputError: if there is no linear module of the given names.
+        InputError: if there is no linear module of a name in `lora_target_modules`.
     """
     encoder = encoder_of(model)
     prefix = "" if encoder is model else f"{model.base_model_prefix}."
     behind = {prefix + name for name in parameters_behind(encoder, layer)}
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     targets = [name for name in linear if f"{name}.weight" in behind]
-    chosen = [] if lora.lora_target_modules == ["auto"] else list(lora.lora_target_modules)
+    chosen = [] if lora.lora_target_modules == ["auto"] else lora.lora_target_modules
     for end in chosen:
         if not any(f".{name}".endswith(f".{end}") for name in targets):
             known = ", ".join(sorted({name.rpartition(".")[2] for name in targets}))
@@ -206,12 +189,11 @@ def _modules_without(model: nn.Module, parameters: set[str], before: str = "") -
 def without_adapter(model: PeftModel) -> Callable[..., Any]:
     """The encoder under an adapter that is being trained, without the adapter: a frozen model that takes no memory.
 
-    Returns:
-        A function that takes the encoder's inputs and returns its outputs, without dropout. Not for gradients.
+    The function takes the encoder's inputs and returns its outputs, without dropout. It is not for gradients.
     """
     encoder = encoder_of(model)
 
-    def outputs(**inputs: torch.Tensor) -> Any:  # noqa: ANN401
+    def outputs(**inputs: torch.Tensor) -> Any:
         training = encoder.training
         try:
             with model.disable_adapter():
@@ -222,16 +204,8 @@ def without_adapter(model: PeftModel) -> Callable[..., Any]:
     return outputs
 
 
-def save_adapter(
-    model: PeftModel, output_dir: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None
-) -> None:
-    """Write an adapter: its weights and settings, and the config of its model.
-
-    Args:
-        model: with the adapter.
-        output_dir: the folder, made if need be.
-        state_dict: weights to write instead of the model's own (gathered from several processes).
-    """
+def save_adapter(model: PeftModel, output_dir: str | Path, state_dict: Tensors | None = None) -> None:
+    """Write a model's adapter: its weights (or `state_dict`) and settings, and the config of its model."""
     plain: Any = model.get_base_model()
     state = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
     settings = copy.deepcopy(model.peft_config["default"])
@@ -249,20 +223,20 @@ class LoraArguments:
 
     use_lora: bool = arg(
         False,
-        help="Train an adapter (LoRA, by PEFT) of a few megabytes; the model's own weights stay. Every script takes the "
-        "adapter's folder or repository where it takes a model.",
+        help="Train an adapter (LoRA, by PEFT) of a few megabytes instead of the model's own weights. Every script takes "
+        "the adapter's folder or repository where it takes a model.",
         hyperparameter=True,
     )
     lora_rank: int = arg(16, help="Rank of the adapter's matrices.", hyperparameter=True, at_least=1)
     lora_alpha: float | None = arg(
         None,
-        help="The adapter's output is multiplied by alpha / rank. Default: twice the rank.",
+        help="The adapter's output is multiplied by alpha / rank. Default: 2 × rank.",
         hyperparameter=True,
         above=0,
     )
     lora_target_modules: list[str] = arg(
         default_factory=lambda: ["auto"],
-        help="Linear modules that get one, by the ends of their names (`query value`); `auto`: all that the hidden "
+        help="Linear modules that get an adapter, by the ends of their names (`query value`); `auto`: all that the hidden "
         "state depends on.",
         hyperparameter=True,
     )

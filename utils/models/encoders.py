@@ -21,89 +21,62 @@ from transformers import AutoModel, PreTrainedModel
 
 from utils.core.errors import InputError
 from utils.models.adapters import adapter_config, base_of, merge_adapter
-from utils.models.checkpoints import atomic_model_write, file_of, stored_tensors, weight_files
-from utils.models.loading import NOT_LOADED, load_config, not_found, quiet_transformers, without_permission
+from utils.models.checkpoints import Tensors, atomic_model_write, file_of, stored_tensors, weight_files
+from utils.models.loading import load_config, loading, without_permission
 
 
 @dataclass
 class CheckpointLayout:
-    """How the checkpoint of an encoder names its tensors, and what else it holds.
+    """How the checkpoint of an encoder names its tensors, and what else it holds."""
 
-    Attributes:
-        prefix: the prefix of the encoder's tensors (`bert.` in a checkpoint with a head, else empty).
-        missing: the encoder's tensors that the checkpoint does not have: random, and not saved.
-        carried: the checkpoint's tensors that the bare encoder has no place for: saved unchanged.
-        architectures: `config.architectures` of the checkpoint.
-    """
-
-    prefix: str = ""
-    missing: frozenset[str] = frozenset()
-    carried: dict[str, torch.Tensor] = field(default_factory=dict)
-    architectures: list[str] | None = None
+    prefix: str = ""  # of the encoder's tensors: `bert.` in a checkpoint with a head
+    missing: frozenset[str] = frozenset()  # the encoder's tensors that the checkpoint lacks: random, and not saved
+    carried: dict[str, torch.Tensor] = field(default_factory=dict)  # tensors that the encoder lacks: saved unchanged
+    architectures: list[str] | None = None  # those of the checkpoint's config
 
 
-_LAYOUTS: WeakKeyDictionary[torch.nn.Module, CheckpointLayout] = WeakKeyDictionary()
+_LAYOUTS: WeakKeyDictionary[nn.Module, CheckpointLayout] = WeakKeyDictionary()
 
 
-def layout_of(encoder: torch.nn.Module) -> CheckpointLayout:
+def layout_of(encoder: nn.Module) -> CheckpointLayout:
     """The layout of the checkpoint that `load_encoder` read; for any other encoder, that of its own state dict."""
     return _LAYOUTS.get(encoder) or CheckpointLayout()
 
 
-def load_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel:  # noqa: ANN401
+def load_encoder(name: str, **hub_options: Any) -> PreTrainedModel:
     """The bare encoder (`AutoModel`) of a Hub repository or a folder, in fp32 and evaluation mode.
 
-    An adapter is merged into its base model, which may be an adapter itself.
-
-    Args:
-        model_name_or_path: Hub id or folder; any architecture that `AutoModel` knows.
-        hub_options: `revision`, `cache_dir`, `token` and `trust_remote_code` of `from_pretrained`, and
-            `allow_pickled_weights`.
-
-    Returns:
-        The encoder. `save_encoder` writes it in the layout of the checkpoint that was read (`layout_of`).
+    An adapter is merged into its base model, which may be an adapter itself. `save_encoder` writes the encoder in the
+    layout of the checkpoint that was read (`layout_of`).
 
     Raises:
         InputError: if there is no such model or it cannot be read.
     """
-    if adapter := adapter_config(model_name_or_path, **hub_options):
-        return _adapted_encoder(model_name_or_path, adapter, hub_options)
-    try:
-        files = weight_files(model_name_or_path, **hub_options)
-        # The report of missing and unexpected keys is no cause for alarm: nothing is lost, and no random weight is used.
-        with quiet_transformers():
-            config = load_config(model_name_or_path, **hub_options)
-            architectures = copy.copy(config.architectures)
-            # fp32 whatever the checkpoint is stored in: the losses compare small differences, Adam adds small steps.
-            encoder, report = AutoModel.from_pretrained(
-                model_name_or_path,
-                config=config,
-                dtype=torch.float32,
-                output_loading_info=True,
-                **without_permission(hub_options),
-            )
-    except InputError:
-        raise
-    except NOT_LOADED as error:
-        raise not_found(model_name_or_path, error) from error
+    if adapter := adapter_config(name, **hub_options):
+        return _adapted_encoder(name, adapter, hub_options)
+    with loading(name):
+        files = weight_files(name, **hub_options)
+        config = load_config(name, **hub_options)
+        architectures = copy.copy(config.architectures)
+        # fp32 whatever the checkpoint is stored in: the losses compare small differences, Adam adds small steps.
+        encoder, report = AutoModel.from_pretrained(
+            name, config=config, dtype=torch.float32, output_loading_info=True, **without_permission(hub_options)
+        )
     if report["mismatched_keys"]:
-        raise InputError(f"The weights of {model_name_or_path} do not fit its config.json; download it again.")
+        raise InputError(f"The weights of {name} do not fit its config.json; download it again.")
     _LAYOUTS[encoder] = _checkpoint_layout(encoder, files, report, architectures)
     return encoder.eval()
 
 
-def empty_encoder(model_name_or_path: str, **hub_options: Any) -> PreTrainedModel:  # noqa: ANN401
+def empty_encoder(name: str, **hub_options: Any) -> PreTrainedModel:
     """An encoder without weights, to know its layers and its longest input before anything large is read.
 
     Raises:
         InputError: if there is no such model.
     """
-    config = load_config(model_name_or_path, **hub_options)
-    try:
-        with quiet_transformers(), init_empty_weights():
-            return AutoModel.from_config(config, trust_remote_code=hub_options.get("trust_remote_code", False))
-    except NOT_LOADED as error:
-        raise not_found(model_name_or_path, error) from error
+    with loading(name), init_empty_weights():
+        config = load_config(name, **hub_options)
+        return AutoModel.from_config(config, trust_remote_code=hub_options.get("trust_remote_code", False))
 
 
 def _adapted_encoder(name: str, adapter: LoraConfig, hub_options: Mapping[str, Any]) -> PreTrainedModel:
@@ -123,62 +96,38 @@ def _adapted_encoder(name: str, adapter: LoraConfig, hub_options: Mapping[str, A
 
 
 def load_task_model(
-    auto_class: Any,  # noqa: ANN401
-    model_name_or_path: str,
-    labels: Sequence[str] | None = None,
-    **hub_options: Any,  # noqa: ANN401
+    auto_class: Any, name: str, labels: Sequence[str] | None = None, **hub_options: Any
 ) -> tuple[PreTrainedModel, set[str]]:
-    """A task model (`AutoModelFor…`) of a Hub repository or a folder, in fp32. A head that it lacks is random.
+    """A task model (`AutoModelFor…`) of a Hub repository or a folder, in fp32, and the names of its random parameters.
 
-    An adapter is merged into its base model, which may be an adapter itself.
-
-    Args:
-        auto_class: `AutoModelFor…`.
-        model_name_or_path: Hub id or folder.
-        labels: names of the classes; by default the model's own.
-        hub_options: as for `load_encoder`.
-
-    Returns:
-        The model, and the names of the parameters that are random.
+    A head that the checkpoint lacks is random; `labels` names its classes, by default the model's own. An adapter is
+    merged into its base model, which may be an adapter itself.
 
     Raises:
         InputError: if there is no such model or it cannot be read.
     """
-    if adapter := adapter_config(model_name_or_path, **hub_options):
-        if labels is None and file_of(model_name_or_path, "config.json", **hub_options):
-            id2label = load_config(model_name_or_path, **hub_options).id2label or {}
+    if adapter := adapter_config(name, **hub_options):
+        if labels is None and file_of(name, "config.json", **hub_options):
+            id2label = load_config(name, **hub_options).id2label or {}
             labels = [label for _, label in sorted(id2label.items())]
         base, options = base_of(adapter, hub_options)
         model, new = load_task_model(auto_class, base, labels, **options)
-        replaced, _ = merge_adapter(model, model_name_or_path, adapter, **hub_options)
-        model.name_or_path = model_name_or_path
+        replaced, _ = merge_adapter(model, name, adapter, **hub_options)
+        model.name_or_path = name
         return model, new - replaced
-    named = {}
+    options = without_permission(hub_options)
     if labels:
-        named = {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
-    try:
-        weight_files(model_name_or_path, **hub_options)
-        with quiet_transformers():  # that a head is new is no cause for alarm
-            model, report = auto_class.from_pretrained(
-                model_name_or_path,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **named,
-                **without_permission(hub_options),
-            )
-    except InputError:
-        raise
-    except NOT_LOADED as error:
-        raise not_found(model_name_or_path, error) from error
+        options |= {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
+    with loading(name):
+        weight_files(name, **hub_options)
+        model, report = auto_class.from_pretrained(
+            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **options
+        )
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
 
 
 def _checkpoint_layout(
-    encoder: PreTrainedModel,
-    files: list[str],
-    report: Mapping[str, Iterable[str]],
-    architectures: list[str] | None,
+    encoder: PreTrainedModel, files: list[str], report: Mapping[str, Iterable[str]], architectures: list[str] | None
 ) -> CheckpointLayout:
     layout = CheckpointLayout(missing=frozenset(report["missing_keys"]), architectures=architectures)
     embeddings = encoder.get_input_embeddings().get_parameter("weight")
@@ -191,16 +140,8 @@ def _checkpoint_layout(
     return layout
 
 
-def save_encoder(
-    encoder: PreTrainedModel, output_dir: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None
-) -> None:
-    """Write an encoder of `load_encoder` as a checkpoint with every weight of the one it came from.
-
-    Args:
-        encoder: the adjusted encoder.
-        output_dir: folder for `config.json` and `model.safetensors` (or shards and their index).
-        state_dict: weights to write instead of the encoder's own (gathered from several processes).
-    """
+def save_encoder(encoder: PreTrainedModel, output_dir: str | Path, state_dict: Tensors | None = None) -> None:
+    """Write an encoder of `load_encoder`, with its own weights or `state_dict`, and every other weight of its checkpoint."""
     layout = layout_of(encoder)
     state = encoder.state_dict() if state_dict is None else state_dict
     own = {f"{layout.prefix}{k}": v.detach().cpu().contiguous() for k, v in state.items() if k not in layout.missing}
@@ -212,16 +153,8 @@ def save_encoder(
         config.save_pretrained(folder)
 
 
-def save_task_model(
-    model: PreTrainedModel, output_dir: str | Path, state_dict: dict[str, torch.Tensor] | None = None
-) -> None:
-    """Write a task model as a checkpoint, over an earlier one.
-
-    Args:
-        model: of `load_task_model`.
-        output_dir: the folder, made if need be.
-        state_dict: weights to write instead of the model's own.
-    """
+def save_task_model(model: PreTrainedModel, output_dir: str | Path, state_dict: dict | None = None) -> None:
+    """Write a task model, with its own weights or `state_dict`, as a checkpoint, over an earlier one."""
     with atomic_model_write(output_dir) as folder:
         model.save_pretrained(folder, state_dict=state_dict)
 
@@ -249,6 +182,6 @@ def weights_checksum(encoder: nn.Module) -> list[float]:
 
     Weights that the checkpoint does not have (a pooler) are random in every run, and left out like adapters.
     """
-    invented = layout_of(encoder).missing
-    weights = (weight for name, weight in encoder.named_parameters() if name not in invented and ".lora_" not in name)
+    random = layout_of(encoder).missing
+    weights = (weight for name, weight in encoder.named_parameters() if name not in random and ".lora_" not in name)
     return [weight.detach().double().sum().item() for weight in weights]

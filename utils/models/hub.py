@@ -7,18 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, hf_hub_download, try_to_load_from_cache
 
 from utils.core.arguments import arg
 from utils.core.errors import InputError
@@ -29,18 +18,10 @@ _MARKS = ("config.json", "adapter_config.json")
 
 
 def find_model(name: str, revision: str = "main", cache_dir: str | None = None, token: str | None = None) -> str:
-    """The folder or repository that a model's name refers to.
+    """The folder, or the full id of the Hub repository, that a model's name refers to.
 
     A local folder of that name, else a repository on the Hub, else (for a bare name such as `aligned-mbert-hi`) the
     logged-in user's repository. Without connection, or with `HF_HUB_OFFLINE=1`, repositories in the cache are found.
-
-    Args:
-        name: as the user wrote it.
-        revision: branch, tag or commit.
-        cache_dir, token: of the Hub's client; by default those of the environment.
-
-    Returns:
-        The folder, or the full id of the repository.
 
     Raises:
         InputError: if there is no such model; the message lists every place that was tried, and the reason.
@@ -56,40 +37,28 @@ def find_model(name: str, revision: str = "main", cache_dir: str | None = None, 
     raise InputError(f"There is no model {name}. Tried: {'; '.join(tried)}.")
 
 
-def commit_of(name: str, revision: str = "main", cache_dir: str | None = None) -> str | None:
-    """The commit of a repository in the cache; None for a folder."""
-    if os.path.isdir(name):
-        return None
-    for mark in _MARKS:
-        path = try_to_load_from_cache(name, mark, cache_dir=cache_dir, revision=revision)
-        if isinstance(path, str):
-            return Path(path).parent.name
-    return None
-
-
 def _problem_with(repository: str, revision: str, cache_dir: str | None, token: str | None) -> str | None:
     """Why a repository cannot be used; None if it can."""
+    problem = None
     for mark in _MARKS:
         try:
             hf_hub_download(repository, mark, revision=revision, cache_dir=cache_dir, token=token)
             return None
-        except GatedRepoError:
+        except errors.GatedRepoError:
             return f"gated: ask for access at {constants.ENDPOINT}/{repository}, then `hf auth login`"
-        except RepositoryNotFoundError:
+        except errors.RepositoryNotFoundError:
             return "not on the Hub, or private: `hf auth login` with an account that has access"
-        except RevisionNotFoundError:
+        except errors.RevisionNotFoundError:
             return f"it has no revision {revision}"
-        except LocalEntryNotFoundError:
-            if mark == _MARKS[-1]:
-                return "not in the cache, and the Hub cannot be reached from here"
-        except EntryNotFoundError:
-            if mark == _MARKS[-1]:
-                return f"it holds no model: neither {' nor '.join(_MARKS)}"
-        except HFValidationError:
+        except errors.LocalEntryNotFoundError:
+            problem = "not in the cache, and the Hub cannot be reached from here"
+        except errors.EntryNotFoundError:
+            problem = f"it holds no model: neither {' nor '.join(_MARKS)}"
+        except errors.HFValidationError:
             return "not a valid name of a repository"
-        except HfHubHTTPError as error:
+        except errors.HfHubHTTPError as error:
             return f"the Hub answers {error.response.status_code}"
-    return None
+    return problem
 
 
 def _own_repositories(name: str, cache_dir: str | None, token: str | None) -> list[str]:
@@ -107,7 +76,7 @@ def _user(token: str | None) -> str | None:
     """The name of the logged-in user; None without a user or connection."""
     try:
         return HfApi().whoami(token=token)["name"]
-    except (OfflineModeIsEnabled, HTTPError, OSError):
+    except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError):
         return None
 
 
@@ -119,7 +88,6 @@ class HubArguments:
     cache_dir: str | None = arg(None, help="Where downloads are kept, if not in HF_HOME.")
     token: str | None = arg(None, help="Hub token for private models; by default the one of `hf auth login`.")
     trust_remote_code: bool = arg(False, help="Run code from the model's repository. Only if you trust it.")
-
     allow_pickled_weights: bool = arg(
         False,
         help="Read weights that are a pickle (pytorch_model.bin), which can run any code, where a repository has no "
@@ -131,18 +99,17 @@ class HubArguments:
         return find_model(name, revision or self.model_revision, self.cache_dir, self.token)
 
     def commit(self, name: str) -> str | None:
-        """The commit of a repository at `--model_revision`; None for a folder."""
-        return commit_of(name, self.model_revision, self.cache_dir)
+        """The commit of a repository in the cache at `--model_revision`; None for a folder."""
+        for mark in [] if os.path.isdir(name) else _MARKS:
+            path = try_to_load_from_cache(name, mark, cache_dir=self.cache_dir, revision=self.model_revision)
+            if isinstance(path, str):
+                return Path(path).parent.name
+        return None
 
     def hub_options(self) -> dict[str, Any]:
-        """The arguments of `from_pretrained` beside the name."""
-        return {
-            "revision": self.model_revision,
-            "cache_dir": self.cache_dir,
-            "token": self.token,
-            "trust_remote_code": self.trust_remote_code,
-            "allow_pickled_weights": self.allow_pickled_weights,
-        }
+        """The arguments of `load_encoder` and similar functions beside the name."""
+        names = ("cache_dir", "token", "trust_remote_code", "allow_pickled_weights")
+        return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass
@@ -158,10 +125,7 @@ class ModelArguments(HubArguments):
 
 
 def label_models(names: Sequence[str]) -> dict[str, str]:
-    """Short names for models in tables and figures: the last part of each path, or more parts where that is not enough.
-
-    Returns:
-        Label → Hub id or folder, in the order given.
+    """Label → Hub id or folder: the last part of each path, or as many parts as make the labels different.
 
     Raises:
         InputError: if a model is named twice.

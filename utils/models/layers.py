@@ -32,15 +32,9 @@ def encoder_of(model: nn.Module) -> PreTrainedModel:
 def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterator[list[int]]:
     """Within the context the encoder computes no layers above those that these hidden states need.
 
-    One more layer is kept: after the last one some architectures add a normalisation, which belongs to the last hidden
-    state only. If the layers are not in a single list, all are kept.
-
-    Args:
-        encoder: used for inference only; not wrapped, compiled or divided among processes.
-        layers: indices into `hidden_states`.
-
-    Yields:
-        The same layers, as indices into the `hidden_states` within the context.
+    Yields the same layers, as indices into the `hidden_states` within the context. One more layer is kept: after the last
+    one some architectures add a normalisation, which belongs to the last hidden state only. If the layers are not in a
+    single list, all are kept. For inference only, with an encoder that is not wrapped, compiled or divided among processes.
     """
     n_layers = encoder.config.num_hidden_layers
     wanted = [layer % (n_layers + 1) for layer in layers]
@@ -64,7 +58,7 @@ def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterat
 def freeze_unused_parameters(encoder: nn.Module, layer: int = -1) -> None:
     """Freeze the parameters that a hidden state does not depend on: a pooler, the layers above.
 
-    Distributed training waits for the gradient of every trainable parameter, so a parameter without gradient is an error.
+    (In distributed training a trainable parameter without gradient is an error.)
     """
     used = parameters_behind(encoder, layer)
     for name, parameter in encoder.named_parameters():
@@ -79,10 +73,7 @@ def freeze_lower_layers(encoder: nn.Module, n_layers: int) -> None:
 
 
 def parameters_behind(encoder: nn.Module, layer: int) -> set[str]:
-    """The names of the trainable parameters that a hidden state depends on.
-
-    They are found by a backward pass on two tokens, which works for every architecture.
-    """
+    """The names of the trainable parameters that a hidden state depends on, found by a backward pass on two tokens."""
     trainable = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     tokens = torch.zeros(1, 2, dtype=torch.long, device=next(encoder.parameters()).device)
     state = hidden_states_at(encoder, tokens, torch.ones_like(tokens), [layer])[0]
@@ -97,10 +88,6 @@ def usual_layer(n_layers: int) -> int:
 
 def parse_layers(layers: str | Sequence[str | int] | None, n_layers: int) -> list[int]:
     """Read `8`, `0 4 8`, `-1` or `all` as indices into `hidden_states`, ascending from 0; None means `usual_layer`.
-
-    Args:
-        layers: the words of `--layers`.
-        n_layers: layers of the encoder, which has one hidden state more.
 
     Raises:
         InputError: for a layer that does not exist.

@@ -1,7 +1,7 @@
-"""Loading a model's config, the errors of loading, and quiet libraries."""
+"""Loading a model's config, and the errors of loading."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,65 +15,69 @@ from utils.models.adapters import adapter_config, base_of
 
 
 # Errors of a model that cannot be loaded.
-NOT_LOADED = (OSError, ValueError, SafetensorError, HTTPError)
+_NOT_LOADED = (OSError, ValueError, SafetensorError, HTTPError)
 
 
-def load_config(model_name_or_path: str, **hub_options: Any) -> PreTrainedConfig:  # noqa: ANN401
-    """The config of a Hub repository or a folder; that of its base model, if it is an adapter without one.
+def load_config(name: str, **hub_options: Any) -> PreTrainedConfig:
+    """The config of a model, or that of its base model if it is an adapter without one. `InputError` if there is none."""
+    return load_or_base(AutoConfig.from_pretrained, name, hub_options)
+
+
+def count_layers(name: str, **hub_options: Any) -> int:
+    """The number of layers of an encoder, from its config alone. `InputError` if it has none."""
+    return load_config(name, **hub_options).num_hidden_layers
+
+
+def load_or_base(load: Callable[..., Any], name: str, hub_options: Mapping[str, Any]) -> Any:
+    """What `load` makes of a model's name, or else, if it is an adapter, of the name of its base model.
 
     Raises:
-        InputError: if there is none.
+        InputError: if both fail.
     """
-    options = without_permission(hub_options)
     try:
-        return AutoConfig.from_pretrained(model_name_or_path, **options)
-    except NOT_LOADED as error:
-        if adapter := adapter_config(model_name_or_path, **hub_options):
-            base, options = base_of(adapter, hub_options)
-            return load_config(base, **options)
-        raise not_found(model_name_or_path, error) from error
+        return load(name, **without_permission(hub_options))
+    except _NOT_LOADED as error:
+        if adapter := adapter_config(name, **hub_options):
+            return load_or_base(load, *base_of(adapter, hub_options))
+        raise _not_found(name, error) from error
 
 
 def without_permission(hub_options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `from_pretrained` (`weight_files` has checked whether pickles are allowed)."""
-    return {name: value for name, value in hub_options.items() if name != "allow_pickled_weights"}
+    return {option: value for option, value in hub_options.items() if option != "allow_pickled_weights"}
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Within the context transformers logs errors only."""
+def loading(name: str) -> Iterator[None]:
+    """Within the context transformers logs errors only, and a model that cannot be loaded is an `InputError`.
+
+    Its reports of missing and unexpected keys are no cause for alarm: a new head is expected, and `save_encoder` loses
+    nothing.
+    """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
+    except InputError:
+        raise
+    except _NOT_LOADED as error:
+        raise _not_found(name, error) from error
     finally:
         logging.set_verbosity(verbosity)
 
 
-def not_found(model_name_or_path: str, error: Exception) -> InputError:
-    """The error to raise when a model cannot be loaded."""
+def _not_found(name: str, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[0]
-    if os.path.isdir(model_name_or_path):
-        return InputError(f"The folder {model_name_or_path} holds no model that can be loaded ({reason})")
+    if os.path.isdir(name):
+        return InputError(f"The folder {name} holds no model that can be loaded ({reason})")
     if isinstance(error, ValueError):  # it exists, but this version of transformers cannot load it
-        return InputError(f"The model {model_name_or_path} cannot be loaded ({reason})")
+        return InputError(f"The model {name} cannot be loaded ({reason})")
     cause = error if isinstance(error, HTTPError) else error.__cause__ or error
     absent = isinstance(cause, (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError))
     if isinstance(cause, HTTPError) and not absent or reason.startswith("Consistency check failed"):
         reason = str(cause).partition(" for url")[0].partition(" (")[0].rstrip(".")
-        return InputError(
-            f"The model {model_name_or_path} could not be downloaded ({reason}); run the same command again."
-        )
+        return InputError(f"The model {name} could not be downloaded ({reason}); run the same command again.")
     return InputError(
-        f"There is no model {model_name_or_path}: neither a folder of that name nor a "
-        "repository on the Hub that you can see; check the spelling, and `hf auth login` if it is private."
+        f"There is no model {name}: neither a folder of that name nor a repository on the Hub that you can see; check the "
+        "spelling, and `hf auth login` if it is private."
     )
-
-
-def count_layers(model_name_or_path: str, **hub_options: Any) -> int:  # noqa: ANN401
-    """The number of layers of an encoder, from its config alone.
-
-    Raises:
-        InputError: if it has no config.
-    """
-    return load_config(model_name_or_path, **hub_options).num_hidden_layers

@@ -6,35 +6,26 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.core.errors import InputError
-from utils.models.adapters import adapter_config, base_of
-from utils.models.loading import NOT_LOADED, not_found, without_permission
-
-
-def load_tokenizer(model_name_or_path: str, **hub_options: Any) -> PreTrainedTokenizerBase:  # noqa: ANN401
-    """The fast tokenizer of a Hub repository or a folder; that of its base model, if it is an adapter without one.
-
-    Raises:
-        InputError: if there is none.
-    """
-    options = without_permission(hub_options)
-    try:
-        return AutoTokenizer.from_pretrained(model_name_or_path, use_fast=True, **options)
-    except NOT_LOADED as error:
-        if adapter := adapter_config(model_name_or_path, **hub_options):
-            base, options = base_of(adapter, hub_options)
-            return load_tokenizer(base, **options)
-        raise not_found(model_name_or_path, error) from error
+from utils.models.loading import load_or_base
 
 
 # Tokenizers without a limit have a huge number as `model_max_length`.
 _NO_LIMIT = 10**6
 
 
+def load_tokenizer(name: str, **hub_options: Any) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model, or that of its base model if it is an adapter without one.
+
+    Raises:
+        InputError: if there is none.
+    """
+    return load_or_base(AutoTokenizer.from_pretrained, name, hub_options)
+
+
 def encoder_max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """The longest input in tokens, special ones included, that both tokenizer and encoder can take.
 
-    The tokenizer's own limit where it has one, and never more than the encoder has positions for. RoBERTa-like
-    encoders number positions from `padding_idx + 1`, so as many rows of the position table are unused.
+    RoBERTa-like encoders number positions from `padding_idx + 1`: the rows of the position table before it are unused.
     """
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < _NO_LIMIT else []
     positions = getattr(model.config, "max_position_embeddings", None)
@@ -46,11 +37,7 @@ def encoder_max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedMode
 
 
 def sentence_length_limit(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """`--max_seq_length`, or by default `encoder_max_length`.
-
-    Raises:
-        InputError: if that is more than the encoder can take.
-    """
+    """`--max_seq_length`, or by default `encoder_max_length`; `InputError` if the encoder cannot take as many tokens."""
     longest = encoder_max_length(tokenizer, model)
     if wanted is not None and not 0 < wanted <= longest:
         raise InputError(f"--max_seq_length {wanted} is more than this encoder can take; choose at most {longest}.")
