@@ -18,7 +18,7 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from utils.alignment.words import WORD_POOLINGS, WordTokenizer
 from utils.core.arguments import arg, parse_arguments, require
@@ -27,7 +27,6 @@ from utils.core.files import check_output_dir, write_json
 from utils.core.records import run_record
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.distance_report import (
-    CHANCE,
     Measured,
     curves_by_layer,
     distance_metrics,
@@ -51,13 +50,11 @@ from utils.parallel.linking import check_links_to_write
 class DistanceArguments(EvaluationArguments):
     """Which models, and how their words are compared."""
 
-    overwrite_output_dir: bool = arg(
-        False, help="Write into --output_dir even if it is not empty, and over --write_links files."
-    )
+    overwrite_output_dir: bool = arg(False, help="Write into a non-empty --output_dir, and over --write_links files.")
     reference_model: str | None = arg(
         None,
-        help="Encoder that links the words with `--aligner encoder`. Default: the original model of the first model, by "
-        "its record (run.json), before any adjustment or fine-tuning.",
+        help="Encoder that links the words with `--aligner encoder`. Default: the original model that the first model "
+        "was made from, by its record (run.json).",
     )
     layers: list[str] = arg(
         default_factory=lambda: ["-1"],
@@ -70,9 +67,7 @@ class DistanceArguments(EvaluationArguments):
         help="How distances are measured: l2, cosine (1 - cosine of the angle), or both.",
         choices=list(WORD_DISTANCES),
     )
-    max_links: int | None = arg(
-        5000, help="Number of links compared per language, drawn at random from all pairs.", at_least=1
-    )
+    max_links: int | None = arg(5000, help="Links compared per language, drawn at random from all pairs.", at_least=1)
     seed: int = arg(42, help="Seed of the draw of pairs, links and unrelated words.")
     word_pooling: str = arg(
         "avg",
@@ -88,14 +83,11 @@ class HeldOutDataArguments(ParallelDataArguments):
 
     parallel_split: str = arg(
         "train",
-        help="Split of --parallel_dataset. If models were adjusted on the default, name another one, or hold pairs out "
-        "with --validation_split_percentage.",
+        help="Split of --parallel_dataset. If models were adjusted on it, choose another, or hold pairs out with "
+        "--validation_split_percentage.",
     )
     max_train_pairs: int | None = arg(
-        5000,
-        aliases=["--max_eval_pairs"],
-        help="Draw the links from at most this many random pairs per language.",
-        at_least=1,
+        5000, aliases=["--max_eval_pairs"], help="Random pairs per language that links are drawn from.", at_least=1
     )
     validation_split_percentage: float | None = arg(
         None,
@@ -121,12 +113,11 @@ def main() -> None:
         max_length = sentence_length_limit(args.max_seq_length, tokenizer, encoder)
         word_tokenizers[label] = WordTokenizer(tokenizer, args.word_pooling, max_length)
     if args.word_pooling == "token":
-        check_same_vocabulary({label: words.tokenizer for label, words in word_tokenizers.items()})
+        check_same_vocabulary(word_tokenizers)
 
     # --- Words, the same for every model ---
-    first_tokenizer = next(iter(word_tokenizers.values())).tokenizer
     with state.main_process_first():
-        corpus, reference = read_corpus(args, data, links, first_tokenizer, state)
+        corpus, reference = read_corpus(args, data, links, next(iter(word_tokenizers.values())), state)
     words: dict[str, tuple[Dataset, Triples]] = {}
     results: dict[str, Any] = {"word_pooling": args.word_pooling}
     for language, bitext in corpus.pairs.items():
@@ -161,7 +152,6 @@ def main() -> None:
 
     # --- Write, plot, print ---
     if state.is_main_process:
-        folder = Path(args.output_dir)
         record = run_record(
             [args, data, links],
             base_model=models if len(models) > 1 else models[label],
@@ -169,12 +159,8 @@ def main() -> None:
             seed=args.seed,
             eval_data=corpus.fingerprints(),
         )
-        metrics = {label: distance_metrics(of_model, args.seed) for label, of_model in measured.items()}
-        write_json(folder / "run.json", record)
-        write_json(folder / "all_results.json", results | by_label(metrics))
-        write_distances(folder / "distances.arrow", measured, words)
-        for language, (_, triples) in words.items():
-            plot(folder, f"{len(triples):,} links, {language} and English", language, measured, metrics)
+        write_json(Path(args.output_dir) / "run.json", record)
+        write_results(Path(args.output_dir), words, measured, results, args.seed)
         print("Median distances; related word nearer; word retrieval accuracy")
         print(distance_table(measured).text())
 
@@ -183,17 +169,13 @@ def read_corpus(
     args: DistanceArguments,
     data: HeldOutDataArguments,
     links: AlignerArguments,
-    tokenizer: PreTrainedTokenizerBase,
+    words: WordTokenizer,
     state: PartialState,
 ) -> tuple[ChosenPairs, str | None]:
     """The held-out pairs with their links, and the name of the encoder that made the links, if one did."""
+    hub = {"cache_dir": args.cache_dir, "token": args.token}
     corpus = ParallelCorpus.read(
-        data,
-        tokenizer,
-        args.word_pooling,
-        data.parallel_file,
-        links.links_file,
-        hub_options={"cache_dir": args.cache_dir, "token": args.token},
+        data, words.tokenizer, args.word_pooling, data.parallel_file, links.links_file, hub_options=hub
     )
     encoder = word_tokenizer = None
     if "encoder" in corpus.aligners(links):
@@ -211,11 +193,7 @@ def read_corpus(
 
 
 def load_reference(args: DistanceArguments) -> tuple[PreTrainedModel, WordTokenizer]:
-    """The encoder that links the words, and its tokenizer.
-
-    Raises:
-        InputError: if the original model of the first model cannot be loaded.
-    """
+    """The encoder that links the words, and its tokenizer."""
     first = args.find(args.model_name_or_path[0])
     if args.reference_model:
         name, revision = args.find(args.reference_model, "main"), "main"
@@ -233,36 +211,35 @@ def load_reference(args: DistanceArguments) -> tuple[PreTrainedModel, WordTokeni
     return encoder, WordTokenizer(tokenizer, args.word_pooling, sentence_length_limit(None, tokenizer, encoder))
 
 
-def check_same_vocabulary(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
-    """Raise an `InputError` if subwords are not the same for all models."""
-    (first, tokenizer), *others = tokenizers.items()
+def check_same_vocabulary(word_tokenizers: Mapping[str, WordTokenizer]) -> None:
+    """Raise an `InputError` if the models do not have the same subwords."""
+    (first, words), *others = word_tokenizers.items()
     for label, other in others:
-        if other.get_vocab() != tokenizer.get_vocab():
+        if other.tokenizer.get_vocab() != words.tokenizer.get_vocab():
             raise InputError(
                 f"{label} and {first} have different vocabularies, so that their subwords cannot be compared; use "
                 "another --word_pooling than token."
             )
 
 
-def plot(
+def write_results(
     folder: Path,
-    subject: str,
-    language: str,
+    words: Mapping[str, tuple[Dataset, Triples]],
     measured: Mapping[str, Measured],
-    metrics: Mapping[str, Mapping[str, float]],
+    results: Mapping[str, Any],
+    seed: int,
 ) -> None:
-    """Histograms of all models at their highest layers and, if there are several layers, curves."""
-    histograms = {
-        label: {
-            distance: (found.related, found.unrelated)
-            for distance, found in of_model[language][max(of_model[language])].items()
-        }
-        for label, of_model in measured.items()
-    }
-    plot_distances(histograms, folder / f"distances_{language}", f"Related and unrelated words: {subject}")
-    if any(len(of_model[language]) > 1 for of_model in measured.values()):
-        curves = curves_by_layer(language, measured, metrics)
-        plot_distances_by_layer(curves, folder / f"layers_{language}", f"Layer by layer: {subject}", CHANCE)
+    """Write results, distances and, per language, histograms of the highest layers; curves if there are several layers."""
+    metrics = {label: distance_metrics(of_model, seed) for label, of_model in measured.items()}
+    write_json(folder / "all_results.json", {**results, **by_label(metrics)})
+    write_distances(folder / "distances.arrow", measured, words)
+    for language, (_, triples) in words.items():
+        subject = f"{len(triples):,} links, {language} and English"
+        highest = {label: of_model[language][max(of_model[language])] for label, of_model in measured.items()}
+        plot_distances(highest, folder / f"distances_{language}", f"Related and unrelated words: {subject}")
+        if any(len(of_model[language]) > 1 for of_model in measured.values()):
+            curves = curves_by_layer(language, measured, metrics)
+            plot_distances_by_layer(curves, folder / f"layers_{language}", f"Layer by layer: {subject}")
 
 
 if __name__ == "__main__":

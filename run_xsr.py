@@ -46,8 +46,8 @@ class XsrArguments(EvaluationArguments):
     )
     dataset_name: str = arg(
         "google/xtreme",
-        help="Sentence pairs: a data set on the Hub or in a local folder. The default has Tatoeba in 36 "
-        "languages, 1,000 pairs in most; mteb/tatoeba-bitext-mining and data/xsr also work without further arguments.",
+        help="Sentence pairs: a data set on the Hub or in a local folder. The default has Tatoeba in 36 languages, "
+        "1,000 pairs in most; mteb/tatoeba-bitext-mining and data/xsr also work without further arguments.",
     )
     dataset_config_name: str | None = arg(
         None,
@@ -55,12 +55,8 @@ class XsrArguments(EvaluationArguments):
         "tatoeba.hin, hin-eng, hi, hi-en, en-hi (for hi).",
     )
     dataset_split: str | None = arg(None, help="Split. Default: test, or else validation (as in XTREME).")
-    source_column: str | None = arg(
-        None, help="Column of the foreign sentences. Default: source_sentence, sentence1 …"
-    )
-    target_column: str | None = arg(
-        None, help="Column of the English sentences. Default: target_sentence, sentence2 …"
-    )
+    source_column: str | None = arg(None, help="Column of foreign sentences. Default: source_sentence, sentence1 …")
+    target_column: str | None = arg(None, help="Column of English sentences. Default: target_sentence, sentence2 …")
     source_file: list[str] | None = arg(
         None,
         help="Instead of a data set: foreign sentences in a text file, one per line, also .gz; line i translates line "
@@ -69,7 +65,7 @@ class XsrArguments(EvaluationArguments):
     target_file: list[str] | None = arg(None, help="Their English translations, in the same way.")
     max_samples: int | None = arg(
         None,
-        help="Use only the first pairs of each language, at most this many. With fewer candidates, retrieval is easier.",
+        help="Use at most this many pairs, the first, of each language: fewer are easier to retrieve.",
         at_least=1,
     )
     layers: list[str] | None = arg(
@@ -114,7 +110,7 @@ def main() -> None:
                 vectors = encode_sentences(
                     encoder,
                     tokenizers[label],
-                    [*pairs.source, *pairs.english],
+                    pairs.source + pairs.english,
                     layers[label],
                     args.pooling,
                     args.per_device_eval_batch_size,
@@ -140,7 +136,7 @@ def main() -> None:
 
 
 def read_data(args: XsrArguments) -> list[SentencePairs]:
-    """The sentence pairs of every language, from files if there are any, else from the data set."""
+    """The sentence pairs of every language, from files if they are given, else from the data set."""
     languages = list(dict.fromkeys(args.eval_languages))
     source = one_path_each(args.source_file, languages, "--source_file")
     target = one_path_each(args.target_file, languages, "--target_file")

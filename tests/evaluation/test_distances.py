@@ -289,21 +289,18 @@ def test_distances_link_by_link(tmp_path):
 
 
 def test_figures(tmp_path):
-    histograms = {
-        f"model-{k}": {name: (comparison(50 + k).related, comparison(50 + k).unrelated) for name in ("l2", "cosine")}
-        for k in range(3)
-    }
+    histograms = {f"model-{k}": {name: comparison(50 + k) for name in ("l2", "cosine")} for k in range(3)}
     plot_distances(histograms, tmp_path / "h", "Title")
     curves = {f"model-{k}": {layer: layer / (4 + k) for layer in range(4 + k)} for k in range(3)}
     values = {model: {layer: [v] for layer, v in curve.items()} for model, curve in curves.items()}
     bands = {model: {layer: [v, v - 0.05, v + 0.05] for layer, v in curve.items()} for model, curve in curves.items()}
     panels = {name: {"Median, related words": values, "Related word nearer": bands} for name in ("l2", "cosine")}
-    plot_distances_by_layer(panels, tmp_path / "c", "Title", chance={"Related word nearer": 0.5})
+    plot_distances_by_layer(panels, tmp_path / "c", "Title")
     for name in ("h", "c"):
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert 0.02 < inked(tmp_path / f"{name}.png") < 0.6
     # Related and unrelated words differ without colours: where only the one or the other is, it is not equally dark.
-    plot_distances({"m": {"l2": (np.zeros(9), np.full(9, 9.0))}}, tmp_path / "grey")
+    plot_distances({"m": {"l2": WordDistances(np.zeros(9), np.full(9, 9.0), 0, 0)}}, tmp_path / "grey")
     grey = imread(tmp_path / "grey.png")[..., :3].mean(axis=2)
     height, width = grey.shape
     bars = grey[height // 3 : height // 2, : width // 2]

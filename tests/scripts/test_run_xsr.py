@@ -241,7 +241,7 @@ def test_files_that_do_not_fit(refused, files, tmp_path):
     ):
         other.write_bytes(content)
         assert message in refused("--source_file", hindi, "--target_file", other)
-    assert "There is no file nowhere.txt" in refused("--source_file", hindi, "--target_file", "nowhere.txt")
+    assert "nowhere.txt" in refused("--source_file", hindi, "--target_file", "nowhere.txt")
     assert "--target_file is missing: hi needs" in refused("--source_file", hindi)
     assert "--source_file is missing: hi needs" in refused("--target_file", english)
     assert "belongs to none of the languages hi" in refused("--source_file", f"ru={hindi}", "--target_file", english)
@@ -296,7 +296,7 @@ def test_arguments_that_do_not_fit(refused, tmp_path, arguments, message):
 
 def test_data_is_checked_before_a_model_is_loaded(refused, monkeypatch):
     monkeypatch.setattr(run_xsr, "load_encoder", lambda *_, **__: pytest.fail("loaded"))
-    assert "There is no file" in refused("--source_file", "nowhere", "--target_file", "nowhere")
+    assert "The file nowhere " in refused("--source_file", "nowhere", "--target_file", "nowhere")
     assert "There is no model" in refused("--models", MODEL, "nowhere")
     assert "--layers 77" in refused("--layers", "77")
 

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from utils.core.files import atomic_write
 
 
+# Model → layer → value.
+Curves = Mapping[str, Mapping[int, float]]
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), without its yellow, which is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
@@ -42,22 +44,15 @@ def make_panels(
     width: float,
     labels: Sequence[str],
     title: str = "",
-    **sharing: Any,  # noqa: ANN401
+    sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes [rows, columns], with room below for a legend.
-
-    Args:
-        n_rows, n_columns: number of panels.
-        width: inches.
-        labels: entries of the legend.
-        title: text above all panels.
-        sharing: `sharex` and `sharey` of `Figure.subplots`.
-    """
+    """A figure `width` inches wide and its axes [rows, columns], with room below for a legend of the labels."""
     height = n_rows * PANEL[1] + 0.18 * ceil(len(labels) / _legend_columns(labels, width)) + 0.4
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=10)
-    return figure, figure.subplots(n_rows, n_columns, squeeze=False, **sharing)
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False, sharex=sharex, sharey=sharey)
 
 
 def add_legend(figure: Figure, axes: np.ndarray, labels: Sequence[str]) -> None:
@@ -65,8 +60,7 @@ def add_legend(figure: Figure, axes: np.ndarray, labels: Sequence[str]) -> None:
     marks: dict[Any, Any] = {}
     for axis in axes.flat:
         marks |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
-    columns = _legend_columns(labels, figure.get_figwidth())
-    handles = [marks[label] for label in labels]
+    columns, handles = _legend_columns(labels, figure.get_figwidth()), [marks[label] for label in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
 
 
@@ -75,7 +69,7 @@ def _legend_columns(labels: Sequence[str], width: float) -> int:
     return max(1, min(len(labels), int(width / (0.8 + 0.07 * max(map(len, labels))))))
 
 
-def draw_curves(axis: Axes, curves: Mapping[str, Mapping[int, float]], models: Sequence[str], scale: float) -> None:
+def draw_curves(axis: Axes, curves: Curves, models: Sequence[str], scale: float) -> None:
     """Draw a line per model, in the same style in every panel; values are multiplied by `scale`."""
     for model, curve in curves.items():
         style = line_style(models.index(model))

@@ -1,4 +1,4 @@
-"""Arguments that the scripts share which measure one or several models."""
+"""Arguments of the scripts that measure one or several models."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -32,11 +32,7 @@ class EvaluationArguments(HubArguments):
     bf16: bool = arg(False, help="Encode in bfloat16 (autocast): faster on recent GPUs.")
 
     def find_models(self) -> dict[str, str]:
-        """Folder or Hub id of each model, by its label in tables and figures.
-
-        Raises:
-            InputError: if a model does not exist, or is given twice.
-        """
+        """Folder or Hub id of each model, by its label; raises an `InputError` if one does not exist or is given twice."""
         return {label: self.find(name) for label, name in label_models(self.model_name_or_path).items()}
 
     def state(self) -> PartialState:
@@ -45,12 +41,12 @@ class EvaluationArguments(HubArguments):
         return PartialState(cpu=self.use_cpu or not torch.accelerator.is_available())
 
     def autocast(self) -> AbstractContextManager:
-        """Mixed precision, if it is wanted, on the device of this process."""
+        """Mixed precision with `--bf16`, on the device of this process."""
         return torch.autocast(self.state().device.type, torch.bfloat16, enabled=self.bf16)
 
 
 def by_label(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The results of several models in one dictionary, their names after `LABEL/`; of a single model as they are."""
+    """The results of several models in one dictionary with `LABEL/` before their names; those of one model unchanged."""
     if len(results) == 1:
         return dict(*results.values())
     return {f"{label}/{name}": value for label, of_model in results.items() for name, value in of_model.items()}

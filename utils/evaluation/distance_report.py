@@ -1,6 +1,6 @@
 """The results of word distances: metrics with intervals, curves by layer, a table, every distance link by link."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,22 @@ def bootstrap_interval(
     values: np.ndarray,
     statistic: Callable[[np.ndarray], float] = np.median,
     n_resamples: int = 1000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a statistic (Efron and Tibshirani, 1993, chapter 13), resampling links.
+    """The 95 % percentile bootstrap interval of a statistic of values [N] (Efron and Tibshirani, 1993, chapter 13).
 
-    Links of one sentence are not independent, so the interval is somewhat too narrow.
-
-    Args:
-        values: [N], one number per link.
-        statistic: from an array of numbers to a number.
-        n_resamples: number of samples with replacement.
-        confidence: 0 to 1, share of such intervals that contain the true value.
-        seed: seed of the samples.
+    Links are resampled. Those of one sentence are not independent, so the interval is somewhat too narrow.
     """
     random = np.random.default_rng(seed)
     estimates = [statistic(random.choice(values, len(values))) for _ in range(n_resamples)]
-    low, high = np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(estimates, [0.025, 0.975])
     return float(low), float(high)
 
 
 # Language → layer → distance → what was measured, for one model.
 Measured = dict[str, dict[int, dict[str, WordDistances]]]
+# Distance → measure → model → layer → value, or value with the ends of its interval.
+DistancePanels = Mapping[str, Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]]
 
 
 def flatten(measured: Measured) -> Iterator[tuple[str, int, str, WordDistances]]:
@@ -52,9 +46,9 @@ def flatten(measured: Measured) -> Iterator[tuple[str, int, str, WordDistances]]
 def distance_metrics(measured: Measured, seed: int = 0) -> dict[str, float]:
     """The numbers of one model by name.
 
-    `hi_layer12_cosine_median_related`, `…_median_unrelated`, `…_median_difference` and `…_share_nearer`, each also with
-    `_low` and `_high`, the ends of its `bootstrap_interval`; `hi-en_layer12_cosine_word_retrieval_accuracy` and
-    `en-hi_…`, the querying language first; `hi_layer12_cosine_spread_source` and `…_spread_english`.
+    `hi_layer12_cosine_median_related`, `…_median_unrelated`, `…_median_difference`, `…_share_nearer`, each also with the
+    suffixes `_low` and `_high` of its `bootstrap_interval`; `hi-en_layer12_cosine_word_retrieval_accuracy` and
+    `en-hi_…`, the querying language first; `hi_layer12_cosine_spread_source`, `…_spread_english`.
     """
     metrics = {}
     for language, layer, distance, found in flatten(measured):
@@ -83,29 +77,20 @@ _CURVES = {
     "Retrieval, {language} to en": "{language}-en_layer{layer}_{distance}_word_retrieval_accuracy",
     "Retrieval, en to {language}": "en-{language}_layer{layer}_{distance}_word_retrieval_accuracy",
 }
-CHANCE = {"Related word nearer": 0.5}
 
 
 def curves_by_layer(
     language: str, measured: Mapping[str, Measured], metrics: Mapping[str, Mapping[str, float]]
-) -> dict[str, dict[str, dict[str, dict[int, list[float]]]]]:
-    """The panels of `plot_distances_by_layer`: distance → title → model → layer → value, with its interval if any.
-
-    Args:
-        language: the language to show.
-        measured: by model.
-        metrics: by model, its `distance_metrics`.
-    """
+) -> DistancePanels:
+    """The panels of `plot_distances_by_layer` for one language; `metrics` has the `distance_metrics` of each model."""
     panels: dict[str, dict[str, dict[str, dict[int, list[float]]]]] = {}
     for model, of_model in measured.items():
         for _, layer, distance, _ in flatten({language: of_model[language]}):
             for title, name in _CURVES.items():
                 name = name.format(language=language, layer=layer, distance=distance)
-                numbers = [
-                    metrics[model][key] for key in (name, f"{name}_low", f"{name}_high") if key in metrics[model]
-                ]
+                keys = [key for key in (name, f"{name}_low", f"{name}_high") if key in metrics[model]]
                 curves = panels.setdefault(distance, {}).setdefault(title.format(language=language), {})
-                curves.setdefault(model, {})[layer] = numbers
+                curves.setdefault(model, {})[layer] = [metrics[model][key] for key in keys]
     return panels
 
 
@@ -124,16 +109,10 @@ def write_distances(
 ) -> None:
     """Write the distances link by link in Arrow's streaming format, atomically.
 
-    `datasets.Dataset.from_file(path)` reads it (and `.to_pandas()` makes a table). The columns: `model`, `language`,
-    `layer` (index into hidden states), `distance` (its name); `link`, the same number for the same three words
-    in every model; `pair`, the row of the sentence pair; `source_word`, `related_word`, `unrelated_word`;
-    `same_pair`, whether the unrelated word is from the same pair; `related`, `unrelated`, the distances of the source
-    word from the two.
-
-    Args:
-        path: the file.
-        measured: by model.
-        words: by language, the bitext and the triples that were measured.
+    `datasets.Dataset.from_file(path)` reads it. Columns: `model`, `language`, `layer`, `distance` (its name); `link`, the
+    same number for the same three words in every model; `pair`, the row of the sentence pair; `source_word`,
+    `related_word`, `unrelated_word`; `same_pair`, whether the unrelated word is from the same pair; `related`,
+    `unrelated`, the distances of the source word from the two.
     """
     of_language = {}
     for language, (bitext, triples) in words.items():
@@ -150,9 +129,8 @@ def write_distances(
     with atomic_write(path) as temporary, pyarrow.ipc.new_stream(temporary, _SCHEMA, options=options) as file:
         for model, languages in measured.items():
             for language, layer, distance, found in flatten(languages):
-                n_links = len(found.related)
                 where = {"model": model, "language": language, "layer": layer, "distance": distance}
-                columns: dict[str, Any] = {name: [value] * n_links for name, value in where.items()}
+                columns: dict[str, Any] = {name: [value] * len(found.related) for name, value in where.items()}
                 columns |= {**of_language[language], "related": found.related, "unrelated": found.unrelated}
                 file.write_table(pyarrow.table(columns, schema=_SCHEMA))
 
@@ -161,9 +139,6 @@ def distance_table(measured: Mapping[str, Measured]) -> ResultTable:
     """A row per model, language and distance at the highest layer of each model; 100 characters wide at most.
 
     The columns `related` and `unrelated` are median distances, `to en` and `from en` word retrieval accuracies.
-
-    Args:
-        measured: by model.
     """
     rows = []
     for model, languages in measured.items():

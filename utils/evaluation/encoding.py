@@ -1,6 +1,7 @@
-"""What the vectors of sentences and of words have in common: batches that go through an encoder."""
+"""Batches that go through an encoder, for the vectors of sentences and of words."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
@@ -9,20 +10,21 @@ from torch.nn.utils.rnn import pad_sequence
 from utils.models.layers import hidden_states_at
 
 
+# Makes the context of an encoder's passes (mixed precision).
+Autocast = Callable[[], AbstractContextManager]
+
+
 def longest_first(lengths: Sequence[int]) -> list[int]:
-    """Indices of sentences by descending length: similar lengths together need little padding, and if memory runs out,
-    it does so in the first batch.
-    """
+    """Indices by descending length: batches need little padding, and if memory runs out, the first one tells."""
     return sorted(range(len(lengths)), key=lambda k: -lengths[k])
 
 
 def encode_batch(
     model: nn.Module, ids: Sequence[Sequence[int]], layers: Sequence[int], pad_token_id: int | None
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Run an encoder over a batch of sentences given as token ids, without waiting for the device.
+    """Hidden states [batch, length, dimensions] at each layer, and the mask [batch, length], True for tokens.
 
-    Returns:
-        The hidden states [batch, length, dimensions] at each layer, and the mask [batch, length], True for tokens.
+    The sentences are given as token ids. The device is not waited for.
     """
     device = next(model.parameters()).device
     input_ids = pad_sequence([torch.tensor(s) for s in ids], batch_first=True, padding_value=pad_token_id or 0)

@@ -1,6 +1,6 @@
 """Figures of retrieval and of word distances."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from utils.core.figures import (
     COLOURS,
     PANEL,
     STYLE,
+    Curves,
     add_legend,
     draw_curves,
     line_style,
@@ -22,6 +23,8 @@ from utils.core.figures import (
     save_png_and_pdf,
 )
 from utils.core.files import atomic_write
+from utils.evaluation.distance_report import DistancePanels
+from utils.evaluation.word_distances import WordDistances
 
 
 # Two kinds of distances in one panel: a filled shape and an outline also differ in greyscale.
@@ -29,26 +32,24 @@ _RELATED = {"histtype": "stepfilled", "color": COLOURS[0], "alpha": 0.75, "linew
 _UNRELATED = {"histtype": "step", "edgecolor": COLOURS[1], "linewidth": 1.2, "hatch": "////"}
 _DIFFERENCE = {"histtype": "stepfilled", "color": "#888888", "linewidth": 0}
 _BINS = 40
+# Share of links reached by chance, where the scale begins unless there are lower values.
+_CHANCE = {"Related word nearer": 0.5}
 _DISTANCE_NAMES = {"l2": "L2 distance", "cosine": "Cosine distance"}
 
 
-def plot_accuracy_by_layer(
-    panels: Mapping[str, Mapping[str, Mapping[int, float]]], path: str | Path, title: str = ""
-) -> None:
+def plot_accuracy_by_layer(panels: Mapping[str, Curves], path: str | Path, title: str = "") -> None:
     """Draw accuracy by layer: a panel per direction, a line per model.
 
     Args:
-        panels: panel title → model → layer → accuracy from 0 to 1. Models may have different layers.
+        panels: panel title → model → layer → accuracy, 0 to 1. Models may have different layers.
         path: the PNG file, written atomically.
-        title: text above all panels.
     """
     n_columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(panels), 4)
     models = list(dict.fromkeys(model for curves in panels.values() for model in curves))
     layers = [layer for curves in panels.values() for curve in curves.values() for layer in curve]
     highest = max(value for curves in panels.values() for curve in curves.values() for value in curve.values())
     with rc_context(STYLE):
-        width = max(n_columns * PANEL[0], 4.8)
-        n_rows = ceil(len(panels) / n_columns)
+        width, n_rows = max(n_columns * PANEL[0], 4.8), ceil(len(panels) / n_columns)
         figure, axes = make_panels(n_rows, n_columns, width, models, title, sharex=True, sharey=True)
         for number, (axis, (name, curves)) in enumerate(zip(axes.flat, panels.items())):
             axis.set_title(name, loc="left")
@@ -69,18 +70,15 @@ def plot_accuracy_by_layer(
             figure.savefig(temporary, format="png", dpi=150)
 
 
-def plot_distances(
-    models: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: str | Path, title: str = ""
-) -> None:
+def plot_distances(models: Mapping[str, Mapping[str, WordDistances]], path: str | Path, title: str = "") -> None:
     """Draw histograms of the distances of related and of unrelated words, and of their differences, link by link.
 
     A row per model, two columns per distance with the same scale for all models. Lines mark the medians (solid:
     related, or difference; dashed: unrelated); the dotted line marks a difference of 0.
 
     Args:
-        models: model → distance (`l2`, `cosine`) → distances [N] of related words, of unrelated words.
-        path: the figure without its ending; it is written as PNG and PDF.
-        title: text above all panels.
+        models: model → distance (`l2`, `cosine`) → what was measured.
+        path: the figure without its suffix; it is written as PNG and PDF.
     """
     distances = list(dict.fromkeys(name for of_model in models.values() for name in of_model))
     with rc_context(STYLE):
@@ -88,20 +86,19 @@ def plot_distances(
         axes = figure.subplots(len(models), 2 * len(distances), sharex="col", sharey="col", squeeze=False)
         for column, distance in enumerate(distances):
             label = _DISTANCE_NAMES.get(distance, distance)
-            bins = _bins(values for of_model in models.values() for values in of_model[distance])
-            difference_bins = _bins(of_model[distance][1] - of_model[distance][0] for of_model in models.values())
-            for row, of_model in enumerate(models.values()):
-                both, difference = axes[row, 2 * column : 2 * column + 2]
-                related, unrelated = of_model[distance]
-                _draw_histogram(both, related, bins, "related words", "-", _RELATED)
-                _draw_histogram(both, unrelated, bins, "unrelated words", "--", _UNRELATED)
-                _draw_histogram(difference, unrelated - related, difference_bins, "difference", "-", _DIFFERENCE)
+            measured = [of_model[distance] for of_model in models.values()]
+            bins = _bins([values for found in measured for values in (found.related, found.unrelated)])
+            difference_bins = _bins([found.difference for found in measured])
+            for found, (both, difference) in zip(measured, axes[:, 2 * column : 2 * column + 2]):
+                _draw_histogram(both, found.related, bins, "related words", "-", _RELATED)
+                _draw_histogram(both, found.unrelated, bins, "unrelated words", "--", _UNRELATED)
+                _draw_histogram(difference, found.difference, difference_bins, "difference", "-", _DIFFERENCE)
                 difference.axvline(0, color="black", linewidth=0.8, linestyle=":")
             axes[-1, 2 * column].set_xlabel(label)
             axes[-1, 2 * column + 1].set_xlabel(f"{label}: unrelated - related")
-        for row, model in enumerate(models):
-            axes[row, 0].set_ylabel("Links (%)")
-            axes[row, 0].set_title(model, loc="left")
+        for axis, model in zip(axes[:, 0], models):
+            axis.set_ylabel("Links (%)")
+            axis.set_title(model, loc="left")
         if title:
             figure.suptitle(title, fontsize=10)
         handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -109,10 +106,9 @@ def plot_distances(
         save_png_and_pdf(figure, path)
 
 
-def _bins(values: Iterable[np.ndarray]) -> np.ndarray:
+def _bins(values: Sequence[np.ndarray]) -> np.ndarray:
     """Edges of equal bars that cover all values."""
-    ends = np.array([(of_model.min(), of_model.max()) for of_model in values])
-    return np.histogram_bin_edges(ends, _BINS)
+    return np.histogram_bin_edges(np.concatenate(values), _BINS)
 
 
 def _draw_histogram(
@@ -123,20 +119,13 @@ def _draw_histogram(
     axis.axvline(float(np.median(values)), color="black", linewidth=1, linestyle=stroke)
 
 
-def plot_distances_by_layer(
-    panels: Mapping[str, Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]],
-    path: str | Path,
-    title: str = "",
-    chance: Mapping[str, float] | None = None,
-) -> None:
+def plot_distances_by_layer(panels: DistancePanels, path: str | Path, title: str = "") -> None:
     """Draw measures by layer: a row per distance, a column per measure, a line per model, intervals as bands.
 
     Args:
-        panels: distance → measure → model → layer → value, or value with the ends of its interval. Measures whose names
-            begin with `Median` share their scale within a row; all others are shares from 0 to 1, drawn in percent.
-        path: the figure without its ending; it is written as PNG and PDF.
-        title: text above all panels.
-        chance: measure → share reached by chance, where the scale begins unless there are lower values.
+        panels: as from `curves_by_layer`. Measures whose names begin with `Median` share their scale within a row; all
+            others are shares from 0 to 1, drawn in percent.
+        path: the figure without its suffix; it is written as PNG and PDF.
     """
     columns = list(dict.fromkeys(name for row in panels.values() for name in row))
     models = list(dict.fromkeys(model for row in panels.values() for curves in row.values() for model in curves))
@@ -156,7 +145,7 @@ def plot_distances_by_layer(
                     axis.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
             highest = max((axis.dataLim.ymax for axis in medians), default=0)
             for axis, name in zip(row, columns):
-                lowest = min(100 * (chance or {}).get(name, 0), axis.dataLim.ymin)
+                lowest = min(100 * _CHANCE.get(name, 0), axis.dataLim.ymin)
                 axis.set_ylim(*((0, 1.08 * highest) if axis in medians else (lowest, 100)))
             row[0].set_ylabel(_DISTANCE_NAMES.get(distance, distance))
         for axis in axes[-1]:

@@ -19,21 +19,16 @@ _NEIGHBOURS = 10
 class Retrieval:
     """What N queries found.
 
-    Attributes:
-        nearest: [N], index of the nearest candidate; of several equally near, the first.
-        rank: [N], number of candidates that are at least as near as the right one, which is one of them: 1 if it is
-            the single nearest one. Among equally near candidates the right one ranks last, so that vectors that are
-            all equal, which say nothing about what is right, get no credit for it.
-        score: [N], similarity of the nearest one, higher is nearer: cosine, negative L2 distance, or CSLS.
-        gold: [N], index of the right candidate.
-        query_spread: `vector_spread` of the queries, if it was computed.
+    The rank of the right candidate is the number of candidates at least as near, itself included: 1 if it is the single
+    nearest. Among equally near candidates it ranks last, so that a collapsed encoder, whose vectors are all equal, gets
+    no credit.
     """
 
-    nearest: torch.Tensor
-    rank: torch.Tensor
-    score: torch.Tensor
-    gold: torch.Tensor
-    query_spread: float | None = None
+    nearest: torch.Tensor  # [N], index of the nearest candidate; of several equally near, the first
+    rank: torch.Tensor  # [N], of the right candidate
+    score: torch.Tensor  # [N], similarity of the nearest, higher is nearer: cosine, negative L2 distance, or CSLS
+    gold: torch.Tensor  # [N], index of the right candidate
+    query_spread: float | None = None  # `vector_spread` of the queries, if it was computed
 
     @property
     def accuracy(self) -> float:
@@ -52,29 +47,21 @@ class Retrieval:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """For every query its number `id`, and `gold`, `prediction`, `score`, `rank`."""
-        columns = (self.gold, self.nearest, self.score, self.rank)
-        for i, values in enumerate(zip(*(column.tolist() for column in columns))):
-            yield {"id": i, **dict(zip(("gold", "prediction", "score", "rank"), values))}
+        columns = {"gold": self.gold, "prediction": self.nearest, "score": self.score, "rank": self.rank}
+        for i, values in enumerate(zip(*(column.tolist() for column in columns.values()))):
+            yield {"id": i, **dict(zip(columns, values))}
 
 
 @dataclass(frozen=True)
 class _Space:
-    """How one matrix product gives the similarities of N queries and M candidates: scale · q'·c' + bias(c) + offset(q).
+    """How one matrix product gives the similarities of N queries and M candidates: scale · q'·c' + bias(c) + offset(q)."""
 
-    Attributes:
-        prepare: turns vectors [any, dimensions] into the q' or c' above, fp32. It is applied to one block at a time, so
-            that all vectors are never copied.
-        scale: a positive number.
-        bias: [M].
-        offset: [N]; has no influence on which candidate is nearer.
-        squared: whether the similarity is a negative squared distance.
-    """
-
+    # Makes q' or c', fp32, of vectors [any, dimensions]: block by block, so that all vectors are never copied.
     prepare: Callable[[torch.Tensor], torch.Tensor]
     scale: float
-    bias: torch.Tensor
-    offset: torch.Tensor
-    squared: bool = False
+    bias: torch.Tensor  # [M]
+    offset: torch.Tensor  # [N]; has no influence on which candidate is nearer
+    squared: bool = False  # whether the similarity is a negative squared distance
 
 
 def _normalize(vectors: torch.Tensor) -> torch.Tensor:
@@ -82,8 +69,8 @@ def _normalize(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def _cosine(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Space:
-    offset, bias = (torch.zeros(len(side), device=side.device) for side in (queries, candidates))
-    return _Space(_normalize, 1, bias, offset)
+    zeros = torch.zeros(max(len(queries), len(candidates)), device=queries.device)
+    return _Space(_normalize, 1, zeros[: len(candidates)], zeros[: len(queries)])
 
 
 def _csls(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Space:
@@ -113,11 +100,10 @@ def _l2(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Sp
     def prepare(vectors: torch.Tensor) -> torch.Tensor:
         return vectors.float() - centre
 
-    offset, bias = (
-        -torch.cat([prepare(block).square().sum(dim=1) for block in side.split(block_size)])
-        for side in (queries, candidates)
-    )
-    return _Space(prepare, 2, bias, offset, squared=True)
+    def negative_squares(vectors: torch.Tensor) -> torch.Tensor:
+        return -torch.cat([prepare(block).square().sum(dim=1) for block in vectors.split(block_size)])
+
+    return _Space(prepare, 2, negative_squares(candidates), negative_squares(queries), squared=True)
 
 
 RETRIEVAL_DISTANCES = {"cosine": _cosine, "l2": _l2, "csls": _csls}
@@ -133,18 +119,15 @@ def retrieve(
     """Find the nearest candidate of every query: exactly, on the tensors' device, in blocks of bounded memory.
 
     Two candidates count as equally near if their scores differ by no more than rounding can explain, for the last
-    digits of a product depend on its place in a matrix. Where vectors are not numbers, the right candidate ranks last.
+    digits of a product depend on its place in a matrix. Where vectors contain nan, the right candidate ranks last.
 
     Args:
         queries: [N, dimensions].
         candidates: [M, dimensions].
-        distance: a name in `RETRIEVAL_DISTANCES`; `csls` is the cosine corrected for hubness (Conneau et al., 2018).
-        block_size: number of queries and of candidates compared at once; by default chosen for the device. Memory is
-            a few times 4 bytes times its square, and some numbers for each vector.
+        distance: a name in `RETRIEVAL_DISTANCES` (else an `InputError`); `csls` is the cosine corrected for hubness.
+        block_size: queries and candidates compared at once; by default chosen for the device. Memory is a few times
+            4 bytes times its square, and some numbers for each vector.
         gold: [N], index of the right candidate of every query; by default candidate i is right for query i.
-
-    Raises:
-        InputError: for an unknown distance.
     """
     if distance not in RETRIEVAL_DISTANCES:
         raise InputError(f"The distance {distance} is unknown; choose one of {', '.join(RETRIEVAL_DISTANCES)}.")
@@ -182,11 +165,9 @@ def retrieve(
 
 
 def vector_spread(vectors: torch.Tensor, distance: str = "cosine") -> float:
-    """How far vectors [N, dimensions], N > 0, lie apart from each other, over all N² pairs.
+    """How far vectors [N, dimensions], N > 0, lie apart, over all N² pairs.
 
-    Args:
-        vectors: any floating type, on any device.
-        distance: `l2`: the root mean square of the L2 distances; any other: the mean of 1 - cosine.
+    For `l2` the root mean square of the L2 distances, for other distances the mean of 1 - cosine.
     """
     total, squares = torch.zeros(vectors.shape[1], dtype=torch.float64), 0.0
     for block in vectors.split(default_block_size(vectors.device)):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ _THREE_LETTERS = {
     "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
     "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
 }  # fmt: skip
-# What run_xsr.py calls the arguments about a data set.
+# What run_xsr.py calls the parts of a data set.
 _ARGUMENTS = {
     "config": "--dataset_config_name",
     "split": "--dataset_split",
@@ -32,24 +31,17 @@ _CONFIGS = ("tatoeba.{code}", "{code}-eng", "{language}", "{language}-en", "en-{
 
 @dataclass(frozen=True)
 class SentencePairs:
-    """Sentences of a language and their English translations: source[i] means the same as english[i].
-
-    Attributes:
-        language: code of the source language.
-        source, english: the sentences.
-        dataset: data set and configuration, or the two files.
-        split: split of the data set; None for files.
-    """
+    """Sentences of a language and their English translations, `english[i]` of `source[i]`."""
 
     language: str
     source: list[str]
     english: list[str]
-    dataset: str
-    split: str | None = None
+    dataset: str  # data set and configuration, or the two files
+    split: str | None = None  # None for files
 
     @property
     def directions(self) -> tuple[str, str]:
-        """Names of both directions, the language of the queries first."""
+        """The language of the queries comes first."""
         return f"{self.language}-en", f"en-{self.language}"
 
     @property
@@ -68,15 +60,9 @@ class SentencePairs:
 
 
 def read_sentence_files(language: str, source_path: str, english_path: str) -> SentencePairs:
-    """Read two text files, gzipped or not: line i of one translates line i of the other.
-
-    Raises:
-        InputError: naming the file, the line and the remedy.
-    """
+    """Read two text files, gzipped or not: line i of one translates line i of the other."""
     sides = []
     for path in (source_path, english_path):
-        if not os.path.isfile(path):
-            raise InputError(f"There is no file {path}; check the path.")
         sides.append([_sentence(line, f"Line {number} of {path}") for number, line in read_lines(path)])
         if not sides[-1]:
             raise InputError(f"The file {path} is empty; give one with a sentence on every line.")
@@ -95,15 +81,13 @@ def load_sentence_pairs(
     split: str | None = None,
     source_column: str | None = None,
     english_column: str | None = None,
-    **hub_options: Any,  # noqa: ANN401
+    **hub_options: str | None,
 ) -> SentencePairs:
     """Read the pairs of a language from a data set on the Hub or in a local folder.
 
     Args:
-        dataset_name: Hub id or folder.
-        language: code of the source language.
-        config_name: configuration, in which `{language}` stands for the language; by default the first that fits of
-            `tatoeba.hin` (google/xtreme), `hin-eng` (mteb/tatoeba-bitext-mining), `hi`, `hi-en`, `en-hi`.
+        config_name: in it `{language}` stands for the language; by default the first that exists of `tatoeba.hin`
+            (google/xtreme), `hin-eng` (mteb/tatoeba-bitext-mining), `hi`, `hi-en`, `en-hi`.
         split: by default `test`, or else `validation`, or the only one there is.
         source_column, english_column: by default the usual names (`utils.parallel.formats`).
         hub_options: `cache_dir`, `token`.
@@ -126,5 +110,5 @@ def load_sentence_pairs(
 
 def _sentence(text: object, where: str) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where} has no sentence; take it out, together with its translation.")
+        raise InputError(f"{where} has no sentence; remove it, together with its translation.")
     return text

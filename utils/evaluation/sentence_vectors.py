@@ -1,8 +1,7 @@
 """The vectors of sentences at several layers of an encoder."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -27,13 +26,13 @@ _Result = TypeVar("_Result")
 
 
 def mean_of_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean of all tokens, special ones included (Efimov et al., ECIR 2023), [batch, dimensions]."""
+    """The mean of all tokens, special ones included (Efimov et al., ECIR 2023)."""
     # Sums over half-precision states lose digits, and padding may hold anything.
     return states.float().masked_fill(~mask[..., None], 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
 def first_token(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The first token, [batch, dimensions]."""
+    """The first token."""
     return states[:, 0].float()
 
 
@@ -51,27 +50,21 @@ def encode_sentences(
     max_length: int | None = None,
     description: str | None = None,
 ) -> torch.Tensor:
-    """The vectors of sentences at several layers, in one pass of the encoder, which is put into evaluation mode.
+    """The vectors [layers, N, dimensions] of N sentences in one pass of the encoder; fp32, on the CPU.
 
-    A repeated sentence is encoded once. Several processes (`accelerate launch`) share the work, and each returns the
-    whole result.
+    The encoder is put into evaluation mode. A repeated sentence is encoded once. Several processes (`accelerate launch`)
+    share the work, and each returns the whole result.
 
     Args:
         model: an encoder, on the device that does the work.
-        tokenizer: its tokenizer.
-        sentences: N texts.
         layers: indices into `hidden_states`: 0 the embeddings, -1 the last layer.
         pooling: a name in `SENTENCE_POOLINGS`.
         batch_size: sentences encoded at once per process.
-        max_length: truncate sentences to this many tokens; by default to the encoder's longest input.
+        max_length: in tokens; longer sentences are truncated. By default the encoder's longest input.
         description: text of the progress bar.
 
-    Returns:
-        [layers, N, dimensions], fp32, on the CPU, in the order of `sentences`.
-
     Raises:
-        InputError: for an unknown pooling, for a `max_length` that leaves no room or exceeds the encoder's longest
-            input, or if vectors contain nan or inf.
+        InputError: for an unknown pooling or an unusable `max_length`, or if vectors contain nan or inf.
     """
     if pooling not in SENTENCE_POOLINGS:
         raise InputError(f"The pooling {pooling} is unknown; choose one of {', '.join(SENTENCE_POOLINGS)}.")
@@ -132,10 +125,10 @@ def _tokenize_chunks(
 def _one_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
     """`map`, but the next result is computed in a thread while the caller works on this one."""
     with ThreadPoolExecutor(1) as worker:
-        pending: deque = deque()
+        ahead: Future[_Result] | None = None
         for item in items:
-            pending.append(worker.submit(function, item))
-            if len(pending) > 1:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+            ready, ahead = ahead, worker.submit(function, item)
+            if ready:
+                yield ready.result()
+        if ahead:
+            yield ahead.result()

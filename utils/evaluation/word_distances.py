@@ -1,12 +1,11 @@
-"""Distances between related and unrelated words: the draw of the words, and what is measured on their vectors.
+"""Distances between related and unrelated words (Efimov et al., ECIR 2023): the draw of the words, and the measures.
 
-*Related* are words that are linked across languages in held-out sentence pairs. Each link is compared with an
-*unrelated* English word, drawn at random. In a well aligned encoder the related word is nearer than the unrelated one;
-Efimov et al. (ECIR 2023) ask what fine-tuning does to that.
+*Related* words are linked across languages in held-out sentence pairs; each link is compared with an *unrelated*
+English word, drawn at random. In a well aligned encoder the related word is nearer than the unrelated one.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,25 +17,20 @@ from torch import nn
 
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
+from utils.evaluation.encoding import Autocast
 from utils.evaluation.neighbours import retrieve, vector_spread
 from utils.evaluation.word_vectors import encode_words
 
 
 @dataclass(frozen=True)
 class Triples:
-    """N links, each with an unrelated English word. All arrays are [N] and count from 0.
+    """N links, each with an unrelated English word. All arrays are [N] and count from 0."""
 
-    Attributes:
-        pair: row of the bitext.
-        source, english: the linked words of that pair, by position.
-        unrelated_pair, unrelated: row and position of an English word that `source` is not linked with.
-    """
-
-    pair: np.ndarray
-    source: np.ndarray
-    english: np.ndarray
-    unrelated_pair: np.ndarray
-    unrelated: np.ndarray
+    pair: np.ndarray  # row of the bitext
+    source: np.ndarray  # position of the linked source word in that row
+    english: np.ndarray  # position of the linked English word
+    unrelated_pair: np.ndarray  # row of an English word that the source word is not linked with
+    unrelated: np.ndarray  # its position
 
     def __len__(self) -> int:
         return len(self.pair)
@@ -58,20 +52,16 @@ class Triples:
 
 
 def draw_triples(bitext: Dataset, max_links: int | None = None, seed: int = 0) -> Triples:
-    """Draw links, and an unrelated English word for each of them.
+    """Draw links, and an unrelated English word for each of them, in the order of the bitext.
 
     Half of the unrelated words come from the sentence pair of the link, because encoders mix the words of a context;
-    the other half from all other pairs. If one of the two has no candidate, the other is used. A word that is spelt
-    like the related one (in any case) or linked with the same source word is not a candidate. Words are drawn before
-    tokenization, so that the draw is the same for every model.
+    the other half from all other pairs. If one of the two has no candidate, the other is used; if neither has one, the
+    link is dropped. A word that is spelt like the related one (ignoring case) or linked with the same source word is
+    not a candidate. Words are drawn before tokenization, so that the draw is the same for every model.
 
     Args:
         bitext: columns `source`, `english` (lists of words) and `links` (lists of `[i, j]`).
-        max_links: number of links to draw; None: all.
-        seed: seed of the draw.
-
-    Returns:
-        The triples in the order of the bitext. A link without an unrelated English word is left out.
+        max_links: None: all.
     """
     sentences = list(bitext["english"])
     links = np.array([(k, i, j) for k, linked in enumerate(bitext["links"]) for i, j in linked], np.int64)
@@ -106,10 +96,9 @@ def draw_triples(bitext: Dataset, max_links: int | None = None, seed: int = 0) -
 
 
 def with_vectors(triples: Triples, bitext: Dataset, word_tokenizers: Sequence[WordTokenizer]) -> Triples:
-    """The triples whose three words have a vector with every one of the tokenizers.
+    """The triples whose three words have a vector with each of the tokenizers, so that all models measure the same words.
 
-    Some words give no token (`\\u200b`), and long sentences are truncated. A triple that one model cannot measure is
-    dropped for all, so that they are compared on the same words.
+    Some words give no token (`\\u200b`), and long sentences are truncated.
     """
     if not len(triples):
         return triples
@@ -126,12 +115,12 @@ def with_vectors(triples: Triples, bitext: Dataset, word_tokenizers: Sequence[Wo
 
 
 def l2_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Euclidean distances [N], from 0, of vectors [N, dimensions], row by row."""
+    """Euclidean distances [N] of vectors [N, dimensions], row by row."""
     return (first - second).norm(dim=1)
 
 
 def cosine_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """1 - cosine of the angle [N], 0 to 2, of vectors [N, dimensions], row by row."""
+    """1 - cosine [N], 0 to 2, of vectors [N, dimensions], row by row."""
     return 1 - F.cosine_similarity(first, second)
 
 
@@ -142,21 +131,16 @@ WORD_DISTANCES = {"l2": l2_distances, "cosine": cosine_distances}
 class WordDistances:
     """What is measured on N links at one layer of one model, by one distance.
 
-    Attributes:
-        related: [N], distance of the source word from the English word it is linked with.
-        unrelated: [N], its distance from the unrelated English word.
-        to_english: word retrieval accuracy (Cao et al., ICLR 2020, section 4), 0 to 1: share of source words whose
-            nearest among all linked English words is the one they are linked with.
-        from_english: the same from English words to source words.
-        spread_source, spread_english: `vector_spread` of all source words, of all linked English words.
+    Word retrieval accuracy (Cao et al., ICLR 2020, section 4), 0 to 1, is the share of words of one language whose
+    nearest among all linked words of the other is the one they are linked with.
     """
 
-    related: np.ndarray
-    unrelated: np.ndarray
-    to_english: float
-    from_english: float
-    spread_source: float = 0.0
-    spread_english: float = 0.0
+    related: np.ndarray  # [N], distance of the source word from the English word it is linked with
+    unrelated: np.ndarray  # [N], its distance from the unrelated English word
+    to_english: float  # word retrieval accuracy of the source words
+    from_english: float  # word retrieval accuracy of the English words
+    spread_source: float = 0.0  # `vector_spread` of all source words
+    spread_english: float = 0.0  # `vector_spread` of all linked English words
 
     @property
     def is_finite(self) -> bool:
@@ -175,10 +159,7 @@ class WordDistances:
 
     @property
     def share_nearer(self) -> float:
-        """Share of links whose related word is nearer, 0 to 1; ties count half.
-
-        Like the area under a ROC curve, but each related word is compared with its own unrelated word only.
-        """
+        """Share of links whose related word is nearer, 0 to 1; ties count half."""
         return float(self.nearer.mean())
 
 
@@ -189,26 +170,20 @@ def compare_vectors(
     distance: str,
     device: torch.device | str = "cpu",
 ) -> WordDistances:
-    """Compare source words with related and unrelated English words by their vectors.
+    """Compare source words with related and unrelated English words by their vectors [N, dimensions] on the CPU.
 
-    Args:
-        source, english, unrelated: [N, dimensions] each, on the CPU.
-        distance: a name in `WORD_DISTANCES`.
-        device: where nearest neighbours are searched.
-
-    Raises:
-        InputError: for an unknown distance.
+    Nearest neighbours are searched on the device. An unknown distance raises an `InputError`.
     """
     if distance not in WORD_DISTANCES:
         raise InputError(f"The distance {distance} is unknown; choose one of {', '.join(WORD_DISTANCES)}.")
     between = WORD_DISTANCES[distance]
-    on_device = source.to(device), english.to(device)
+    source_there, english_there = source.to(device), english.to(device)
     return WordDistances(
         # In double precision: 1 minus a cosine near 1 loses digits.
         between(source.double(), english.double()).numpy(),
         between(source.double(), unrelated.double()).numpy(),
-        retrieve(on_device[0], on_device[1], distance).accuracy,
-        retrieve(on_device[1], on_device[0], distance).accuracy,
+        retrieve(source_there, english_there, distance).accuracy,
+        retrieve(english_there, source_there, distance).accuracy,
         vector_spread(source, distance),
         vector_spread(english, distance),
     )
@@ -222,26 +197,18 @@ def measure_words(
     layers: Sequence[int] = (-1,),
     distances: Sequence[str] = tuple(WORD_DISTANCES),
     batch_size: int = 64,
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    autocast: Autocast = nullcontext,
     state: PartialState | None = None,
     description: str | None = None,
 ) -> dict[int, dict[str, WordDistances]]:
-    """Encode the words of some triples and compare them, by layer and distance.
+    """Encode the words of triples (arguments as of `encode_words`) and compare them, by layer and distance."""
 
-    Args:
-        model, word_tokenizer: an encoder in evaluation mode, and its tokenizer.
-        bitext, triples: the sentences, and the words in them.
-        layers: indices into `hidden_states`.
-        distances: names in `WORD_DISTANCES`.
-        batch_size, autocast, state, description: as for `encode_words`.
-    """
-
-    def vectors_of(side: str, words: np.ndarray) -> torch.Tensor:
+    def encode(side: str, words: np.ndarray) -> torch.Tensor:
         sentences = bitext[side]
         return encode_words(model, word_tokenizer, sentences, words, layers, batch_size, autocast, state, description)
 
-    source = vectors_of("source", triples.source_words)
-    english, unrelated = vectors_of("english", triples.english_words).chunk(2, dim=1)
+    source = encode("source", triples.source_words)
+    english, unrelated = encode("english", triples.english_words).chunk(2, dim=1)
     device = next(model.parameters()).device
     return {
         layer: {name: compare_vectors(source[k], english[k], unrelated[k], name, device) for name in distances}

@@ -1,7 +1,7 @@
 """The vectors of words in their sentences at several layers of an encoder."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import logging
 
 from utils.alignment.words import WordTokenizer, pool_words
-from utils.evaluation.encoding import encode_batch, longest_first, to_device
+from utils.evaluation.encoding import Autocast, encode_batch, longest_first, to_device
 from utils.evaluation.neighbours import slices
 
 
@@ -23,25 +23,20 @@ def encode_words(
     words: np.ndarray,
     layers: Sequence[int] = (-1,),
     batch_size: int = 64,
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    autocast: Autocast = nullcontext,
     state: PartialState | None = None,
     description: str | None = None,
 ) -> torch.Tensor:
-    """The vectors of some words of some sentences at several layers, in one pass; no other vector is kept.
+    """The vectors [layers, N, dimensions] of words in sentences, in one pass of the encoder; fp32, on the CPU.
 
     Args:
         model: an encoder in evaluation mode, on the device that does the work.
-        word_tokenizer: the tokenizer of that encoder.
         sentences: lists of words.
         words: [N, 2], sentence and position of every wanted word; each must have a vector (`with_vectors`).
         layers: indices into `hidden_states`: 0 the embeddings, -1 the last layer.
         batch_size: sentences encoded at once per process.
-        autocast: context of the encoder's passes (mixed precision).
         state: the processes that share the work; each returns the whole result. None: this process works alone.
         description: text of the progress bar; None for no bar.
-
-    Returns:
-        [layers, N, dimensions], fp32, on the CPU.
     """
     # A word that is wanted twice is encoded once; sorted, the words of a sentence stand together.
     wanted, row_of = np.unique(words, axis=0, return_inverse=True)
@@ -68,19 +63,18 @@ def encode_words(
 
 
 def _places(word_ids: Sequence[int], words: Sequence[int], wanted: np.ndarray) -> np.ndarray:
-    """For every token of a sentence the index of the wanted word it represents, -1 for none."""
+    """For every token of a sentence the index of the wanted word that it represents, -1 for none."""
     place_of = {position: place for place, position in enumerate(wanted.tolist())}
     place_of_word = np.array([place_of.get(position, -1) for position in words] + [-1])
     return place_of_word[np.asarray(word_ids)]  # (-1, a token of no word, is the last one)
 
 
 def _pool(states: Sequence[torch.Tensor], places: Sequence[np.ndarray]) -> torch.Tensor:
-    """The vectors [layers, words, dimensions], on the CPU, of the words that `places` numbers, sentence by sentence."""
+    """The vectors [layers, words, dimensions], on the CPU, of the words that `places` numbers in each sentence."""
     n_words = np.array([int(place.max()) + 1 for place in places])
     first = np.cumsum(n_words) - n_words
     numbered = [torch.from_numpy(np.where(place < 0, -1, place + k)) for place, k in zip(places, first)]
     word_ids = pad_sequence(numbered, batch_first=True, padding_value=-1)
     lengths = torch.bincount(word_ids[word_ids >= 0], minlength=int(n_words.sum())).float()
-    device = states[0].device
-    word_ids, lengths = to_device(word_ids, device), to_device(lengths, device)
+    word_ids, lengths = (to_device(tensor, states[0].device) for tensor in (word_ids, lengths))
     return torch.stack([pool_words(state, word_ids, lengths) for state in states]).cpu()
