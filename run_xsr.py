@@ -29,7 +29,7 @@ from utils.evaluation.sentence_retrieval import (
     retrieval_table,
     retrieve_translations,
 )
-from utils.evaluation.sentence_vectors import SENTENCE_POOLINGS, encode_sentences
+from utils.evaluation.vectors import SENTENCE_POOLINGS, encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.layers import parse_layers, usual_layer
 from utils.models.loading import count_layers

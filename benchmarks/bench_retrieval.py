@@ -5,7 +5,7 @@
     python benchmarks/bench_retrieval.py --quick
 
 First, sentences to vectors. `encoder` is the bare forward pass over batches that are tokenised, sorted by length, padded
-and on the device already; `retrieval` is `utils.evaluation.sentence_vectors.encode_sentences`, from text to vectors at the layers that
+and on the device already; `retrieval` is `utils.evaluation.vectors.encode_sentences`, from text to vectors at the layers that
 `run_xsr.py` compares. They take turns in one process; the ratio says how much of the encoder's speed is left.
 
 Then the nearest-neighbour search, with random vectors: `retrieve`, against nothing but the matrix products of the same
@@ -42,7 +42,7 @@ from benchmarks.measuring import (
 from data.sample_model import sample_model
 from utils.core.errors import run_script
 from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, default_block_size, retrieve
-from utils.evaluation.sentence_vectors import encode_sentences
+from utils.evaluation.vectors import encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.layers import parse_layers
 from utils.models.tokenizers import encoder_max_length, load_tokenizer

@@ -13,6 +13,7 @@ from utils.alignment.pairs import AlignmentCollator, encode_pairs
 from utils.alignment.words import WordTokenizer, word_vectors
 from utils.evaluation.distance_report import bootstrap_interval, distance_metrics, distance_table, write_distances
 from utils.evaluation.figures import plot_distances, plot_distances_by_layer
+from utils.evaluation.vectors import encode_words
 from utils.evaluation.word_distances import (
     Triples,
     WordDistances,
@@ -23,7 +24,6 @@ from utils.evaluation.word_distances import (
     measure_words,
     with_vectors,
 )
-from utils.evaluation.word_vectors import encode_words
 
 
 def bitext(*pairs: tuple[str, str, list]) -> Dataset:

@@ -13,12 +13,13 @@ from helpers import tiny
 from helpers.paths import REFERENCE
 from helpers.retrieval import dataset, reference_sentences
 from utils.core.errors import InputError
-from utils.evaluation import neighbours, sentence_vectors
+from utils.evaluation import neighbours
+from utils.evaluation import vectors as encoding
 from utils.evaluation.figures import plot_accuracy_by_layer
 from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, Retrieval, retrieve
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
 from utils.evaluation.sentence_retrieval import accuracy_curves, retrieval_metrics, retrieval_table
-from utils.evaluation.sentence_vectors import encode_sentences
+from utils.evaluation.vectors import encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.hub import label_models
 from utils.models.layers import parse_layers, usual_layer
@@ -297,14 +298,14 @@ def test_order_and_batch_size_change_no_answer(reference_encoder):
 def test_chunks_are_put_together(reference_encoder, monkeypatch):
     sentences = [s for number in range(4) for side in reference_sentences(number) for s in side]
     whole = encode_sentences(*reference_encoder, sentences, [1, 3], batch_size=4)
-    monkeypatch.setattr(sentence_vectors, "_BATCHES_OF_CHUNK", 3)
+    monkeypatch.setattr(encoding, "_BATCHES_OF_CHUNK", 3)
     chunked = encode_sentences(*reference_encoder, sentences, [1, 3], batch_size=4)
     torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_one_chunk_is_tokenised_ahead():
     made = []
-    results = sentence_vectors._one_ahead(lambda n: made.append(n) or n * n, range(4))
+    results = encoding._one_ahead(lambda n: made.append(n) or n * n, range(4))
     assert next(results) == 0
     assert max(made) <= 1
     assert [*results] == [1, 4, 9]

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from data import sample_model as made
 from utils.core.errors import InputError
-from utils.evaluation.sentence_vectors import encode_sentences
+from utils.evaluation.vectors import encode_sentences
 
 
 SENTENCES = {

@@ -17,9 +17,8 @@ from torch import nn
 
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
-from utils.evaluation.encoding import Autocast
 from utils.evaluation.neighbours import retrieve, vector_spread
-from utils.evaluation.word_vectors import encode_words
+from utils.evaluation.vectors import Autocast, encode_words
 
 
 @dataclass(frozen=True)
