@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel
 
@@ -28,6 +27,7 @@ from utils.core.records import run_record
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.distance_report import (
     Measured,
+    Words,
     curves_by_layer,
     distance_metrics,
     distance_table,
@@ -78,7 +78,7 @@ class DistanceArguments(EvaluationArguments):
 
 
 @dataclass
-class HeldOutDataArguments(ParallelDataArguments):
+class HeldOutArguments(ParallelDataArguments):
     """Where the parallel sentences come from: held-out ones that no model was adjusted on."""
 
     parallel_split: str = arg(
@@ -99,7 +99,7 @@ class HeldOutDataArguments(ParallelDataArguments):
 
 def main() -> None:
     # --- Arguments ---
-    args, data, links = parse_arguments(DistanceArguments, HeldOutDataArguments, AlignerArguments, description=__doc__)
+    args, data, links = parse_arguments(DistanceArguments, HeldOutArguments, AlignerArguments, description=__doc__)
     check_output_dir(args.output_dir, args.overwrite_output_dir)
     require(data.languages, ["--language"], "say which language is compared with English, for example --language hi")
     check_links_to_write(links, data.languages, args.overwrite_output_dir)
@@ -117,7 +117,7 @@ def main() -> None:
 
     # --- Words, the same for every model ---
     with state.main_process_first():
-        corpus, reference = read_corpus(args, data, links, next(iter(word_tokenizers.values())), state)
+        corpus, reference = read_corpus(args, data, links, next(iter(word_tokenizers.values())))
     words: dict[str, tuple[Dataset, Triples]] = {}
     results: dict[str, Any] = {"word_pooling": args.word_pooling}
     for language, bitext in corpus.pairs.items():
@@ -166,11 +166,7 @@ def main() -> None:
 
 
 def read_corpus(
-    args: DistanceArguments,
-    data: HeldOutDataArguments,
-    links: AlignerArguments,
-    words: WordTokenizer,
-    state: PartialState,
+    args: DistanceArguments, data: HeldOutArguments, links: AlignerArguments, words: WordTokenizer
 ) -> tuple[ChosenPairs, str | None]:
     """The held-out pairs with their links, and the name of the encoder that made the links, if one did."""
     hub = {"cache_dir": args.cache_dir, "token": args.token}
@@ -180,12 +176,12 @@ def read_corpus(
     encoder = word_tokenizer = None
     if "encoder" in corpus.aligners(links):
         encoder, word_tokenizer = load_reference(args)
-        encoder.to(state.device)  # type: ignore[arg-type]  # (the annotation of `to` is wrong in transformers)
+        encoder.to(args.state().device)  # type: ignore[arg-type]  # (the annotation of `to` is wrong in transformers)
     elif args.reference_model:
         by = " and ".join(sorted(corpus.aligners(links)))
         raise InputError(f"--reference_model has no effect if --aligner {by} links the words; remove it.")
     linkable = corpus.linkable(links, encoder, word_tokenizer)
-    if state.is_main_process:
+    if args.state().is_main_process:
         linkable.write_links(links)
     share = data.validation_split_percentage and data.validation_split_percentage / 100
     pairs = linkable.choose_to_measure(data.max_words, data.max_train_pairs, share, args.seed)
@@ -223,11 +219,7 @@ def check_same_vocabulary(word_tokenizers: Mapping[str, WordTokenizer]) -> None:
 
 
 def write_results(
-    folder: Path,
-    words: Mapping[str, tuple[Dataset, Triples]],
-    measured: Mapping[str, Measured],
-    results: Mapping[str, Any],
-    seed: int,
+    folder: Path, words: Words, measured: Mapping[str, Measured], results: Mapping[str, Any], seed: int
 ) -> None:
     """Write results, distances and, per language, histograms of the highest layers; curves if there are several layers."""
     metrics = {label: distance_metrics(of_model, seed) for label, of_model in measured.items()}

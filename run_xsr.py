@@ -143,9 +143,8 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
     data: list[SentencePairs] = []
     for language in languages:
         if source or target:
-            why = f"{language} needs one file of its own sentences and one of their translations"
-            require(language in source, ["--source_file"], why)
-            require(language in target, ["--target_file"], why)
+            for argument, files in (("--source_file", source), ("--target_file", target)):
+                require(language in files, [argument], f"{language} needs a file of sentences and one of translations")
             pairs = read_sentence_files(language, source[language], target[language])
         else:
             pairs = load_sentence_pairs(

@@ -14,10 +14,7 @@ from utils.evaluation.word_distances import Triples, WordDistances
 
 
 def bootstrap_interval(
-    values: np.ndarray,
-    statistic: Callable[[np.ndarray], float] = np.median,
-    n_resamples: int = 1000,
-    seed: int = 0,
+    values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.median, n_resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of a statistic of values [N] (Efron and Tibshirani, 1993, chapter 13).
 
@@ -31,6 +28,8 @@ def bootstrap_interval(
 
 # Language → layer → distance → what was measured, for one model.
 Measured = dict[str, dict[int, dict[str, WordDistances]]]
+# Language → its sentence pairs, and the words in them that are measured.
+Words = Mapping[str, tuple[Dataset, Triples]]
 # Distance → measure → model → layer → value, or value with the ends of its interval.
 DistancePanels = Mapping[str, Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]]
 
@@ -104,9 +103,7 @@ _SCHEMA = pyarrow.schema(
 )  # fmt: skip
 
 
-def write_distances(
-    path: str | Path, measured: Mapping[str, Measured], words: Mapping[str, tuple[Dataset, Triples]]
-) -> None:
+def write_distances(path: str | Path, measured: Mapping[str, Measured], words: Words) -> None:
     """Write the distances link by link in Arrow's streaming format, atomically.
 
     `datasets.Dataset.from_file(path)` reads it. Columns: `model`, `language`, `layer`, `distance` (its name); `link`, the
@@ -117,12 +114,13 @@ def write_distances(
     of_language = {}
     for language, (bitext, triples) in words.items():
         source, english = list(bitext["source"]), list(bitext["english"])
+        english_words = [english[k][j] for k, j in triples.english_words.tolist()]
         of_language[language] = {
             "link": np.arange(len(triples)),
             "pair": triples.pair,
             "source_word": [source[k][i] for k, i in triples.source_words.tolist()],
-            "related_word": [english[k][j] for k, j in triples.english_words[: len(triples)].tolist()],
-            "unrelated_word": [english[k][j] for k, j in triples.english_words[len(triples) :].tolist()],
+            "related_word": english_words[: len(triples)],
+            "unrelated_word": english_words[len(triples) :],
             "same_pair": triples.pair == triples.unrelated_pair,
         }
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
@@ -141,10 +139,9 @@ def distance_table(measured: Mapping[str, Measured]) -> ResultTable:
     The columns `related` and `unrelated` are median distances, `to en` and `from en` word retrieval accuracies.
     """
     rows = []
-    for model, languages in measured.items():
-        for language, layers in languages.items():
-            layer = max(layers)
-            for distance, found in layers[layer].items():
+    for model, of_model in measured.items():
+        for language, layer, distance, found in flatten(of_model):
+            if layer == max(of_model[language]):
                 medians = [f"{np.median(values):.3f}" for values in (found.related, found.unrelated)]
                 shares = [f"{100 * share:.1f}" for share in (found.share_nearer, found.to_english, found.from_english)]
                 rows.append([shorten(model, 22), language, layer, distance, *medians, *shares])

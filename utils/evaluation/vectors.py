@@ -130,12 +130,11 @@ def encode_sentences(
 def _tokenize_chunks(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None
 ) -> Callable[[list[int]], _Chunk]:
-    """A function from indices of texts to pairs of index and token ids, the longest first."""
+    """A function from indices of texts to a `_Chunk`, the longest first."""
     limit, special = encoder_max_length(tokenizer, model), tokenizer.num_special_tokens_to_add()
     if max_length is not None and not special < max_length <= limit:
-        raise InputError(
-            f"--max_seq_length {max_length} does not suit {model.name_or_path}; choose one from {special + 1} to {limit}."
-        )
+        allowed = f"choose one from {special + 1} to {limit}"
+        raise InputError(f"--max_seq_length {max_length} does not suit {model.name_or_path}; {allowed}.")
 
     def tokenize(chunk: list[int]) -> _Chunk:
         ids = tokenizer(
