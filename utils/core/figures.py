@@ -39,7 +39,7 @@ STYLE: dict[Any, Any] = {
 
 
 def make_panels(
-    n_rows: int,
+    n_panels: int,
     n_columns: int,
     width: float,
     labels: Sequence[str],
@@ -48,11 +48,15 @@ def make_panels(
     sharey: bool = False,
 ) -> tuple[Figure, np.ndarray]:
     """A figure `width` inches wide and its axes [rows, columns], with room below for a legend of the labels."""
+    n_rows = ceil(n_panels / n_columns)
     height = n_rows * PANEL[1] + 0.18 * ceil(len(labels) / _legend_columns(labels, width)) + 0.4
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=10)
-    return figure, figure.subplots(n_rows, n_columns, squeeze=False, sharex=sharex, sharey=sharey)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=sharex, sharey=sharey)
+    for unused in axes.flat[n_panels:]:
+        unused.set_visible(False)
+    return figure, axes
 
 
 def add_legend(figure: Figure, axes: np.ndarray, labels: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """Figures of retrieval and of word distances."""
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,8 @@ def plot_accuracy_by_layer(panels: Mapping[str, Curves], path: str | Path, title
     layers = [layer for curves in panels.values() for curve in curves.values() for layer in curve]
     highest = max(value for curves in panels.values() for curve in curves.values() for value in curve.values())
     with rc_context(STYLE):
-        width, n_rows = max(n_columns * PANEL[0], 4.8), ceil(len(panels) / n_columns)
-        figure, axes = make_panels(n_rows, n_columns, width, models, title, sharex=True, sharey=True)
+        width = max(n_columns * PANEL[0], 4.8)
+        figure, axes = make_panels(len(panels), n_columns, width, models, title, sharex=True, sharey=True)
         for number, (axis, (name, curves)) in enumerate(zip(axes.flat, panels.items())):
             axis.set_title(name, loc="left")
             draw_curves(axis, curves, models, scale=100)
@@ -59,8 +58,6 @@ def plot_accuracy_by_layer(panels: Mapping[str, Curves], path: str | Path, title
             if number + n_columns >= len(panels):  # the lowest panel of its column
                 axis.set_xlabel("Layer (0: embeddings)")
                 axis.tick_params(labelbottom=True)
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
         axes[0, 0].set_ylim(0, min(100, max(108 * highest, 1)))
         axes[0, 0].set_xlim(min(layers) - 0.3, max(layers) + 0.3)
         axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
@@ -130,7 +127,8 @@ def plot_distances_by_layer(panels: DistancePanels, path: str | Path, title: str
     columns = list(dict.fromkeys(name for row in panels.values() for name in row))
     models = list(dict.fromkeys(model for row in panels.values() for curves in row.values() for model in curves))
     with rc_context(STYLE):
-        figure, axes = make_panels(len(panels), len(columns), len(columns) * 2.6, models, title, sharex=True)
+        n_panels, width = len(panels) * len(columns), len(columns) * 2.6
+        figure, axes = make_panels(n_panels, len(columns), width, models, title, sharex=True)
         for row, (distance, measures) in zip(axes, panels.items()):
             medians = [axis for axis, name in zip(row, columns) if name.startswith("Median")]
             for axis, name in zip(row, columns):

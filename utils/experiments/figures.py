@@ -1,7 +1,6 @@
 """The figure of differences from a baseline."""
 
 from collections.abc import Mapping
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,8 @@ def plot_differences(panels: Panels, path: str | Path, title: str = "") -> None:
     """
     systems = list(dict.fromkeys(name for of_task in panels.values() for name in of_task))
     n_columns = min(2, len(panels))
-    n_rows = ceil(len(panels) / n_columns)
     with rc_context(STYLE):
-        figure, axes = make_panels(n_rows, n_columns, 4.0 * n_columns, systems, title)
+        figure, axes = make_panels(len(panels), n_columns, 4.0 * n_columns, systems, title)
         for axis, (name, of_task) in zip(axes.flat, panels.items()):
             axis.set_title(name, loc="left")
             languages = sorted({language for of_system in of_task.values() for language in of_system})
@@ -38,7 +36,5 @@ def plot_differences(panels: Panels, path: str | Path, title: str = "") -> None:
             axis.axhline(0, color="black", linewidth=0.8)
             axis.set_xticks(range(len(languages)), languages)
             axis.set_ylabel("Points")
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
         add_legend(figure, axes, systems)
         save_png_and_pdf(figure, path)
