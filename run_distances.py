@@ -87,7 +87,7 @@ class HeldOutArguments(ParallelDataArguments):
         "--validation_split_percentage.",
     )
     max_train_pairs: int | None = arg(
-        5000, aliases=["--max_eval_pairs"], help="Random pairs per language that links are drawn from.", at_least=1
+        5000, aliases=["--max_eval_pairs"], help="Draw links from this many random pairs per language.", at_least=1
     )
     validation_split_percentage: float | None = arg(
         None,

@@ -187,5 +187,5 @@ def default_block_size(device: torch.device) -> int:
 
 
 def slices(n: int, size: int) -> Iterator[slice]:
-    """0 to n in steps of a size."""
+    """0 to n in steps of `size`."""
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))

@@ -175,12 +175,10 @@ def encode_words(
 ) -> torch.Tensor:
     """The vectors [layers, N, dimensions] of words in sentences, in one pass of the encoder; fp32, on the CPU.
 
-    Args:
+    Args (`layers` and `batch_size` as of `encode_sentences`):
         model: an encoder in evaluation mode, on the device that does the work.
         sentences: lists of words.
         words: [N, 2], sentence and position of every wanted word; each must have a vector (`with_vectors`).
-        layers: indices into `hidden_states`: 0 the embeddings, -1 the last layer.
-        batch_size: sentences encoded at once per process.
         state: the processes that share the work; each returns the whole result. None: this process works alone.
         description: text of the progress bar; None for no bar.
     """
