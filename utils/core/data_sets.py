@@ -18,7 +18,7 @@ def load_split(
     streaming: bool = False,
     **hub_options: Any,
 ) -> tuple[Dataset | IterableDataset, str, str]:
-    """The rows, the configuration and the split of a data set (Hub id or folder) that hold a language.
+    """The rows, configuration and split of a data set (Hub id or folder) for a language; else `InputError`.
 
     Args:
         configs, splits: the first that exists is read; `{language}` stands for the language. A data set without
@@ -26,9 +26,6 @@ def load_split(
         arguments: what the command line calls `config` and `split`, for messages.
         streaming: read rows only when they are used, without a download.
         hub_options: `cache_dir`, `token`.
-
-    Raises:
-        InputError: naming what the data set offers instead.
     """
     where = f"The data set {dataset_name}"
     try:

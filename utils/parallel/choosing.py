@@ -56,10 +56,7 @@ def choose_pairs(
         max_words: the longest sentence, on either side.
         num_proc: number of processes.
         linker: links the words of the pairs that are not too long.
-        encoder: adds columns, under their names in `ENCODED`.
-
-    Returns:
-        Columns `source`, `english`, `links`, and those of the encoder.
+        encoder: adds columns to `source`, `english` and `links`, under their names in `ENCODED`.
     """
     features = Features({**BITEXT_FEATURES, "links": LINKS})
     if encoder:

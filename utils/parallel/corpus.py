@@ -64,29 +64,23 @@ class ParallelCorpus:
         """Read the sentences of all languages, from files if there are any, else from the data set.
 
         Args:
-            data: languages, data set, columns.
             tokenizer: splits sentences into subwords if `word_pooling` is `token`.
-            word_pooling: as in `AlignmentArguments`.
             files: values of the argument `--{purpose}_file`.
             links_files: values of `--links_file`, or of `--{purpose}_links_file` for another purpose than `parallel`.
             purpose: `parallel`, `validation` or `tracking`.
             dataset_split: split of the data set, if not `data.parallel_split`.
             like: split words as in this corpus, unless these pairs have links of their own.
             hub_options: `cache_dir` and `token`.
-
-        Raises:
-            InputError: for data that cannot be read.
         """
         require(data.languages, ["--language"], "say which language is pulled to English, for example --language hi")
         file_argument = f"--{purpose}_file"
         links_argument = "--links_file" if purpose == "parallel" else f"--{purpose}_links_file"
         links = one_path_each(links_files, data.languages, links_argument)
         paths = paths_by_language(files, data.languages, file_argument)
-        pairs, splitting = {}, {}
+        pairs, splitting = {}, dict(like.splitting) if like else {}
         for language in data.languages:
-            splitting[language] = _word_splitting(data.word_splitting, links.get(language), word_pooling)
-            if like and language not in links:
-                splitting[language] = like.splitting[language]
+            if language in links or not like:
+                splitting[language] = _word_splitting(data.word_splitting, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
             name = f"{splitting[language]} {tokenizer.name_or_path if word_pooling == 'token' else ''}"
             if files:
@@ -117,10 +111,8 @@ class ParallelCorpus:
         """The corpus with a way to link its words: by the links file if there is one, else by an aligner.
 
         An aligner that judges each pair alone links pairs when they are chosen. All of them are linked now only if the
-        links are to be written, or if it learns from all. The (frozen) encoder is for the aligners that need one.
-
-        Raises:
-            InputError: for links that do not fit the pairs, or if all of a stream would have to be linked.
+        links are to be written, or if it learns from all; of a stream that raises `InputError`, as do links that do
+        not fit the pairs. The (frozen) encoder is for the aligners that need one.
         """
         dictionaries = one_path_each(arguments.dictionary_file, list(self.pairs), "--dictionary_file")
         pairs, linkers, headers = dict(self.pairs), {}, {}
@@ -132,10 +124,12 @@ class ParallelCorpus:
                 assert isinstance(bitext, Dataset)  # (a stream has been refused)
                 pairs[language] = with_links_of_file(bitext, FileAligner(links_file, arguments.reverse_links))
                 continue
-            inputs = AlignerInputs(arguments, dictionaries.get(language), encoder, word_tokenizer)
-            linker = Linker(name, inputs, bitext)
-            if aligner_spec(name).learns_from_all or arguments.write_links:
-                argument = f"--aligner {name}" if aligner_spec(name).learns_from_all else "--write_links"
+            linker = Linker(
+                name, AlignerInputs(arguments, dictionaries.get(language), encoder, word_tokenizer), bitext
+            )
+            learns_from_all = aligner_spec(name).learns_from_all
+            if learns_from_all or arguments.write_links:
+                argument = f"--aligner {name}" if learns_from_all else "--write_links"
                 if isinstance(bitext, PairStream):
                     raise InputError(
                         f"{argument} needs the whole corpus, of which --streaming reads only some pairs; leave "
@@ -171,8 +165,7 @@ class LinkableCorpus:
     def split(self, share: float) -> tuple["LinkableCorpus", "LinkableCorpus"]:
         """The corpus without, and the corpus of, about this share (0 to 1) of its pairs.
 
-        The English sentence alone decides, by its checksum: a pair is held out in every run and language or in none,
-        whatever was dropped before.
+        The checksum of the English sentence alone decides: a pair is held out in every run and language or in none.
         """
         rest, held_out = (
             {language: _part(bitext, share, wanted) for language, bitext in self.pairs.items()}

@@ -28,18 +28,10 @@ def load_bitext(
     dataset_split: str = "train",
     **hub_options: Any,
 ) -> Dataset:
-    """Read the pairs of a language from `--parallel_dataset`.
+    """Read the pairs of a language from `--parallel_dataset`; `InputError` names what the data set offers instead.
 
-    Args:
-        data: the data set, its configuration and columns.
-        language: code of the source language.
-        split: splits a sentence into words.
-        splitting: a name for `split`; see `words_of`.
-        dataset_split: which split of the data set.
-        hub_options: `cache_dir`, `token`.
-
-    Raises:
-        InputError: naming what the data set offers instead.
+    `split` splits a sentence into words, and `splitting` is its name (see `words_of`); `hub_options` are `cache_dir`
+    and `token`.
     """
     columns = data.source_column, data.english_column
     rows, _, _ = load_sentences(
@@ -72,14 +64,8 @@ def load_sentences(
 ) -> tuple[Dataset, str, str]:
     """The sentence pairs of a language in a data set (Hub id or folder), the configuration and the split.
 
-    The rows have the columns `source` and `english`. See `load_split`; besides,
-
-    Args:
-        columns: of the source and the English sentences; None for the usual names.
-        arguments: also what the command line calls `source` and `english`.
-
-    Raises:
-        InputError: naming what the data set offers instead.
+    The rows have the columns `source` and `english`. `columns` are the stored names of both, None for the usual ones;
+    `arguments` are what the command line calls `config`, `split`, `source` and `english`. See `load_split`.
     """
     rows, config, split = load_split(dataset_name, language, configs, splits, arguments, **hub_options)
     rows = rows.flatten()  # OPUS data sets keep both sides in one column `translation`

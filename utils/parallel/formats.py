@@ -76,9 +76,6 @@ def read_bitext(
         split: splits a sentence into words.
         splitting: a name for `split`, for the cache; see `words_of`.
         source_column, english_column: names of the columns, if they are not the usual ones.
-
-    Raises:
-        InputError: naming the file, the line and the remedy.
     """
     if len(paths) > 2:
         raise InputError(

@@ -21,12 +21,8 @@ class PairStream:
     """A bitext whose pairs are read in order, and no further than they are needed.
 
     Pairs that were read are kept in Arrow files, where a later run and the other processes of this one find them.
-
-    Args:
-        rows: the rows of the data set.
-        to_pair: makes a pair of a row; None if the row does not belong to the stream.
-        where: the data set, as messages name it.
-        fingerprint: changes with everything that the pairs depend on.
+    `to_pair` returns None for a row that does not belong to the stream; `where` names the data set in messages;
+    `fingerprint` changes with everything that the pairs depend on.
     """
 
     _SHUFFLE_BUFFER = 10_000  # rows among which the next one is drawn

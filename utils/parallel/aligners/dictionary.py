@@ -19,9 +19,6 @@ class DictionaryAligner(WordAligner):
         path: one entry a line: source word, tab or white space, English word; `#` begins a comment line; `.gz` or
             not. Entries of several words (possible with tabs) never match.
         ignore_case: compare case-folded words.
-
-    Raises:
-        InputError: for a line without exactly two columns, or a file without entries.
     """
 
     def __init__(self, path: str | Path, ignore_case: bool = True) -> None:

@@ -68,16 +68,12 @@ class FileAligner(WordAligner):
 def read_pharaoh(path: str | Path, reverse: bool = False, sure_only: bool = False) -> Iterator[tuple[int, Links]]:
     """Read Pharaoh links, `0-0 1-2 …` a line, as fast_align, eflomal, awesome-align and simalign write them.
 
+    Yields the number of every line, from 1, and its links, sorted; lines that begin with `#` are comments.
+
     Args:
-        path: `.gz` or not; lines that begin with `#` are comments.
+        path: `.gz` or not.
         reverse: swap the sides of every link.
         sure_only: leave out the possible links, `i?j` and `ipj`.
-
-    Yields:
-        For every line that is not a comment its number in the file, from 1, and its links, sorted.
-
-    Raises:
-        InputError: for anything that is not a link, with the number of the line.
     """
     for number, line in read_lines(path):
         if line.startswith("#"):

@@ -34,9 +34,6 @@ class StatisticalAligner(WordAligner):
         symmetrization: one of `SYMMETRIZATIONS`. `intersection`, the paper's choice, has the fewest wrong links.
         prefix: learn from this number of first letters of lower-cased words, so that inflected forms count as one
             word, which raises precision and recall; None: from the words themselves.
-
-    Raises:
-        InputError: for an unknown name, or if the library is not installed.
     """
 
     _ITERATIONS = 5  # of every model in turn, as in GIZA++ and fast_align; eflomal's has a schedule of its own
