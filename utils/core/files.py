@@ -13,10 +13,7 @@ from utils.core.errors import InputError
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path` that replaces it at the end.
-
-    If the block raises, or the process is killed in it, the old file stays.
-    """
+    """Yield a temporary file that replaces `path` at the end, but not if the block raises or the process is killed in it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -44,11 +41,7 @@ def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Non
 
 
 def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
-    """The content of a JSON file that holds an object.
-
-    Raises:
-        InputError: if it cannot be read or holds something else; the message ends with the remedy.
-    """
+    """The content of a JSON file that holds an object; otherwise InputError, whose message ends with the remedy."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -61,15 +54,7 @@ def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
 
 
 def check_output_dir(output_dir: str | Path, overwrite: bool = False) -> None:
-    """Stop if the output folder is not empty, so that no earlier result is lost.
-
-    Args:
-        output_dir: where the script is about to write; need not exist.
-        overwrite: the user allows writing into a folder that is not empty.
-
-    Raises:
-        InputError: if it is a file, or a folder that is not empty.
-    """
+    """Raise InputError if the output folder is a file or, without `overwrite`, is not empty: no earlier result is lost."""
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder} is a file; give the name of a folder.")
@@ -83,6 +68,6 @@ def check_output_dir(output_dir: str | Path, overwrite: bool = False) -> None:
 
 
 def file_fingerprint(path: str | Path) -> str:
-    """The SHA-256 of a file, by which two runs know that they read the same data."""
+    """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

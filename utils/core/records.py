@@ -14,8 +14,6 @@ from utils.core.arguments import hyperparameters
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "tokenizers", "sil-thot")
 _CODE = Path(__file__).resolve().parent.parent.parent
-
-
 # Arguments whose values nobody else may read, by their names (`include_special_tokens` is not one).
 _SECRET = re.compile(r"(^|_)(token|key)(_|$)|secret|password")
 
@@ -24,9 +22,8 @@ def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: An
     """How a run came about, for `run.json`: arguments, hyperparameters, versions, commit of this code, and given facts.
 
     Args:
-        arguments: the script's argument dataclasses. Those whose names say that they are secret are left out.
-        unused: those of them that had no effect on what was learned; their hyperparameters are left out.
-        facts: what else a reader needs (seed, base model, fingerprints of the data).
+        arguments: the script's argument dataclasses. Arguments with secret values are omitted.
+        unused: those that had no effect on what was learned; their hyperparameters are omitted.
     """
     values: dict[str, Any] = {}
     hyperparameter_names: list[str] = []
@@ -47,10 +44,13 @@ def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: An
 
 def _git_commit() -> str | None:
     """The commit of this code, with `+` behind it if files were changed since; None outside a git checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(_CODE), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        git = ["git", "-C", str(_CODE)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        return commit + ("+" if changed.strip() else "")
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

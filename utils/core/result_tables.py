@@ -18,17 +18,11 @@ _LATEX = {
 
 @dataclass
 class ResultTable:
-    """Rows of values under named columns.
-
-    Attributes:
-        columns: the header.
-        rows: one value per column. Format numbers first, except for `csv`; None is a missing value.
-        n_text_columns: the first columns, which hold text and are aligned to the left; the others to the right.
-    """
+    """Rows of values under named columns. Format numbers first, except for `csv`; None is a missing value."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
-    n_text_columns: int = 1
+    n_text_columns: int = 1  # the first columns, aligned to the left; the others to the right
 
     def without_empty_columns(self) -> "ResultTable":
         """The same table without the columns in which every value is missing."""
@@ -42,7 +36,7 @@ class ResultTable:
 
     def markdown(self) -> str:
         header, *rows = ([cell.replace("|", r"\|") for cell in line] for line in self._lines())
-        rule = ["---"] * self.n_text_columns + ["---:"] * (len(self.columns) - self.n_text_columns)
+        rule = ["---" if k < self.n_text_columns else "---:" for k in range(len(self.columns))]
         lines = _aligned([header, rule, *rows], self.n_text_columns)
         lines[1] = [cell.replace(" ", "-") for cell in lines[1]]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)

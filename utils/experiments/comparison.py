@@ -190,9 +190,9 @@ def _compare_rows(
 def _comparison(row: Row, baseline: Row, n_resamples: int, seed: int, level: float) -> Comparison:
     found = Comparison(baseline, row.score.mean - baseline.score.mean)
     n_discordant = None
-    both = [[run.sets[row.language].scores.get(row.metric) for run in one.runs.values()] for one in (row, baseline)]
-    if all(scores is not None for of_system in both for scores in of_system):
-        scores, others = map(np.stack, both)
+    sets = [[run.sets[row.language] for run in one.runs.values()] for one in (row, baseline)]
+    if all(row.metric in one.scores for of_system in sets for one in of_system):
+        scores, others = (np.stack([one.scores[row.metric] for one in of_system]) for of_system in sets)
         if scores.ndim == 3:  # counts by sentence
             found.bootstrap = f1_bootstrap(scores, others, n_resamples, seed, level)
         else:

@@ -78,7 +78,8 @@ def _cells(table: ComparisonTable, row: Row) -> list[Any]:
     bootstrap = comparison.bootstrap
     difference = f"{points(comparison.difference)} {comparison.mark(table.alpha)}".strip()
     interval = f"[{points(bootstrap.low)}, {points(bootstrap.high)}]" if bootstrap else None
-    p_values = [bootstrap and bootstrap.p_value, comparison.p_holm, comparison.p_t_test, comparison.p_mcnemar]
+    p_value = bootstrap.p_value if bootstrap else None
+    p_values = (p_value, comparison.p_holm, comparison.p_t_test, comparison.p_mcnemar)
     return [*cells, difference, interval, *map(_p, p_values)]
 
 

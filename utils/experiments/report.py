@@ -6,12 +6,14 @@ It depends on the results alone: written again from the same runs it is bit-for-
 import base64
 import html
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import markdown
+from jinja2 import Environment, StrictUndefined
 
 from utils.core.files import write_text
 from utils.core.result_tables import ResultTable
@@ -32,6 +34,7 @@ from utils.experiments.results import Results, title_of, title_with_metric
 from utils.experiments.significance import seed_scores
 
 
+_TEMPLATE = Path(__file__).with_name("report_template.md")
 REGIME_NAMES = {
     ORIGINAL: "original",
     ADJUSTED: "adjusted",
@@ -100,39 +103,28 @@ def _draw(results: Results, output_dir: Path) -> str | None:
 
 def _report(results: Results, conditions: Mapping[str, str], figure: str | None) -> str:
     grid = results.grid
-    tasks = [title_of(task).lower() for task in grid.tasks if task != XSR]
-    lines = [
-        "# Does cross-lingual adjustment help?",
-        "",
-        f"**What was tried.** `{Path(grid.model_name_or_path).name}`, adjusted to {_listed(grid.languages)}"
-        f"{' at once' if grid.joint else ''}, was fine-tuned in English{f' for {_listed(tasks)}' if tasks else ''} and "
-        "evaluated in the other languages: in its original form, adjusted, and with continual learning, "
-        f"{len(grid.seeds)} seed{'s' if len(grid.seeds) > 1 else ''} each; as in Efimov et al. (ECIR 2023).",
-        "",
-        f"**What came out.** {_summary(results)}",
-        "",
-        f"**How certain that is.** {_certainty(results)}",
-        "",
-        _claims(results).markdown(),
-        "",
-    ]
-    if figure:
-        lines += [f"![Differences from the original model]({figure})", ""]
-    for part in results.scores:
-        lines += _section(results, part)
-    if results.distances:
-        lines += _distances(results)
-    lines += ["## Conditions", "", ResultTable(["", ""], list(conditions.items()), n_text_columns=2).markdown(), ""]
-    if results.missing:
-        missing = ResultTable(["run", "reason"], sorted(results.missing.items()), n_text_columns=2)
-        lines += ["## What is missing", "", missing.markdown()]
-    return "\n".join(lines).rstrip() + "\n"
+    claims = list(_claims(results))
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        results=results,
+        grid=grid,
+        listed=_listed,
+        model=Path(grid.model_name_or_path).name,
+        tasks=[title_of(task).lower() for task in grid.tasks if task != XSR],
+        summary=_summary([verdict for *_, verdict, is_the_papers in claims if is_the_papers]),
+        smallest_set=min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0),
+        claims=ResultTable(["The paper's claim", "Here", "Seen?"], [row[:3] for row in claims], 3).markdown(),
+        figure=figure,
+        sections=[_section(results, part) for part in results.scores],
+        distances=_distances(results),
+        conditions=ResultTable(["", ""], list(conditions.items()), 2).markdown(),
+        missing=ResultTable(["run", "reason"], sorted(results.missing.items()), 2).markdown(),
+    )
+    return text.rstrip() + "\n"
 
 
-def _summary(results: Results) -> str:
+def _summary(verdicts: Sequence[str]) -> str:
     """One sentence: how many of the paper's claims were seen, not seen, or remain undecided."""
-    verdicts = [verdict for claim in CLAIMS if claim.is_the_papers and (verdict := verdict_on(results, claim))]
-    verdicts += [verdict for *_, verdict in _claims_on_forgetting(results)]
     if not verdicts:
         return "Nothing yet: no two regimes of a task are done."
     names = {"yes": "seen", "partly": "seen in part", "no": "not seen"}
@@ -141,31 +133,24 @@ def _summary(results: Results) -> str:
     return f"Of {len(verdicts)} claims of the paper that could be tested: {counts}. The table gives the details."
 
 
-def _certainty(results: Results) -> str:
-    smallest = min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0)
-    too_few = (
-        f" With {results.n_resamples:,} resamples no p-value can be small enough for that: give --n_resamples "
-        f"{int(10 * results.n_comparisons / results.alpha):,} or more."
-        if results.n_comparisons / (results.n_resamples + 1) > results.alpha
-        else ""
-    )
-    return (
-        f"`*` marks a difference that is statistically significant at the 5 % level, adjusted (Holm) for all "
-        f"{results.n_comparisons} comparisons of this report: paired bootstrap over examples ({smallest:,} or more per "
-        "language), scores averaged over seeds first. `(*)` marks a significant difference that cannot support a claim: too "
-        "few seeds or examples, or too much variation between seeds. For all others there is no statistically significant "
-        f"difference.{too_few}"
-    )
-
-
-def _claims(results: Results) -> ResultTable:
-    rows = [
-        (claim.words, _differences(results, results.comparisons[claim.part, claim.regime, claim.baseline]), verdict)
-        for claim in CLAIMS
-        if (verdict := verdict_on(results, claim))
-    ]
-    rows += _claims_on_forgetting(results)
-    return ResultTable(["The paper's claim", "Here", "Seen?"], rows, n_text_columns=3)
+def _claims(results: Results) -> Iterator[tuple[str, str, str, bool]]:
+    """The claims that were tested: words, differences, verdict, whether it is one of the paper's."""
+    for claim in CLAIMS:
+        if verdict := verdict_on(results, claim):
+            compared = results.comparisons[claim.part, claim.regime, claim.baseline]
+            yield claim.words, _differences(results, compared), verdict, claim.is_the_papers
+    found, grid = _alignment(results), results.grid
+    stages = (ADJUSTED, _fine_tuned(grid, ADJUSTED), _fine_tuned(grid, ADJUSTED_CONTINUAL))
+    adjusted, plain, continual = (found.get(stage, {}) for stage in stages)
+    for words, before, after, expected in (
+        ("Fine-tuning forgets alignment (word retrieval falls).", adjusted, plain, -1),
+        ("Continual learning keeps more of it.", plain, continual, 1),
+    ):
+        if changes := {language: after[language][1] - before[language][1] for language in before if language in after}:
+            n = sum(change * expected > 0 for change in changes.values())
+            here = ", ".join(f"{language} {points(change)}" for language, change in sorted(changes.items()))
+            kind = "yes" if n == len(changes) else "partly" if n else "no"
+            yield words, here, f"{kind}, in {n} of {len(changes)} (first seed)", True
 
 
 def verdict_on(results: Results, claim: Claim) -> str | None:
@@ -198,7 +183,7 @@ def _points(results: Results, comparison: Comparison) -> str:
     return f"{points(comparison.difference)}{comparison.mark(results.alpha)}"
 
 
-def _section(results: Results, part: str) -> list[str]:
+def _section(results: Results, part: str) -> dict[str, Any]:
     """The paper's table: a row per regime, a column per language; mean ± sd over seeds, difference from the original."""
     scores = results.scores[part]
     names = sorted({name for of_regime in scores.values() for name in of_regime}, key=lambda n: (n != ENGLISH, n))
@@ -206,29 +191,22 @@ def _section(results: Results, part: str) -> list[str]:
     rows = []
     for regime in filter(scores.get, REGIME_NAMES):
         of_regime, compared = scores[regime], results.comparisons.get((part, regime, ORIGINAL), {})
-        shown = [of_regime.get(name) and mean_and_sd(seed_scores(of_regime[name])) for name in names]
-        shown = [
-            f"{score} ({_points(results, compared[name])})" if score and name in compared else score
-            for name, score in zip(names, shown)
-        ]
+        cells = {name: mean_and_sd(seed_scores(values)) for name, values in of_regime.items()}
+        cells |= {name: f"{cells[name]} ({_points(results, one)})" for name, one in compared.items()}
         means = [mean(of_regime[name]) for name in foreign if name in of_regime]
-        complete = len(means) == len(foreign)
-        rows.append([REGIME_NAMES[regime], *shown, f"{100 * mean(means):.1f}" if complete else None])
+        mean_of_all = f"{100 * mean(means):.1f}" if len(means) == len(foreign) else None
+        rows.append([REGIME_NAMES[regime], *map(cells.get, names), mean_of_all])
     columns = ["", *names, "mean without en" if ENGLISH in names else "mean"]
-    notes = [f"{results.n_examples[part][name]:,} ({name})" for name in names]
-    lines = [
-        f"## {title_with_metric(part)} (%)",
-        "",
-        ResultTable(columns, rows).markdown(),
-        "",
-        f"<sub>Mean ± sd over seeds; in brackets the difference from *original*. Examples: {_listed(notes)}.</sub>",
-        "",
-    ]
-    for (of, regime, baseline), compared in results.comparisons.items():
-        if of == part and baseline != ORIGINAL:
-            names_of_both = f"{REGIME_NAMES[regime]} – {REGIME_NAMES[baseline]}"
-            lines += [f"*{names_of_both}*: {_differences(results, compared)}.", ""]
-    return lines
+    return {
+        "title": title_with_metric(part),
+        "table": ResultTable(columns, rows).markdown(),
+        "examples": [f"{results.n_examples[part][name]:,} ({name})" for name in names],
+        "between_regimes": [
+            (f"{REGIME_NAMES[regime]} – {REGIME_NAMES[baseline]}", _differences(results, compared))
+            for (of, regime, baseline), compared in results.comparisons.items()
+            if of == part and baseline != ORIGINAL
+        ],
+    }
 
 
 def _alignment(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
@@ -265,43 +243,13 @@ def _fine_tuned(grid: Grid, regime: str) -> str:
     return f"{REGIME_NAMES[regime]}, fine-tuned ({grid.first_task})"
 
 
-def _distances(results: Results) -> list[str]:
+def _distances(results: Results) -> str:
     languages = list(results.distances)
-    rows = [
-        [
-            stage,
-            *(" / ".join(f"{100 * one:.1f}" for one in of_stage.get(language, ())) or None for language in languages),
-        ]
-        for stage, of_stage in _alignment(results).items()
-    ]
-    lines = [
-        "## What was learned, and what was forgotten (%)",
-        "",
-        ResultTable(["", *languages], rows).markdown(),
-        "",
-        "<sub>Held-out pairs, last layer, cosine: how often the related word is nearer than an unrelated one / how often the "
-        "nearest English word is the linked one. First seed.</sub>",
-        "",
-    ]
-    for language in languages:
-        lines += [f"![Distances, {language}](distances/{language}/distances_{language}.png)", ""]
-    return lines
-
-
-def _claims_on_forgetting(results: Results) -> Iterator[tuple[str, str, str]]:
-    """The claims that distances decide: words, differences, verdict."""
-    found, grid = _alignment(results), results.grid
-    stages = (ADJUSTED, _fine_tuned(grid, ADJUSTED), _fine_tuned(grid, ADJUSTED_CONTINUAL))
-    adjusted, plain, continual = (found.get(stage, {}) for stage in stages)
-    for words, before, after, expected in (
-        ("Fine-tuning forgets alignment (word retrieval falls).", adjusted, plain, -1),
-        ("Continual learning keeps more of it.", plain, continual, 1),
-    ):
-        if changes := {language: after[language][1] - before[language][1] for language in before if language in after}:
-            n = sum(change * expected > 0 for change in changes.values())
-            here = ", ".join(f"{language} {points(change)}" for language, change in sorted(changes.items()))
-            kind = "yes" if n == len(changes) else "partly" if n else "no"
-            yield words, here, f"{kind}, in {n} of {len(changes)} (first seed)"
+    rows = []
+    for stage, of_stage in _alignment(results).items():
+        cells = {name: f"{100 * nearer:.1f} / {100 * retrieved:.1f}" for name, (nearer, retrieved) in of_stage.items()}
+        rows.append([stage, *map(cells.get, languages)])
+    return ResultTable(["", *languages], rows).markdown()
 
 
 def _listed(items: Iterable[str]) -> str:

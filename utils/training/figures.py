@@ -12,14 +12,9 @@ from utils.core.files import atomic_write
 
 
 def plot_losses(log_history: Sequence[Mapping[str, float]], path: str | Path) -> bool:
-    """Draw how the losses fell in training: a line each, on a logarithmic axis.
+    """Draw the losses in `TrainerState.log_history` as a PNG file: a line each, on a logarithmic axis.
 
-    Args:
-        log_history: of `TrainerState`: what was logged, with its `step`.
-        path: the PNG file; it is written as a whole or not at all.
-
-    Returns:
-        Whether there was anything to draw: a loss logged at two steps or more.
+    Returns False, and draws nothing, if no loss was logged at two steps or more.
     """
     steps: dict[str, dict[float, float]] = {}
     for entry in log_history:

@@ -21,21 +21,15 @@ from utils.models.lineage import ancestors
 ALIGNMENT = "cross-lingual-adjustment"
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
+_Json = Mapping[str, Any]
 
-def model_card(
-    name: str,
-    record: Mapping[str, Any],
-    results: Mapping[str, Any],
-    folder: str | Path,
-    **hub_options: Any,  # noqa: ANN401
-) -> str:
-    """The text of a card, with its metadata.
+
+def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **hub_options: Any) -> str:  # noqa: ANN401
+    """The text of a card, with its metadata, from the content of `run.json` and `all_results.json`.
 
     Args:
-        name: of the model: the repository that it is pushed to, or its folder.
-        record: the content of `run.json`.
-        results: the content of `all_results.json`.
-        folder: of the model; the card shows the PNG files in it.
+        name: the repository that the model is pushed to, or its folder.
+        folder: the card shows the PNG files in it.
         hub_options: `cache_dir`, `token`.
     """
     arguments, continual = record["arguments"], record.get("regime") == "continual"
@@ -45,6 +39,8 @@ def model_card(
     data_sets = _data_sets(arguments)
     is_adapter = arguments.get("use_lora", False) and not arguments["merge_adapter"]
     found = list(_measured(record, results))
+    sets = {"predict": "test", "eval": "validation"}
+    rows = [(sets[prefix], label, metric.replace("_", " "), f"{v:.4g}") for _, v, label, metric, prefix in found]
     plain, adapters = _adapters(name, record, hub_options) if is_adapter else (name, {})
     head = next((adapter for adapter, task_type in reversed(adapters.items()) if task_type), None)
     metadata = ModelCardData(
@@ -73,7 +69,7 @@ def model_card(
         plain=plain,
         adapters=adapters.items(),
         head=head,
-        results=_results_table(found),
+        results=ResultTable(["set", "language", "metric", "value"], rows, n_text_columns=3).markdown() if rows else "",
         figures=sorted(Path(folder).glob("*.png")),
         chain=[_shown(model) for model in (name, *chain)],
         data_sets=_data_table(data_sets, hub_options.get("token")),
@@ -90,25 +86,19 @@ def _shown(model: str) -> str:
     return "a model in a local folder (not published)" if _is_folder(model) else f"`{model}`"
 
 
-def _data_sets(arguments: Mapping[str, Any]) -> list[str]:
+def _data_sets(arguments: _Json) -> list[str]:
     """The data sets, on the Hub or in folders, that the run read."""
-    names = [
-        arguments.get("parallel_dataset"),
-        None if arguments.get("train_file") else arguments.get("dataset_name"),
-        arguments.get("eval_dataset_name"),
-    ]
-    return list(dict.fromkeys(name for name in names if name))
+    of_task = None if arguments.get("train_file") else arguments.get("dataset_name")
+    names = (arguments.get("parallel_dataset"), of_task, arguments.get("eval_dataset_name"))
+    return list(dict.fromkeys(filter(None, names)))
 
 
-def _adapters(
-    name: str, record: Mapping[str, Any], hub_options: Mapping[str, Any]
-) -> tuple[str, dict[str, str | None]]:
+def _adapters(name: str, record: _Json, hub_options: _Json) -> tuple[str, dict[str, str | None]]:
     """The plain model under an adapter; and all adapters from there up to this one, with PEFT's names of their tasks."""
     plain, below = adapters_of(record["base_model"], revision=record["base_model_revision"] or "main", **hub_options)
     # (For code that others run: where a folder is on this machine does not concern them.)
-    public = {
-        model: f"path/to/{Path(model).name}" if _is_folder(model) else model for model, _ in [*below, (plain, 0)]
-    }
+    models = [plain, *(adapter for adapter, _ in below)]
+    public = {model: f"path/to/{Path(model).name}" if _is_folder(model) else model for model in models}
     task_types = {public[adapter]: config.task_type for adapter, config in below}
     return public[plain], {**task_types, name: TASK_TYPES.get(record["auto_class"].removeprefix("AutoModel"))}
 
@@ -117,7 +107,7 @@ def _class_end(task_type: str | None) -> str:
     return next(end for end, known in TASK_TYPES.items() if known == task_type)
 
 
-def _measured(record: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, float, str, str, str]]:
+def _measured(record: _Json, results: _Json) -> Iterator[tuple[str, float, str, str, str]]:
     """Key, value, language (or direction), metric and set of everything that says how good the model is."""
     for prefix in ("predict", "eval"):
         for language in record.get(f"{prefix}_data") or {}:
@@ -128,9 +118,7 @@ def _measured(record: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator
                         yield key, results[key], label, metric, prefix
 
 
-def _eval_result(
-    record: Mapping[str, Any], key: str, value: float, label: str, metric: str, prefix: str
-) -> EvalResult:
+def _eval_result(record: _Json, key: str, value: float, label: str, metric: str, prefix: str) -> EvalResult:
     arguments = record["arguments"]
     names = (arguments.get(name) for name in ("eval_dataset_name", "dataset_name", "parallel_dataset"))
     name = next(filter(None, names), ".")
@@ -147,14 +135,6 @@ def _eval_result(
     )
 
 
-def _results_table(found: Sequence[tuple[str, float, str, str, str]]) -> str:
-    sets = {"predict": "test", "eval": "validation"}
-    rows = [
-        (sets[prefix], label, metric.replace("_", " "), f"{value:.4g}") for _, value, label, metric, prefix in found
-    ]
-    return ResultTable(["set", "language", "metric", "value"], rows, n_text_columns=3).markdown() if rows else ""
-
-
 def _data_table(data_sets: Sequence[str], token: str | None) -> str:
     rows = []
     for name in data_sets:
@@ -166,7 +146,7 @@ def _data_table(data_sets: Sequence[str], token: str | None) -> str:
     return ResultTable(["data", "licence"], rows, n_text_columns=2).markdown() if rows else ""
 
 
-def _card_of_data(data_set: str, token: str | None) -> Mapping[str, Any]:
+def _card_of_data(data_set: str, token: str | None) -> _Json:
     """The metadata of a data set's card; empty if there is none, or the Hub cannot be reached."""
     try:
         if _is_folder(data_set):
@@ -177,7 +157,7 @@ def _card_of_data(data_set: str, token: str | None) -> Mapping[str, Any]:
     return card.to_dict() if card else {}
 
 
-def _settings_table(record: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+def _settings_table(record: _Json, results: _Json) -> str:
     """Hyperparameters, seed, losses and versions."""
     rows = [*record["hyperparameters"].items(), ("seed", record.get("seed"))]
     losses = ("train_loss", "eval_alignment_loss", "eval_regularization_loss")

@@ -22,11 +22,7 @@ _PICKLE = "training_args.bin"
 
 
 def check_push(training: TrainingArguments) -> None:
-    """With --push_to_hub, create the repository before the training, so that problems show early.
-
-    Raises:
-        InputError: if the Hub refuses it or cannot be reached.
-    """
+    """With --push_to_hub, create the repository before the training: InputError if the Hub refuses or cannot be reached."""
     if not training.push_to_hub or not training.should_save:
         return
     repository = training.hub_model_id or Path(training.output_dir or ".").absolute().name
@@ -46,7 +42,6 @@ def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> 
     """Write `run.json` and, for a model that was trained, a figure of its losses and its card; push the folder if asked.
 
     Args:
-        trainer: of the model.
         record: content of `run.json` (see `utils.core.records.run_record`).
         hub_options: `cache_dir`, `token`.
 
@@ -70,13 +65,9 @@ def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> 
 
 
 def push(folder: Path, repository: str, revision: str | None = None, token: str | None = None) -> None:
-    """Upload a model's folder; files that the repository has already are not uploaded again.
+    """Upload a model's folder, without checkpoints and files whose names begin with `_`, to a branch (by default the main one).
 
-    Args:
-        folder: of the model. Checkpoints, and files whose names begin with `_`, are not uploaded.
-        repository: its id on the Hub.
-        revision: the branch; the main one by default.
-        token: of the Hub; by default that of `hf auth login`.
+    Files that the repository has already are not uploaded again.
 
     Raises:
         InputError: if it fails, with the command that pushes the folder later.
