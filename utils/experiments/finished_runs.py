@@ -4,8 +4,8 @@ A *system* is what is compared: a model (with the adjustments that it has gone t
 was fine-tuned. Runs that differ in their seed alone are runs of the same system.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,10 @@ class FinishedRun:
     settings: dict[str, Any]  # hyperparameters of the training for the task, and the fingerprint of its data
     history: list[dict[str, Any]]  # the settings of this training and of all before it, the last one first
 
+    def only(self, names: Iterable[str]) -> "FinishedRun":
+        """The same run with some of its sets."""
+        return replace(self, sets={name: self.sets[name] for name in names})
+
 
 def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
     """Read the output folders of `run_align.py`, `run_xsr.py` (every model) and the scripts of the tasks.
@@ -61,7 +65,7 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
     originals = list(dict.fromkeys(original for _, original in records.values()))
     labels = {name: label for label, name in label_models(originals).items()}
     trainings = [step for steps, _ in records.values() for step in _trained(steps)]
-    name_languages = len({_languages(step) for step in trainings if _is_continual(step)}) > 1
+    name_languages = len({_languages(step) for step in trainings if step.get("regime") == "continual"}) > 1
     return [
         _finished_run(folder, steps, labels[original], name_languages) for folder, (steps, original) in records.items()
     ]
@@ -173,14 +177,10 @@ def _step_label(step: Mapping[str, Any], name_languages: bool) -> str:
 
 
 def _regime(step: Mapping[str, Any], name_languages: bool) -> str:
-    if not _is_continual(step):
+    if step.get("regime") != "continual":
         return "plain, LoRA" if step["arguments"].get("use_lora") else "plain"
     begin = f"continual ({_languages(step)})" if name_languages else "continual"
     return ", ".join([begin, *_unusual(step)])
-
-
-def _is_continual(step: Mapping[str, Any]) -> bool:
-    return step.get("regime") == "continual"
 
 
 def _languages(step: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """The results of the runs of a grid, read and compared."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.core.files import read_json_object
 from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_values, comparison_table
 from utils.experiments.comparison_tables import metric_name
 from utils.experiments.evaluated_sets import RETRIEVAL, TITLES
@@ -82,9 +82,7 @@ def read_results(
             continue
         for part, found in _parts(task, _read(planned, output_dir)):
             results.scores[part] = _scores(found, metric_of(part))
-            results.n_examples[part] = {
-                language: one.n_examples for _, _, run in found for language, one in run.sets.items()
-            }
+            results.n_examples[part] = {name: one.n_examples for *_, run in found for name, one in run.sets.items()}
             for regime, baseline in BASELINES:
                 if table := _compared(found, regime, baseline, metric_of(part), n_resamples):
                     results.tables.append(table)
@@ -94,7 +92,9 @@ def read_results(
     for run in done:
         if run.task == "distances" and run.language:
             path = output_dir / run.name / "all_results.json"
-            results.distances[run.language] = json.loads(path.read_text(encoding="utf-8"))
+            results.distances[run.language] = read_json_object(
+                path, f"remove the folder {path.parent}, and start again"
+            )
     return results
 
 
@@ -123,15 +123,11 @@ def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Foun
         return
     for part, across in ((QA, False), (QA_ACROSS, True)):
         of_part = [
-            (regime, language, _with_sets(run, [name for name in run.sets if ("-" in name) == across]))
+            (regime, language, run.only(name for name in run.sets if ("-" in name) == across))
             for regime, language, run in found
         ]
         if any(run.sets for *_, run in of_part):
             yield part, of_part
-
-
-def _with_sets(run: FinishedRun, names: Sequence[str]) -> FinishedRun:
-    return replace(run, sets={name: run.sets[name] for name in names})
 
 
 def _scores(found: Sequence[_Found], metric: str) -> dict[str, dict[str, list[float]]]:
@@ -162,5 +158,4 @@ def _compared(
 
 def _without_english(run: FinishedRun, language: str | None) -> FinishedRun:
     """The run with the sets of its language (of all if None), but not that of English alone."""
-    names = [name for name in run.sets if name != ENGLISH and (language is None or language in name.split("-"))]
-    return _with_sets(run, names)
+    return run.only(name for name in run.sets if name != ENGLISH and (language is None or language in name.split("-")))

@@ -43,6 +43,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
     rows = [(sets[prefix], label, metric.replace("_", " "), f"{v:.4g}") for _, v, label, metric, prefix in found]
     plain, adapters = _adapters(name, record, hub_options) if is_adapter else (name, {})
     head = next((adapter for adapter, task_type in reversed(adapters.items()) if task_type), None)
+    class_end = next((end for end, task_type in TASK_TYPES.items() if head and task_type == adapters[head]), "")
     metadata = ModelCardData(
         model_name=name.rpartition("/")[2],
         language=sorted({"en", *arguments.get("languages", []), *arguments.get("eval_languages", [])}),
@@ -65,7 +66,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         objectives=OBJECTIVES,
         continual=continual,
         evaluated=list(dict.fromkeys(label for _, _, label, *_ in found)),
-        auto_class=f"AutoModel{_class_end(adapters[head])}" if head else record["auto_class"],
+        auto_class=f"AutoModel{class_end}" if head else record["auto_class"],
         plain=plain,
         adapters=adapters.items(),
         head=head,
@@ -101,10 +102,6 @@ def _adapters(name: str, record: _Json, hub_options: _Json) -> tuple[str, dict[s
     public = {model: f"path/to/{Path(model).name}" if _is_folder(model) else model for model in models}
     task_types = {public[adapter]: config.task_type for adapter, config in below}
     return public[plain], {**task_types, name: TASK_TYPES.get(record["auto_class"].removeprefix("AutoModel"))}
-
-
-def _class_end(task_type: str | None) -> str:
-    return next(end for end, known in TASK_TYPES.items() if known == task_type)
 
 
 def _measured(record: _Json, results: _Json) -> Iterator[tuple[str, float, str, str, str]]:
