@@ -107,9 +107,8 @@ def grid_of(args: ReplicateArguments, of_scripts: Any) -> Grid:  # noqa: ANN401
     Raises:
         InputError: for settings that are not a mapping, or an --override of an unknown group.
     """
-    settings = {name: _mapping(name, getattr(of_scripts, name)) for name in _OF_SCRIPTS}
-    if args.distances is not None:
-        settings["distances"] = _mapping("distances", args.distances)
+    given = {**vars(of_scripts), **({} if args.distances is None else {"distances": args.distances})}
+    settings = {name: _mapping(name, text) for name, text in given.items()}
     for word in args.override:
         place, equals, value = word.partition("=")
         group, dot, name = place.partition(".")
@@ -203,7 +202,7 @@ def conditions(grid: Grid, record: dict[str, Any]) -> dict[str, str]:
 def _settings(settings: dict[str, Any]) -> str:
     """Settings in one line; of files only the names, not the folders of this machine."""
 
-    def shown(value: Any) -> str:  # noqa: ANN401
+    def shown(value: object) -> str:
         if isinstance(value, dict):
             return ", ".join(f"{key}={Path(str(one)).name}" for key, one in value.items())
         if isinstance(value, list):

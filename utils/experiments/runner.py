@@ -97,8 +97,7 @@ def _drop_weights(runs: Sequence[Run], done: Container[str], output_dir: Path) -
 def alone_in(output_dir: Path) -> Iterator[int]:
     """Lock a folder, after waiting until no other process works in it; yields the file descriptor of the lock.
 
-    The runs inherit the descriptor: a run that survives this process (after a kill) keeps the lock until it ends, so that
-    no two processes write into one folder.
+    The runs inherit the descriptor: a run that survives this process (after a kill) keeps the lock until it ends.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     with open(output_dir / ".lock", "w", encoding="utf-8") as lock:
@@ -134,7 +133,6 @@ def carry_out(
 
     Raises:
         InputError: if a run was done with other settings.
-        KeyboardInterrupt: after the runs that were started have saved a checkpoint.
     """
     done = {run.name for run in runs if check_done(run, output_dir)}
     waiting = [run for run in runs if run.name not in done]

@@ -36,7 +36,9 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
     base, revision = record["base_model"], record["base_model_revision"] or "main"
     chain = [base, *ancestors(base, revision, **hub_options)]
     published = next((model for model in chain if not _is_folder(model)), None)
-    data_sets = _data_sets(arguments)
+    of_task = None if arguments.get("train_file") else arguments.get("dataset_name")
+    read = (arguments.get("parallel_dataset"), of_task, arguments.get("eval_dataset_name"))  # on the Hub or in folders
+    data_sets = list(dict.fromkeys(filter(None, read)))
     is_adapter = arguments.get("use_lora", False) and not arguments["merge_adapter"]
     found = list(_measured(record, results))
     sets = {"predict": "test", "eval": "validation"}
@@ -85,13 +87,6 @@ def _is_folder(model: str) -> bool:
 
 def _shown(model: str) -> str:
     return "a model in a local folder (not published)" if _is_folder(model) else f"`{model}`"
-
-
-def _data_sets(arguments: _Json) -> list[str]:
-    """The data sets, on the Hub or in folders, that the run read."""
-    of_task = None if arguments.get("train_file") else arguments.get("dataset_name")
-    names = (arguments.get("parallel_dataset"), of_task, arguments.get("eval_dataset_name"))
-    return list(dict.fromkeys(filter(None, names)))
 
 
 def _adapters(name: str, record: _Json, hub_options: _Json) -> tuple[str, dict[str, str | None]]:
