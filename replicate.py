@@ -109,10 +109,11 @@ def grid_of(args: ReplicateArguments, of_scripts: Any) -> Grid:  # noqa: ANN401
     """
     given = {**vars(of_scripts), **({} if args.distances is None else {"distances": args.distances})}
     settings = {name: _mapping(name, text) for name, text in given.items()}
+    groups = [*_OF_SCRIPTS, "distances"]
     for word in args.override:
         place, equals, value = word.partition("=")
         group, dot, name = place.partition(".")
-        if not equals or not dot or group not in (groups := [*_OF_SCRIPTS, "distances"]):
+        if not equals or not dot or group not in groups:
             raise InputError(f"--override {word} must be GROUP.ARGUMENT=VALUE, with a group of {', '.join(groups)}.")
         settings[group] = {**settings.get(group, {}), name: yaml.load(value, Loader=yaml.BaseLoader)}
     return Grid(
