@@ -4,8 +4,7 @@
     accelerate launch run_ner.py --model aligned-mbert-hi --do_train --do_eval --eval_languages en hi --output_dir ner-hi
 
 Which words of a sentence name persons, places, organisations? Trained and evaluated on WikiANN by default, with the
-settings of Efimov et al. (ECIR 2023). With --continual the alignment loss is kept beside the task loss, so that
-fine-tuning does not undo what `run_align.py` has done.
+settings of Efimov et al. (ECIR 2023).
 """
 
 import re
@@ -26,7 +25,7 @@ from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_
 from utils.tasks.continual import continual_alignment
 from utils.tasks.examples import LanguageData, TaskReader, encode_examples, read_examples
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
-from utils.tasks.tagging import encode_tagged_sentences, predicted_tags, read_tagged_sentence, tagged_features
+from utils.tasks.tagging import encode_tagged, predicted_tags, read_tagged, tagged_features
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.steps import train_and_save
 
@@ -40,9 +39,7 @@ CONFIGS = ("{language}", "PAN-X.{language}")
 class NerDataArguments(TaskDataArguments):
     """Sentences with the columns `tokens` (words) and `ner_tags` (B-PER, I-PER, …, O)."""
 
-    dataset_name: str | None = arg(
-        "unimelb-nlp/wikiann", help="Training data: a data set on the Hub or in a local folder, such as data/ner."
-    )
+    dataset_name: str | None = arg("unimelb-nlp/wikiann", help="Training data on the Hub or in a folder (data/ner).")
 
 
 @dataclass
@@ -69,7 +66,7 @@ def main() -> None:
     words = WordTokenizer(tokenizer, "start", length_limit(data.max_seq_length, 128, tokenizer, model))
 
     # --- Features ---
-    encode = partial(encode_tagged_sentences, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
+    encode = partial(encode_tagged, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
     rows = encode_examples(examples, encode, args)
 
     # --- Train ---
@@ -88,11 +85,11 @@ def main() -> None:
 
 def read_sentence(row: Mapping[str, Any], where: str, labels: Sequence[str] | None = None) -> dict[str, Any]:
     """An example of a row; its tags are BIO and, if the model's labels are known, among them."""
-    example = read_tagged_sentence(row, where, TAGS)
+    example = read_tagged(row, where, TAGS)
     for tag in example[TAGS]:
         if not re.fullmatch("O|[BI]-.+", tag):
             raise InputError(f"{where} has the tag {tag!r}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
-    return read_tagged_sentence(row, where, TAGS, labels)
+    return read_tagged(row, where, TAGS, labels)
 
 
 def name_labels(examples: Dataset) -> list[str]:

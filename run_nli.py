@@ -4,8 +4,7 @@
     accelerate launch run_nli.py --model aligned-mbert-hi --do_train --do_eval --eval_languages en hi --output_dir nli-hi
 
 Does a premise entail a hypothesis, contradict it, or neither? Trained on English MultiNLI and evaluated on XNLI by
-default, with the settings of Efimov et al. (ECIR 2023). With --continual the alignment loss is kept beside the task
-loss, so that fine-tuning does not undo what `run_align.py` has done.
+default, with the settings of Efimov et al. (ECIR 2023).
 """
 
 from dataclasses import dataclass
@@ -36,9 +35,7 @@ read_pair = partial(read_sentence_pair, columns=TEXTS, classes=LABELS)
 class NliDataArguments(TaskDataArguments):
     """Pairs of sentences with the columns `premise`, `hypothesis` and `label` (a name, or 0, 1, 2 as in XNLI)."""
 
-    dataset_name: str | None = arg(
-        "facebook/xnli", help="Training data: a data set on the Hub or in a local folder, such as data/nli."
-    )
+    dataset_name: str | None = arg("facebook/xnli", help="Training data on the Hub or in a folder (data/nli).")
 
 
 @dataclass

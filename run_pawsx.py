@@ -4,8 +4,7 @@
     accelerate launch run_pawsx.py --model aligned-mbert-es --do_train --do_eval --eval_languages en es --output_dir pawsx-es
 
 Do two sentences, which share most of their words, mean the same? Trained and evaluated on PAWS-X (Yang et al., EMNLP
-2019) as in XTREME (Hu et al., ICML 2020), with its settings. With --continual the alignment loss is kept beside the
-task loss, so that fine-tuning does not undo what `run_align.py` has done.
+2019) as in XTREME (Hu et al., ICML 2020), with its settings.
 """
 
 from collections.abc import Mapping, Sequence

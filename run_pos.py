@@ -4,8 +4,7 @@
     accelerate launch run_pos.py --model aligned-mbert-hi --do_train --do_eval --eval_languages en hi --output_dir pos-hi
 
 Trained and evaluated on Universal Dependencies as in XTREME (Hu et al., ICML 2020), with its settings; also on CoNLL-U
-files. The metric is the accuracy over words. With --continual the alignment loss is kept beside the task loss, so that
-fine-tuning does not undo what `run_align.py` has done.
+files. The metric is the accuracy over words.
 """
 
 from collections.abc import Sequence
@@ -25,13 +24,7 @@ from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_
 from utils.tasks.continual import continual_alignment
 from utils.tasks.examples import LanguageData, TaskReader, encode_examples, read_examples
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
-from utils.tasks.tagging import (
-    encode_tagged_sentences,
-    predicted_tags,
-    read_conllu,
-    read_tagged_sentence,
-    tagged_features,
-)
+from utils.tasks.tagging import encode_tagged, predicted_tags, read_conllu, read_tagged, tagged_features
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.steps import train_and_save
 
@@ -55,12 +48,8 @@ LANGUAGE_NAMES = {
 class PosDataArguments(TaskDataArguments):
     """Sentences with the columns `tokens` (words) and `pos_tags` (UPOS)."""
 
-    dataset_name: str | None = arg(
-        "google/xtreme", help="Training data: a data set on the Hub or in a local folder, such as data/pos."
-    )
-    train_file: str | None = arg(
-        None, help="Training data in a file instead: .conllu, or a table with the same columns; also .gz."
-    )
+    dataset_name: str | None = arg("google/xtreme", help="Training data on the Hub or in a folder (data/pos).")
+    train_file: str | None = arg(None, help="Training data in a file: .conllu, or a table of these columns; also .gz.")
 
 
 @dataclass
@@ -81,7 +70,7 @@ def main() -> None:
     reader = TaskReader(
         data,
         tagged_features(TAGS),
-        partial(read_tagged_sentence, column=TAGS, labels=labels),
+        partial(read_tagged, column=TAGS, labels=labels),
         CONFIGS,
         readers={**READERS, ".conllu": read_conllu},
         language_names=LANGUAGE_NAMES,
@@ -95,7 +84,7 @@ def main() -> None:
     words = WordTokenizer(tokenizer, "start", length_limit(data.max_seq_length, 128, tokenizer, model))
 
     # --- Features ---
-    encode = partial(encode_tagged_sentences, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
+    encode = partial(encode_tagged, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
     rows = encode_examples(examples, encode, args)
 
     # --- Train ---

@@ -5,8 +5,7 @@
 
 Which words of a paragraph answer a question? Trained on SQuAD and evaluated on XQuAD by default, with the settings of
 Efimov et al. (ECIR 2023). --question_languages and --context_languages pair questions in one language with contexts in
-another. With --continual the alignment loss is kept beside the task loss, so that fine-tuning does not undo what
-`run_align.py` has done.
+another.
 """
 
 from dataclasses import dataclass
@@ -18,20 +17,11 @@ from transformers import DataCollatorWithPadding
 
 from utils.core.arguments import arg
 from utils.core.errors import InputError, run_script
-from utils.core.tables import READERS
 from utils.evaluation.metrics.answers import ARTICLES, answer_scores, mean_scores, version_2_scores
 from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
 from utils.tasks.examples import LanguageData, encode_examples, read_examples
-from utils.tasks.question_answering import (
-    CONFIGS,
-    FEATURES,
-    CrossLingualReader,
-    only_tydi_language,
-    pair_name,
-    read_question,
-    read_squad,
-)
+from utils.tasks.question_answering import FEATURES, CrossLingualReader, pair_name, read_question
 from utils.tasks.steps import evaluate_languages, length_limit, load_model, publish_task_model
 from utils.tasks.windows import encode_windows, find_answers
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
@@ -62,9 +52,7 @@ class QaDataArguments(TaskDataArguments):
         help="Cross-lingual QA: questions in these languages about contexts in all --context_languages. Default: "
         "questions and contexts in the same language, each of --eval_languages.",
     )
-    context_languages: list[str] | None = arg(
-        None, help="Languages of the contexts. Default with --question_languages: --eval_languages."
-    )
+    context_languages: list[str] | None = arg(None, help="Languages of the contexts. Default: --eval_languages.")
     language_pairs: list[str] | None = arg(
         None,
         help="Only these pairs instead, language of the question first: `en-en hi-hi hi-en en-hi`; `hi` means `hi-hi`.",
@@ -78,14 +66,9 @@ class QaDataArguments(TaskDataArguments):
     version_2_with_negative: bool = arg(
         False, help="Some questions have no answer (SQuAD v2), and the model can predict that.", hyperparameter=True
     )
-    null_score_diff_threshold: float = arg(
-        0.0, help="Predict no answer if its logits exceed those of the best answer by more than this."
-    )
+    null_score_diff_threshold: float = arg(0.0, help="No answer if its logits exceed the best span's by more.")
     max_seq_length: int | None = arg(
-        None,
-        help="Tokens of a window (question and part of the context). Default: 384.",
-        hyperparameter=True,
-        at_least=1,
+        None, help="Tokens of question and window of the context. Default: 384.", hyperparameter=True, at_least=1
     )
     doc_stride: int = arg(128, help="Tokens that neighbouring windows share.", hyperparameter=True, at_least=1)
     max_question_length: int = arg(64, help="Tokens of the longest question.", hyperparameter=True, at_least=1)
@@ -116,10 +99,11 @@ class QaDataArguments(TaskDataArguments):
             return list(dict.fromkeys((pair[0], pair[-1]) for pair in pairs))
         if not self.question_languages and not self.context_languages:
             return [(language, language) for language in self.eval_languages]
-        contexts = self.context_languages or self.eval_languages
-        return [
-            (question, context) for question in self.question_languages or self.eval_languages for context in contexts
-        ]
+        questions, contexts = (
+            self.question_languages or self.eval_languages,
+            self.context_languages or self.eval_languages,
+        )
+        return [(question, context) for question in questions for context in contexts]
 
     def set_names(self) -> list[str]:
         return [pair_name(*pair) for pair in self.pairs()]
@@ -142,16 +126,9 @@ def main() -> None:
     data, training = args.data, args.training
 
     # --- Examples: questions in the training language, and for every pair of languages ---
+    read = partial(read_question, unanswerable=data.version_2_with_negative)
     reader = CrossLingualReader(
-        data,
-        FEATURES,
-        partial(read_question, unanswerable=data.version_2_with_negative),
-        CONFIGS,
-        readers={**READERS, ".json": read_squad},
-        select_language=only_tydi_language,
-        hub_options=args.hub_options,
-        num_proc=args.num_proc,
-        pairs=data.pairs(),
+        data, FEATURES, read, hub_options=args.hub_options, num_proc=args.num_proc, pairs=data.pairs()
     )
     examples, _ = read_examples(reader, training)
 

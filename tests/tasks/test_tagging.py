@@ -10,7 +10,7 @@ from utils.core.errors import InputError
 from utils.core.tables import READERS, read_rows
 from utils.tasks.arguments import TaskDataArguments
 from utils.tasks.examples import TaskReader
-from utils.tasks.tagging import read_conllu, read_tagged_sentence, tagged_features
+from utils.tasks.tagging import read_conllu, read_tagged, tagged_features
 
 
 CONLLU = """# newdoc
@@ -61,7 +61,7 @@ def test_lines_that_are_not_conllu(tmp_path, line):
 )
 def test_bad_sentences(row, named):
     with pytest.raises(InputError, match=named):
-        read_tagged_sentence(row, "Row 1", "pos_tags", run_pos.LABELS)
+        read_tagged(row, "Row 1", "pos_tags", run_pos.LABELS)
 
 
 def test_configurations_by_the_name_of_the_language(tmp_path):
@@ -76,7 +76,7 @@ def test_configurations_by_the_name_of_the_language(tmp_path):
     reader = TaskReader(
         arguments,
         tagged_features("pos_tags"),
-        lambda row, where, labels: read_tagged_sentence(row, where, "pos_tags", labels),
+        lambda row, where, labels: read_tagged(row, where, "pos_tags", labels),
         run_pos.CONFIGS,
         language_names=run_pos.LANGUAGE_NAMES,
     )

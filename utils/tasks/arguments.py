@@ -30,13 +30,9 @@ class TaskDataArguments:
     train_split: str = arg("train", help="Split for training.")
     validation_split: str = arg("validation", help="Split for --do_eval.")
     test_split: str = arg("test", help="Split for --do_predict.")
-    train_file: str | None = arg(
-        None, help="Training data in a file instead, with the same columns: .jsonl, .csv, .tsv, .parquet; also .gz."
-    )
-    validation_file: list[str] | None = arg(
-        None, help="Data for --do_eval in files, LANGUAGE=FILE each: `en=dev.en.jsonl hi=dev.hi.jsonl`."
-    )
-    test_file: list[str] | None = arg(None, help="Data for --do_predict in files, LANGUAGE=FILE each.")
+    train_file: str | None = arg(None, help="Training data in a file: .jsonl, .csv, .tsv, .parquet; also .gz.")
+    validation_file: list[str] | None = arg(None, help="Files for --do_eval: `en=dev.en.jsonl hi=dev.hi.jsonl`.")
+    test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
     train_language: str = arg("en", help="Code of the training language.", hyperparameter=True)
     eval_languages: list[str] = arg(
         default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
@@ -95,10 +91,7 @@ class ContinualDataArguments(ParallelDataArguments):
     """Parallel sentences for --continual."""
 
     max_train_pairs: int | None = arg(
-        30_000,
-        help="Pairs per language, drawn at random, from which batches are drawn; the paper's number.",
-        hyperparameter=True,
-        at_least=1,
+        30_000, help="Pairs per language, drawn at random; the paper's number.", hyperparameter=True, at_least=1
     )
     preprocessing_num_workers: int | None = arg(None, help="Processes that prepare examples and pairs. Default: one.")
 
@@ -121,14 +114,9 @@ class ContinualArguments(AlignmentArguments):
         CONTINUAL.alignment, help="Weight of the alignment loss.", hyperparameter=True, at_least=0
     )
     alignment_batch_size: int = arg(
-        16,
-        help="Pairs beside every optimizer step, over all devices and accumulated batches.",
-        hyperparameter=True,
-        at_least=1,
+        16, help="Pairs beside every optimizer step, over all devices.", hyperparameter=True, at_least=1
     )
-    alignment_every: int = arg(
-        1, help="Use pairs beside every N-th optimizer step only.", hyperparameter=True, at_least=1
-    )
+    alignment_every: int = arg(1, help="Use pairs at every N-th optimizer step only.", hyperparameter=True, at_least=1)
     alignment_seed: int | None = arg(None, help="Seed that draws the pairs. Default: --seed.")
 
 

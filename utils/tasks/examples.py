@@ -157,18 +157,14 @@ class TaskReader:
         where = f"the data set {name} ({config}, {split})"
         if not len(rows):
             raise InputError(f"There is nothing in {language} in {where}; choose another one, or omit {language}.")
+        names, code = _class_names(rows.features), cache_key(read_example, _read_row)
         return rows.map(
             _read_row,
             with_indices=True,
             remove_columns=rows.column_names,
             features=self.features,
             num_proc=self.num_proc,
-            fn_kwargs={
-                "names": _class_names(rows.features),
-                "where": where,
-                "read_example": read_example,
-                "code": cache_key(read_example, _read_row),
-            },
+            fn_kwargs={"names": names, "where": where, "read_example": read_example, "code": code},
             desc=f"Reading {name} ({config}, {split})",
         )
 

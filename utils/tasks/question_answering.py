@@ -2,15 +2,15 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from utils.core.errors import InputError
-from utils.core.tables import Rows, read_lines
-from utils.tasks.examples import TaskReader, identity_of, text_in
+from utils.core.tables import READERS, Rows, read_lines
+from utils.tasks.examples import Readers, TaskReader, identity_of, text_in
 
 
 logger = logging.getLogger(__name__)
@@ -55,13 +55,8 @@ def read_squad(path: str) -> Rows:
 def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False) -> dict[str, Any]:
     """An example of a row. If an answer is not at its `answer_start`, the nearest place where it is replaces it.
 
-    Args:
-        row: `context`, `question`, `answers` with `text` and `answer_start`, and possibly `id`.
-        where: the row's place, for messages.
-        unanswerable: whether questions without answer are allowed (SQuAD v2).
-
-    Raises:
-        InputError: for a question without answer, or an answer that is not in its context.
+    The row has `context`, `question`, `answers` with `text` and `answer_start`, and possibly `id`. A question without
+    answer raises `InputError` if not `unanswerable` (SQuAD v2), as does an answer that is not in its context.
     """
     context, question = text_in(row, "context", where), text_in(row, "question", where)
     answers = row.get("answers")
@@ -102,8 +97,11 @@ def pair_name(question_language: str, context_language: str) -> str:
 
 @dataclass
 class CrossLingualReader(TaskReader):
-    """Reads sets whose questions and contexts may be in different languages."""
+    """Reads questions; in a set, questions and contexts may be in different languages."""
 
+    configs: Sequence[str] = CONFIGS
+    readers: Readers = field(default_factory=lambda: {**READERS, ".json": read_squad})
+    select_language: Callable[[Dataset, str], Dataset] | None = only_tydi_language
     pairs: Sequence[tuple[str, str]] = ()  # question and context language of every set
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:

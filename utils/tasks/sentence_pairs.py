@@ -20,13 +20,11 @@ def read_sentence_pair(
     classes: Sequence[str],
     labels: Sequence[str] | None = None,
 ) -> dict[str, str]:
-    """An example: `id`, both texts under their column names, `label`.
+    """An example of a row of the source: `id`, both texts under their column names, `label`.
 
     Args:
-        row: of the source; its label is a name, or a number that is an index into `classes`.
-        where: the row's place, for messages.
         columns: the two columns of text.
-        classes: the usual classes, in the order of their numbers.
+        classes: the usual classes; a label is a name, or a number that is an index into them.
         labels: classes that the model knows; by default any name is allowed.
 
     Raises:
@@ -67,14 +65,8 @@ def score(
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The class of every example, and the accuracy.
 
-    Args:
-        name: of the set.
-        data: examples and rows of the set.
-        logits: [rows, classes].
-        labels: names of the classes.
-
-    Returns:
-        Records with `id`, `gold`, `prediction` and its probability `score`; and `accuracy`, between 0 and 1.
+    Logits are [rows, classes]. Records have `id`, `gold`, `prediction` and its probability `score`; `accuracy` is between
+    0 and 1.
     """
     of_example = np.argsort(data.rows["example"])
     probabilities = torch.from_numpy(logits[of_example]).softmax(dim=1).numpy()

@@ -59,8 +59,7 @@ def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tupl
 def length_limit(wanted: int | None, usual: int, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Tokens of the longest input: `--max_seq_length`, or else what is usual for the task and possible for the model.
 
-    Raises:
-        InputError: if that is more than the model can take.
+    Raises `InputError` if that is more than the model can take.
     """
     return sentence_length_limit(wanted or min(usual, encoder_max_length(tokenizer, model)), tokenizer, model)
 

@@ -22,7 +22,7 @@ def tagged_features(column: str) -> Features:
     return Features({"id": Value("string"), "tokens": List(Value("string")), column: List(Value("string"))})
 
 
-def read_tagged_sentence(
+def read_tagged(
     row: Mapping[str, Any], where: str, column: str, labels: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """An example of a row of the source: `id`, `tokens` and the column of tags.
@@ -68,7 +68,7 @@ def read_conllu(path: str) -> Rows:
             sentence["pos_tags"].append(fields[3])
 
 
-def encode_tagged_sentences(
+def encode_tagged(
     batch: Mapping[str, list],
     positions: Sequence[int],
     column: str,

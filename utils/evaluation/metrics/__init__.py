@@ -12,23 +12,13 @@ from utils.evaluation.metrics.seqeval import Seqeval
 from utils.evaluation.metrics.squad import Squad
 
 
-METRICS: dict[str, type[evaluate.Metric]] = {
-    "accuracy": Accuracy,
-    "mlqa": Mlqa,
-    "seqeval": Seqeval,
-    "squad": Squad,
-}
+METRICS: dict[str, type[evaluate.Metric]] = {"accuracy": Accuracy, "mlqa": Mlqa, "seqeval": Seqeval, "squad": Squad}
 
 
 def load_metric(name: str, config_name: str | None = None) -> evaluate.Metric:
-    """A metric, which collects predictions in memory. Every process computes its own.
+    """A metric of `METRICS`, which collects predictions in memory; raises `InputError` for an unknown name.
 
-    Args:
-        name: key of `METRICS`.
-        config_name: for `squad` optionally `v2`, for `mlqa` the language of the answers.
-
-    Raises:
-        InputError: for an unknown name.
+    `config_name` is optionally `v2` for `squad`, and the language of the answers for `mlqa`. Every process computes its own.
     """
     if name not in METRICS:
         raise InputError(f"There is no metric {name}; choose from {', '.join(METRICS)}.")

@@ -9,9 +9,7 @@ class Accuracy(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         columns = {name: Value("int32") for name in ("predictions", "references")}
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=self.__doc__, features=Features(columns)
-        )
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=Features(columns))
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         if not references:

@@ -46,17 +46,15 @@ def _articles(language: str | None) -> re.Pattern[str] | None:
 def normalize_answer(text: str, language: str | None = None) -> str:
     """Lower case, no punctuation, no articles, single spaces.
 
-    Args:
-        text: an answer.
-        language: its code, for MLQA's rules; None for SQuAD's, which are English in every language.
+    With a language (code) by MLQA's rules, with None by SQuAD's, which are English in every language.
 
     Raises:
         ValueError: for a language without MLQA rules.
     """
     if language is not None and language not in ARTICLES:
+        known = ", ".join(ARTICLES)
         raise ValueError(
-            f"MLQA has no normalisation for {language}, only for {', '.join(ARTICLES)}; use SQuAD's "
-            "(--answer_normalization squad)."
+            f"MLQA has no normalisation for {language}, only for {known}; use --answer_normalization squad."
         )
     text = text.lower().translate(_punctuation(language))
     if articles := _articles(language):
@@ -71,18 +69,15 @@ def normalize_answer(text: str, language: str | None = None) -> str:
 def answer_scores(
     prediction: str, answers: Sequence[str], language: str | None = None, version_2: bool = False
 ) -> tuple[float, float]:
-    """Exact match and F1 of an answer: the best over the right answers.
+    """Exact match and F1 of an answer, between 0 and 1: the best over the right answers.
 
     Args:
-        prediction: the answer; empty for none.
+        prediction: empty for no answer.
         answers: all right answers; empty if there is none (SQuAD v2).
         language: as for `normalize_answer`.
         version_2: follow evaluate-v2.0.py: right answers that normalisation leaves empty do not count, and an empty
             prediction matches a question without answer. In v1.1 and MLQA two empty texts match exactly, but have no word
             in common, so that their F1 is 0.
-
-    Returns:
-        Both between 0 and 1.
     """
     predicted = normalize_answer(prediction, language)
     right = [normalize_answer(answer, language) for answer in answers]
@@ -105,7 +100,7 @@ def version_2_scores(
     answered: Sequence[bool],
     null_scores: Sequence[float],
 ) -> dict[str, float]:
-    """What SQuAD's script for v2 reports.
+    """What SQuAD's script for v2 reports, in percent.
 
     Args:
         scores: exact match and F1 of every question.
@@ -115,34 +110,23 @@ def version_2_scores(
 
     Returns:
         `exact_match` and `f1`; both for questions with (`HasAns_exact`, …) and without an answer (`NoAns_exact`, …), and
-        the best that a threshold on `null_scores` could reach (`best_exact`, `best_exact_thresh`, …); in percent.
+        the best that a threshold on `null_scores` could reach (`best_exact`, `best_exact_thresh`, …).
     """
     results = mean_scores(scores, "exact_match", "f1")
     for name, wanted in (("HasAns", True), ("NoAns", False)):
-        some = [score for score, has in zip(scores, has_answer) if has == wanted]
-        if some:
+        if some := [score for score, has in zip(scores, has_answer) if has == wanted]:
             results |= {**mean_scores(some, f"{name}_exact", f"{name}_f1"), f"{name}_total": len(some)}
-    for position, name in enumerate(("exact", "f1")):
-        of_metric = [score[position] for score in scores]
-        results |= _best_threshold(name, of_metric, has_answer, answered, null_scores)
+    for name, of_metric in zip(("exact", "f1"), zip(*scores)):
+        # The best sum if every question above a threshold were left without answer.
+        total = best = float(sum(not has for has in has_answer))  # no question is answered
+        threshold = 0.0
+        questions = zip(null_scores, of_metric, has_answer, answered)
+        for null_score, score, has, given in sorted(questions, key=itemgetter(0)):
+            total += score if has else -float(given)
+            if total > best:
+                best, threshold = total, null_score
+        results |= {f"best_{name}": 100 * best / len(scores), f"best_{name}_thresh": threshold}
     return results
-
-
-def _best_threshold(
-    name: str,
-    scores: Sequence[float],
-    has_answer: Sequence[bool],
-    answered: Sequence[bool],
-    null_scores: Sequence[float],
-) -> dict[str, float]:
-    """The best mean score if every question above a threshold were left without answer, and that threshold."""
-    total = best = float(sum(not has for has in has_answer))  # no question is answered
-    threshold = 0.0
-    for null_score, score, has, given in sorted(zip(null_scores, scores, has_answer, answered), key=itemgetter(0)):
-        total += score if has else -float(given)
-        if total > best:
-            best, threshold = total, null_score
-    return {f"best_{name}": 100 * best / len(scores), f"best_{name}_thresh": threshold}
 
 
 def _f1(predicted: list[str], right: list[str], version_2: bool) -> float:

@@ -28,18 +28,11 @@ def entities(tags: Sequence[str]) -> list[Entity]:
 def entity_scores(
     predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall and F1 of whole entities, for each type and, under the name "", for all types.
+    """`precision`, `recall`, `f1` (0 for 0 / 0) and `number` of right entities: for each type and, as "", for all types.
 
-    Args:
-        predictions: predicted tags of every sentence.
-        references: right tags of every sentence.
-
-    Returns:
-        By type `precision`, `recall`, `f1` (0 for 0 / 0) and `number` (of right entities).
+    Predictions and references are the tags of every sentence.
     """
-    right: Counter[str] = Counter()
-    predicted: Counter[str] = Counter()
-    both: Counter[str] = Counter()
+    right, predicted, both = (Counter[str]() for _ in range(3))
     for tags, right_tags in zip(predictions, references, strict=True):
         found, wanted = set(entities(tags)), set(entities(right_tags))
         for counter, some in ((predicted, found), (right, wanted), (both, found & wanted)):

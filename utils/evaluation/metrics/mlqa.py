@@ -3,7 +3,7 @@
 import evaluate
 from datasets import Features, List, Value
 
-from utils.evaluation.metrics.answers import answer_scores
+from utils.evaluation.metrics.answers import answer_scores, mean_scores
 
 
 class Mlqa(evaluate.Metric):
@@ -17,16 +17,14 @@ class Mlqa(evaluate.Metric):
         predictions = {"id": Value("string"), "prediction_text": Value("string")}
         answers = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
         columns = {"predictions": predictions, "references": {"id": Value("string"), "answers": answers}}
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=self.__doc__, features=Features(columns)
-        )
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=Features(columns))
 
     def _compute(self, predictions: list[dict], references: list[dict]) -> dict[str, float]:
         answered = {prediction["id"]: prediction["prediction_text"] for prediction in predictions}
         scores = [
-            answer_scores(answered[reference["id"]], reference["answers"]["text"], self.config_name)
-            for reference in references
-            if reference["id"] in answered
+            answer_scores(answered[one["id"]], one["answers"]["text"], self.config_name)
+            if one["id"] in answered
+            else (0.0, 0.0)
+            for one in references
         ]
-        exact_match, f1 = (sum(column) for column in zip(*scores)) if scores else (0, 0)
-        return {"exact_match": 100 * exact_match / len(references), "f1": 100 * f1 / len(references)}
+        return mean_scores(scores, "exact_match", "f1")

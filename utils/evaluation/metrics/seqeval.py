@@ -14,9 +14,7 @@ class Seqeval(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         columns = {name: List(Value("string")) for name in ("predictions", "references")}
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=self.__doc__, features=Features(columns)
-        )
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=Features(columns))
 
     def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, object]:
         for number, (predicted, right) in enumerate(zip(predictions, references)):

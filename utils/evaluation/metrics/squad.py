@@ -20,9 +20,7 @@ class Squad(evaluate.Metric):
             predictions["no_answer_probability"] = Value("float32")
         answers = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
         columns = {"predictions": predictions, "references": {"id": Value("string"), "answers": answers}}
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=self.__doc__, features=Features(columns)
-        )
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=Features(columns))
 
     def _compute(self, predictions: list[dict], references: list[dict]) -> dict[str, float]:
         version_2 = self.config_name == "v2"
