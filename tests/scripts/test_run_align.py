@@ -2,13 +2,10 @@
 
 import gzip
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -22,6 +19,7 @@ import run_align
 from helpers import tiny
 from helpers.checkpoints import load_report
 from helpers.paths import PROJECT
+from helpers.processes import ScriptProcess, run_process
 from helpers.scripts import DIVISIONS
 from utils.alignment.words import split_on_punctuation
 from utils.core.errors import run_script
@@ -457,7 +455,7 @@ def command(model, bitext, output, *arguments) -> list[str]:
 
 
 def environment(tmp_path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    return {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
 
 
 @pytest.mark.slow
@@ -465,16 +463,14 @@ def environment(tmp_path) -> dict[str, str]:
 def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
     """The same global batch on two processes: the pooler without gradient disturbs nothing, the means are global."""
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    # (`accelerate launch --cpu` starts one process unless there is MPI.)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     # Adam hides a wrong scale and turns rounding error into steps; plain gradient descent does neither. (Whole batches
     # only: accelerate fills the last one up with pairs from the first.)
     held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--max_train_pairs", 12)
     held_out += ("--optim", "sgd", "--learning_rate", 0.1)
     one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *held_out)
     two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *divided, *held_out)
-    for words in ([sys.executable, *one], [*launcher, *two]):
-        subprocess.run(words, check=True, env=environment(tmp_path), cwd=PROJECT, timeout=300)
+    for n_processes, words in enumerate((one, two), start=1):
+        run_process(words, tmp_path / "log", environment(tmp_path), n_processes=n_processes)
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
@@ -486,16 +482,16 @@ def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
 @pytest.mark.slow
 def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
     arguments = ("--num_train_epochs", 60, "--save_strategy", "steps", "--save_steps", 20)
-    words = [sys.executable, *command(model, bitext, tmp_path / "out", *arguments)]
-    process = subprocess.Popen(words, env=environment(tmp_path), cwd=PROJECT)
+    words = command(model, bitext, tmp_path / "out", *arguments)
+    process = ScriptProcess(words, tmp_path / "log", environment(tmp_path))
     deadline = time.time() + 120
     while not (tmp_path / "out" / "checkpoint-20" / "trainer_state.json").exists() and time.time() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    subprocess.run([*words, "--resume_from_checkpoint", str(tmp_path / "out" / "checkpoint-20")], check=True,
-                   env=environment(tmp_path), cwd=PROJECT, timeout=300)  # fmt: skip
+    resumed = [*words, "--resume_from_checkpoint", tmp_path / "out" / "checkpoint-20"]
+    run_process(resumed, tmp_path / "log", environment(tmp_path))
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 180
 
 
@@ -503,16 +499,13 @@ def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
 def test_a_run_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_not(tmp_path, model, bitext):
     """SIGKILL at a random moment: with a checkpoint at every step, most often while one is written."""
     schedule = ("--num_train_epochs", 25, "--save_strategy", "steps", "--save_steps", 1, "--save_total_limit", 2)
-    options = {"env": environment(tmp_path), "cwd": PROJECT, "timeout": 300, "stderr": subprocess.DEVNULL}
-    subprocess.run([sys.executable, *command(model, bitext, tmp_path / "whole", *schedule)], check=True, **options)
-    words = [sys.executable, *command(model, bitext, tmp_path / "cut", *schedule)]
+    run_process(command(model, bitext, tmp_path / "whole", *schedule), tmp_path / "log", environment(tmp_path))
+    words = command(model, bitext, tmp_path / "cut", *schedule)
     moments, n_killed = random.Random(0), 0
     while not (tmp_path / "cut" / "model.safetensors").exists() and n_killed < 6:
         started = list((tmp_path / "cut").glob("checkpoint-*"))
-        process = subprocess.Popen(
-            [*words, *(["--resume_from_checkpoint", "true"] if started else [])],
-            **{k: v for k, v in options.items() if k != "timeout"},
-        )
+        resumed = [*words, *(["--resume_from_checkpoint", "true"] if started else [])]
+        process = ScriptProcess(resumed, tmp_path / "log", environment(tmp_path))
         before = {folder.name for folder in started}
         while {folder.name for folder in (tmp_path / "cut").glob("checkpoint-*")} <= before and process.poll() is None:
             time.sleep(0.01)
@@ -520,7 +513,7 @@ def test_a_run_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_n
         process.send_signal(signal.SIGKILL)
         n_killed += process.wait() == -signal.SIGKILL
     assert n_killed >= 3
-    subprocess.run([*words, "--resume_from_checkpoint", "true"], check=True, **options)
+    run_process([*words, "--resume_from_checkpoint", "true"], tmp_path / "log", environment(tmp_path))
     whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 

@@ -1,11 +1,8 @@
 """run_distances.py as a user types it, on tiny encoders."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +16,7 @@ import run_distances
 from helpers import tiny
 from helpers.figures import inked
 from helpers.paths import PROJECT
+from helpers.processes import run_process
 from utils.core.errors import run_script
 from utils.parallel.aligners.pharaoh import read_header
 
@@ -196,16 +194,10 @@ def test_word_pooling(measure, pooling):
 @pytest.mark.slow
 def test_two_processes_give_the_results_of_one(measure, model, bitext, tmp_path):
     alone = measure("--per_device_eval_batch_size", 5, "--layers", "all")
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "run_distances.py",
-        "--model", model, "--language", "hi", "--parallel_file", str(bitext), "--per_device_eval_batch_size", "5",
-        "--layers", "all", "--output_dir", str(tmp_path / "two"), "--use_cpu",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        command, check=True, cwd=PROJECT, env=environment, timeout=300, capture_output=True, text=True
-    )
-    assert done.stdout.count("cosine") == 1
+    words = [PROJECT / "run_distances.py", "--model", model, "--language", "hi", "--parallel_file", bitext, "--layers", "all",
+             "--per_device_eval_batch_size", "5", "--output_dir", tmp_path / "two", "--use_cpu"]  # fmt: skip
+    printed = run_process(words, tmp_path / "log", {"HF_DATASETS_CACHE": str(tmp_path / "cache")}, n_processes=2)
+    assert printed.count("cosine") == 1
     assert read(tmp_path / "two") == read(alone)
 
 

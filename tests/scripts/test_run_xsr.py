@@ -2,9 +2,6 @@
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 import run_xsr
 from helpers import tiny
 from helpers.paths import PROJECT, REFERENCE
+from helpers.processes import run_process
 from helpers.retrieval import dataset, reference_sentences
 from utils.core.errors import run_script
 
@@ -208,18 +206,11 @@ def test_batch_size_changes_nothing(xsr):
 @pytest.mark.slow
 def test_two_processes_give_the_results_of_one(xsr, files, tmp_path):
     alone = xsr("--per_device_eval_batch_size", 5, "--layers", "all")
-    # (`accelerate launch --cpu` starts one process unless there is MPI.)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "run_xsr.py",
-        "--model", MODEL, "--eval_languages", "hi", "--source_file", files["hi.hi"], "--target_file", files["hi.en"],
-        "--per_device_eval_batch_size", "5", "--layers", "all", "--output_dir", str(tmp_path / "two"),
-        "--use_cpu",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, check=True, cwd=PROJECT, env=environment, timeout=300, capture_output=True, text=True
-    )
-    assert done.stdout.count("hi-en") == 1
+    words = [PROJECT / "run_xsr.py", "--model", MODEL, "--eval_languages", "hi", "--source_file", files["hi.hi"],
+             "--target_file", files["hi.en"], "--per_device_eval_batch_size", "5", "--layers", "all",
+             "--output_dir", tmp_path / "two", "--use_cpu"]  # fmt: skip
+    printed = run_process(words, tmp_path / "log", n_processes=2)
+    assert printed.count("hi-en") == 1
     assert read(tmp_path / "two") == pytest.approx(read(alone))
     name = "predictions/en-hi.jsonl"
     assert [{**row, "score": 0} for row in read_lines(tmp_path / "two" / name)] == [

@@ -1,12 +1,10 @@
 """The task scripts as users type them, on a tiny encoder and the embedded samples."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +25,7 @@ import run_ner
 import run_nli
 from helpers import tiny
 from helpers.paths import PROJECT
+from helpers.processes import ScriptProcess, run_process
 from helpers.scripts import DIVISIONS
 from helpers.task_scripts import CONTINUAL, DATA, KINDS, QUICK, SCRIPTS, SHORT
 from utils.alignment.words import WordTokenizer
@@ -432,8 +431,7 @@ def test_no_block_stands_in_two_scripts():
 
 
 def environment(tmp_path) -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1",
-            "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+    return {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
 
 
 def command(task, model, output, words, *arguments) -> list[str]:
@@ -450,13 +448,12 @@ def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
     folder = tmp_path / "encoder"
     tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(folder)
     tiny.pair_tokenizer().save_pretrained(folder)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     how = ("--do_train", *EVALUATE, "--max_train_samples", 48, "--max_eval_samples", 5, "--optim", "sgd", "--learning_rate", 0.1,
            "--num_train_epochs", 1, "--logging_steps", 1, "--save_strategy", "no")  # fmt: skip
     one = command(task, folder, tmp_path / "one", words, *how, "--per_device_train_batch_size", 8)
     two = command(task, folder, tmp_path / "two", words, *how, "--per_device_train_batch_size", 4, *divided)
-    for line in ([sys.executable, *one], [*launcher, *two]):
-        subprocess.run(line, check=True, env=environment(tmp_path), cwd=tmp_path, timeout=300)
+    for n_processes, line in enumerate((one, two), start=1):
+        run_process(line, tmp_path / "log", environment(tmp_path), tmp_path, n_processes)
     for name, weight in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], weight, rtol=1e-4, atol=1e-5)
     # (The evaluation's loss is Trainer's mean of means over batches, which are others here.)
@@ -473,28 +470,19 @@ def test_a_run_that_is_interrupted_goes_on(tmp_path, model, words, number):
     """Ctrl-C in a terminal, SIGTERM from a scheduler: a checkpoint, a sentence, and the same weights in the end."""
     how = ("--do_train", "--do_eval", "--eval_languages", "en", "--num_train_epochs", 12, "--logging_steps", 1,
            "--per_device_train_batch_size", 8)  # fmt: skip
-    whole = [sys.executable, *command("nli", model, tmp_path / "whole", words, *how)]
-    cut = [sys.executable, *command("nli", model, tmp_path / "cut", words, *how)]
-    subprocess.run(whole, check=True, env=environment(tmp_path), cwd=tmp_path, timeout=300, capture_output=True)
-    process = subprocess.Popen(
-        cut, env=environment(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:  # somewhere in the second half
-        if "'epoch': '7" in line:
-            break
+    whole = command("nli", model, tmp_path / "whole", words, *how)
+    cut = command("nli", model, tmp_path / "cut", words, *how)
+    run_process(whole, tmp_path / "log", environment(tmp_path), tmp_path)
+    process = ScriptProcess(cut, tmp_path / "cut.log", environment(tmp_path), tmp_path)
+    while "'epoch': '7" not in process.text and process.poll() is None:  # somewhere in the second half
+        time.sleep(0.02)
     process.send_signal(number)
-    _, complaint = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    assert re.search(
-        r"Interrupted after step \d+ of \d+\. .*--resume_from_checkpoint true",
-        complaint.strip(),
-    )
-    assert "Traceback" not in complaint
+    assert process.wait() == 128 + number
+    assert re.search(r"Interrupted after step \d+ of \d+\. .*--resume_from_checkpoint true", process.text)
+    assert "Traceback" not in process.text
     (checkpoint,) = (tmp_path / "cut").glob("checkpoint-*")
     n_steps = json.loads((tmp_path / "whole" / "trainer_state.json").read_text())["global_step"]
     assert n_steps / 2 < int(checkpoint.name.split("-")[1]) < n_steps
-    resumed = subprocess.run([*cut, "--resume_from_checkpoint", "true"], env=environment(tmp_path), cwd=tmp_path, timeout=300,
-                             capture_output=True, text=True)  # fmt: skip
-    assert resumed.returncode == 0, resumed.stderr
+    run_process([*cut, "--resume_from_checkpoint", "true"], tmp_path / "log", environment(tmp_path), tmp_path)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert results(tmp_path / "whole")["eval_en_loss"] == results(tmp_path / "cut")["eval_en_loss"]

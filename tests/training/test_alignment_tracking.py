@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,8 @@ from transformers import TrainerCallback
 
 from helpers import tiny
 from helpers.pairs import WORD_TOKENIZER, some_pairs
+from helpers.paths import PROJECT
+from helpers.processes import run_process
 from helpers.task_scripts import CONTINUAL, DATA
 from helpers.trainers import (
     StopAt,
@@ -303,14 +303,12 @@ def test_off_is_off():
 @pytest.mark.slow
 def test_two_processes_stay_in_step(tmp_path, model, held_out):  # noqa: F811
     """The first one measures, and the model is the one of a run without tracking."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
     weights = []
     for output, more in (("plain", ()), ("watched", (*TRACK[3:], "--tracking_file", held_out))):
-        script = ["run_nli.py", "--model", model, "--dataset_name", DATA / "nli", "--do_train", "--max_steps", 4,
+        script = [PROJECT / "run_nli.py", "--model", model, "--dataset_name", DATA / "nli", "--do_train", "--max_steps", 4,
                   "--use_cpu", "--output_dir", tmp_path / output, "--per_device_train_batch_size", 4, *more]  # fmt: skip
-        subprocess.run([*launcher, *map(str, script)], check=True, env=environment,
-                       cwd=DATA.parent, timeout=300)  # fmt: skip
+        run_process(script, tmp_path / "log", environment, n_processes=2)
         weights.append(load_file(tmp_path / output / "model.safetensors"))
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
     assert [log["step"] for log in history(tmp_path / "watched")] == [0, 2, 4]
