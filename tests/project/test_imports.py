@@ -42,3 +42,13 @@ def test_nothing_imports_a_script():
             assert not imported(path) & SCRIPTS, path
     for path in ROOT.glob("*.py"):
         assert not imported(path) & SCRIPTS, path
+
+
+def test_no_module_is_over_400_lines_and_no_function_over_60():
+    """A script's `main` may be longer: it is read from top to bottom."""
+    for path in [*ROOT.glob("*.py"), *ROOT.joinpath("utils").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.name != "main":
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
