@@ -31,9 +31,10 @@ bench: $(VENV)/.installed  ## Time adjustment, continual learning and retrieval 
 	$(BIN)/python benchmarks/bench_continual.py --json runs/bench/continual.json
 	$(BIN)/python benchmarks/bench_retrieval.py --json runs/bench/retrieval.json
 
-quality: $(VENV)/.installed  ## Check format and lint
+quality: $(VENV)/.installed  ## Check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 style: $(VENV)/.installed  ## Fix format and imports
 	$(BIN)/ruff check --fix .
