@@ -1,5 +1,7 @@
 """replicate.py: which runs a grid has, how they are started, stopped and gone on with."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -127,9 +129,12 @@ def test_only_what_is_asked_for():
 def options() -> dict[str, set[str]]:
     """The arguments that each script knows, by its --help."""
     known = {}
-    for name in SCRIPTS:
-        shown = subprocess.run([sys.executable, PROJECT / name, "--help"], capture_output=True, text=True, check=True)
-        known[name] = set(re.findall(r"(?<![\w-])--[a-z0-9_]+", shown.stdout))
+    for name, script in SCRIPTS.items():
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as shown:
+            patch.setattr(sys, "argv", [name, "--help"])
+            with pytest.raises(SystemExit):
+                script.main()
+        known[name] = set(re.findall(r"(?<![\w-])--[a-z0-9_]+", shown.getvalue()))
     return known
 
 
