@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser
 
 from utils.core.errors import InputError
-
-
-class _Help(str):
-    """The help text of an argument, its range, and whether it is a hyperparameter."""
-
-    bounds: Mapping[str, float]
-    hyperparameter: bool
 
 
 _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
@@ -54,21 +47,20 @@ def arg(
     """
     if unknown := set(bounds) - set(_BOUNDS):
         raise TypeError(f"Unknown bounds {unknown}; there are {', '.join(_BOUNDS)}.")
-    text = _Help(help)
-    text.bounds, text.hyperparameter = bounds, hyperparameter
-    metadata = {"help": text, "aliases": list(aliases)} | ({"choices": list(choices)} if choices else {})
+    metadata = {"help": help, "aliases": list(aliases), "bounds": bounds, "hyperparameter": hyperparameter}
+    metadata |= {"choices": list(choices)} if choices else {}
     return field(default=default, default_factory=default_factory, metadata=metadata)
 
 
 def check_ranges(arguments: Any) -> None:
     """Raise an `InputError` if a number in an argument dataclass is not finite or outside the range declared by `arg`."""
     for item in fields(arguments):
-        value, text = getattr(arguments, item.name), item.metadata.get("help")
+        value = getattr(arguments, item.name)
         numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
         for number in numbers:
             if not math.isfinite(number):
                 raise InputError(f"--{item.name} {number} is not a finite number; give one that is.")
-            for name, bound in getattr(text, "bounds", {}).items():
+            for name, bound in item.metadata.get("bounds", {}).items():
                 holds, words = _BOUNDS[name]
                 if not holds(number, bound):
                     raise InputError(f"--{item.name} {number} is out of range; it must be {words} {bound}.")
@@ -76,9 +68,11 @@ def check_ranges(arguments: Any) -> None:
 
 def hyperparameters(arguments: Any) -> list[str]:
     """The names of a dataclass's hyperparameters, declared by `arg` or, if inherited from a library, in `HYPERPARAMETERS`."""
-    inherited = getattr(arguments, "HYPERPARAMETERS", ())
-    declared = [item.name for item in fields(arguments) if getattr(item.metadata.get("help"), "hyperparameter", False)]
-    return list(dict.fromkeys([*inherited, *declared]))
+    declared = [item.name for item in fields(arguments) if item.metadata.get("hyperparameter")]
+    return list(dict.fromkeys([*getattr(arguments, "HYPERPARAMETERS", ()), *declared]))
+
+
+_INHERITED = "Everything else that Trainer can do (transformers.TrainingArguments)"
 
 
 class _Parser(HfArgumentParser):
@@ -86,15 +80,9 @@ class _Parser(HfArgumentParser):
 
     def __init__(self, dataclasses: Sequence[Any], **options: Any) -> None:
         self.titles: dict[str, str] = {}
-        inherited = {}
         for group in dataclasses:
             title = (group.__doc__ or group.__name__).split("\n")[0].rstrip(".")
-            for item in fields(group):
-                if issubclass(group, TrainingArguments) and not isinstance(item.metadata.get("help"), _Help):
-                    inherited[item.name] = "Everything else that Trainer can do (transformers.TrainingArguments)"
-                else:
-                    self.titles[item.name] = title
-        self.titles |= inherited
+            self.titles |= {item.name: title if "bounds" in item.metadata else _INHERITED for item in fields(group)}
         self.groups: dict[str, Any] = {}
         super().__init__(dataclasses, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
@@ -103,7 +91,8 @@ class _Parser(HfArgumentParser):
         if name not in self.titles:  # --help
             return super().add_argument(*names, **options)
         if not self.groups:
-            self.groups = {title: self.add_argument_group(title) for title in dict.fromkeys(self.titles.values())}
+            titles = sorted(dict.fromkeys(self.titles.values()), key=_INHERITED.__eq__)  # (inherited ones last)
+            self.groups = {title: self.add_argument_group(title) for title in titles}
         # `parse_arguments` reads --with-hyphens as --with_underscores.
         shown = [spelling for spelling in names if "-" not in spelling[2:]]
         if options.get("action") is None:
@@ -111,17 +100,18 @@ class _Parser(HfArgumentParser):
                 options["metavar"] = "true|false"
             elif not 0 < len(options.get("choices") or ()) < 8:
                 options["metavar"] = name.rpartition("_")[2].upper()
-        options["help"] = _explained(options)
+        options.pop("hyperparameter", None)
+        options["help"] = _explained(options, options.pop("bounds", {}))
         return self.groups[self.titles[name]].add_argument(*shown, **options)
 
 
-def _explained(options: Mapping[str, Any]) -> str:
+def _explained(options: Mapping[str, Any], bounds: Mapping[str, float]) -> str:
     """The help text of an argument, with its default and its range."""
     text, default, notes = options.get("help") or "", options.get("default"), []
     if default is not None and default is not False and default not in ("", []) and not options.get("action"):
-        values = default if isinstance(default, list | tuple) else [default]
+        values = default if isinstance(default, list) else [default]
         notes.append("default: " + " ".join(str(getattr(value, "value", value)) for value in values))
-    notes += [f"{_BOUNDS[name][1]} {bound}" for name, bound in getattr(text, "bounds", {}).items()]
+    notes += [f"{_BOUNDS[name][1]} {bound}" for name, bound in bounds.items()]
     return f"{text} ({'; '.join(notes).replace('%', '%%')})" if notes else text
 
 

@@ -39,21 +39,18 @@ STYLE: dict[Any, Any] = {
 
 
 def make_panels(
-    n_panels: int,
-    n_columns: int,
-    width: float,
-    labels: Sequence[str],
-    title: str = "",
-    sharex: bool = False,
-    sharey: bool = False,
+    n_panels: int, n_columns: int, width: float, labels: Sequence[str], title: str, **shared: bool
 ) -> tuple[Figure, np.ndarray]:
-    """A figure `width` inches wide and its axes [rows, columns], with room below for a legend of the labels."""
+    """A figure `width` inches wide and its axes [rows, columns], with room below for a legend of the labels.
+
+    `shared`: `sharex`, `sharey`, whether all panels have the same axis.
+    """
     n_rows = ceil(n_panels / n_columns)
     height = n_rows * PANEL[1] + 0.18 * ceil(len(labels) / _legend_columns(labels, width)) + 0.4
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=sharex, sharey=sharey)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, **shared)
     for unused in axes.flat[n_panels:]:
         unused.set_visible(False)
     return figure, axes

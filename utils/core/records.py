@@ -44,13 +44,8 @@ def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: An
 
 def _git_commit() -> str | None:
     """The commit of this code, with `+` behind it if files were changed since; None outside a git checkout."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(_CODE), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    describe = ["git", "-C", str(_CODE), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

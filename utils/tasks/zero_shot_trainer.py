@@ -10,7 +10,6 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainingArgume
 
 from utils.alignment.continual import ContinualAlignment
 from utils.tasks.examples import LanguageData, TaskRows
-from utils.training.base_trainer import length_grouped_sampler
 from utils.training.continual_trainer import ContinualTrainer
 from utils.training.tracking import AlignmentTracker
 from utils.training.used_embeddings import used_rows_only
@@ -79,10 +78,6 @@ class ZeroShotTrainer(ContinualTrainer):
     def _judge(self, name: str, outputs: EvalPrediction) -> dict[str, float]:
         self.records[name], metrics = self.score(name, self.eval_sets[name], outputs.predictions)
         return metrics
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        # (`train_dataset` has lost the columns that are not inputs of the model, among them the length.)
-        return length_grouped_sampler(self) or super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """In the order of the rows (which `Trainer` changes when training batches are grouped by length)."""

@@ -1,7 +1,7 @@
 """The trainer that adjusts an encoder."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import speed_metrics
 
@@ -20,7 +20,7 @@ from utils.alignment.words import word_vectors
 from utils.core.columns import column_array
 from utils.evaluation.neighbours import retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
-from utils.training.base_trainer import ComponentTrainer, length_grouped_sampler
+from utils.training.base_trainer import ComponentTrainer
 from utils.training.used_embeddings import used_rows_only
 
 
@@ -43,23 +43,19 @@ class AlignmentTrainer(ComponentTrainer):
     save_weights = staticmethod(save_encoder)
 
     def __init__(
-        self, *args: Any, alignment_loss: AlignmentLoss, eval_layers: tuple[int, ...] = (), **kwargs: Any
+        self, *args: Any, alignment_loss: AlignmentLoss, eval_layers: Sequence[int] = (), **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.can_return_loss = True
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
-        self.alignment_loss = alignment_loss
-        self.alignment_loss.to(self.args.device)
-        self.eval_layers = eval_layers
+        self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
+        alignment_loss.to(self.args.device)
 
     # --- Training ---
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with used_rows_only(self, self.train_dataset):
             return super().train(*args, **kwargs)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        return length_grouped_sampler(self) or super()._get_train_sampler(train_dataset)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -111,28 +107,21 @@ class AlignmentTrainer(ComponentTrainer):
         start = time.time()
         given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         datasets: dict[str, Dataset] = given if isinstance(given, dict) else {"source": given}
-        sums = torch.zeros(4, dtype=torch.float64)
-        by_direction: dict[str, float] = {}
-        accuracies: list[float] = []
+        sums, accuracies, by_direction = torch.zeros(4, dtype=torch.float64), [], {}
         for language, dataset in datasets.items():
             language_sums, vectors = self._measure(dataset)
             sums += language_sums
             for layer, (source, english) in vectors.items():
-                found = {
-                    f"{language}-en": retrieve(source, english).accuracy,
-                    f"en-{language}": retrieve(english, source).accuracy,
-                }
+                found = [retrieve(source, english).accuracy, retrieve(english, source).accuracy]
                 label = "" if layer == self.alignment_loss.layer else f"layer{layer}_"
-                by_direction |= {f"{name}_{label}word_retrieval_accuracy": value for name, value in found.items()}
-                accuracies += [] if label else found.values()
+                names = [f"{way}_{label}word_retrieval_accuracy" for way in (f"{language}-en", f"en-{language}")]
+                by_direction |= dict(zip(names, found))
+                accuracies += [] if label else found
         losses = dict(zip(("alignment_loss", "regularization_loss"), sums[:2] / sums[2:].clamp(min=1)))
-        numbers = {
-            "loss": self.alignment_loss.weights.total(losses).item(),
-            **{name: loss.item() for name, loss in losses.items()},
-            "word_retrieval_accuracy": sum(accuracies) / len(accuracies),
-            **by_direction,
-            "links": int(sums[2]),
-        }
+        numbers = {name: loss.item() for name, loss in losses.items()} | by_direction
+        numbers["loss"] = self.alignment_loss.weights.total(losses).item()
+        numbers["word_retrieval_accuracy"] = sum(accuracies) / len(accuracies)
+        numbers["links"] = int(sums[2])
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in numbers.items()}
         metrics |= speed_metrics(metric_key_prefix, start, num_samples=sum(map(len, datasets.values())))
         self.log(metrics)
@@ -163,12 +152,9 @@ class AlignmentTrainer(ComponentTrainer):
             for layer, source_words, english_words in zip(layers, source, english):
                 vectors[layer].append((source_words[links[:, 0]].cpu(), english_words[links[:, 1]].cpu()))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        gathered = gather_object([(sums, vectors)])
-        joined = {}
-        for layer in layers:
-            pairs = [pair for _, by_layer in gathered for pair in by_layer[layer]]
-            joined[layer] = [torch.cat(side) for side in zip(*pairs)]
-        return torch.stack([part for part, _ in gathered]).sum(dim=0), joined
+        all_sums, all_vectors = zip(*gather_object([(sums, vectors)]))
+        sides = {layer: zip(*(pair for part in all_vectors for pair in part[layer])) for layer in layers}
+        return torch.stack(all_sums).sum(dim=0), {layer: list(map(torch.cat, both)) for layer, both in sides.items()}
 
     # --- Checkpoints ---
 

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from peft import PeftModel
+from torch.utils.data import Sampler
 from transformers import Trainer
 
 from utils.alignment.sampler import LengthGroupedBatches
@@ -79,12 +80,12 @@ class ComponentTrainer(Trainer):
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
-
-def length_grouped_sampler(trainer: Trainer) -> LengthGroupedBatches | None:
-    """With `--train_sampling_strategy group_by_length`, the sampler of training rows with a column `length`."""
-    args, rows = trainer.args, trainer.train_dataset
-    if args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
-        return None
-    batch_size = args.train_batch_size * trainer.accelerator.num_processes * args.gradient_accumulation_steps
-    seed = args.seed if args.data_seed is None else args.data_seed
-    return LengthGroupedBatches(column_array(rows, "length"), batch_size, seed)
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """With `--train_sampling_strategy group_by_length`, by the training rows' column `length`."""
+        # (`train_dataset` may have lost the columns that are not inputs of the model, among them the length.)
+        args, rows = self.args, self.train_dataset
+        if args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
+            return super()._get_train_sampler(train_dataset)
+        batch_size = args.train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return LengthGroupedBatches(column_array(rows, "length"), batch_size, seed)

@@ -54,8 +54,7 @@ class ContinualTrainer(ComponentTrainer):
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = torch.zeros(3, device=device)
-        for batch in batches:
-            counts[0] += _n_labels(batch)
+        counts[0] = sum(map(_n_labels, batches))
         if self.alignment:
             self._meter.begin_step("task_loss")
         if self.alignment and self.alignment.is_due(self.state.global_step):

@@ -4,7 +4,7 @@ The text is in `model_card_template.md`; here are the values that it is filled w
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from utils.models.lineage import ancestors
 # `task` in the `run.json` of an adjustment. (That of a fine-tuning is its pipeline tag.)
 ALIGNMENT = "cross-lingual-adjustment"
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
+# What the sets are called whose results begin with these words.
+_SETS = {"predict": "test", "eval": "validation"}
 
 _Json = Mapping[str, Any]
 
@@ -33,16 +35,15 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         hub_options: `cache_dir`, `token`.
     """
     arguments, continual = record["arguments"], record.get("regime") == "continual"
-    base, revision = record["base_model"], record["base_model_revision"] or "main"
-    chain = [base, *ancestors(base, revision, **hub_options)]
+    is_adjustment, base, revision = record["task"] == ALIGNMENT, record["base_model"], record["base_model_revision"]
+    chain = [base, *ancestors(base, revision or "main", **hub_options)]
     published = next((model for model in chain if not _is_folder(model)), None)
     of_task = None if arguments.get("train_file") else arguments.get("dataset_name")
     read = (arguments.get("parallel_dataset"), of_task, arguments.get("eval_dataset_name"))  # on the Hub or in folders
     data_sets = list(dict.fromkeys(filter(None, read)))
     is_adapter = arguments.get("use_lora", False) and not arguments["merge_adapter"]
-    found = list(_measured(record, results))
-    sets = {"predict": "test", "eval": "validation"}
-    rows = [(sets[prefix], label, metric.replace("_", " "), f"{v:.4g}") for _, v, label, metric, prefix in found]
+    found = _measured(record, results)
+    rows = [(_SETS[prefix], label, metric.replace("_", " "), f"{v:.4g}") for _, v, label, metric, prefix in found]
     plain, adapters = _adapters(name, record, hub_options) if is_adapter else (name, {})
     head = next((adapter for adapter, task_type in reversed(adapters.items()) if task_type), None)
     class_end = next((end for end, task_type in TASK_TYPES.items() if head and task_type == adapters[head]), "")
@@ -50,7 +51,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         model_name=name.rpartition("/")[2],
         language=sorted({"en", *arguments.get("languages", []), *arguments.get("eval_languages", [])}),
         library_name="peft" if is_adapter else "transformers",
-        pipeline_tag="feature-extraction" if record["task"] == ALIGNMENT else record["task"],
+        pipeline_tag="feature-extraction" if is_adjustment else record["task"],
         tags=[ALIGNMENT, "cross-lingual", *["continual-learning"] * continual, *["lora"] * is_adapter],
         base_model=published,
         base_model_relation=("adapter" if is_adapter else "finetune") if published else None,
@@ -64,7 +65,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         base=_shown(base),
         record=record,
         arguments=arguments,
-        is_adjustment=record["task"] == ALIGNMENT,
+        is_adjustment=is_adjustment,
         objectives=OBJECTIVES,
         continual=continual,
         evaluated=list(dict.fromkeys(label for _, _, label, *_ in found)),
@@ -72,7 +73,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         plain=plain,
         adapters=adapters.items(),
         head=head,
-        results=ResultTable(["set", "language", "metric", "value"], rows, n_text_columns=3).markdown() if rows else "",
+        results=_markdown(["set", "language", "metric", "value"], rows, n_text_columns=3),
         figures=sorted(Path(folder).glob("*.png")),
         chain=[_shown(model) for model in (name, *chain)],
         data_sets=_data_table(data_sets, hub_options.get("token")),
@@ -99,20 +100,21 @@ def _adapters(name: str, record: _Json, hub_options: _Json) -> tuple[str, dict[s
     return public[plain], {**task_types, name: TASK_TYPES.get(record["auto_class"].removeprefix("AutoModel"))}
 
 
-def _measured(record: _Json, results: _Json) -> Iterator[tuple[str, float, str, str, str]]:
+def _measured(record: _Json, results: _Json) -> list[tuple[str, float, str, str, str]]:
     """Key, value, language (or direction), metric and set of everything that says how good the model is."""
-    for prefix in ("predict", "eval"):
-        for language in record.get(f"{prefix}_data") or {}:
-            of_language = any(f"{prefix}_{language}_{metric}" in results for metric in record["metrics"])
-            for label in [language] if of_language else [f"{language}-en", f"en-{language}"]:
-                for metric in record["metrics"]:
-                    if (key := f"{prefix}_{label}_{metric}") in results:
-                        yield key, results[key], label, metric, prefix
+    keys = {
+        f"{prefix}_{label}_{metric}": (label, metric, prefix)
+        for prefix in _SETS
+        for language in record.get(f"{prefix}_data") or {}
+        for label in (language, f"{language}-en", f"en-{language}")
+        for metric in record["metrics"]
+    }
+    return [(key, results[key], *parts) for key, parts in keys.items() if key in results]
 
 
 def _eval_result(record: _Json, key: str, value: float, label: str, metric: str, prefix: str) -> EvalResult:
     arguments = record["arguments"]
-    names = (arguments.get(name) for name in ("eval_dataset_name", "dataset_name", "parallel_dataset"))
+    names = map(arguments.get, ("eval_dataset_name", "dataset_name", "parallel_dataset"))
     name = next(filter(None, names), ".")
     name = "local data" if _is_folder(name) else name
     return EvalResult(
@@ -120,7 +122,7 @@ def _eval_result(record: _Json, key: str, value: float, label: str, metric: str,
         dataset_type=name,
         dataset_name=f"{name} ({label})",
         dataset_config=label,
-        dataset_split=arguments.get("test_split" if prefix == "predict" else "validation_split"),
+        dataset_split=arguments.get(f"{_SETS[prefix]}_split"),
         metric_type=metric,
         metric_value=value,
         metric_name=key,
@@ -135,7 +137,7 @@ def _data_table(data_sets: Sequence[str], token: str | None) -> str:
         if _is_folder(name):  # what it calls itself, not where it is
             shown = f"{card.get('pretty_name', 'local data')} (a local folder)"
         rows.append((shown, card.get("license") or "see its page"))
-    return ResultTable(["data", "licence"], rows, n_text_columns=2).markdown() if rows else ""
+    return _markdown(["data", "licence"], rows, n_text_columns=2)
 
 
 def _card_of_data(data_set: str, token: str | None) -> _Json:
@@ -155,10 +157,14 @@ def _settings_table(record: _Json, results: _Json) -> str:
     losses = ("train_loss", "eval_alignment_loss", "eval_regularization_loss")
     rows += [(name, results.get(name)) for name in losses]
     rows += [(package, record["versions"].get(package)) for package in ("transformers", "torch")]
-    return ResultTable(["", ""], [(name, _short(v)) for name, v in rows if v is not None], n_text_columns=2).markdown()
+    return _markdown(["", ""], [(name, _short(v)) for name, v in rows if v is not None], n_text_columns=2)
 
 
 def _short(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], n_text_columns: int) -> str:
+    return ResultTable(columns, rows, n_text_columns).markdown() if rows else ""

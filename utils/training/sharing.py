@@ -90,8 +90,5 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
 
 def _reason(error: Exception) -> str:
     """The first line of an error and of what caused it."""
-    reasons = []
-    for part in (error, error.__cause__):
-        if part is not None:
-            reasons += str(part).strip().splitlines()[:1] or [type(part).__name__]
-    return "; ".join(dict.fromkeys(reasons))
+    parts = filter(None, (error, error.__cause__))
+    return "; ".join(dict.fromkeys((str(part).strip() or type(part).__name__).splitlines()[0] for part in parts))
