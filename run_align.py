@@ -12,10 +12,10 @@ adjusted encoder loads wherever the original did, and keeps every weight of its 
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
-from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, set_seed
 
 from utils.alignment.losses import AlignmentLoss
@@ -114,76 +114,66 @@ class AdjustmentArguments(AlignmentArguments):
             )
 
 
-def check_arguments(
-    model: AlignModelArguments,
-    data: AlignDataArguments,
-    links: AlignerArguments,
-    alignment: AdjustmentArguments,
-    training: AlignTrainingArguments,
-) -> None:
+@dataclass
+class Arguments:
+    """All arguments of a run, by group."""
+
+    model: AlignModelArguments
+    data: AlignDataArguments
+    links: AlignerArguments
+    alignment: AdjustmentArguments
+    lora: LoraArguments
+    training: AlignTrainingArguments
+
+
+def check_arguments(args: Arguments) -> None:
     """Decide whether to train, find the models, and raise `InputError` if arguments contradict each other."""
+    model, data, training = args.model, args.data, args.training
     # (An --eval_strategy turns do_eval on.)
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
-    if training.do_train and not alignment.weights.losses():
+    if training.do_train and not args.alignment.weights.losses():
         raise InputError("--alignment_weight and --regularization_weight are both 0; training needs one of them.")
     if training.do_eval != bool(data.held_out_by):
         given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
         raise InputError(f"{given[0]} does nothing without {missing}; give both (held-out pairs: --validation_file).")
-    check_links_to_write(links, data.languages, data.overwrite_output_dir)
+    check_links_to_write(args.links, data.languages, data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
         model.reference_model = model.find(model.reference_model, "main")
 
 
-def read_corpora(
-    read: Callable[..., ParallelCorpus],
-    data: AlignDataArguments,
-    links: AlignerArguments,
-    training: AlignTrainingArguments,
-) -> tuple[ParallelCorpus | None, ParallelCorpus | None]:
-    """The corpus (to train on, or to hold pairs out of), and the held-out pairs that have files or a split of their own."""
-    corpus = held_out = None
-    if training.do_train or data.validation_split_percentage:
-        corpus = read(data.parallel_file, links.links_file)
-    if data.validation_file or data.validation_split:
-        files, split = data.validation_file, data.validation_split
-        held_out = read(files, data.validation_links_file, "validation", dataset_split=split, like=corpus)
-    return corpus, held_out
-
-
-def load_encoders(
-    model: AlignModelArguments, alignment: AdjustmentArguments, lora: LoraArguments
-) -> tuple[PreTrainedModel, PreTrainedModel]:
+def load_encoders(args: Arguments) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The encoder to adjust (f), with the parameters frozen that are not trained, and the frozen encoder (f0)."""
+    model, alignment = args.model, args.alignment
     encoder = load_encoder(model.model_name_or_path, **model.hub_options())
     alignment.check_layers(encoder.config.num_hidden_layers)
-    reference = encoder if lora.use_lora else copy.deepcopy(encoder)
+    reference = encoder if args.lora.use_lora else copy.deepcopy(encoder)
     if model.reference_model:
         reference = load_encoder(model.reference_model, **{**model.hub_options(), "revision": "main"})
         check_same_kind(encoder, reference)
     freeze_unused_parameters(encoder, alignment.alignment_layer)
     freeze_lower_layers(encoder, alignment.freeze_layers)
-    return encoder, reference
+    return encoder, reference.to(args.training.device)
 
 
-def link_and_choose(
-    corpus: ParallelCorpus | None,
-    held_out: ParallelCorpus | None,
-    reference: PreTrainedModel,
-    encode: PairEncoder,
-    data: AlignDataArguments,
-    links: AlignerArguments,
-    training: AlignTrainingArguments,
+def read_pairs(
+    args: Arguments, encode: PairEncoder, reference: PreTrainedModel
 ) -> tuple[ChosenPairs | None, ChosenPairs | None]:
-    """The encoded pairs to train on, and those to measure on."""
-    linked = corpus.linkable(links, reference, encode.word_tokenizer) if corpus else None
-    linked_held_out = held_out.linkable(links, reference, encode.word_tokenizer) if held_out else None
-    written = linked or linked_held_out
-    if written and training.should_save:
+    """The pairs to train on, and those to measure on: read, linked, chosen and encoded."""
+    data, links, training, words = args.data, args.links, args.training, encode.word_tokenizer
+    hub_options = {"cache_dir": args.model.cache_dir, "token": args.model.token}
+    read = partial(ParallelCorpus.read, data, words.tokenizer, words.word_pooling, hub_options=hub_options)
+    corpus = held_out = train_pairs = eval_pairs = None
+    if training.do_train or data.validation_split_percentage:
+        corpus = read(data.parallel_file, links.links_file)
+    if data.validation_file or data.validation_split:
+        files, split = data.validation_file, data.validation_split
+        held_out = read(files, data.validation_links_file, "validation", dataset_split=split, like=corpus)
+    linked, linked_held_out = (part and part.linkable(links, reference, words) for part in (corpus, held_out))
+    if training.should_save and (written := linked or linked_held_out):
         written.write_links(links)
     if linked and data.validation_split_percentage:
         linked, linked_held_out = linked.split(data.validation_split_percentage / 100)
-    train_pairs = eval_pairs = None
     if linked and training.do_train:
         train_pairs = linked.choose(data.max_words, data.max_train_pairs, training.seed, encode)
     if linked_held_out and training.do_eval:
@@ -191,43 +181,65 @@ def link_and_choose(
     return train_pairs, eval_pairs
 
 
+def add_adapter(args: Arguments, encoder: PreTrainedModel, reference: PreTrainedModel) -> tuple[nn.Module, Callable]:
+    """What is trained, and what it is compared with: with --use_lora an adapter on f, which is f0 without it."""
+    name, seed = args.model.model_name_or_path, args.training.seed
+    if not args.lora.use_lora:
+        return encoder, reference
+    set_seed(seed)  # (the adapter is initialised at random, whatever has drawn numbers before)
+    trained = with_lora(encoder, name, args.lora, args.model.commit(name), args.alignment.alignment_layer)
+    return trained, reference if args.model.reference_model else without_adapter(trained)
+
+
+def share(
+    args: Arguments, trainer: AlignmentTrainer, train_pairs: ChosenPairs | None, eval_pairs: ChosenPairs | None
+) -> None:
+    """Merge the adapter if asked; write `run.json` and the model's card; push them if asked."""
+    model, training = args.model, args.training
+    if args.lora.merge_adapter and training.should_save:
+        save_encoder(load_encoder(training.output_dir, **model.hub_options()), training.output_dir)
+    record = run_record(
+        list(vars(args).values()),
+        unused=[] if args.lora.use_lora else [args.lora],
+        task=ALIGNMENT,
+        metrics=["word_retrieval_accuracy"],
+        auto_class="AutoModel",
+        base_model=model.model_name_or_path,
+        base_model_revision=model.commit(model.model_name_or_path),
+        reference_model=model.reference_model or model.model_name_or_path,
+        seed=training.seed,
+        train_data=train_pairs.fingerprints() if train_pairs else None,
+        eval_data=eval_pairs.fingerprints() if eval_pairs else None,
+    )
+    publish(trainer, record, cache_dir=model.cache_dir, token=model.token)
+
+
 def main() -> None:
     # --- Arguments ---
-    model, data, links, alignment, lora, training = parse_arguments(
-        AlignModelArguments, AlignDataArguments, AlignerArguments, AdjustmentArguments, LoraArguments,
-        AlignTrainingArguments, description=__doc__,
-    )  # fmt: skip
-    check_arguments(model, data, links, alignment, training)
+    groups = [field.type for field in fields(Arguments)]
+    args = Arguments(*parse_arguments(*groups, description=__doc__))
+    check_arguments(args)
+    data, alignment, training = args.data, args.alignment, args.training
     checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
     check_push(training)
     set_seed(training.seed)
 
-    # --- Data: parallel sentences, split into words ---
-    hub_options = {"cache_dir": model.cache_dir, "token": model.token}
-    tokenizer = load_tokenizer(model.model_name_or_path, **model.hub_options())
-    read = partial(ParallelCorpus.read, data, tokenizer, alignment.word_pooling, hub_options=hub_options)
-    corpus, held_out = read_corpora(read, data, links, training)
-
     # --- Model: the encoder to adjust (f), and the frozen one with which its English words are compared (f0) ---
-    encoder, reference = load_encoders(model, alignment, lora)
-    reference.to(training.device)
-    eval_layers = parse_layers(data.eval_layers, encoder.config.num_hidden_layers) if data.eval_layers else []
+    tokenizer = load_tokenizer(args.model.model_name_or_path, **args.model.hub_options())
+    encoder, reference = load_encoders(args)
+    eval_layers = data.eval_layers and parse_layers(
+        data.eval_layers, encoder.config.num_hidden_layers, "--eval_layers"
+    )
 
-    # --- Links: which words are pulled together ---
+    # --- Data: parallel sentences, and links between their words ---
     max_length = sentence_length_limit(alignment.max_seq_length, tokenizer, encoder)
     words = WordTokenizer(tokenizer, alignment.word_pooling, max_length)
-    encode = PairEncoder(words, alignment.include_special_tokens)
     with training.main_process_first(desc="preparing the pairs"):
-        train_pairs, eval_pairs = link_and_choose(corpus, held_out, reference, encode, data, links, training)
+        encode = PairEncoder(words, alignment.include_special_tokens)
+        train_pairs, eval_pairs = read_pairs(args, encode, reference)
 
     # --- Train ---
-    trained: PreTrainedModel | PeftModel = encoder
-    frozen: Callable = reference
-    commit = model.commit(model.model_name_or_path)
-    if lora.use_lora:
-        set_seed(training.seed)  # (the adapter is initialised at random, whatever has drawn numbers before)
-        trained = with_lora(encoder, model.model_name_or_path, lora, commit, alignment.alignment_layer)
-        frozen = reference if model.reference_model else without_adapter(trained)
+    trained, frozen = add_adapter(args, encoder, reference)
     trainer = AlignmentTrainer(
         model=trained,
         args=training,
@@ -248,22 +260,7 @@ def main() -> None:
         trainer.save_metrics("eval", metrics)
 
     # --- Share ---
-    if lora.merge_adapter and training.should_save:
-        save_encoder(load_encoder(training.output_dir, **model.hub_options()), training.output_dir)
-    record = run_record(
-        [model, data, links, alignment, lora, training],
-        unused=[] if lora.use_lora else [lora],
-        task=ALIGNMENT,
-        metrics=["word_retrieval_accuracy"],
-        auto_class="AutoModel",
-        base_model=model.model_name_or_path,
-        base_model_revision=commit,
-        reference_model=model.reference_model or model.model_name_or_path,
-        seed=training.seed,
-        train_data=train_pairs.fingerprints() if train_pairs else None,
-        eval_data=eval_pairs.fingerprints() if eval_pairs else None,
-    )
-    publish(trainer, record, **hub_options)
+    share(args, trainer, train_pairs, eval_pairs)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from utils.evaluation.sentence_retrieval import (
 from utils.evaluation.vectors import SENTENCE_POOLINGS, encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.layers import parse_layers, usual_layer
-from utils.models.loading import count_layers
+from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     with state.main_process_first():
         data = read_data(args)
         tokenizers = {label: load_tokenizer(name, **args.hub_options()) for label, name in models.items()}
-        n_layers = {label: count_layers(name, **args.hub_options()) for label, name in models.items()}
+        n_layers = {label: load_config(name, **args.hub_options()).num_hidden_layers for label, name in models.items()}
     layers = {label: parse_layers(args.layers, n_layers[label]) for label in models}
     usual = {label: usual_layer(n_layers[label]) for label in models}
 

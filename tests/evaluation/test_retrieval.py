@@ -23,7 +23,7 @@ from utils.evaluation.vectors import encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.hub import label_models
 from utils.models.layers import parse_layers, usual_layer
-from utils.models.loading import count_layers
+from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
 
 
@@ -382,10 +382,10 @@ def test_layers_that_do_not_exist(words):
 def test_number_of_layers(tmp_path):
     for architecture in tiny.ARCHITECTURES:
         tiny.config(architecture).save_pretrained(tmp_path / architecture)
-        assert count_layers(str(tmp_path / architecture)) == 2
+        assert load_config(str(tmp_path / architecture)).num_hidden_layers == 2
     assert usual_layer(12) == 8
     with pytest.raises(InputError, match=r"config\.json"):
-        count_layers(str(tmp_path))
+        load_config(str(tmp_path))
 
 
 # --- Pairs of sentences ------------------------------------------------------------------------------------------

@@ -37,28 +37,20 @@ class AlignmentTerms:
         }
 
 
+@dataclass
 class AlignmentLoss:
-    """`alignment_loss` and `regularization_loss` of a batch of `AlignmentCollator`.
+    """`alignment_loss` and `regularization_loss` of a batch of `AlignmentCollator`."""
 
-    Args:
-        reference_model: the encoder before adjustment (f0): a module, which is frozen here and never trained or saved, or
-            a function that is called like one (`utils.models.adapters.without_adapter`).
-        layer: the hidden state from which word vectors are pooled, an index into `hidden_states`.
-    """
+    objective: AlignmentObjective
+    # The encoder before adjustment (f0): a module, which is frozen here and never trained or saved, or a function that is
+    # called like one (`utils.models.adapters.without_adapter`).
+    reference_model: Callable
+    layer: int = -1  # the hidden state from which word vectors are pooled, an index into `hidden_states`
+    weights: LossWeights = ADJUSTMENT
 
-    def __init__(
-        self,
-        objective: AlignmentObjective,
-        reference_model: Callable,
-        layer: int = -1,
-        weights: LossWeights = ADJUSTMENT,
-    ) -> None:
-        self.objective = objective
-        self.reference_model = reference_model
-        if isinstance(reference_model, nn.Module):
-            reference_model.eval().requires_grad_(False)
-        self.layer = layer
-        self.weights = weights
+    def __post_init__(self) -> None:
+        if isinstance(self.reference_model, nn.Module):
+            self.reference_model.eval().requires_grad_(False)
 
     def to(self, device: torch.device) -> None:
         """Move the reference model, if it is a module."""

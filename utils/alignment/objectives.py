@@ -14,6 +14,7 @@ from torch import Tensor
 from utils.alignment.words import WORD_POOLINGS
 from utils.core.arguments import arg
 from utils.core.errors import InputError
+from utils.models.layers import parse_layers
 
 
 class AlignmentObjective(Protocol):
@@ -148,8 +149,4 @@ class AlignmentArguments:
 
     def check_layer(self, n_layers: int) -> None:
         """Raise `InputError` if an encoder with `n_layers` layers has no hidden state `alignment_layer`."""
-        if not -n_layers - 1 <= self.alignment_layer <= n_layers:
-            raise InputError(
-                f"--alignment_layer {self.alignment_layer} does not exist; choose from 0 (the embeddings) to {n_layers} "
-                "(the last, also -1)."
-            )
+        parse_layers([self.alignment_layer], n_layers, "--alignment_layer")

@@ -9,7 +9,6 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from utils.alignment.words import WordTokenizer
-from utils.core.cache import cache_key
 
 
 # The spelling of the special tokens around a sentence; words have a checksum, which is not negative.
@@ -58,18 +57,11 @@ class PairEncoder:
 
 def encode_pairs(pairs: Dataset, word_tokenizer: WordTokenizer, include_special_tokens: bool = True) -> Dataset:
     """The rows that `PairEncoder` makes of linked pairs."""
+    encoder, others = PairEncoder(word_tokenizer, include_special_tokens), pairs.column_names
     return pairs.map(
-        _encode_batch,
-        batched=True,
-        remove_columns=pairs.column_names,
-        features=ROW_FEATURES,
-        fn_kwargs={"encoder": PairEncoder(word_tokenizer, include_special_tokens), "code": cache_key(PairEncoder)},
+        encoder, batched=True, remove_columns=others, features=ROW_FEATURES, load_from_cache_file=False,
         desc="Tokenising the pairs",
-    )
-
-
-def _encode_batch(batch: Mapping[str, list], encoder: PairEncoder, code: str) -> dict[str, list]:
-    return encoder(batch)  # (rows are cached under `code`)
+    )  # fmt: skip
 
 
 @dataclass

@@ -7,16 +7,15 @@ Loading merges it into its base model, so that the rest of the code sees plain m
 
 import copy
 import logging
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, PeftType, TaskType, get_peft_model
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -77,9 +76,7 @@ def adapters_of(name: str, **hub_options: Any) -> tuple[str, list[tuple[str, Lor
 def merge_adapter(
     model: PreTrainedModel, name: str, config: LoraConfig, **hub_options: Any
 ) -> tuple[set[str], dict[str, torch.Tensor]]:
-    """Merge an adapter into its base model, in place.
-
-    PEFT has no call for the case that one of them is of an encoder, and the other of a task model around it.
+    """Merge an adapter into its base model, in place. One of them may be of an encoder, the other of a task model.
 
     Returns:
         The names of the model's tensors that were replaced as a whole (a head), and the adapter's tensors that the model
@@ -95,47 +92,42 @@ def merge_adapter(
         raise InputError(f"The weights of the adapter {name} cannot be read ({error}); download it again.") from None
     if not tensors:
         raise InputError(f"The adapter {name} has no weights (adapter_model.safetensors); download it again.")
-    modules, own = dict(model.named_modules()), model.state_dict()
-    matrices, replaced, left = {}, set(), {}
+    # The module whose names are those of the adapter.
+    encoder, prefix = encoder_of(model), model.base_model_prefix
+    root: nn.Module = encoder
+    if any(path.startswith(f"{prefix}.") for path in tensors):
+        root = nn.ModuleDict({prefix: encoder}) if encoder is model else model
+    own, copied, left = dict(root.named_parameters(remove_duplicate=False)), set(), {}
+    low_rank = {path: tensors.pop(path) for path in list(tensors) if ".lora_" in path}
     for path, tensor in tensors.items():
-        module, low_rank, kind = path.partition(".lora_")
-        target = _own_name(module, modules if low_rank else own, model.base_model_prefix)
-        if low_rank and target is None:
-            raise InputError(f"The adapter {name} does not fit its model: there is no {module}; name another adapter.")
-        if low_rank:
-            matrices[f"{target}{low_rank}{kind}"] = tensor
-        elif target is None or own[target].shape != tensor.shape:
-            left[path] = tensor
+        if path in own and own[path].shape == tensor.shape:
+            own[path].data.copy_(tensor)
+            copied.add(own[path])
         else:
-            own[target].copy_(tensor)
-            replaced.add(target)
+            left[path] = tensor
     try:
-        _merge(model, matrices, config)
+        _merge(root, low_rank, config)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         base = config.base_model_name_or_path
         raise InputError(f"The adapter {name} does not fit its base model {base} ({reason}).") from None
-    return replaced, left
+    model.requires_grad_(True)  # as from `from_pretrained`; PEFT has frozen it
+    return {path for path, parameter in model.named_parameters() if parameter in copied}, left
 
 
-def _own_name(path: str, names: Container[str], prefix: str) -> str | None:
-    """The name in this model of an adapter's module or tensor, with or without the encoder's prefix."""
-    candidates = (path, path.removeprefix(f"{prefix}."), f"{prefix}.{path}")
-    return next((candidate for candidate in candidates if candidate in names), None)
-
-
-def _merge(model: PreTrainedModel, matrices: Tensors, config: LoraConfig) -> None:
-    """Merge low-rank matrices, by their names in this model."""
+def _merge(root: nn.Module, low_rank: Tensors, config: LoraConfig) -> None:
+    """Merge low-rank matrices into the modules that they name."""
     config = copy.deepcopy(config)
-    config.target_modules = sorted({name.partition(".lora_")[0] for name in matrices})
-    config.exclude_modules = config.modules_to_save = config.task_type = None
+    config.target_modules = {path.partition(".lora_")[0] for path in low_rank}
+    if unknown := config.target_modules - {path for path, _ in root.named_modules()}:
+        raise ValueError(f"there is no {min(unknown)}")
+    config.exclude_modules = config.modules_to_save = config.task_type = config.base_model_name_or_path = None
     config.inference_mode = True
-    adapted = get_peft_model(model, config)
-    report: Any = set_peft_model_state_dict(adapted, {f"{_PREFIX}{name}": tensor for name, tensor in matrices.items()})
+    adapted = get_peft_model(root, config)  # type: ignore[arg-type]  # (any module will do)
+    report: Any = set_peft_model_state_dict(adapted, {f"{_PREFIX}{path}": tensor for path, tensor in low_rank.items()})
     if report.unexpected_keys:
         raise ValueError(f"unexpected key {report.unexpected_keys[0]}")
     adapted.merge_and_unload()
-    model.requires_grad_(True)  # as from `from_pretrained`; PEFT has frozen it
 
 
 def with_lora(
@@ -164,7 +156,7 @@ def with_lora(
         lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]  # (any number will do)
         target_modules=chosen or "all-linear",
         exclude_modules=[name for name in linear if name not in targets],
-        modules_to_save=list(_modules_without(model, behind)) if prefix else None,
+        modules_to_save=_modules_without(model, behind) if prefix else None,
         task_type=next((kind for end, kind in TASK_TYPES.items() if type(model).__name__.endswith(end)), None),
         base_model_name_or_path=base,
         revision=revision,
@@ -176,14 +168,11 @@ def with_lora(
     return adapted
 
 
-def _modules_without(model: nn.Module, parameters: set[str], before: str = "") -> Iterator[str]:
+def _modules_without(model: nn.Module, parameters: set[str]) -> list[str]:
     """The outermost modules that have parameters, but none of these: heads, and a pooler."""
-    for name, part in model.named_children():
-        own = {f"{before}{name}.{path}" for path, _ in part.named_parameters()}
-        if own and own.isdisjoint(parameters):
-            yield before + name
-        elif own - parameters:
-            yield from _modules_without(part, parameters, f"{before}{name}.")
+    own = {path: {f"{path}.{name}" for name, _ in part.named_parameters()} for path, part in model.named_modules()}
+    apart = [path for path, names in own.items() if path and names and names.isdisjoint(parameters)]
+    return [path for path in apart if path.rpartition(".")[0] not in apart]
 
 
 def without_adapter(model: PeftModel) -> Callable[..., Any]:
@@ -206,15 +195,10 @@ def without_adapter(model: PeftModel) -> Callable[..., Any]:
 
 def save_adapter(model: PeftModel, output_dir: str | Path, state_dict: Tensors | None = None) -> None:
     """Write a model's adapter: its weights (or `state_dict`) and settings, and the config of its model."""
-    plain: Any = model.get_base_model()
-    state = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
-    settings = copy.deepcopy(model.peft_config["default"])
-    settings.inference_mode = True
     with atomic_model_write(output_dir) as folder:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        save_file(weights, Path(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
-        settings.save_pretrained(folder)
-        plain.config.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+        Path(folder, "README.md").unlink()  # (`publish` writes the card)
+        model.get_base_model().config.save_pretrained(folder)
 
 
 @dataclass

@@ -39,25 +39,26 @@ def find_model(name: str, revision: str = "main", cache_dir: str | None = None, 
 
 def _problem_with(repository: str, revision: str, cache_dir: str | None, token: str | None) -> str | None:
     """Why a repository cannot be used; None if it can."""
+    problems: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"gated: ask for access at {constants.ENDPOINT}/{repository}, then `hf auth login`",
+        errors.RepositoryNotFoundError: "not on the Hub, or private: `hf auth login` with an account that has access",
+        errors.RevisionNotFoundError: f"it has no revision {revision}",
+        errors.LocalEntryNotFoundError: "not in the cache, and the Hub cannot be reached from here",
+        errors.EntryNotFoundError: f"it holds no model: neither {' nor '.join(_MARKS)}",
+        errors.HFValidationError: "not a valid name of a repository",
+    }
     problem = None
     for mark in _MARKS:
         try:
             hf_hub_download(repository, mark, revision=revision, cache_dir=cache_dir, token=token)
             return None
-        except errors.GatedRepoError:
-            return f"gated: ask for access at {constants.ENDPOINT}/{repository}, then `hf auth login`"
-        except errors.RepositoryNotFoundError:
-            return "not on the Hub, or private: `hf auth login` with an account that has access"
-        except errors.RevisionNotFoundError:
-            return f"it has no revision {revision}"
-        except errors.LocalEntryNotFoundError:
-            problem = "not in the cache, and the Hub cannot be reached from here"
-        except errors.EntryNotFoundError:
-            problem = f"it holds no model: neither {' nor '.join(_MARKS)}"
-        except errors.HFValidationError:
-            return "not a valid name of a repository"
-        except errors.HfHubHTTPError as error:
-            return f"the Hub answers {error.response.status_code}"
+        except (*problems, errors.HfHubHTTPError) as error:
+            answers = (
+                f"the Hub answers {error.response.status_code}" if isinstance(error, errors.HfHubHTTPError) else None
+            )
+            problem = next((text for kind, text in problems.items() if isinstance(error, kind)), answers)
+            if not isinstance(error, errors.EntryNotFoundError):
+                break
     return problem
 
 

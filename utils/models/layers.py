@@ -86,25 +86,19 @@ def usual_layer(n_layers: int) -> int:
     return round(n_layers * 2 / 3)
 
 
-def parse_layers(layers: str | Sequence[str | int] | None, n_layers: int) -> list[int]:
+def parse_layers(layers: str | Sequence[str | int] | None, n_layers: int, argument: str = "--layers") -> list[int]:
     """Read `8`, `0 4 8`, `-1` or `all` as indices into `hidden_states`, ascending from 0; None means `usual_layer`.
 
     Raises:
         InputError: for a layer that does not exist.
     """
-    words = layers.split() if isinstance(layers, str) else [w for value in layers or [] for w in str(value).split()]
+    words = " ".join(map(str, [layers] if isinstance(layers, str) else layers or [usual_layer(n_layers)])).split()
     if words == ["all"]:
         return list(range(n_layers + 1))
-    chosen = set() if words else {usual_layer(n_layers)}
-    for word in words:
-        try:
-            layer = int(word)
-        except ValueError:
-            layer = n_layers + 1
-        if not -n_layers - 1 <= layer <= n_layers:
-            raise InputError(
-                f"--layers {word} does not exist in an encoder with {n_layers} layers; choose from 0 (the embeddings) to "
-                f"{n_layers} (the last, also -1), or all."
-            )
-        chosen.add(layer % (n_layers + 1))
-    return sorted(chosen)
+    known = {str(layer): layer % (n_layers + 1) for layer in range(-n_layers - 1, n_layers + 1)}
+    if unknown := [word for word in words if word not in known]:
+        raise InputError(
+            f"{argument} {unknown[0]} does not exist in an encoder with {n_layers} layers; choose from 0 (the "
+            f"embeddings) to {n_layers} (the last, also -1){', or all' * (argument == '--layers')}."
+        )
+    return sorted({known[word] for word in words})

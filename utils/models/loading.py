@@ -23,11 +23,6 @@ def load_config(name: str, **hub_options: Any) -> PreTrainedConfig:
     return load_or_base(AutoConfig.from_pretrained, name, hub_options)
 
 
-def count_layers(name: str, **hub_options: Any) -> int:
-    """The number of layers of an encoder, from its config alone. `InputError` if it has none."""
-    return load_config(name, **hub_options).num_hidden_layers
-
-
 def load_or_base(load: Callable[..., Any], name: str, hub_options: Mapping[str, Any]) -> Any:
     """What `load` makes of a model's name, or else, if it is an adapter, of the name of its base model.
 
