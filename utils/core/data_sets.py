@@ -1,12 +1,33 @@
 """Data sets on the Hub or in a local folder: the configuration and the split that hold a language."""
 
+import os
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, IterableDataset, get_dataset_config_names, load_dataset
 from datasets.exceptions import DatasetsError
+from huggingface_hub import DatasetCard, errors, snapshot_download
 
 from utils.core.errors import InputError
+from utils.core.hub import hub_problem
+
+
+# Names from before the Hub had owners, as in papers and older code.
+SHORT_NAMES = {
+    "multi_nli": "nyu-mll/multi_nli",
+    "opus100": "Helsinki-NLP/opus-100",
+    "paws-x": "google-research-datasets/paws-x",
+    "snli": "stanfordnlp/snli",
+    "squad": "rajpurkar/squad",
+    "squad_v2": "rajpurkar/squad_v2",
+    "tydiqa": "google-research-datasets/tydiqa",
+    "wikiann": "unimelb-nlp/wikiann",
+    "xnli": "facebook/xnli",
+    "xquad": "google/xquad",
+    "xtreme": "google/xtreme",
+}
 
 
 def load_split(
@@ -18,7 +39,9 @@ def load_split(
     streaming: bool = False,
     **hub_options: Any,
 ) -> tuple[Dataset | IterableDataset, str, str]:
-    """The rows, configuration and split of a data set (Hub id or folder) for a language; else `InputError`.
+    """The rows, configuration and split of a data set (Hub id, short name or folder) for a language; else `InputError`.
+
+    Of a data set on the Hub only the files of the split are fetched, and found again without a connection.
 
     Args:
         configs, splits: the first that exists is read; `{language}` stands for the language. A data set without
@@ -27,20 +50,61 @@ def load_split(
         streaming: read rows only when they are used, without a download.
         hub_options: `cache_dir`, `token`.
     """
-    where = f"The data set {dataset_name}"
+    local, where = os.path.isdir(dataset_name), f"The data set {dataset_name}"
+    name = dataset_name if local else SHORT_NAMES.get(dataset_name, dataset_name)
     try:
-        offered = get_dataset_config_names(dataset_name, **hub_options)
+        folder = name if local else _fetch(name, ("README.md",), **hub_options)
+        listed = _splits_in_card(folder)
+        if not listed and not local:
+            folder = _fetch(name, None, **hub_options)
+        offered = list(listed) or get_dataset_config_names(folder)
         wanted = [*configs, *(offered if offered == ["default"] else [])]
         config = _first_offered(wanted, offered, language, f"{where} has no configuration", arguments["config"])
-        parts = load_dataset(dataset_name, config, streaming=streaming, **hub_options)
-    except (DatasetsError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        where = f"{where} ({config})"
+        if streaming:
+            parts = load_dataset(name, config, streaming=True, **hub_options)
+        elif listed:
+            split = _first_offered(splits, list(listed[config]), language, f"{where} has no split", arguments["split"])
+            files = listed[config][split]
+            if folder != name:
+                _fetch(name, tuple(files), revision=Path(folder).name, **hub_options)
+            # (Other splits, whose sizes the card names, are not there.)
+            parts = load_dataset(folder, config, data_files={split: files}, verification_mode="no_checks")
+        else:
+            parts = load_dataset(folder, config, **hub_options)
+    except (DatasetsError, errors.HFValidationError, OSError) as error:
+        reason = hub_problem(error, f"datasets/{name}") or str(error).strip().splitlines()[0]
         raise InputError(f"{where} cannot be loaded ({reason}); check its name.") from None
-    where = f"{where} ({config})"
     split = _first_offered(splits, list(parts), language, f"{where} has no split", arguments["split"])
     if not streaming and not len(parts[split]):
         raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")
     return parts[split], config, split
+
+
+@cache  # (one request per run to ask for the newest commit)
+def _fetch(name: str, patterns: tuple[str, ...] | None, revision: str = "main", **hub_options: Any) -> str:
+    """The folder in the cache with the files of a Hub data set that match `patterns` (None: all).
+
+    Without a connection, files that were fetched before are enough; if one is missing, `LocalEntryNotFoundError` is raised.
+    """
+    return snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns, **hub_options)
+
+
+@cache
+def _splits_in_card(folder: str) -> dict[str, dict[str, list[str]]]:
+    """Configuration → split → patterns of its files; empty unless the card of a data set says so for every configuration."""
+    card = Path(folder, "README.md")
+    configs = (DatasetCard.load(card).data.get("configs") if card.is_file() else None) or []
+    found = {}
+    for config in configs:
+        files = config.get("data_files")
+        if not isinstance(files, list) or not all(isinstance(one, dict) for one in files):
+            return {}
+        paths = {one["split"]: one["path"] for one in files}
+        found[config["config_name"]] = {
+            split: [path] if isinstance(path, str) else path for split, path in paths.items()
+        }
+    return found
 
 
 def _first_offered(wanted: Sequence[str], offered: Sequence[str], language: str, lacks: str, argument: str) -> str:

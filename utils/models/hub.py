@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, constants, errors, hf_hub_download, try_to_lo
 
 from utils.core.arguments import arg
 from utils.core.errors import InputError
+from utils.core.hub import hub_problem
 
 
 # Every repository with a model has one of these files.
@@ -39,26 +40,17 @@ def find_model(name: str, revision: str = "main", cache_dir: str | None = None, 
 
 def _problem_with(repository: str, revision: str, cache_dir: str | None, token: str | None) -> str | None:
     """Why a repository cannot be used; None if it can."""
-    problems: dict[type[Exception], str] = {
-        errors.GatedRepoError: f"gated: ask for access at {constants.ENDPOINT}/{repository}, then `hf auth login`",
-        errors.RepositoryNotFoundError: "not on the Hub, or private: `hf auth login` with an account that has access",
-        errors.RevisionNotFoundError: f"it has no revision {revision}",
-        errors.LocalEntryNotFoundError: "not in the cache, and the Hub cannot be reached from here",
-        errors.EntryNotFoundError: f"it holds no model: neither {' nor '.join(_MARKS)}",
-        errors.HFValidationError: "not a valid name of a repository",
-    }
     problem = None
     for mark in _MARKS:
         try:
             hf_hub_download(repository, mark, revision=revision, cache_dir=cache_dir, token=token)
             return None
-        except (*problems, errors.HfHubHTTPError) as error:
-            answers = (
-                f"the Hub answers {error.response.status_code}" if isinstance(error, errors.HfHubHTTPError) else None
-            )
-            problem = next((text for kind, text in problems.items() if isinstance(error, kind)), answers)
-            if not isinstance(error, errors.EntryNotFoundError):
-                break
+        except errors.LocalEntryNotFoundError as error:
+            problem = hub_problem(error, repository, revision)
+        except errors.EntryNotFoundError:
+            problem = f"it holds no model: neither {' nor '.join(_MARKS)}"
+        except (errors.HfHubHTTPError, errors.HFValidationError) as error:
+            return hub_problem(error, repository, revision)
     return problem
 
 
