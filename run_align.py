@@ -104,15 +104,6 @@ class AdjustmentArguments(AlignmentArguments):
         0, help="Freeze the embeddings and the first N layers (0: train all).", hyperparameter=True, at_least=0
     )
 
-    def check_layers(self, n_layers: int) -> None:
-        """Check `alignment_layer` and `freeze_layers` against an encoder with `n_layers` layers (raises `InputError`)."""
-        self.check_layer(n_layers)
-        aligned = self.alignment_layer % (n_layers + 1)
-        if self.freeze_layers and self.freeze_layers >= aligned:
-            raise InputError(
-                f"--freeze_layers {self.freeze_layers} leaves nothing to train below layer {aligned}; choose less."
-            )
-
 
 @dataclass
 class Arguments:
@@ -146,7 +137,9 @@ def load_encoders(args: Arguments) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The encoder to adjust (f), with the parameters frozen that are not trained, and the frozen encoder (f0)."""
     model, alignment = args.model, args.alignment
     encoder = load_encoder(model.model_name_or_path, **model.hub_options())
-    alignment.check_layers(encoder.config.num_hidden_layers)
+    (aligned,) = parse_layers([alignment.alignment_layer], encoder.config.num_hidden_layers, "--alignment_layer")
+    if alignment.freeze_layers and (n_frozen := alignment.freeze_layers) >= aligned:
+        raise InputError(f"--freeze_layers {n_frozen} leaves nothing to train below layer {aligned}; choose less.")
     reference = encoder if args.lora.use_lora else copy.deepcopy(encoder)
     if model.reference_model:
         reference = load_encoder(model.reference_model, **{**model.hub_options(), "revision": "main"})

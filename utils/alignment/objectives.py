@@ -14,7 +14,6 @@ from torch import Tensor
 from utils.alignment.words import WORD_POOLINGS
 from utils.core.arguments import arg
 from utils.core.errors import InputError
-from utils.models.layers import parse_layers
 
 
 class AlignmentObjective(Protocol):
@@ -146,7 +145,3 @@ class AlignmentArguments:
             )
         kind = OBJECTIVES[self.alignment_objective]
         return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})  # type: ignore[arg-type]  # (a dataclass)
-
-    def check_layer(self, n_layers: int) -> None:
-        """Raise `InputError` if an encoder with `n_layers` layers has no hidden state `alignment_layer`."""
-        parse_layers([self.alignment_layer], n_layers, "--alignment_layer")

@@ -30,11 +30,12 @@ def load_or_base(load: Callable[..., Any], name: str, hub_options: Mapping[str, 
         InputError: if both fail.
     """
     try:
-        return load(name, **without_permission(hub_options))
-    except _NOT_LOADED as error:
+        with loading(name):
+            return load(name, **without_permission(hub_options))
+    except InputError:
         if adapter := adapter_config(name, **hub_options):
             return load_or_base(load, *base_of(adapter, hub_options))
-        raise _not_found(name, error) from error
+        raise
 
 
 def without_permission(hub_options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
 from utils.models.adapters import without_adapter
 from utils.models.encoders import check_same_kind, load_encoder
-from utils.models.layers import encoder_of
+from utils.models.layers import encoder_of, parse_layers
 from utils.models.lineage import original_model
 from utils.models.tokenizers import encoder_max_length
 from utils.parallel.corpus import ChosenPairs, ParallelCorpus
@@ -40,7 +40,7 @@ def continual_alignment(
     if not (continual.continual or tracking.track_alignment_every):
         return None, None, facts
     encoder: Any = encoder_of(model)
-    continual.check_layer(encoder.config.num_hidden_layers)
+    parse_layers([continual.alignment_layer], encoder.config.num_hidden_layers, "--alignment_layer")
     words = WordTokenizer(tokenizer, continual.word_pooling, encoder_max_length(tokenizer, encoder))
     if tracking.track_alignment_every:
         with args.training.main_process_first(desc="preparing the pairs that are tracked"):
