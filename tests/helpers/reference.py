@@ -7,7 +7,8 @@ from transformers import AutoTokenizer
 from helpers.paths import REFERENCE
 from utils.alignment.pairs import AlignmentCollator, encode_pairs
 from utils.alignment.words import WordTokenizer, split_on_spaces
-from utils.parallel.aligners.pharaoh import FileAligner
+from utils.core.columns import list_lengths
+from utils.parallel.aligners.pharaoh import read_links
 from utils.parallel.choosing import choose_pairs
 from utils.parallel.formats import read_bitext
 
@@ -16,7 +17,7 @@ from utils.parallel.formats import read_bitext
 def corpus() -> Dataset:
     """The reference sentences with all their links."""
     pairs = read_bitext([str(REFERENCE / "sentences.txt")], "xx", split_on_spaces, "space")
-    links = FileAligner(str(REFERENCE / "links.pharaoh")).align(pairs["source"], pairs["english"])
+    links = read_links(REFERENCE / "links.pharaoh", list_lengths(pairs, "source"), list_lengths(pairs, "english"))
     return pairs.add_column("links", [[list(link) for link in row] for row in links])
 
 

@@ -17,7 +17,7 @@ from utils.alignment.pairs import PairEncoder, encode_pairs
 from utils.alignment.words import WordTokenizer, split_on_spaces
 from utils.core.columns import column_array, list_lengths
 from utils.core.errors import InputError
-from utils.parallel import choosing, linking, streams
+from utils.parallel import choosing, data_sets, linking
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.encoder import EncoderAligner
 from utils.parallel.aligners.pharaoh import read_pharaoh
@@ -25,7 +25,7 @@ from utils.parallel.aligners.registry import ALIGNERS, AlignerArguments, Aligner
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import sample_pairs
 from utils.parallel.corpus import ChosenPairs, LinkableCorpus, ParallelCorpus
-from utils.parallel.streams import PairStream, stream_bitext
+from utils.parallel.data_sets import PairStream, load_bitext
 
 
 MAX_WORDS = 64
@@ -334,7 +334,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
 
 
 def stream(folder: str) -> PairStream:
-    return stream_bitext(ParallelDataArguments(parallel_dataset=folder), "hi", split_on_spaces)
+    return load_bitext(ParallelDataArguments(parallel_dataset=folder, streaming=True), "hi", split_on_spaces)
 
 
 def stream_from(folder: str) -> LinkableCorpus:
@@ -345,8 +345,8 @@ def test_a_stream_is_read_as_far_as_needed(tmp_path, aligner, monkeypatch):
     folder = write_data_set(tmp_path / "data", 4000)
     monkeypatch.setattr(PairStream, "_SHUFFLE_BUFFER", 100)
     n_read = Counter()
-    to_pair = streams.flat_row
-    monkeypatch.setattr(streams, "flat_row", lambda row: n_read.update(rows=1) or to_pair(row))
+    to_pair = data_sets.flat_row
+    monkeypatch.setattr(data_sets, "flat_row", lambda row: n_read.update(rows=1) or to_pair(row))
     sample = stream_from(folder).choose(MAX_WORDS, 300, seed=1)
     assert len(sample.pairs["hi"]) == len(set(sources(sample))) == 300
     assert all(int(word[1:]) % 2 == 0 for word in sources(sample))
@@ -402,16 +402,16 @@ def test_a_stream_gives_the_pairs_of_the_data_set(tmp_path):
     folder.mkdir()
     rows = [{"english": "the cat", "non_english": "el gato"}, {"english": None, "non_english": "nada"}]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    data = ParallelDataArguments(parallel_dataset=str(folder))
-    pairs = stream_bitext(data, "es", split_on_spaces).select(range(5))
+    data = ParallelDataArguments(parallel_dataset=str(folder), streaming=True)
+    pairs = load_bitext(data, "es", split_on_spaces).select(range(5))
     assert pairs.to_dict() == {"source": [["el", "gato"], ["nada"]], "english": [["the", "cat"], []]}
     with pytest.raises(InputError, match="has no column de for the de sentences.*--source_column"):
-        stream_bitext(replace(data, source_column="de"), "de", split_on_spaces)
+        load_bitext(replace(data, source_column="de"), "de", split_on_spaces)
     (folder / "train.jsonl").write_text(json.dumps(rows[0]) + "\n{broken")
     with pytest.raises(InputError, match=r"The data set .*data \(default\) cannot be read any further .*check it"):
-        stream_bitext(data, "es", split_on_spaces).select(range(5))
+        load_bitext(data, "es", split_on_spaces).select(range(5))
     with pytest.raises(InputError, match="has no split test, only train"):
-        stream_bitext(data, "es", split_on_spaces, dataset_split="test")
+        load_bitext(data, "es", split_on_spaces, dataset_split="test")
 
 
 def test_what_a_stream_cannot_do(tmp_path, aligner):

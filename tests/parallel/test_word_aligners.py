@@ -20,7 +20,7 @@ from utils.core.errors import InputError
 from utils.parallel.aligners import statistical
 from utils.parallel.aligners.dictionary import DictionaryAligner
 from utils.parallel.aligners.encoder import EncoderAligner, mutual_argmax
-from utils.parallel.aligners.pharaoh import FileAligner, read_header, read_pharaoh, write_pharaoh
+from utils.parallel.aligners.pharaoh import read_header, read_links, read_pharaoh, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, links_key, make_aligner
 from utils.parallel.aligners.statistical import StatisticalAligner
 
@@ -41,6 +41,10 @@ def words(*counts: int) -> list[list[str]]:
     return [[f"w{k}" for k in range(count)] for count in counts]
 
 
+def links_of(path, source: list[list[str]], english: list[list[str]], reverse: bool = False) -> list:
+    return list(read_links(path, [*map(len, source)], [*map(len, english)], reverse))
+
+
 # --- Files -------------------------------------------------------------------------------------------------------
 
 
@@ -55,10 +59,9 @@ def test_every_form_of_pharaoh_lines(tmp_path, name):
         (6, [(0, 0), (0, 1)]),
     ]
     assert [links for _, links in read_pharaoh(path, reverse=True)][0] == [(0, 0), (1, 2)]
-    assert [links for _, links in read_pharaoh(path, sure_only=True)][2] == [(1, 1), (3, 3)]
     pairs = words(3, 0, 4, 1), words(2, 5, 4, 2)
-    assert FileAligner(path).align(*pairs) == [links for _, links in read_pharaoh(path)]
-    assert FileAligner(path, reverse=True).align(*reversed(pairs)) == [
+    assert links_of(path, *pairs) == [links for _, links in read_pharaoh(path)]
+    assert links_of(path, *reversed(pairs), reverse=True) == [
         sorted((j, i) for i, j in links) for _, links in read_pharaoh(path)
     ]
 
@@ -69,7 +72,7 @@ def test_every_form_of_pharaoh_lines(tmp_path, name):
 def test_what_is_no_link(tmp_path, token):
     path = write(tmp_path / "links", f"# header\n0-0\n0-0 {token} 1-1\n")
     with pytest.raises(InputError) as error:
-        FileAligner(path).align(words(1, 9), words(1, 9))
+        links_of(path, words(1, 9), words(1, 9))
     assert one_sentence(str(error.value), "Line 3", path, repr(token), "0-0 1-2")
 
 
@@ -85,7 +88,7 @@ def test_what_is_no_link(tmp_path, token):
 def test_links_beyond_the_sentence(tmp_path, link, reverse, parts):
     path = write(tmp_path / "links", f"\n# note\n0-0 {link}\n")
     with pytest.raises(InputError) as error:
-        FileAligner(path, reverse).align(words(3, 3), words(2, 2))
+        links_of(path, words(3, 3), words(2, 2), reverse)
     assert one_sentence(str(error.value), "Line 3", path, "spaces", *parts)
 
 
@@ -93,7 +96,7 @@ def test_links_beyond_the_sentence(tmp_path, link, reverse, parts):
 def test_fewer_or_more_lines_than_pairs(tmp_path, text, n_lines):
     path = write(tmp_path / "links", "# header\n" + text)
     with pytest.raises(InputError) as error:
-        FileAligner(path).align(words(1, 1, 1), words(1, 1, 1))
+        links_of(path, words(1, 1, 1), words(1, 1, 1))
     assert one_sentence(str(error.value), path, f"{n_lines} lines", "3 sentence pairs", "blank")
 
 
@@ -101,9 +104,9 @@ def test_fewer_or_more_lines_than_pairs(tmp_path, text, n_lines):
 def test_empty_file(tmp_path, text):
     path = write(tmp_path / "links", text)
     with pytest.raises(InputError) as error:
-        FileAligner(path).align(words(1), words(1))
+        links_of(path, words(1), words(1))
     assert one_sentence(str(error.value), path, "is empty", "line")
-    assert FileAligner(path).align([], []) == []
+    assert links_of(path, [], []) == []
 
 
 def test_missing_damaged_and_badly_encoded_files(tmp_path):
@@ -113,7 +116,7 @@ def test_missing_damaged_and_badly_encoded_files(tmp_path):
         (write(tmp_path / "cut", b""), "empty"),
     ]:
         with pytest.raises(InputError) as error:
-            FileAligner(path).align(words(1, 1), words(1, 1))
+            links_of(path, words(1, 1), words(1, 1))
         assert one_sentence(str(error.value), path, part)
     path = tmp_path / "links.gz"
     path.write_bytes(gzip.compress(b"0-0\n" * 1000)[:-9])
@@ -132,7 +135,7 @@ HEADERS = st.dictionaries(
 def test_what_is_written_is_read_again(tmp_path_factory, links, header, compressed):
     path = tmp_path_factory.mktemp("links") / "new folder" / ("links.gz" if compressed else "links")
     write_pharaoh(path, links, header)
-    assert FileAligner(path).align(words(*[71] * len(links)), words(*[71] * len(links))) == links
+    assert links_of(path, words(*[71] * len(links)), words(*[71] * len(links))) == links
     assert read_header(path) == {key: " ".join(value.split()) for key, value in header.items()}
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 

@@ -8,6 +8,7 @@ from typing import Any
 from utils.core.errors import InputError
 from utils.core.tables import read_lines
 from utils.parallel.data_sets import load_sentences
+from utils.parallel.formats import SentenceColumns
 
 
 # Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
@@ -98,8 +99,8 @@ def load_sentence_pairs(
     code = _THREE_LETTERS.get(language, language)
     configs = [config_name] if config_name else [name.replace("{code}", code) for name in _CONFIGS]
     splits = [split] if split else ["test", "validation", "train"]
-    columns = (source_column, english_column)
-    rows, config, split = load_sentences(dataset_name, language, configs, splits, columns, _ARGUMENTS, **hub_options)
+    columns = SentenceColumns(language, source_column, english_column)
+    rows, _, config, split = load_sentences(dataset_name, configs, splits, columns, _ARGUMENTS, **hub_options)
     where = f"the data set {dataset_name} ({config})"
     source, english = (
         [_sentence(text, f"Row {n} of {where}") for n, text in enumerate(rows[side], 1)]

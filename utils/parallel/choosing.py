@@ -12,9 +12,9 @@ from utils.alignment.pairs import ROW_FEATURES, PairEncoder
 from utils.core.cache import cache_key
 from utils.core.columns import list_lengths
 from utils.parallel.aligners.base import Links
+from utils.parallel.data_sets import PairStream
 from utils.parallel.formats import BITEXT_FEATURES, LINKS
 from utils.parallel.linking import Linker
-from utils.parallel.streams import PairStream
 
 
 logger = logging.getLogger(__name__)

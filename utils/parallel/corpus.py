@@ -22,14 +22,13 @@ from utils.core.arguments import require
 from utils.core.columns import content_fingerprint, list_lengths
 from utils.core.errors import InputError
 from utils.core.tables import one_path_each, paths_by_language
-from utils.parallel.aligners.pharaoh import FileAligner, read_header, write_pharaoh
+from utils.parallel.aligners.pharaoh import read_header, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, aligner_spec
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import ENCODED, choose_pairs, sample_pairs
-from utils.parallel.data_sets import load_bitext
+from utils.parallel.data_sets import PairStream, load_bitext
 from utils.parallel.formats import read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
-from utils.parallel.streams import PairStream, stream_bitext
 
 
 logger = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ class ParallelCorpus:
                     f"{links_argument} {links[language]} has a line for every pair, but --streaming reads only some "
                     "of them; leave one of the two out."
                 )
-            pairs[language] = (stream_bitext if data.streaming else load_bitext)(
+            pairs[language] = load_bitext(
                 data, language, split, name, dataset_split or data.parallel_split, **(hub_options or {})
             )
         return cls(pairs, splitting, links, data.preprocessing_num_workers)
@@ -122,7 +121,7 @@ class ParallelCorpus:
             headers[language] = {"word_splitting": self.splitting[language], "aligner": name}
             if links_file:
                 assert isinstance(bitext, Dataset)  # (a stream has been refused)
-                pairs[language] = with_links_of_file(bitext, FileAligner(links_file, arguments.reverse_links))
+                pairs[language] = with_links_of_file(bitext, links_file, arguments.reverse_links)
                 continue
             linker = Linker(
                 name, AlignerInputs(arguments, dictionaries.get(language), encoder, word_tokenizer), bitext

@@ -1,23 +1,74 @@
-"""Parallel corpora from data sets on the Hub or in a local folder."""
+"""Parallel corpora from data sets on the Hub or in a local folder: read as a whole, or as a stream."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset, load_dataset_builder
+from datasets.exceptions import DatasetsError
 
-from utils.core.cache import cache_key
+from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split
+from utils.core.errors import InputError
 from utils.parallel.arguments import ParallelDataArguments
-from utils.parallel.formats import BITEXT_FEATURES, ENGLISH, SentenceColumns, Split, words_of
+from utils.parallel.formats import BITEXT_FEATURES, ENGLISH, PARALLEL, SentenceColumns, Split, flat_row, words_of
 
 
-# What run_align.py and the scripts with --continual call the arguments about a data set.
-PARALLEL = {
-    "config": "--parallel_config",
-    "split": "--parallel_split",
-    "source": "--source_column",
-    "english": "--english_column",
-}
+_CONFIGS = [f"{ENGLISH}-{{language}}", f"{{language}}-{ENGLISH}", "{language}"]
+Pair = dict[str, list[str]]
+
+
+class PairStream:
+    """A bitext whose pairs are read in order, and no further than they are needed.
+
+    Pairs that were read are kept in Arrow files, where a later run and the other processes of this one find them.
+    `to_pair` returns None for a row that does not belong to the stream; `where` names the data set in messages;
+    `fingerprint` changes with everything that the pairs depend on.
+    """
+
+    _SHUFFLE_BUFFER = 10_000  # rows among which the next one is drawn
+
+    def __init__(
+        self, rows: IterableDataset, to_pair: Callable[[Mapping], Pair | None], where: str, fingerprint: str
+    ) -> None:
+        self.rows = rows
+        self.to_pair = to_pair
+        self.where = where
+        self.fingerprint = fingerprint
+        self._rest: Iterator[Pair] = iter(())
+        self._n_read: int | None = None
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (pair for pair in map(self.to_pair, _read(self.rows, self.where)) if pair is not None)
+
+    def filter(self, keep: Callable[..., bool], **options: Any) -> "PairStream":
+        """The pairs for which `keep(English words joined by spaces, **options)` is true."""
+
+        def to_pair(row: Mapping) -> Pair | None:
+            pair = self.to_pair(row)
+            return pair if pair and keep(" ".join(pair["english"]), **options) else None
+
+        return PairStream(self.rows, to_pair, self.where, cache_key(keep, stream=self.fingerprint, **options))
+
+    def shuffle(self, seed: int) -> "PairStream":
+        """The same pairs in random order: shards shuffled, and pairs within a buffer that moves along."""
+        rows = self.rows.shuffle(seed=seed, buffer_size=self._SHUFFLE_BUFFER)
+        key = cache_key(stream=self.fingerprint, seed=seed, buffer=self._SHUFFLE_BUFFER)
+        return PairStream(rows, self.to_pair, self.where, key)
+
+    def select(self, wanted: range) -> Dataset:
+        """The pairs of a range as a bitext; fewer where the stream ends. Reading ranges in order reads it once."""
+        key = cache_key(stream=self.fingerprint, start=wanted.start, stop=wanted.stop)
+        return dataset_from_rows(self._read, BITEXT_FEATURES, key, wanted=wanted)
+
+    def _read(self, wanted: range) -> Iterator[Pair]:
+        if self._n_read is None or self._n_read > wanted.start:
+            self._rest, self._n_read = iter(self), 0
+        for pair in self._rest:
+            self._n_read += 1
+            if self._n_read > wanted.start:
+                yield pair
+            if self._n_read == wanted.stop:
+                return
 
 
 def load_bitext(
@@ -27,55 +78,75 @@ def load_bitext(
     splitting: str = "space",
     dataset_split: str = "train",
     **hub_options: Any,
-) -> Dataset:
-    """Read the pairs of a language from `--parallel_dataset`; `InputError` names what the data set offers instead.
+) -> Dataset | PairStream:
+    """The pairs of a language in `--parallel_dataset`, as a `PairStream` with `--streaming`.
 
     `split` splits a sentence into words, and `splitting` is its name (see `words_of`); `hub_options` are `cache_dir`
-    and `token`.
+    and `token`. `InputError` names what the data set offers instead.
     """
-    columns = data.source_column, data.english_column
-    rows, _, _ = load_sentences(
-        str(data.parallel_dataset), language, usual_configs(data), [dataset_split], columns, PARALLEL, **hub_options
+    name, columns = str(data.parallel_dataset), SentenceColumns(language, data.source_column, data.english_column)
+    configs = [data.parallel_config] if data.parallel_config else _CONFIGS
+    rows, names, config, part = load_sentences(
+        name, configs, [dataset_split], columns, PARALLEL, data.streaming, **hub_options
     )
-    return rows.map(
-        _split_columns,
-        batched=True,
-        features=BITEXT_FEATURES,
-        num_proc=data.preprocessing_num_workers,
-        fn_kwargs={"split": split, "splitting": splitting, "code": cache_key(_split_columns, split)},
-        desc="Splitting into words",
-    )
+    if isinstance(rows, Dataset):
+        return rows.map(
+            _split_columns,
+            batched=True,
+            features=BITEXT_FEATURES,
+            num_proc=data.preprocessing_num_workers,
+            fn_kwargs={"split": split, "splitting": splitting, "code": cache_key(_split_columns, split)},
+            desc="Splitting into words",
+        )
 
+    def to_pair(row: Mapping[str, Any]) -> Pair:
+        row = flat_row(row)
+        return {side: words_of(row[column], split, splitting) for side, column in zip(("source", "english"), names)}
 
-def usual_configs(data: ParallelDataArguments) -> list[str]:
-    """The configurations of which the first that exists is read."""
-    usual = [f"{ENGLISH}-{{language}}", f"{{language}}-{ENGLISH}", "{language}"]
-    return [data.parallel_config] if data.parallel_config else usual
+    builder = load_dataset_builder(name, config, **hub_options)
+    files = [name, config, part, builder.config_id, builder.hash]
+    key = cache_key(load_bitext, split, files=files, names=names, splitting=splitting)
+    return PairStream(rows, to_pair, f"The data set {name} ({config})", key)
 
 
 def load_sentences(
     dataset_name: str,
-    language: str,
     configs: Sequence[str],
     splits: Sequence[str],
-    columns: tuple[str | None, str | None],
+    columns: SentenceColumns,
     arguments: Mapping[str, str],
+    streaming: bool = False,
     **hub_options: Any,
-) -> tuple[Dataset, str, str]:
-    """The sentence pairs of a language in a data set (Hub id or folder), the configuration and the split.
+) -> tuple[Dataset | IterableDataset, tuple[str, str], str, str]:
+    """The sentence pairs of a language in a data set (Hub id or folder), their columns, the configuration and the split.
 
-    The rows have the columns `source` and `english`. `columns` are the stored names of both, None for the usual ones;
-    `arguments` are what the command line calls `config`, `split`, `source` and `english`. See `load_split`.
+    A `Dataset` has the columns `source` and `english`; a stream has all columns, under their own names. `arguments` are
+    what the command line calls `config`, `split`, `source` and `english`. See `load_split`.
     """
-    rows, config, split = load_split(dataset_name, language, configs, splits, arguments, **hub_options)
-    rows = rows.flatten()  # OPUS data sets keep both sides in one column `translation`
-    stored = {name.removeprefix("translation."): name for name in rows.column_names}
-    named = SentenceColumns(language, *columns, arguments=(arguments["source"], arguments["english"]))
-    names = named.find(list(stored), f"The data set {dataset_name} ({config})")
-    rows = rows.select_columns([stored[name] for name in names])
-    return rows.rename_columns(dict(zip(rows.column_names, ("source", "english")))), config, split
+    rows, config, split = load_split(
+        dataset_name, columns.language, configs, splits, arguments, streaming, **hub_options
+    )
+    where = f"The data set {dataset_name} ({config})"
+    first = next(_read(rows, where), None)
+    if first is None:
+        raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")
+    names = columns.find(list(flat_row(first)), where, arguments)
+    if isinstance(rows, Dataset):
+        rows = rows.flatten()  # OPUS data sets keep both sides in one column `translation`
+        stored = {name.removeprefix("translation."): name for name in rows.column_names}
+        rows = rows.select_columns([stored[name] for name in names])
+        rows = rows.rename_columns(dict(zip(rows.column_names, ("source", "english"))))
+    return rows, names, config, split
 
 
 def _split_columns(batch: Mapping[str, list], split: Split, splitting: str, code: str) -> dict[str, list[list[str]]]:
     """Rows are cached under `code`."""
     return {side: [words_of(text, split, splitting) for text in batch[side]] for side in ("source", "english")}
+
+
+def _read(rows: Dataset | IterableDataset, where: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from rows
+    except (DatasetsError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{where} cannot be read any further ({reason}); check it and the network.") from None

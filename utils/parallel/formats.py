@@ -18,6 +18,13 @@ from utils.core.tables import READERS, Rows, read_csv, read_lines, read_rows
 
 
 ENGLISH = "en"
+# What run_align.py and the scripts with --continual call the arguments about a corpus.
+PARALLEL = {
+    "config": "--parallel_config",
+    "split": "--parallel_split",
+    "source": "--source_column",
+    "english": "--english_column",
+}
 # Suffixes of files with lines `source ||| English`, as Moses and fast_align read them.
 MOSES = (".moses", ".txt", ".fastalign")
 BITEXT_FEATURES = Features({"source": List(Value("string")), "english": List(Value("string"))})
@@ -33,7 +40,6 @@ class SentenceColumns:
     language: str  # code of the source language
     source: str | None = None
     english: str | None = None
-    arguments: tuple[str, str] = ("--source_column", "--english_column")  # that name them, for messages
 
     def candidates(self) -> tuple[list[str], list[str]]:
         """The names that the source and the English column may have."""
@@ -46,14 +52,14 @@ class SentenceColumns:
         """Whether any of the columns is present or was named: whether a line is a header."""
         return bool(self.source or self.english) or any(set(names) & set(present) for names in self.candidates())
 
-    def find(self, present: Sequence[str], where: str) -> tuple[str, str]:
-        """The names of both columns; `InputError` if one of them is missing from the table `where`."""
+    def find(self, present: Sequence[str], where: str, arguments: Mapping[str, str] = PARALLEL) -> tuple[str, str]:
+        """The names of both columns; `InputError`, which names one of the arguments, if the table `where` lacks one."""
         found = []
-        for names, side, argument in zip(self.candidates(), (self.language, "English"), self.arguments):
+        for names, side, name in zip(self.candidates(), ("source", "english"), (self.language, "English")):
             if not (column := next((name for name in names if name in present), None)):
                 raise InputError(
-                    f"{where} has no column {names[0]} for the {side} sentences, only {', '.join(map(str, present))}; "
-                    f"name the right one with {argument}."
+                    f"{where} has no column {names[0]} for the {name} sentences, only {', '.join(map(str, present))}; "
+                    f"name the right one with {arguments[side]}."
                 )
             found.append(column)
         return found[0], found[1]

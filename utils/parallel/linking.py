@@ -13,10 +13,10 @@ from utils.core.columns import list_lengths
 from utils.core.errors import InputError
 from utils.core.tables import one_path_each
 from utils.parallel.aligners.base import Links, WordAligner
-from utils.parallel.aligners.pharaoh import FileAligner
+from utils.parallel.aligners.pharaoh import read_links
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_spec, links_key, make_aligner
+from utils.parallel.data_sets import PairStream
 from utils.parallel.formats import LINKS
-from utils.parallel.streams import PairStream
 
 
 # Pairs that are linked together, and held in memory: enough for an encoder to find many of similar length.
@@ -76,16 +76,16 @@ class Linker:
         )
 
 
-def with_links_of_file(pairs: Dataset, aligner: FileAligner) -> Dataset:
+def with_links_of_file(pairs: Dataset, path: str, reverse: bool) -> Dataset:
     """The pairs with a column `links` added, read from a file; `InputError` if they do not fit the pairs."""
-    source, english = list_lengths(pairs, "source"), list_lengths(pairs, "english")
+    lengths = list_lengths(pairs, "source"), list_lengths(pairs, "english")
 
     def rows() -> Iterator[dict[str, Any]]:
-        return ({"links": links} for links in aligner.read(source, english))
+        return ({"links": links} for links in read_links(path, *lengths, reverse))
 
     # (What fits depends on the lengths alone.)
-    key = cache_key(FileAligner, lengths=[source.tobytes(), english.tobytes()], reverse=aligner.reverse)
-    links = dataset_from_files([str(aligner.path)], rows, Features({"links": LINKS}), key)
+    key = cache_key(read_links, lengths=[length.tobytes() for length in lengths], reverse=reverse)
+    links = dataset_from_files([path], rows, Features({"links": LINKS}), key)
     return concatenate_datasets([pairs, links], axis=1)
 
 

@@ -9,12 +9,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from utils.core.errors import InputError
 from utils.core.files import atomic_write
 from utils.core.tables import read_lines
-from utils.parallel.aligners.base import Links, Sentences, WordAligner
+from utils.parallel.aligners.base import Links
 
 
 # A sure link is i-j, a possible one i?j (NAACL 2003 shared task) or ipj (simalign's gold files).
@@ -23,57 +21,42 @@ _LINK = re.compile(r"[0-9]+[-?p][0-9]+")
 _TO_NUMBERS = str.maketrans("-?p", "   ")
 
 
-class FileAligner(WordAligner):
-    """Links from a file that `read_pharaoh` reads, one line per pair; `reverse`: it has the English word first."""
+def read_links(
+    path: str | Path, source_lengths: Sequence[int], english_lengths: Sequence[int], reverse: bool = False
+) -> Iterator[Links]:
+    """The links of every pair, sorted: line i of `read_pharaoh` belongs to pair i, whose numbers of words are given.
 
-    def __init__(self, path: str | Path, reverse: bool = False) -> None:
-        self.path = path
-        self.reverse = reverse
-
-    def align(self, source: Sentences, english: Sentences) -> list[Links]:
-        """The file's links: line i, comments not counted, belongs to pair i; `InputError` if they do not fit."""
-        return list(self.read([len(words) for words in source], [len(words) for words in english]))
-
-    def read(
-        self, source_lengths: Sequence[int] | np.ndarray, english_lengths: Sequence[int] | np.ndarray
-    ) -> Iterator[Links]:
-        """The same, one pair after the other, from the numbers of their words.
-
-        Raises `InputError` for links that do not fit, and at the end for too many or too few lines.
-        """
-        n_lines, n_pairs = 0, len(source_lengths)
-        lines = read_pharaoh(self.path, self.reverse)
-        for n_source, n_english, (number, links) in zip(source_lengths, english_lengths, lines):
-            # Links are sorted: the last one has the last source word.
-            if links and (links[-1][0] >= n_source or max(map(itemgetter(1), links)) >= n_english):
-                i, j = next((i, j) for i, j in links if i >= n_source or j >= n_english)
-                side, word, n_words = ("source", i, n_source) if i >= n_source else ("English", j, n_english)
-                raise InputError(
-                    f"Line {number} of {self.path} links {side} word {word} of a sentence with {n_words} words; words "
-                    "are those between spaces, counted from 0, and if the file has the sides the other way round, "
-                    f"read it {'without' if self.reverse else 'with'} --reverse_links."
-                )
-            n_lines += 1
-            yield links
-        n_lines += sum(1 for _ in lines)
-        if n_lines != n_pairs:
+    Raises `InputError` for links that do not fit, and at the end for too many or too few lines.
+    """
+    n_lines, n_pairs = 0, len(source_lengths)
+    lines = read_pharaoh(path, reverse)
+    for n_source, n_english, (number, links) in zip(source_lengths, english_lengths, lines):
+        # Links are sorted: the last one has the last source word.
+        if links and (links[-1][0] >= n_source or max(map(itemgetter(1), links)) >= n_english):
+            i, j = next((i, j) for i, j in links if i >= n_source or j >= n_english)
+            side, word, n_words = ("source", i, n_source) if i >= n_source else ("English", j, n_english)
             raise InputError(
-                f"The file {self.path} has {n_lines} lines of links for {n_pairs} sentence pairs; it needs one "
-                "for each pair, a blank one where a pair has no links."
-                if n_lines
-                else f"The file {self.path} is empty; it needs a line of links for each of {n_pairs} pairs."
+                f"Line {number} of {path} links {side} word {word} of a sentence with {n_words} words; words are those "
+                "between spaces, counted from 0, and if the file has the sides the other way round, read it "
+                f"{'without' if reverse else 'with'} --reverse_links."
             )
+        n_lines += 1
+        yield links
+    n_lines += sum(1 for _ in lines)
+    if n_lines != n_pairs:
+        raise InputError(
+            f"The file {path} has {n_lines} lines of links for {n_pairs} sentence pairs; it needs one "
+            "for each pair, a blank one where a pair has no links."
+            if n_lines
+            else f"The file {path} is empty; it needs a line of links for each of {n_pairs} pairs."
+        )
 
 
-def read_pharaoh(path: str | Path, reverse: bool = False, sure_only: bool = False) -> Iterator[tuple[int, Links]]:
+def read_pharaoh(path: str | Path, reverse: bool = False) -> Iterator[tuple[int, Links]]:
     """Read Pharaoh links, `0-0 1-2 …` a line, as fast_align, eflomal, awesome-align and simalign write them.
 
-    Yields the number of every line, from 1, and its links, sorted; lines that begin with `#` are comments.
-
-    Args:
-        path: `.gz` or not.
-        reverse: swap the sides of every link.
-        sure_only: leave out the possible links, `i?j` and `ipj`.
+    Yields the number of every line, from 1, and its links, sorted, possible ones (`i?j`, `ipj`) included; `reverse` swaps
+    their sides. Lines that begin with `#` are comments.
     """
     for number, line in read_lines(path):
         if line.startswith("#"):
@@ -81,8 +64,6 @@ def read_pharaoh(path: str | Path, reverse: bool = False, sure_only: bool = Fals
         if not _LINKS.fullmatch(line):
             wrong = next(link for link in line.split() if not _LINK.fullmatch(link))
             raise InputError(f"Line {number} of {path} has {wrong!r}; write word links as numbers, like 0-0 1-2.")
-        if sure_only:
-            line = " ".join(link for link in line.split() if "-" in link)
         numbers = list(map(int, line.translate(_TO_NUMBERS).split()))
         links = zip(numbers[1::2], numbers[::2]) if reverse else zip(numbers[::2], numbers[1::2])
         yield number, sorted(set(links))
