@@ -7,8 +7,7 @@ Which words of a sentence name persons, places, organisations? Trained and evalu
 settings of Efimov et al. (ECIR 2023).
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,11 +18,10 @@ from transformers import DataCollatorForTokenClassification
 
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg
-from utils.core.errors import InputError, run_script
-from utils.evaluation.metrics import load_metric
-from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.core.errors import run_script
+from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import LanguageData, TaskReader, encode_examples, read_examples
+from utils.tasks.examples import LanguageData, Measure, TaskDataArguments, TaskReader, encode_examples, read_examples
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
 from utils.tasks.tagging import encode_tagged, predicted_tags, read_tagged, tagged_features
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
@@ -33,6 +31,7 @@ from utils.training.steps import train_and_save
 TAGS = "ner_tags"
 # Of WikiANN, and of its copy in XTREME.
 CONFIGS = ("{language}", "PAN-X.{language}")
+read_sentence = partial(read_tagged, column=TAGS, bio=True)
 
 
 @dataclass
@@ -67,11 +66,14 @@ def main() -> None:
 
     # --- Features ---
     encode = partial(encode_tagged, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
-    rows = encode_examples(examples, encode, args)
+    rows = encode_examples(examples, encode, training, args.num_proc)
 
     # --- Train ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
-    collator, judge = DataCollatorForTokenClassification(tokenizer), partial(score, labels=labels)
+    collator, judge = (
+        DataCollatorForTokenClassification(tokenizer),
+        partial(score, labels=labels, measure=args.task.measure),
+    )
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
     if training.do_train:
         train_and_save(trainer, args.checkpoint)
@@ -83,15 +85,6 @@ def main() -> None:
     publish_task_model(trainer, args, examples, facts)
 
 
-def read_sentence(row: Mapping[str, Any], where: str, labels: Sequence[str] | None = None) -> dict[str, Any]:
-    """An example of a row; its tags are BIO and, if the model's labels are known, among them."""
-    example = read_tagged(row, where, TAGS)
-    for tag in example[TAGS]:
-        if not re.fullmatch("O|[BI]-.+", tag):
-            raise InputError(f"{where} has the tag {tag!r}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
-    return read_tagged(row, where, TAGS, labels)
-
-
 def name_labels(examples: Dataset) -> list[str]:
     """O, and both tags of every type of entity in the training data."""
     types = {tag[2:] for tags in examples[TAGS] for tag in tags if tag != "O"}
@@ -99,17 +92,14 @@ def name_labels(examples: Dataset) -> list[str]:
 
 
 def score(
-    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
+    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str], measure: Measure
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The tag of every word, and precision, recall and F1 of whole entities, between 0 and 1.
+    """The tag of every word, and the metrics of whole entities. Entities with words beyond the length limit are missed.
 
-    Entities with words beyond the length limit are missed. Logits [rows, longest row, classes] and records are those of
-    `predicted_tags`.
+    Logits [rows, longest row, classes] and records are those of `predicted_tags`.
     """
     records = predicted_tags(data, logits, labels, TAGS, missing="O")
-    gold, found = ([record[column] for record in records] for column in ("gold", "prediction"))
-    measured = load_metric("seqeval").compute(predictions=found, references=gold) or {}
-    return records, {metric: measured[metric] for metric in ("precision", "recall", "f1")}
+    return records, measure(*([record[key] for record in records] for key in ("prediction", "gold")))
 
 
 if __name__ == "__main__":

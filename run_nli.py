@@ -15,9 +15,9 @@ from transformers import DataCollatorWithPadding
 
 from utils.core.arguments import arg
 from utils.core.errors import run_script
-from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import TaskReader, encode_examples, read_examples
+from utils.tasks.examples import TaskDataArguments, TaskReader, encode_examples, read_examples
 from utils.tasks.sentence_pairs import encode_sentence_pairs, name_labels, read_sentence_pair, score
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
@@ -64,11 +64,11 @@ def main() -> None:
     # --- Features ---
     ids = model.config.label2id
     encode = partial(encode_sentence_pairs, columns=TEXTS, tokenizer=tokenizer, max_length=max_length, label2id=ids)
-    rows = encode_examples(examples, encode, args)
+    rows = encode_examples(examples, encode, training, args.num_proc)
 
     # --- Train ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
-    collator, judge = DataCollatorWithPadding(tokenizer), partial(score, labels=labels)
+    collator, judge = DataCollatorWithPadding(tokenizer), partial(score, labels=labels, measure=args.task.measure)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
     if training.do_train:
         train_and_save(trainer, args.checkpoint)

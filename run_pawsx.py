@@ -7,19 +7,17 @@ Do two sentences, which share most of their words, mean the same? Trained and ev
 2019) as in XTREME (Hu et al., ICML 2020), with its settings.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from datasets import Features, Value
 from transformers import DataCollatorWithPadding
 
 from utils.core.arguments import arg
 from utils.core.errors import run_script
-from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import TaskReader, encode_examples, read_examples
+from utils.tasks.examples import TaskDataArguments, TaskReader, encode_examples, read_examples
 from utils.tasks.sentence_pairs import encode_sentence_pairs, read_sentence_pair, score
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
@@ -59,7 +57,7 @@ def main() -> None:
 
     # --- Examples, in the training language and in all others ---
     labels = known_labels(args, list(LABELS) if training.do_train else None)
-    read = partial(read_paraphrase, labels=labels)
+    read = partial(read_sentence_pair, columns=COLUMNS, classes=LABELS, labels=labels)
     reader = TaskReader(data, FEATURES, read, CONFIGS, hub_options=args.hub_options, num_proc=args.num_proc)
     examples, _ = read_examples(reader, training)
 
@@ -70,11 +68,11 @@ def main() -> None:
     # --- Features ---
     label2id = model.config.label2id
     encode = partial(encode_sentence_pairs, columns=COLUMNS, tokenizer=tokenizer, max_length=length, label2id=label2id)
-    rows = encode_examples(examples, encode, args)
+    rows = encode_examples(examples, encode, training, args.num_proc)
 
     # --- Train ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
-    judge, collator = partial(score, labels=labels), DataCollatorWithPadding(tokenizer)
+    judge, collator = partial(score, labels=labels, measure=args.task.measure), DataCollatorWithPadding(tokenizer)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
     if training.do_train:
         train_and_save(trainer, args.checkpoint)
@@ -84,13 +82,6 @@ def main() -> None:
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)
-
-
-def read_paraphrase(row: Mapping[str, Any], where: str, labels: Sequence[str]) -> dict[str, str]:
-    """An example of a row; `google/xtreme` has the numbers of the classes as text."""
-    label = row.get("label")
-    number = int(label) if isinstance(label, str) and label in ("0", "1") else label
-    return read_sentence_pair({**row, "label": number}, where, COLUMNS, LABELS, labels)
 
 
 if __name__ == "__main__":

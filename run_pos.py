@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 from transformers import DataCollatorForTokenClassification
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg
 from utils.core.errors import run_script
 from utils.core.tables import READERS
-from utils.evaluation.metrics import load_metric
-from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import LanguageData, TaskReader, encode_examples, read_examples
+from utils.tasks.examples import LanguageData, Measure, TaskDataArguments, TaskReader, encode_examples, read_examples
 from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
 from utils.tasks.tagging import encode_tagged, predicted_tags, read_conllu, read_tagged, tagged_features
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
@@ -35,13 +35,7 @@ LABELS = ("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PA
           "VERB", "X")  # fmt: skip
 CONFIGS = ("udpos.{language_name}", "{language}")
 # What XTREME calls the languages.
-LANGUAGE_NAMES = {
-    "af": "Afrikans", "ar": "Arabic", "bg": "Bulgarian", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
-    "et": "Estonian", "eu": "Basque", "fa": "Persian", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi",
-    "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "kk": "Kazakh", "ko": "Korean",
-    "mr": "Marathi", "nl": "Dutch", "pt": "Portuguese", "ru": "Russian", "ta": "Tamil", "te": "Telugu", "th": "Thai",
-    "tl": "Tagalog", "tr": "Turkish", "ur": "Urdu", "vi": "Vietnamese", "yo": "Yoruba", "zh": "Chinese",
-}  # fmt: skip
+LANGUAGE_NAMES = {code: name.title() for code, name in LANGUAGES.items()} | {"af": "Afrikans"}
 
 
 @dataclass
@@ -85,11 +79,14 @@ def main() -> None:
 
     # --- Features ---
     encode = partial(encode_tagged, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
-    rows = encode_examples(examples, encode, args)
+    rows = encode_examples(examples, encode, training, args.num_proc)
 
     # --- Train ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
-    judge, collator = partial(score, labels=labels), DataCollatorForTokenClassification(tokenizer)
+    judge, collator = (
+        partial(score, labels=labels, measure=args.task.measure),
+        DataCollatorForTokenClassification(tokenizer),
+    )
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
     if training.do_train:
         train_and_save(trainer, args.checkpoint)
@@ -102,16 +99,14 @@ def main() -> None:
 
 
 def score(
-    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
+    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str], measure: Measure
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The tag of every word, and the accuracy over all words, between 0 and 1. Words beyond the length limit are wrong.
+    """The tag of every word, and the metrics over all words. Words beyond the length limit are wrong.
 
     Logits [rows, longest row, classes] and records are those of `predicted_tags`.
     """
     records = predicted_tags(data, logits, labels, TAGS, missing="_")
-    number = {label: k for k, label in enumerate(labels)}
-    gold, found = ([number.get(tag, -1) for one in records for tag in one[key]] for key in ("gold", "prediction"))
-    return records, load_metric("accuracy").compute(predictions=found, references=gold) or {}
+    return records, measure(*([tag for record in records for tag in record[key]] for key in ("prediction", "gold")))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ another.
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from transformers import DataCollatorWithPadding
 
 from utils.core.arguments import arg
 from utils.core.errors import InputError, run_script
-from utils.evaluation.metrics.answers import ARTICLES, answer_scores, mean_scores, version_2_scores
-from utils.tasks.arguments import FineTuningArguments, TaskDataArguments, parse_task_arguments
+from utils.evaluation.answers import ARTICLES, answer_scores, mean_scores, version_2_scores
+from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import LanguageData, encode_examples, read_examples
+from utils.tasks.examples import LanguageData, Measure, TaskDataArguments, encode_examples, read_examples
 from utils.tasks.question_answering import FEATURES, CrossLingualReader, pair_name, read_question
 from utils.tasks.steps import evaluate_languages, length_limit, load_model, publish_task_model
 from utils.tasks.windows import encode_windows, find_answers
@@ -99,11 +100,9 @@ class QaDataArguments(TaskDataArguments):
             return list(dict.fromkeys((pair[0], pair[-1]) for pair in pairs))
         if not self.question_languages and not self.context_languages:
             return [(language, language) for language in self.eval_languages]
-        questions, contexts = (
-            self.question_languages or self.eval_languages,
-            self.context_languages or self.eval_languages,
+        return list(
+            product(self.question_languages or self.eval_languages, self.context_languages or self.eval_languages)
         )
-        return [(question, context) for question in questions for context in contexts]
 
     def set_names(self) -> list[str]:
         return [pair_name(*pair) for pair in self.pairs()]
@@ -144,11 +143,11 @@ def main() -> None:
         max_question_length=data.max_question_length,
     )
     to_train, to_evaluate = partial(encode, keep_offsets=False), partial(encode, keep_offsets=True)
-    rows = encode_examples(examples, to_evaluate, args, to_train)
+    rows = encode_examples(examples, to_evaluate, training, args.num_proc, to_train)
 
     # --- Train ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
-    judge, pad = partial(score, arguments=data), DataCollatorWithPadding(tokenizer)
+    judge, pad = partial(score, arguments=data, measure=args.task.measure), DataCollatorWithPadding(tokenizer)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, pad, judge, alignment, tracker)
     if training.do_train:
         train_and_save(trainer, args.checkpoint)
@@ -161,7 +160,7 @@ def main() -> None:
 
 
 def score(
-    name: str, data: LanguageData, logits: tuple[np.ndarray, np.ndarray], arguments: QaDataArguments
+    name: str, data: LanguageData, logits: tuple[np.ndarray, np.ndarray], arguments: QaDataArguments, measure: Measure
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The answer to every question, exact match and F1, from the logits of start and end, [windows, longest row] each.
 
@@ -174,18 +173,20 @@ def score(
     answers = find_answers(data, *logits, arguments.n_best_size, arguments.max_answer_length, threshold)
     mlqa = arguments.answer_normalization == "mlqa"
     language = dict(zip(arguments.set_names(), arguments.pairs()))[name][1] if mlqa else None
-    gold = [question["text"] for question in data.examples["answers"]]
-    scores = [answer_scores(answer.text, right, language, version_2) for answer, right in zip(answers, gold)]
+    texts, gold = [answer.text for answer in answers], [question["text"] for question in data.examples["answers"]]
+    scores = [answer_scores(text, right, language, version_2) for text, right in zip(texts, gold)]
     records = [
         {"id": identity, "gold": right, "prediction": answer.text, "score": round(answer.probability, 6),
          "exact_match": exact_match, "f1": round(f1, 6)}
         for identity, right, answer, (exact_match, f1) in zip(data.examples["id"], gold, answers, scores)
     ]  # fmt: skip
-    if not version_2:
-        return records, mean_scores(scores, "exact_match", "f1")
-    has_answer = [bool(right) for right in gold]
-    null_scores = [answer.null_score_difference for answer in answers]
-    return records, version_2_scores(scores, has_answer, [bool(answer.text) for answer in answers], null_scores)
+    metrics = mean_scores(scores, "exact_match", "f1") | measure(texts, gold)
+    if version_2:
+        null_scores = [answer.null_score_difference for answer in answers]
+        metrics |= version_2_scores(
+            scores, [bool(right) for right in gold], [bool(text) for text in texts], null_scores
+        )
+    return records, metrics
 
 
 if __name__ == "__main__":

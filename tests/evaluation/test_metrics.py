@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 import utils.evaluation.metrics
 from utils.core.errors import InputError
+from utils.evaluation.answers import answer_scores, mean_scores, normalize_answer, version_2_scores
+from utils.evaluation.entities import entities, entity_scores
 from utils.evaluation.metrics import METRICS, load_metric
-from utils.evaluation.metrics.answers import answer_scores, normalize_answer
-from utils.evaluation.metrics.entities import entities, entity_scores
 
 
 # --- Answers: what normalisation makes of a text ---
@@ -145,42 +145,30 @@ def test_another_right_answer_never_harms(prediction, answers, another):
 # --- Answers: the metrics ---
 
 
-def questions(*triples):
-    """Predictions and references of (prediction, answers, no-answer score)."""
-    predictions = [
-        {"id": str(k), "prediction_text": text, "no_answer_probability": doubt}
-        for k, (text, _, doubt) in enumerate(triples)
-    ]
-    references = [
-        {"id": str(k), "answers": {"text": right, "answer_start": [0] * len(right)}}
-        for k, (_, right, _) in enumerate(triples)
-    ]
-    return predictions, references
+def scores_of(*triples, **rules):
+    """Scores of (prediction, answers, no-answer score), and what `version_2_scores` needs beside them."""
+    texts, answers, doubts = zip(*triples)
+    scores = [answer_scores(text, right, **rules) for text, right in zip(texts, answers)]
+    return scores, list(map(bool, answers)), list(map(bool, texts)), doubts
 
 
-def without_doubt(predictions):
-    return [{name: prediction[name] for name in ("id", "prediction_text")} for prediction in predictions]
-
-
-def test_squad_metric():
-    predictions, references = questions(
+def test_means_by_squad_s_rules():
+    scores, *_ = scores_of(
         ("the cat", ["cat"], 0), ("black cat", ["cat"], 0), ("", ["dog"], 0), ("x y", ["x", "x y"], 0)
     )
-    found = load_metric("squad").compute(predictions=without_doubt(predictions)[::-1], references=references)
-    assert found == {"exact_match": 50, "f1": pytest.approx(100 * (1 + 2 / 3 + 0 + 1) / 4)}
-    with pytest.raises(ValueError, match="no prediction for question 3"):
-        load_metric("squad").compute(
-            predictions=without_doubt(predictions)[:3] * 1 + [{"id": "x", "prediction_text": ""}],
-            references=references,
-        )
+    assert mean_scores(scores, "exact_match", "f1") == {
+        "exact_match": 50,
+        "f1": pytest.approx(100 * (1 + 2 / 3 + 0 + 1) / 4),
+    }
 
 
-def test_squad_v2_metric():
+def test_squad_v2_metrics():
     """Four questions, two of them with an answer; both thresholds are worked out by hand."""
-    predictions, references = questions(
-        ("cat", ["cat"], -3.0), ("", [], 4.0), ("black cat", ["cat"], -1.0), ("owl", [], 1.0)
+    found = version_2_scores(
+        *scores_of(
+            ("cat", ["cat"], -3.0), ("", [], 4.0), ("black cat", ["cat"], -1.0), ("owl", [], 1.0), version_2=True
+        )
     )
-    found = load_metric("squad", "v2").compute(predictions=predictions, references=references)
     # Right: the first, the second; the third in part. Answering only what is surer than 1 turns the last one right.
     assert found == {
         "exact_match": 50, "f1": pytest.approx(100 * (1 + 1 + 2 / 3 + 0) / 4),
@@ -191,17 +179,14 @@ def test_squad_v2_metric():
 
 
 def test_answering_nothing_can_be_best():
-    predictions, references = questions(("cat", ["dog"], 0.0), ("owl", [], 1.0))
-    found = load_metric("squad", "v2").compute(predictions=predictions, references=references)
+    found = version_2_scores(*scores_of(("cat", ["dog"], 0.0), ("owl", [], 1.0), version_2=True))
     assert (found["exact_match"], found["best_exact"], found["best_exact_thresh"]) == (0, 50, 0)
 
 
-def test_mlqa_metric():
-    predictions, references = questions(("el río", ["un río"], 0), ("río", ["río Ebro"], 0), ("unanswered", ["x"], 0))
-    found = load_metric("mlqa", "es").compute(
-        predictions=[*without_doubt(predictions)[:2], {"id": "?", "prediction_text": ""}], references=references
-    )
-    assert found == {"exact_match": pytest.approx(100 / 3), "f1": pytest.approx(100 * (1 + 2 / 3) / 3)}
+def test_means_by_mlqa_s_rules():
+    scores, *_ = scores_of(("el río", ["un río"], 0), ("río", ["río Ebro"], 0), ("", ["x"], 0), language="es")
+    means = mean_scores(scores, "exact_match", "f1")
+    assert means == {"exact_match": pytest.approx(100 / 3), "f1": pytest.approx(100 * (1 + 2 / 3) / 3)}
 
 
 # --- Entities ---

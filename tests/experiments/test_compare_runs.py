@@ -12,8 +12,8 @@ from helpers.paths import PROJECT
 from helpers.runs import NER, QA, write_alignment, write_nli, write_run, write_xsr
 from utils.core.errors import InputError
 from utils.core.files import write_json, write_json_lines
-from utils.evaluation.metrics.answers import answer_scores
-from utils.evaluation.metrics.entities import entity_scores
+from utils.evaluation.answers import answer_scores
+from utils.evaluation.entities import entity_scores
 
 
 # --- Runs as the scripts leave them ---

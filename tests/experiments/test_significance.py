@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats import contingency_tables, multitest, power
 
-from utils.evaluation.metrics.entities import entity_scores
+from utils.evaluation.entities import entity_scores
 from utils.experiments.significance import (
     SeedScores,
     cautions,

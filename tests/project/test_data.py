@@ -9,7 +9,7 @@ from datasets import load_dataset
 
 import run_pos
 from helpers.paths import DATA
-from utils.evaluation.metrics.entities import entities
+from utils.evaluation.entities import entities
 
 
 LANGUAGES = ("es", "ru", "vi", "hi")

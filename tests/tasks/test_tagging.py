@@ -8,8 +8,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 import run_pos
 from utils.core.errors import InputError
 from utils.core.tables import READERS, read_rows
-from utils.tasks.arguments import TaskDataArguments
-from utils.tasks.examples import TaskReader
+from utils.tasks.examples import TaskDataArguments, TaskReader
 from utils.tasks.tagging import read_conllu, read_tagged, tagged_features
 
 

@@ -11,12 +11,14 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 import run_ner
 import run_nli
+import utils.core.cache
 from utils.core.arguments import check_ranges
 from utils.core.errors import InputError
-from utils.tasks.arguments import TaskDataArguments
-from utils.tasks.examples import TaskReader, encoded
-from utils.tasks.sentence_pairs import name_labels
-from utils.tasks.tagging import tagged_features
+from utils.tasks.examples import TaskDataArguments, TaskReader, encoded
+from utils.tasks.question_answering import read_question
+from utils.tasks.sentence_pairs import encode_sentence_pairs, name_labels
+from utils.tasks.tagging import encode_tagged, tagged_features
+from utils.tasks.windows import encode_windows
 
 
 PAIRS = [
@@ -225,3 +227,16 @@ def test_rows_know_their_example_in_any_order():
     assert ordered.rows["length"] == [3, 3, 2, 2, 1, 1]
     assert ordered.rows["example"] == [1, 1, 2, 2, 0, 0]
     assert np.array_equal(ordered.examples["text"], examples["text"])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [run_nli.read_pair, run_ner.read_sentence, read_question, encode_sentence_pairs, encode_tagged, encode_windows],
+)
+def test_rows_are_cached_whatever_the_card_says(monkeypatch, function):
+    """The key covers the modules that make rows, but not those that train and publish a model."""
+    covered = set()
+    monkeypatch.setattr(utils.core.cache.inspect, "getsource", lambda module: covered.add(module.__name__) or "")
+    utils.core.cache.cache_key(function)
+    assert "utils.tasks.examples" in covered
+    assert not {name for name in covered if name.startswith(("utils.training", "utils.experiments", "run_"))}

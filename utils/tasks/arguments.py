@@ -11,60 +11,11 @@ from utils.models.hub import ModelArguments
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.linking import check_links_to_write
+from utils.tasks.examples import TaskDataArguments
 from utils.tasks.registry import TaskSpec, task_spec
 from utils.training.arguments import ScriptTrainingArguments, checkpoint_to_resume
 from utils.training.sharing import check_push
 from utils.training.tracking import NEEDED_FOR_TRACKING, TrackingArguments
-
-
-@dataclass
-class TaskDataArguments:
-    """Training and evaluation data. A script names the data set and its columns."""
-
-    dataset_name: str | None = arg(None, help="Training data: a data set on the Hub or in a local folder.")
-    dataset_config_name: str | None = arg(
-        None, help="Its configuration; {language} stands for the language. Default: the first that exists."
-    )
-    eval_dataset_name: str | None = arg(None, help="Data set for evaluation. Default: --dataset_name.")
-    eval_dataset_config_name: str | None = arg(None, help="Its configuration; {language} stands for the language.")
-    train_split: str = arg("train", help="Split for training.")
-    validation_split: str = arg("validation", help="Split for --do_eval.")
-    test_split: str = arg("test", help="Split for --do_predict.")
-    train_file: str | None = arg(None, help="Training data in a file: .jsonl, .csv, .tsv, .parquet; also .gz.")
-    validation_file: list[str] | None = arg(None, help="Files for --do_eval: `en=dev.en.jsonl hi=dev.hi.jsonl`.")
-    test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
-    train_language: str = arg("en", help="Code of the training language.", hyperparameter=True)
-    eval_languages: list[str] = arg(
-        default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
-        help="Codes of the languages for evaluation. All but the training language are zero-shot.",
-    )
-    select_on: str | None = arg(
-        None,
-        help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
-        "language. Any other is an oracle, since zero-shot means that there is no labelled data to select by.",
-    )
-    max_train_samples: int | None = arg(None, help="Train on the first N examples.", hyperparameter=True, at_least=1)
-    max_eval_samples: int | None = arg(None, help="Use the first N of each language for --do_eval.", at_least=1)
-    max_predict_samples: int | None = arg(None, help="Use the first N of each language for --do_predict.", at_least=1)
-    max_seq_length: int | None = arg(
-        None,
-        help="Truncate inputs to this number of tokens; words beyond count as wrong. Default: 128.",
-        hyperparameter=True,
-        at_least=1,
-    )
-    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
-
-    def __post_init__(self) -> None:
-        self.eval_languages = list(dict.fromkeys(self.eval_languages))
-        require(self.eval_languages, ["--eval_languages"], "name the languages to evaluate, for example en hi")
-
-    def set_names(self) -> list[str]:
-        """Names of the evaluated sets, as in metrics and files."""
-        return self.eval_languages
-
-    def languages(self) -> list[str]:
-        """All languages of which evaluation data is read."""
-        return self.eval_languages
 
 
 @dataclass

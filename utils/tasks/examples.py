@@ -7,19 +7,17 @@ the features of an example or of a part of it: a long example has several rows.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, List
 from transformers import TrainingArguments
 
-from utils.core.arguments import require
+from utils.core.arguments import arg, require
 from utils.core.cache import cache_key, dataset_from_files
-from utils.core.columns import content_fingerprint
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, one_path_each, read_rows
-from utils.tasks.arguments import TaskArguments, TaskDataArguments
 
 
 # Makes rows of a batch of examples, given their columns and their positions in the set.
@@ -28,6 +26,58 @@ Encode = Callable[[Mapping[str, list], Sequence[int]], dict[str, list]]
 # InputError. Class labels in the row are names.
 ReadExample = Callable[..., dict[str, Any]]
 Readers = Mapping[str, Callable[[str], Rows]]
+# Computes metrics of predictions and references.
+Measure = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
+
+
+@dataclass
+class TaskDataArguments:
+    """Training and evaluation data. A script names the data set and its columns."""
+
+    dataset_name: str | None = arg(None, help="Training data: a data set on the Hub or in a local folder.")
+    dataset_config_name: str | None = arg(
+        None, help="Its configuration; {language} stands for the language. Default: the first that exists."
+    )
+    eval_dataset_name: str | None = arg(None, help="Data set for evaluation. Default: --dataset_name.")
+    eval_dataset_config_name: str | None = arg(None, help="Its configuration; {language} stands for the language.")
+    train_split: str = arg("train", help="Split for training.")
+    validation_split: str = arg("validation", help="Split for --do_eval.")
+    test_split: str = arg("test", help="Split for --do_predict.")
+    train_file: str | None = arg(None, help="Training data in a file: .jsonl, .csv, .tsv, .parquet; also .gz.")
+    validation_file: list[str] | None = arg(None, help="Files for --do_eval: `en=dev.en.jsonl hi=dev.hi.jsonl`.")
+    test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
+    train_language: str = arg("en", help="Code of the training language.", hyperparameter=True)
+    eval_languages: list[str] = arg(
+        default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
+        help="Codes of the languages for evaluation. All but the training language are zero-shot.",
+    )
+    select_on: str | None = arg(
+        None,
+        help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
+        "language. Any other is an oracle, since zero-shot means that there is no labelled data to select by.",
+    )
+    max_train_samples: int | None = arg(None, help="Train on the first N examples.", hyperparameter=True, at_least=1)
+    max_eval_samples: int | None = arg(None, help="Use the first N of each language for --do_eval.", at_least=1)
+    max_predict_samples: int | None = arg(None, help="Use the first N of each language for --do_predict.", at_least=1)
+    max_seq_length: int | None = arg(
+        None,
+        help="Truncate inputs to this number of tokens; words beyond count as wrong. Default: 128.",
+        hyperparameter=True,
+        at_least=1,
+    )
+    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
+
+    def __post_init__(self) -> None:
+        self.eval_languages = list(dict.fromkeys(self.eval_languages))
+        require(self.eval_languages, ["--eval_languages"], "name the languages to evaluate, for example en hi")
+
+    def set_names(self) -> list[str]:
+        """Names of the evaluated sets, as in metrics and files."""
+        return self.eval_languages
+
+    def languages(self) -> list[str]:
+        """All languages of which evaluation data is read."""
+        return self.eval_languages
 
 
 @dataclass
@@ -43,34 +93,20 @@ class LanguageData:
         return LanguageData(self.examples, self.rows.select(order))
 
 
-@dataclass
-class TaskExamples:
-    """Examples for training, and by language for --do_eval (`validation`) and --do_predict (`test`)."""
-
-    train: Dataset | None
-    validation: dict[str, Dataset]
-    test: dict[str, Dataset]
-
-    def fingerprints(self) -> dict[str, Any]:
-        """Number of examples and SHA-256 of their content, for `run.json`."""
-        return {
-            "train_data": self.train and _fingerprint(self.train),
-            "eval_data": {language: _fingerprint(examples) for language, examples in self.validation.items()},
-            "predict_data": {language: _fingerprint(examples) for language, examples in self.test.items()},
-        }
-
-
-def _fingerprint(examples: Dataset) -> dict[str, Any]:
-    return {"examples": len(examples), "sha256": content_fingerprint(examples)}
+SetT = TypeVar("SetT", Dataset, LanguageData)
 
 
 @dataclass
-class TaskRows:
-    """Rows in the same three parts as `TaskExamples`."""
+class TaskSets(Generic[SetT]):
+    """Examples or rows for training, and by language for --do_eval (`validation`) and --do_predict (`test`)."""
 
     train: Dataset | None
-    validation: dict[str, LanguageData]
-    test: dict[str, LanguageData]
+    validation: dict[str, SetT]
+    test: dict[str, SetT]
+
+
+TaskExamples = TaskSets[Dataset]
+TaskRows = TaskSets[LanguageData]
 
 
 @dataclass
@@ -255,16 +291,20 @@ def read_examples(
 
 
 def encode_examples(
-    examples: TaskExamples, encode: Encode, args: TaskArguments, encode_training: Encode | None = None
+    examples: TaskExamples,
+    encode: Encode,
+    training: TrainingArguments,
+    num_proc: int | None = None,
+    encode_training: Encode | None = None,
 ) -> TaskRows:
     """The rows of all examples, encoded as in `encoded`; those of sets that are evaluated are sorted, the longest first.
 
     `encode_training` encodes the training examples, if these need other columns.
     """
-    with args.training.main_process_first(desc="tokenising"):
-        train = encoded(examples.train, encode_training or encode, args.num_proc).rows if examples.train else None
+    with training.main_process_first(desc="tokenising"):
+        train = encoded(examples.train, encode_training or encode, num_proc).rows if examples.train else None
         validation, test = (
-            {name: encoded(some, encode, args.num_proc).longest_first() for name, some in sets.items()}
+            {name: encoded(some, encode, num_proc).longest_first() for name, some in sets.items()}
             for sets in (examples.validation, examples.test)
         )
         return TaskRows(train, validation, test)

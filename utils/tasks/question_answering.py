@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, read_lines
@@ -26,9 +27,6 @@ FEATURES = Features(
 # Of SQuAD, XQuAD, the copies of XQuAD and MLQA in XTREME, TyDi QA (GoldP), and of folders with a configuration each.
 CONFIGS = ("plain_text", "{language}", "xquad.{language}", "XQuAD.{language}", "MLQA.{language}.{language}",
            "secondary_task", "squad_v2")  # fmt: skip
-# TyDi QA has all languages in one configuration; the id of a question begins with the name of its language.
-_TYDI = {"ar": "arabic", "bn": "bengali", "en": "english", "fi": "finnish", "id": "indonesian", "ko": "korean",
-         "ru": "russian", "sw": "swahili", "te": "telugu"}  # fmt: skip
 
 
 def read_squad(path: str) -> Rows:
@@ -83,10 +81,10 @@ def _locate(context: str, answer: str, start: int, where: str) -> int:
 
 
 def only_tydi_language(rows: Dataset, language: str) -> Dataset:
-    """The rows of a language, if the ids name the language as in TyDi QA; all rows of other data sets."""
-    if "id" not in rows.column_names or rows[0]["id"].split("-")[0] not in _TYDI.values():
+    """The rows of a language, if the ids begin with the language's name as in TyDi QA; all rows of other data sets."""
+    if "id" not in rows.column_names or str(rows[0]["id"]).split("-")[0] not in LANGUAGES.values():
         return rows
-    prefix = f"{_TYDI.get(language, language)}-"
+    prefix = f"{LANGUAGES.get(language, language)}-"
     return rows.filter(lambda identity: identity.startswith(prefix), input_columns=["id"])
 
 

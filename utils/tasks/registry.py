@@ -3,7 +3,7 @@
 A task is one entry here and one script, `run_{name}.py`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from utils.core.errors import InputError
-from utils.evaluation.metrics.entities import entities
+from utils.evaluation.entities import entities
+from utils.evaluation.metrics import load_metric
 
 
 # What an example contributes to a metric: a score between 0 and 1 of which the mean is taken, or the counts of true
@@ -36,10 +37,11 @@ class TaskSpec:
         name: key in `TASKS`, and `task_name` in `run.json`.
         title: for tables and model cards.
         pipeline_tag: the Hub's name for such tasks, `task` in `run.json`; several tasks may share one.
-        metrics: what `score` of the script returns: metric → its value when everything is right (1 or 100).
+        metrics: metric → its value when everything is right (1 or 100).
         selection_metric: the metric that selects the best checkpoint.
         score_prediction: a line of `predictions/LANGUAGE.jsonl` → what it contributes to the metrics that runs are
             compared by. Raises KeyError, TypeError or ValueError for a damaged line.
+        measured_by: names in `utils.evaluation.metrics` of what computes `metrics`.
         rules: arguments of the script that change how predictions are judged; runs are comparable only if they agree.
     """
 
@@ -49,12 +51,20 @@ class TaskSpec:
     metrics: Mapping[str, int]
     selection_metric: str
     score_prediction: Callable[[Mapping[str, Any]], dict[str, Contribution]]
+    measured_by: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
 
     @property
     def auto_class(self) -> Any:
         """`AutoModelFor…`, with the task's head."""
         return _HEADS[self.pipeline_tag]
+
+    def measure(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        """Those of `metrics` that `measured_by` computes."""
+        found: dict[str, float] = {}
+        for name in self.measured_by:
+            found |= load_metric(name).compute(predictions=predictions, references=references) or {}
+        return {metric: found[metric] for metric in self.metrics if metric in found}
 
 
 def _score_label(row: Mapping[str, Any]) -> dict[str, Contribution]:
@@ -76,15 +86,18 @@ def _score_answer(row: Mapping[str, Any]) -> dict[str, Contribution]:
     return {metric: float(row[metric]) for metric in ("f1", "exact_match")}
 
 
-_NER_METRICS = {"precision": 1, "recall": 1, "f1": 1}
-_QA_METRICS = {"exact_match": 100, "f1": 100}
-_QA_RULES = ("answer_normalization", "version_2_with_negative")
+_ACCURACY = {"accuracy": 1}
+_ENTITIES = {"precision": 1, "recall": 1, "f1": 1}
+_ANSWERS = {"exact_match": 100, "f1": 100}  # computed by the script, question by question
+_RULES = ("answer_normalization", "version_2_with_negative")
 _SPECS = (
-    TaskSpec("nli", "Natural language inference", "text-classification", {"accuracy": 1}, "accuracy", _score_label),
-    TaskSpec("ner", "Named entities", "token-classification", _NER_METRICS, "f1", _score_entities),
-    TaskSpec("qa", "Question answering", "question-answering", _QA_METRICS, "f1", _score_answer, _QA_RULES),
-    TaskSpec("pos", "Parts of speech", "token-classification", {"accuracy": 1}, "accuracy", _score_words),
-    TaskSpec("pawsx", "Paraphrases", "text-classification", {"accuracy": 1}, "accuracy", _score_label),
+    TaskSpec(
+        "nli", "Natural language inference", "text-classification", _ACCURACY, "accuracy", _score_label, ("accuracy",)
+    ),
+    TaskSpec("ner", "Named entities", "token-classification", _ENTITIES, "f1", _score_entities, ("seqeval",)),
+    TaskSpec("qa", "Question answering", "question-answering", _ANSWERS, "f1", _score_answer, rules=_RULES),
+    TaskSpec("pos", "Parts of speech", "token-classification", _ACCURACY, "accuracy", _score_words, ("accuracy",)),
+    TaskSpec("pawsx", "Paraphrases", "text-classification", _ACCURACY, "accuracy", _score_label, ("accuracy",)),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
 

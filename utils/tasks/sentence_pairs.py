@@ -9,8 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from utils.core.errors import InputError
-from utils.evaluation.metrics import load_metric
-from utils.tasks.examples import LanguageData, identity_of, text_in
+from utils.tasks.examples import LanguageData, Measure, identity_of, text_in
 
 
 def read_sentence_pair(
@@ -24,16 +23,14 @@ def read_sentence_pair(
 
     Args:
         columns: the two columns of text.
-        classes: the usual classes; a label is a name, or a number that is an index into them.
+        classes: the usual classes; a label is a name, or a number (also as text) that is an index into them.
         labels: classes that the model knows; by default any name is allowed.
 
     Raises:
         InputError: for a missing text or an unknown label.
     """
     texts = {name: text_in(row, name, where) for name in columns}
-    label = row.get("label")
-    if isinstance(label, int) and 0 <= label < len(classes):
-        label = classes[label]
+    label = {str(k): name for k, name in enumerate(classes)}.get(str(row.get("label")), row.get("label"))
     if not isinstance(label, str) or (labels and label not in labels):
         known = ", ".join(labels or classes)
         raise InputError(f"{where} has the label {label!r}, which is none of {known}; correct it, or omit the row.")
@@ -61,19 +58,16 @@ def encode_sentence_pairs(
 
 
 def score(
-    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str]
+    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str], measure: Measure
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The class of every example, and the accuracy.
+    """The class of every example, and the metrics.
 
-    Logits are [rows, classes]. Records have `id`, `gold`, `prediction` and its probability `score`; `accuracy` is between
-    0 and 1.
+    Logits are [rows, classes]. Records have `id`, `gold`, `prediction` and its probability `score`.
     """
     of_example = np.argsort(data.rows["example"])
-    probabilities = torch.from_numpy(logits[of_example]).softmax(dim=1).numpy()
-    predicted = probabilities.argmax(axis=1)
+    chances, predicted = torch.from_numpy(logits[of_example]).softmax(dim=1).max(dim=1)
     records = [
-        {"id": example["id"], "gold": example["label"], "prediction": labels[k], "score": round(float(chances[k]), 6)}
-        for example, k, chances in zip(data.examples, predicted, probabilities)
+        {"id": example["id"], "gold": example["label"], "prediction": labels[k], "score": round(chance, 6)}
+        for example, k, chance in zip(data.examples, predicted.tolist(), chances.tolist())
     ]
-    gold = [labels.index(label) for label in data.examples["label"]]
-    return records, load_metric("accuracy").compute(predictions=predicted, references=gold) or {}
+    return records, measure([record["prediction"] for record in records], data.examples["label"][:])

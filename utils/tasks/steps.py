@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from utils.core.columns import content_fingerprint
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
 from utils.core.records import run_record
@@ -27,13 +28,16 @@ def known_labels(args: TaskArguments, in_training: list[str] | None) -> list[str
     Raises:
         InputError: if nothing is trained (`in_training` is None) and the model has no labels.
     """
-    name = args.model.model_name_or_path
-    config = load_config(name, **args.model.hub_options())
+    config = load_config(args.model.model_name_or_path, **args.model.hub_options())
     of_model = [str(label) for _, label in sorted((config.id2label or {}).items())]
     if in_training is None and all(label.startswith("LABEL_") for label in of_model):
-        tag = args.task.pipeline_tag
-        raise InputError(f"The model {name} is not fine-tuned for {tag}; add --do_train, or name another model.")
+        raise _not_fine_tuned(args)
     return in_training if in_training is not None and set(in_training) != set(of_model) else of_model
+
+
+def _not_fine_tuned(args: TaskArguments, why: str = "") -> InputError:
+    model = f"The model {args.model.model_name_or_path} is not fine-tuned for {args.task.pipeline_tag}{why}"
+    return InputError(f"{model}; add --do_train, or name another model.")
 
 
 def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -48,8 +52,7 @@ def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tupl
     set_seed(args.training.seed)
     model, new = load_task_model(args.task.auto_class, name, labels, **options)
     if new and not args.training.do_train:
-        lacks = f"is not fine-tuned for {args.task.pipeline_tag} (it lacks {min(new)})"
-        raise InputError(f"The model {name} {lacks}; add --do_train, or name another model.")
+        raise _not_fine_tuned(args, f" (it lacks {min(new)})")
     tokenizer = load_tokenizer(name, **options)
     if not args.lora.use_lora:
         return model, tokenizer
@@ -111,11 +114,10 @@ def publish_task_model(
         folder = str(args.training.output_dir)
         merged, _ = load_task_model(task.auto_class, folder, **model.hub_options())
         save_task_model(merged, folder)
-    no_adapter = [] if args.lora.use_lora else [args.lora]
-    no_pairs = [] if continual else [args.parallel, args.links, args.continual]
+    pairs = [args.parallel, args.links, args.continual]
     record = run_record(
-        [model, args.data, args.parallel, args.links, args.continual, args.tracking, args.lora, args.training],
-        unused=[*no_adapter, *no_pairs],
+        [model, args.data, *pairs, args.tracking, args.lora, args.training],
+        unused=[*([] if args.lora.use_lora else [args.lora]), *([] if continual else pairs)],
         task_name=task.name,
         task=task.pipeline_tag,
         title=task.title,
@@ -125,7 +127,16 @@ def publish_task_model(
         base_model=model.model_name_or_path,
         base_model_revision=model.commit(model.model_name_or_path),
         seed=args.training.seed,
-        **(examples.fingerprints() if trainer.is_world_process_zero() else {}),
+        **(_fingerprints(examples) if trainer.is_world_process_zero() else {}),
         **facts,
     )
     publish(trainer, record, **args.hub_options)
+
+
+def _fingerprints(examples: TaskExamples) -> dict[str, Any]:
+    """Number of examples and SHA-256 of their content."""
+    train, validation, test = (
+        {name: {"examples": len(some), "sha256": content_fingerprint(some)} for name, some in sets.items() if some}
+        for sets in ({"": examples.train}, examples.validation, examples.test)
+    )
+    return {"train_data": train.get(""), "eval_data": validation, "predict_data": test}

@@ -1,5 +1,6 @@
 """Classification of the words of a sentence: reading, features, predicted tags."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,12 +24,13 @@ def tagged_features(column: str) -> Features:
 
 
 def read_tagged(
-    row: Mapping[str, Any], where: str, column: str, labels: Sequence[str] | None = None
+    row: Mapping[str, Any], where: str, column: str, labels: Sequence[str] | None = None, bio: bool = False
 ) -> dict[str, Any]:
     """An example of a row of the source: `id`, `tokens` and the column of tags.
 
     Raises:
-        InputError: for a missing column, lists of different lengths, or a tag that is not among `labels` (if given).
+        InputError: for a missing column, lists of different lengths, or a tag that is not among `labels` (if given) or,
+            with `bio`, not B-TYPE, I-TYPE or O.
     """
     for name in ("tokens", column):
         if not isinstance(row.get(name), list) or not all(isinstance(one, str) for one in row[name]):
@@ -36,6 +38,8 @@ def read_tagged(
     tokens, tags = row["tokens"], row[column]
     if len(tokens) != len(tags):
         raise InputError(f"{where} has {len(tokens)} tokens and {len(tags)} tags; every token needs one.")
+    if bio and (other := [tag for tag in tags if not re.fullmatch("O|[BI]-.+", tag)]):
+        raise InputError(f"{where} has the tag {other[0]!r}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
     if unknown := [tag for tag in tags if labels and tag not in labels]:
         raise InputError(f"{where} has the tag {unknown[0]}, which is none of {', '.join(labels or ())}; correct it.")
     return {**identity_of(row), "tokens": tokens, column: tags}

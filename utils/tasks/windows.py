@@ -6,6 +6,7 @@ window with the highest sum of start and end logit.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from transformers import PreTrainedTokenizerBase
 
 from utils.tasks.examples import LanguageData
+
+
+_Span = tuple[int, int]  # first character, and the one after the last
 
 
 def encode_windows(
@@ -53,11 +57,7 @@ def encode_windows(
         of_context = np.array([side == 1 for side in rows.sequence_ids(number)])
         offsets = np.asarray(rows["offset_mapping"][number])[of_context]
         first = int(of_context.argmax())
-        answers = batch["answers"][sample]
-        start, end = 0, 0
-        if answers["text"]:
-            begin = answers["answer_start"][0]
-            start, end = _tokens_of(offsets, begin, begin + len(answers["text"][0]), first)
+        start, end = _tokens_of(batch["answers"][sample], offsets, first)
         windows.append({"start_positions": start, "end_positions": end})
         if keep_offsets:
             begins, ends = offsets.T.tolist()
@@ -75,16 +75,19 @@ def _truncated(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max
     ]
 
 
-def _tokens_of(offsets: np.ndarray, begin: int, end: int, first: int) -> tuple[int, int]:
-    """The first and last token of a span of characters; 0 and 0 if the window does not hold the whole span.
+def _tokens_of(answers: Mapping[str, list], offsets: np.ndarray, first: int) -> tuple[int, int]:
+    """The first and last token of the first answer; 0 and 0 if the window does not hold the whole of it.
 
     `offsets` [tokens, 2] are those of the context's tokens, the first of which is at position `first` of the row.
     """
-    if not len(offsets) or begin < offsets[0, 0] or end > offsets[-1, 1]:
-        return 0, 0
-    start_token = int(np.searchsorted(offsets[:, 1], begin, side="right"))
-    end_token = int(np.searchsorted(offsets[:, 0], end, side="left")) - 1
-    return (first + start_token, first + end_token) if start_token <= end_token else (0, 0)
+    for begin, text in zip(answers["answer_start"][:1], answers["text"]):
+        end = begin + len(text)
+        if len(offsets) and begin >= offsets[0, 0] and end <= offsets[-1, 1]:
+            start_token = int(np.searchsorted(offsets[:, 1], begin, side="right"))
+            end_token = int(np.searchsorted(offsets[:, 0], end, side="left")) - 1
+            if start_token <= end_token:
+                return first + start_token, first + end_token
+    return 0, 0
 
 
 @dataclass
@@ -152,35 +155,32 @@ def find_answers(
     # Position 0 is the first token of the context.
     shifted = np.minimum(first[:, None] + np.arange(max(1, n_tokens.max())), start_logits.shape[1] - 1)
     of_start, of_end = (np.take_along_axis(logits, shifted, axis=1) for logits in (start_logits, end_logits))
-    start, end, values = best_spans(of_start, of_end, n_tokens, n_best, max_answer_length)
+    start, last, values = best_spans(of_start, of_end, n_tokens, n_best, max_answer_length)
     # A question has no answer only as far as all of its windows say so: the lowest of their logits counts.
     null = np.full(len(data.examples), np.inf)
     np.minimum.at(null, example, start_logits[:, 0] + end_logits[:, 0])
-    n_kept = values.shape[1]
-    window = np.repeat(np.arange(len(values)), n_kept)
-    start, end, values = start.ravel(), end.ravel(), values.ravel()
-    order = np.lexsort((-values, example[window]))
-    limits = np.searchsorted(example[window][order], np.arange(len(data.examples) + 1))
-    answers = []
-    for number, context in enumerate(data.examples["context"]):
-        best: dict[tuple[int, int], float] = {}  # neighbouring windows share spans
-        for k in order[limits[number] : limits[number + 1]]:
-            if len(best) == n_best or values[k] == -np.inf:
-                break
-            best.setdefault((begins[window[k]][start[k]], ends[window[k]][end[k]]), float(values[k]))
-        answers.append(_answer(context, best, float(null[number]), null_score_diff_threshold))
-    return answers
+    found: list[dict[_Span, float]] = [{} for _ in data.examples]
+    for spans, begin, end, *of_window in zip((found[k] for k in example), begins, ends, start, last, values):
+        for i, j, value in zip(*of_window):
+            if value > -np.inf:
+                span = begin[i], end[j]
+                spans[span] = max(float(value), spans.get(span, -np.inf))  # neighbouring windows share spans
+    return [
+        _answer(context, spans, n_best, none, null_score_diff_threshold)
+        for context, spans, none in zip(data.examples["context"], found, null.tolist())
+    ]
 
 
-def _answer(context: str, best: Mapping[tuple[int, int], float], null: float, threshold: float | None) -> Answer:
-    """The best of some spans (characters → logits), or no answer."""
-    logits = np.array([*best.values(), *([null] if threshold is not None else [])])
+def _answer(context: str, spans: Mapping[_Span, float], n_best: int, null: float, threshold: float | None) -> Answer:
+    """The best of some spans (with their logits), or no answer."""
+    best = sorted(spans.items(), key=itemgetter(1), reverse=True)[:n_best]
+    logits = np.array([*(value for _, value in best), *([null] if threshold is not None else [])])
     if not len(logits):
         return Answer("", 0.0, 0.0)
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
-    difference = null - next(iter(best.values())) if best else np.inf
-    if threshold is not None and difference > threshold:
+    difference = null - best[0][1] if best else np.inf
+    if not best or (threshold is not None and difference > threshold):
         return Answer("", float(shares[-1]), difference)
-    begin, end = next(iter(best), (0, 0))
+    begin, end = best[0][0]
     return Answer(context[begin:end].strip(), float(shares[0]), difference)

@@ -5,13 +5,13 @@ from datasets import Features, Value
 
 
 class Accuracy(evaluate.Metric):
-    """`{"accuracy": share}` of class numbers, between 0 and 1."""
+    """`{"accuracy": share}` of names or numbers of classes, between 0 and 1."""
 
     def _info(self) -> evaluate.MetricInfo:
-        columns = {name: Value("int32") for name in ("predictions", "references")}
-        return evaluate.MetricInfo(description=self.__doc__, citation="", features=Features(columns))
+        kinds = [Features(predictions=Value(kind), references=Value(kind)) for kind in ("int32", "string")]
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=kinds)
 
-    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
         if not references:
             raise ValueError("Accuracy needs at least one prediction.")
         return {"accuracy": sum(p == r for p, r in zip(predictions, references)) / len(references)}

@@ -3,7 +3,7 @@
 import evaluate
 from datasets import Features, List, Value
 
-from utils.evaluation.metrics.entities import entity_scores
+from utils.evaluation.entities import entity_scores
 
 
 class Seqeval(evaluate.Metric):
