@@ -50,7 +50,6 @@ from utils.parallel.linking import check_links_to_write
 class DistanceArguments(EvaluationArguments):
     """Which models, and how their words are compared."""
 
-    overwrite_output_dir: bool = arg(False, help="Write into a non-empty --output_dir, and over --write_links files.")
     reference_model: str | None = arg(
         None,
         help="Encoder that links the words with `--aligner encoder`. Default: the original model that the first model "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils.alignment.words import WORD_POOLINGS
 from utils.core.arguments import arg
-from utils.core.errors import InputError
+from utils.core.errors import look_up
 
 
 class AlignmentObjective(Protocol):
@@ -139,9 +139,5 @@ class AlignmentArguments:
 
     def objective(self) -> AlignmentObjective:
         """The objective with its arguments; `InputError` for an unknown name."""
-        if self.alignment_objective not in OBJECTIVES:
-            raise InputError(
-                f"--alignment_objective {self.alignment_objective} is unknown; choose one of {', '.join(OBJECTIVES)}."
-            )
-        kind = OBJECTIVES[self.alignment_objective]
+        kind = look_up(OBJECTIVES, self.alignment_objective, "--alignment_objective")
         return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})  # type: ignore[arg-type]  # (a dataclass)

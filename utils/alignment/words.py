@@ -8,7 +8,7 @@ import torch
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import PreTrainedTokenizerBase
 
-from utils.core.errors import InputError
+from utils.core.errors import InputError, look_up
 from utils.models.layers import hidden_states_at
 
 
@@ -61,8 +61,7 @@ class WordTokenizer:
                 f"The tokenizer {type(tokenizer).__name__} gives no character offsets; use a model with a fast "
                 "tokenizer (a tokenizer.json beside its weights)."
             )
-        if word_pooling not in WORD_POOLINGS:
-            raise InputError(f"--word_pooling {word_pooling} is unknown; choose one of {', '.join(WORD_POOLINGS)}.")
+        look_up(WORD_POOLINGS, word_pooling, "--word_pooling")
         self.tokenizer = tokenizer
         self.word_pooling = word_pooling
         self.prefix, self.suffix = _special_tokens_around(tokenizer)

@@ -4,11 +4,22 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+
+Entry = TypeVar("Entry")
 
 
 class InputError(ValueError):
     """Bad input. The message is one sentence for the user: which file, which line, what to do."""
+
+
+def look_up(registry: Mapping[str, Entry], name: str, what: str) -> Entry:
+    """The entry of a registry; an unknown name raises an `InputError` that lists the known ones."""
+    if name not in registry:
+        raise InputError(f"{what} {name} is unknown; choose one of {', '.join(registry)}.")
+    return registry[name]
 
 
 class Interrupted(Exception):

@@ -23,7 +23,9 @@ class EvaluationArguments(HubArguments):
         "data, in one table and one figure.",
     )
     output_dir: str = arg(help="Folder for results and figures.")
-    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
+    overwrite_output_dir: bool = arg(
+        False, help="Write into --output_dir even if it is not empty (and over files of --write_links)."
+    )
     max_seq_length: int | None = arg(
         None, help="Truncate sentences to this many tokens. Default: the longest input of the encoders.", at_least=1
     )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from utils.core.errors import InputError
+from utils.core.errors import look_up
 
 
 # CSLS compares with the mean similarity to this many neighbours (Conneau et al., ICLR 2018).
@@ -129,13 +129,12 @@ def retrieve(
             4 bytes times its square, and some numbers for each vector.
         gold: [N], index of the right candidate of every query; by default candidate i is right for query i.
     """
-    if distance not in RETRIEVAL_DISTANCES:
-        raise InputError(f"The distance {distance} is unknown; choose one of {', '.join(RETRIEVAL_DISTANCES)}.")
+    measure = look_up(RETRIEVAL_DISTANCES, distance, "The distance")
     gold = torch.arange(len(queries), device=queries.device) if gold is None else gold.to(queries.device)
     if not len(queries):
         return Retrieval(gold, gold, gold.float(), gold)
     block_size = block_size or default_block_size(queries.device)
-    space = RETRIEVAL_DISTANCES[distance](queries, candidates, block_size)
+    space = measure(queries, candidates, block_size)
     # A sum of d rounded products has an error of about sqrt(d) times the rounding of one of them.
     rounding = math.sqrt(queries.shape[1]) * torch.finfo(torch.float32).eps
     best = torch.full(gold.shape, -math.inf, device=gold.device)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from utils.core.errors import InputError
-from utils.core.tables import read_lines
 from utils.parallel.data_sets import load_sentences
-from utils.parallel.formats import SentenceColumns
+from utils.parallel.formats import SentenceColumns, read_aligned_lines
 
 
 # Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
@@ -62,17 +61,15 @@ class SentencePairs:
 
 def read_sentence_files(language: str, source_path: str, english_path: str) -> SentencePairs:
     """Read two text files, gzipped or not: line i of one translates line i of the other."""
-    sides = []
-    for path in (source_path, english_path):
-        sides.append([_sentence(line, f"Line {number} of {path}") for number, line in read_lines(path)])
-        if not sides[-1]:
-            raise InputError(f"The file {path} is empty; give one with a sentence on every line.")
-    if len(sides[0]) != len(sides[1]):
-        raise InputError(
-            f"{source_path} has {len(sides[0])} lines and {english_path} has {len(sides[1])}; line i of one must "
-            "translate line i of the other."
-        )
-    return SentencePairs(language, sides[0], sides[1], f"{source_path} {english_path}")
+    paths = source_path, english_path
+    pairs = [
+        [_sentence(line, f"Line {number} of {path}") for line, path in zip(lines, paths)]
+        for number, *lines in read_aligned_lines(*paths)
+    ]
+    if not pairs:
+        raise InputError(f"The file {source_path} is empty; give one with a sentence on every line.")
+    source, english = map(list, zip(*pairs))
+    return SentencePairs(language, source, english, f"{source_path} {english_path}")
 
 
 def load_sentence_pairs(

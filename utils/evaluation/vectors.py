@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from utils.alignment.words import WordTokenizer, pool_words
-from utils.core.errors import InputError
+from utils.core.errors import InputError, look_up
 from utils.evaluation.neighbours import slices
 from utils.models.layers import hidden_states_at, only_layers_below
 from utils.models.tokenizers import encoder_max_length
@@ -95,9 +95,7 @@ def encode_sentences(
     Raises:
         InputError: for an unknown pooling or an unusable `max_length`, or if vectors contain nan or inf.
     """
-    if pooling not in SENTENCE_POOLINGS:
-        raise InputError(f"The pooling {pooling} is unknown; choose one of {', '.join(SENTENCE_POOLINGS)}.")
-    pool, state = SENTENCE_POOLINGS[pooling], PartialState()
+    pool, state = look_up(SENTENCE_POOLINGS, pooling, "The pooling"), PartialState()
     distinct = list(dict.fromkeys(sentences))
     share = longest_first([len(text) for text in distinct])[state.process_index :: state.num_processes]
     tokenize = _tokenize_chunks(model, tokenizer, distinct, max_length)

@@ -16,7 +16,7 @@ from datasets import Dataset
 from torch import nn
 
 from utils.alignment.words import WordTokenizer
-from utils.core.errors import InputError
+from utils.core.errors import look_up
 from utils.evaluation.neighbours import retrieve, vector_spread
 from utils.evaluation.vectors import Autocast, encode_words
 
@@ -173,9 +173,7 @@ def compare_vectors(
 
     Nearest neighbours are searched on the device. An unknown distance raises an `InputError`.
     """
-    if distance not in WORD_DISTANCES:
-        raise InputError(f"The distance {distance} is unknown; choose one of {', '.join(WORD_DISTANCES)}.")
-    between = WORD_DISTANCES[distance]
+    between = look_up(WORD_DISTANCES, distance, "The distance")
     source_there, english_there = source.to(device), english.to(device)
     return WordDistances(
         # In double precision: 1 minus a cosine near 1 loses digits.

@@ -7,6 +7,7 @@ A bitext is a `datasets.Dataset` with the columns `source` and `english`, both l
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -126,19 +127,20 @@ def _read_table(path: str, columns: SentenceColumns) -> Iterator[tuple[Text, Tex
 def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str]]:
     endings = [Path(path.removesuffix(".gz")).suffix for path in (first, second)]
     source_path, english_path = (second, first) if endings[0] == f".{ENGLISH}" != endings[1] else (first, second)
-    source, english = read_lines(source_path), read_lines(english_path)
-    n_pairs = 0
-    for (_, source_line), (_, english_line) in zip(source, english):
-        n_pairs += 1
-        yield source_line, english_line
-    # zip has taken one line more from the first file if the second one ended before it.
-    rest_english = sum(1 for _ in english)
-    n_source = sum(1 for _ in read_lines(source_path))
-    if n_source != n_pairs + rest_english:
-        raise InputError(
-            f"{source_path} has {n_source} lines and {english_path} has {n_pairs + rest_english}; line i of one must "
-            "translate line i of the other."
-        )
+    return ((source, english) for _, source, english in read_aligned_lines(source_path, english_path))
+
+
+def read_aligned_lines(source_path: str, english_path: str) -> Iterator[tuple[int, str, str]]:
+    """The number, from 1, and both lines of two text files; files of different length raise `InputError`."""
+    for number, pair in enumerate(zip_longest(read_lines(source_path), read_lines(english_path)), 1):
+        if None in pair:
+            n_source, n_english = (sum(1 for _ in read_lines(path)) for path in (source_path, english_path))
+            raise InputError(
+                f"{source_path} has {n_source} lines and {english_path} has {n_english}; line i of one must translate "
+                "line i of the other."
+            )
+        (_, source), (_, english) = pair
+        yield number, source, english
 
 
 def _read_moses(path: str, columns: SentenceColumns) -> Rows:

@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 import evaluate
 from evaluate.loading import import_main_class
 
-from utils.core.errors import InputError
+from utils.core.errors import look_up
 
 
 METRICS: dict[str, type[evaluate.Metric]] = {
@@ -21,6 +21,4 @@ def load_metric(name: str) -> evaluate.Metric:
 
     Raises `InputError` for an unknown name.
     """
-    if name not in METRICS:
-        raise InputError(f"There is no metric {name}; choose from {', '.join(METRICS)}.")
-    return METRICS[name](keep_in_memory=True)
+    return look_up(METRICS, name, "The metric")(keep_in_memory=True)

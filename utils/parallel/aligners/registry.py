@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg
 from utils.core.cache import cache_key
-from utils.core.errors import InputError
+from utils.core.errors import InputError, look_up
 from utils.core.files import file_fingerprint
 from utils.models.encoders import weights_checksum
 from utils.parallel.aligners.base import WordAligner
@@ -115,9 +115,7 @@ class AlignerInputs:
 
 def aligner_spec(name: str) -> AlignerSpec:
     """The entry of `ALIGNERS`; an unknown name raises `InputError`."""
-    if name not in ALIGNERS:
-        raise InputError(f"--aligner {name} is unknown; choose one of {', '.join(ALIGNERS)}.")
-    return ALIGNERS[name]
+    return look_up(ALIGNERS, name, "--aligner")
 
 
 def make_aligner(name: str, inputs: AlignerInputs) -> WordAligner:

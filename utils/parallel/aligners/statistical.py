@@ -4,12 +4,15 @@ from typing import Any
 
 from transformers.utils.logging import tqdm
 
-from utils.core.errors import InputError
+from utils.core.errors import InputError, look_up
 from utils.parallel.aligners.base import Links, Sentences, WordAligner
 
 
-# Names as fast_align's atools and Moses have them; the library's are the same in capitals.
-SYMMETRIZATIONS = ("intersection", "union", "och", "grow", "grow-diag", "grow-diag-final", "grow-diag-final-and")
+# The library's names of what fast_align's atools and Moses call so.
+SYMMETRIZATIONS = {
+    name: name.replace("-", "_").upper()
+    for name in ("intersection", "union", "och", "grow", "grow-diag", "grow-diag-final", "grow-diag-final-and")
+}
 # The models of `--aligner statistical`: classes of thot.alignment, each starting from the one before it.
 STATISTICAL_MODELS = {
     "eflomal": ("EflomalAlignmentModel",),
@@ -39,12 +42,8 @@ class StatisticalAligner(WordAligner):
     _ITERATIONS = 5  # of every model in turn, as in GIZA++ and fast_align; eflomal's has a schedule of its own
 
     def __init__(self, model: str = "eflomal", symmetrization: str = "intersection", prefix: int | None = 5) -> None:
-        for argument, value, names in (
-            ("--statistical_model", model, STATISTICAL_MODELS),
-            ("--symmetrization", symmetrization, SYMMETRIZATIONS),
-        ):
-            if value not in names:
-                raise InputError(f"{argument} {value} is unknown; choose one of {', '.join(names)}.")
+        self._classes = look_up(STATISTICAL_MODELS, model, "--statistical_model")
+        self._heuristic = look_up(SYMMETRIZATIONS, symmetrization, "--symmetrization")
         try:
             import thot.alignment as thot
         except ImportError as error:
@@ -76,13 +75,12 @@ class StatisticalAligner(WordAligner):
 
     def _symmetrized(self, source: Sentences, english: Sentences) -> Any:
         joined = self._thot.SymmetrizedAlignmentModel(self._train(source, english), self._train(english, source))
-        heuristic = self.symmetrization.replace("-", "_").upper()
-        joined.heuristic = getattr(self._thot.SymmetrizationHeuristic, heuristic)
+        joined.heuristic = getattr(self._thot.SymmetrizationHeuristic, self._heuristic)
         return joined
 
     def _train(self, source: Sentences, target: Sentences) -> Any:
         model = None
-        for name in STATISTICAL_MODELS[self.model]:
+        for name in self._classes:
             new_model = getattr(self._thot, name)
             if model is None:
                 model = new_model()
