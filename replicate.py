@@ -11,6 +11,7 @@ report (report.html, report.md) that says which of the paper's findings were see
 """
 
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -18,53 +19,21 @@ from typing import Any
 
 import yaml
 
-from utils.core.arguments import arg, parse_arguments, require
+from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json
 from utils.core.records import run_record
-from utils.experiments.grid import GRID_TASKS, PAPER_TASKS, REGIMES, Grid, plan
+from utils.experiments.grid import SETTINGS, Grid, GridArguments, plan
 from utils.experiments.report import write_report
 from utils.experiments.results import read_results
 from utils.experiments.runner import alone_in, as_typed, carry_out, check_done, command
 
 
-def _settings_of(script: str, by_language: bool = True) -> str:
-    note = " A value that is a mapping itself is by language." if by_language else ""
-    return arg("{}", help=f"Settings of {script} as a mapping from arguments to values.{note}")
-
-
 @dataclass
 class ReplicateArguments:
-    """The grid, and how it is carried out."""
+    """How the grid is carried out."""
 
     output_dir: str = arg(help="Folder for all runs, their logs, and the report.")
-    model_name_or_path: str = arg(
-        "google-bert/bert-base-multilingual-cased",
-        help="The original model; `sample-model`: the small encoder of the quickstart.",
-    )
-    languages: list[str] = arg(
-        default_factory=lambda: ["es", "ru", "vi", "hi"], help="Languages that it is adjusted to, by code."
-    )
-    tasks: list[str] = arg(
-        default_factory=lambda: list(PAPER_TASKS), help=f"Tasks of the grid, of {', '.join(GRID_TASKS)}."
-    )
-    regimes: list[str] = arg(
-        default_factory=lambda: list(REGIMES),
-        help=f"Regimes of the grid, of {', '.join(REGIMES)}. The last one is the ablation --alignment_weight 0.",
-    )
-    seeds: list[int] = arg(default_factory=lambda: [1, 2, 3, 4, 5], help="Every run is repeated with each seed.")
-    joint: bool = arg(
-        False,
-        help="Adjust one model to all languages at once, instead of the paper's one model for each: less than a third of "
-        "the runs.",
-    )
-    cross_lingual: list[str] = arg(
-        default_factory=list,
-        help="Languages with QA across languages: for hi, Hindi questions about English contexts and vice versa.",
-    )
-    distances: str | None = arg(
-        None, help="Settings of run_distances.py, likewise. Without them no distances are measured."
-    )
     override: list[str] = arg(
         default_factory=list,
         help="Single settings that replace those of the file: `nli.max_train_samples=2000 launch.mixed_precision=bf16`.",
@@ -79,58 +48,27 @@ class ReplicateArguments:
     dry_run: bool = arg(False, help="Print the commands that are still to be run, and stop.")
     report_only: bool = arg(False, help="Run nothing; report on the runs that are done so far.")
 
-    def __post_init__(self) -> None:
-        for name, known in (("tasks", GRID_TASKS), ("regimes", REGIMES)):
-            given = getattr(self, name)
-            if unknown := [value for value in given if value not in known]:
-                raise InputError(f"--{name} {unknown[0]} is unknown; choose from {', '.join(known)}.")
-            setattr(self, name, [value for value in known if value in given])
-        require(self.languages, ["--languages"], "name the languages that the model is adjusted to")
-        require(self.seeds, ["--seeds"], "give one or more, such as 1 2 3")
-        self.languages, self.seeds = list(dict.fromkeys(self.languages)), list(dict.fromkeys(self.seeds))
+
+ScriptSettings = make_dataclass(
+    "ScriptSettings", [(name, str | None, arg(None, help=f"For {what}.")) for name, what in SETTINGS.items()]
+)
+ScriptSettings.__doc__ = "Settings of the scripts, as mappings from arguments to values, or to values by language."
 
 
-_OF_SCRIPTS = {
-    "parallel": _settings_of("parallel pairs and word links in all scripts"),
-    "align": _settings_of("run_align.py"),
-    "continual": _settings_of("continual learning", by_language=False),
-    **{task: _settings_of(f"run_{task}.py") for task in GRID_TASKS},
-    "launch": _settings_of("accelerate launch", by_language=False),
-}
-ScriptSettings = make_dataclass("ScriptSettings", [(name, str, field) for name, field in _OF_SCRIPTS.items()])
-ScriptSettings.__doc__ = "The settings of the scripts."
-
-
-def grid_of(args: ReplicateArguments, of_scripts: Any) -> Grid:  # noqa: ANN401
-    """The grid that the arguments describe, with the settings of the scripts (`ScriptSettings`) and of --override.
+def read_settings(texts: Mapping[str, str | None], override: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings of the scripts, from their YAML by name, and from `--override`, which wins.
 
     Raises:
-        InputError: for settings that are not a mapping, or an --override of an unknown group.
+        InputError: for settings that are not a mapping, or an --override of an unknown name.
     """
-    given = {**vars(of_scripts), **({} if args.distances is None else {"distances": args.distances})}
-    settings = {name: _mapping(name, text) for name, text in given.items()}
-    groups = [*_OF_SCRIPTS, "distances"]
-    for word in args.override:
+    settings = {name: _mapping(name, text) for name, text in texts.items() if text is not None}
+    for word in override:
         place, equals, value = word.partition("=")
         group, dot, name = place.partition(".")
-        if not equals or not dot or group not in groups:
-            raise InputError(f"--override {word} must be GROUP.ARGUMENT=VALUE, with a group of {', '.join(groups)}.")
-        settings[group] = {**settings.get(group, {}), name: yaml.load(value, Loader=yaml.BaseLoader)}
-    return Grid(
-        args.model_name_or_path,
-        args.languages,
-        args.seeds,
-        args.tasks,
-        args.regimes,
-        args.joint,
-        args.cross_lingual,
-        parallel=settings["parallel"],
-        align=settings["align"],
-        continual=settings["continual"],
-        distances=settings.get("distances"),
-        task_settings={task: settings[task] for task in GRID_TASKS},
-        launch=settings["launch"],
-    )
+        if not equals or not dot or group not in SETTINGS:
+            raise InputError(f"--override {word} must be GROUP.ARGUMENT=VALUE, with a group of {', '.join(SETTINGS)}.")
+        settings.setdefault(group, {})[name] = yaml.load(value, Loader=yaml.BaseLoader)
+    return settings
 
 
 def _mapping(name: str, text: str) -> dict[str, Any]:
@@ -145,13 +83,13 @@ def _mapping(name: str, text: str) -> dict[str, Any]:
 
 def main() -> None:
     # --- Arguments ---
-    args, of_scripts = parse_arguments(ReplicateArguments, ScriptSettings, description=__doc__)
+    chosen, args, of_scripts = parse_arguments(GridArguments, ReplicateArguments, ScriptSettings, description=__doc__)
     output_dir = Path(args.output_dir)
-    if args.model_name_or_path == "sample-model" and not Path("sample-model").is_dir():
+    grid = Grid(**vars(chosen), settings=read_settings(vars(of_scripts), args.override))
+    if grid.model_name_or_path == "sample-model" and not Path("sample-model").is_dir():
         from data.sample_model import sample_model
 
-        args.model_name_or_path = sample_model()
-    grid = grid_of(args, of_scripts)
+        grid.model_name_or_path = sample_model()
 
     # --- Plan ---
     runs = plan(grid)
@@ -174,7 +112,7 @@ def main() -> None:
     # --- Report ---
     # (--report_only does not wait for another process that carries out the grid.)
     with nullcontext() if args.report_only else alone_in(output_dir):
-        record = run_record([args, of_scripts])
+        record = run_record([args, grid])
         results = read_results(grid, runs, output_dir, failed, args.n_resamples)
         report = write_report(results, output_dir, conditions(grid, record))
         write_json(output_dir / "run.json", record)
@@ -190,10 +128,10 @@ def conditions(grid: Grid, record: dict[str, Any]) -> dict[str, str]:
         "Model": f"`{Path(grid.model_name_or_path).name}`",
         "Adjusted to": ", ".join(grid.languages) + (", all at once" if grid.joint else ", a model for each"),
         "Seeds": ", ".join(map(str, grid.seeds)),
-        "Parallel pairs": _settings(grid.parallel),
-        "Adjustment": _settings(grid.align),
-        "Continual learning": _settings(grid.continual),
-        **{task.upper(): _settings(grid.task_settings[task]) for task in grid.tasks},
+        "Parallel pairs": _settings(grid.settings_of("parallel")),
+        "Adjustment": _settings(grid.settings_of("align")),
+        "Continual learning": _settings(grid.settings_of("continual")),
+        **{task.upper(): _settings(grid.settings_of(task)) for task in grid.tasks},
         "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
         "Commit": f"`{record['git_commit']}`",
     }

@@ -45,10 +45,10 @@ def grid(**changes) -> Grid:
         "tasks": ["nli", "qa", "xsr"],
         "regimes": list(REGIMES),
         "cross_lingual": ["hi"],
-        "parallel": {"parallel_file": {"es": "a.tsv", "hi": "b.tsv"}},
-        "task_settings": {"nli": {"do_eval": "true"}},
-        "distances": {},
-    }
+        "settings": {
+            "parallel": {"parallel_file": {"es": "a.tsv", "hi": "b.tsv"}}, "nli": {"do_eval": "true"}, "distances": {}
+        },
+    }  # fmt: skip
     return Grid(**{**usual, **changes})
 
 
@@ -118,9 +118,9 @@ def test_one_model_for_all_languages():
 
 
 def test_only_what_is_asked_for():
-    runs = plan(grid(tasks=["nli"], regimes=[ORIGINAL], distances=None))
+    runs = plan(grid(tasks=["nli"], regimes=[ORIGINAL], settings={}))
     assert [run.name for run in runs] == ["nli/original-seed1", "nli/original-seed2"]
-    assert [run.task for run in plan(grid(tasks=["xsr"], regimes=[ORIGINAL, ADJUSTED], seeds=[1], distances=None))] == [
+    assert [run.task for run in plan(grid(tasks=["xsr"], regimes=[ORIGINAL, ADJUSTED], seeds=[1], settings={}))] == [
         "align", "align", "xsr", "xsr"
     ]  # fmt: skip
 
@@ -334,7 +334,7 @@ runner.command, runner.as_typed = command, lambda words: "a small program"
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.default_int_handler)
 out = pathlib.Path(sys.argv[1])
-carry_out([Run("nli/a1", "", [], [], "nli")], Grid("m", [], [], [], []), out)
+carry_out([Run("nli/a1", "", [], [], "nli")], Grid(), out)
 """
 # Has a child, as `accelerate launch` does, which takes a moment to save something when it is told to stop.
 _PROGRAM = """

@@ -220,11 +220,18 @@ def _notes_on_tests(n_tests: int, n_resamples: int, alpha: float) -> Iterator[st
             f"accuracy over words), scores averaged over seeds first; p (Holm) is adjusted for all {n_tests} comparisons. They "
             "are about these trained models on other examples of the same kind, not about other seeds."
         )
-    if n_tests / (n_resamples + 1) > alpha:
-        yield (
-            f"With {n_resamples:,} resamples none of {n_tests} comparisons can be significant; give --n_resamples "
-            f"{int(10 * n_tests / alpha):,} or more."
-        )
+    if too_few := note_on_resamples(n_tests, n_resamples, alpha):
+        yield too_few
+
+
+def note_on_resamples(n_tests: int, n_resamples: int, alpha: float) -> str:
+    """How many resamples are needed for a significant difference, if there are too few; otherwise empty."""
+    if n_tests / (n_resamples + 1) <= alpha:
+        return ""
+    return (
+        f"With {n_resamples:,} resamples none of {n_tests} comparisons can be significant; give --n_resamples "
+        f"{int(10 * n_tests / alpha):,} or more."
+    )
 
 
 def _notes_on_claims(compared: Sequence[tuple[Row, Comparison]]) -> Iterator[str]:

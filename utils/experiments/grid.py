@@ -3,53 +3,103 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from utils.core.arguments import arg, require
+from utils.core.errors import InputError
 from utils.tasks.registry import TASKS
 
 
 CODE = Path(__file__).resolve().parent.parent.parent
 ENGLISH = "en"
-# Regime → whether it starts from an adjusted model; and for continual learning, arguments beside those of the task.
+
+
+class Regime(NamedTuple):
+    """How models are fine-tuned: title in the report, whether they start from an adjusted model, and for continual learning
+    arguments beside those of the task."""
+
+    title: str
+    starts_adjusted: bool
+    continual: dict[str, str] | None = None
+
+
 ORIGINAL, ADJUSTED = "original", "adjusted"
 ADJUSTED_CONTINUAL, ORIGINAL_CONTINUAL = "adjusted+continual", "original+continual"
 ABLATION = "adjusted+continual-weight-0"
-REGIMES: dict[str, tuple[bool, dict[str, str] | None]] = {
-    ORIGINAL: (False, None),
-    ADJUSTED: (True, None),
-    ADJUSTED_CONTINUAL: (True, {}),
-    ORIGINAL_CONTINUAL: (False, {}),
-    ABLATION: (True, {"alignment_weight": "0"}),
+REGIMES = {
+    ORIGINAL: Regime("original", False),
+    ADJUSTED: Regime("adjusted", True),
+    ADJUSTED_CONTINUAL: Regime("adjusted, continual", True, {}),
+    ORIGINAL_CONTINUAL: Regime("original, continual", False, {}),
+    ABLATION: Regime("adjusted, continual with alignment weight 0", True, {"alignment_weight": "0"}),
 }
 # Sentence retrieval, which nothing is fine-tuned for.
 XSR = "xsr"
 GRID_TASKS = (*TASKS, XSR)
 PAPER_TASKS = ("nli", "ner", "qa", XSR)
+# What the settings of a grid are for, by name.
+SETTINGS = {
+    "parallel": "parallel pairs and word links, in all scripts",
+    "align": "run_align.py",
+    "continual": "continual learning",
+    **{task: f"run_{task}.py" for task in GRID_TASKS},
+    "distances": "run_distances.py; without them no distances are measured",
+    "launch": "accelerate launch; never by language",
+}
 
 
 @dataclass
-class Grid:
+class GridArguments:
+    """The grid."""
+
+    model_name_or_path: str = arg(
+        "google-bert/bert-base-multilingual-cased",
+        help="The original model; `sample-model`: the small encoder of the quickstart.",
+    )
+    languages: list[str] = arg(
+        default_factory=lambda: ["es", "ru", "vi", "hi"], help="Languages that it is adjusted to, by code."
+    )
+    seeds: list[int] = arg(default_factory=lambda: [1, 2, 3, 4, 5], help="Every run is repeated with each seed.")
+    tasks: list[str] = arg(default_factory=lambda: list(PAPER_TASKS), help=f"Tasks, of {', '.join(GRID_TASKS)}.")
+    regimes: list[str] = arg(
+        default_factory=lambda: list(REGIMES),
+        help=f"Regimes, of {', '.join(REGIMES)}. The last one is the ablation --alignment_weight 0.",
+    )
+    joint: bool = arg(
+        False,
+        help="Adjust one model to all languages at once, instead of the paper's one model for each: less than a third of "
+        "the runs.",
+    )
+    cross_lingual: list[str] = arg(
+        default_factory=list,
+        help="Languages with QA across languages: for hi, Hindi questions about English contexts and vice versa.",
+    )
+
+    def __post_init__(self) -> None:
+        for name, known in (("tasks", GRID_TASKS), ("regimes", REGIMES)):
+            given = getattr(self, name)
+            if unknown := [value for value in given if value not in known]:
+                raise InputError(f"--{name} {unknown[0]} is unknown; choose from {', '.join(known)}.")
+            setattr(self, name, [value for value in known if value in given])
+        require(self.languages, ["--languages"], "name the languages that the model is adjusted to")
+        require(self.seeds, ["--seeds"], "give one or more, such as 1 2 3")
+        self.languages, self.seeds = list(dict.fromkeys(self.languages)), list(dict.fromkeys(self.seeds))
+
+
+@dataclass
+class Grid(GridArguments):
     """What is to be run.
 
-    Settings are arguments of the scripts by name. A value that is a mapping is by language: a script gets the part for the
-    languages that it deals with, as `LANGUAGE=VALUE`.
+    Attributes:
+        settings: name in `SETTINGS` → arguments of these scripts by name. A value that is a mapping is by language: a
+            script gets the part for the languages that it deals with, as `LANGUAGE=VALUE`.
     """
 
-    model_name_or_path: str
-    languages: list[str]  # that the model is adjusted to
-    seeds: list[int]
-    tasks: list[str]  # of `GRID_TASKS`
-    regimes: list[str]  # of `REGIMES`
-    joint: bool = False  # adjust one model to all languages at once, instead of one model for each language
-    cross_lingual: list[str] = field(default_factory=list)  # with QA across languages
-    parallel: dict[str, Any] = field(
-        default_factory=dict
-    )  # pairs and links of adjustment, continual learning, distances
-    align: dict[str, Any] = field(default_factory=dict)
-    continual: dict[str, Any] = field(default_factory=dict)
-    distances: dict[str, Any] | None = None  # not measured if None
-    task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # task → settings of its script
-    launch: dict[str, Any] = field(default_factory=dict)  # of `accelerate launch`
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def settings_of(self, *names: str) -> dict[str, Any]:
+        """The settings under these names together; the last ones win."""
+        return {name: value for of in names for name, value in self.settings.get(of, {}).items()}
 
     @property
     def first_task(self) -> str | None:
@@ -79,14 +129,14 @@ def plan(grid: Grid) -> list[Run]:
     """All runs of a grid: runs that others need come before them, and all runs of a seed before the next seed."""
     runs = []
     for seed in grid.seeds:
-        if any(REGIMES[regime][0] for regime in grid.regimes):
+        if any(REGIMES[regime].starts_adjusted for regime in grid.regimes):
             runs += [_adjustment(grid, language, seed) for language in _adjusted_to(grid)]
         for task in grid.tasks:
             if task in TASKS:
                 runs += _fine_tunings(grid, task, seed)
     if XSR in grid.tasks:
         runs += [_retrieval(grid, language) for language in grid.languages]
-    if grid.distances is not None:
+    if "distances" in grid.settings:
         runs += [_distances(grid, language) for language in grid.languages]
     return runs
 
@@ -101,7 +151,7 @@ def _adjusted(grid: Grid, language: str | None, seed: int) -> str:
 
 
 def _adjustment(grid: Grid, language: str | None, seed: int) -> Run:
-    settings = {"save_total_limit": 1, **grid.parallel, **grid.align}
+    settings = {"save_total_limit": 1, **grid.settings_of("parallel", "align")}
     languages = grid.about(language)
     arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", *languages, "--do_train"]
     arguments += [*as_words(settings, languages), "--seed", str(seed)]
@@ -111,14 +161,15 @@ def _adjustment(grid: Grid, language: str | None, seed: int) -> Run:
 def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
     """A run for every regime and language; one for all languages where nothing depends on them."""
     for regime in grid.regimes:
-        begins_adjusted, continual = REGIMES[regime]
+        _, starts_adjusted, continual = REGIMES[regime]
         for language in [None] if regime == ORIGINAL else _adjusted_to(grid):
             about = grid.about(language)
-            needs = [_adjusted(grid, language, seed)] if begins_adjusted else []
+            needs = [_adjusted(grid, language, seed)] if starts_adjusted else []
             model = f"{{{needs[0]}}}" if needs else grid.model_name_or_path
-            settings = {"save_total_limit": 1, **grid.task_settings.get(task, {})}
+            settings = {"save_total_limit": 1, **grid.settings_of(task)}
             if continual is not None:
-                settings |= {"continual": "true", "languages": about} | grid.parallel | grid.continual | continual
+                settings |= {"continual": "true", "languages": about}
+                settings |= grid.settings_of("parallel", "continual") | continual
             arguments = ["--model_name_or_path", model, "--do_train", *_sets(grid, task, about)]
             arguments += [*as_words(settings, [ENGLISH, *about]), "--seed", str(seed)]
             name = f"{task}/{'-'.join(filter(None, (regime, language)))}-seed{seed}"
@@ -137,7 +188,7 @@ def _retrieval(grid: Grid, language: str) -> Run:
     needs = [_adjusted(grid, language, seed) for seed in grid.seeds] if ADJUSTED in grid.regimes else []
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
     arguments = ["--models", *models, "--eval_languages", language]
-    arguments += as_words(grid.task_settings.get(XSR, {}), [language])
+    arguments += as_words(grid.settings_of(XSR), [language])
     return Run(f"{XSR}/{language}", "run_xsr.py", arguments, needs, XSR, None, language)
 
 
@@ -149,7 +200,7 @@ def _distances(grid: Grid, language: str) -> Run:
         needs += [run.name for run in _fine_tunings(grid, task, seed) if run.language in (None, language)]
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
     arguments = ["--models", *models, "--languages", language]
-    arguments += as_words({**grid.parallel, **(grid.distances or {})}, [language])
+    arguments += as_words(grid.settings_of("parallel", "distances"), [language])
     return Run(f"distances/{language}", "run_distances.py", arguments, needs, "distances", None, language)
 
 

@@ -17,31 +17,15 @@ from jinja2 import Environment, StrictUndefined
 
 from utils.core.files import write_text
 from utils.core.result_tables import ResultTable
-from utils.experiments.comparison import Comparison, ComparisonTable
+from utils.experiments.comparison import Comparison, ComparisonTable, note_on_resamples
 from utils.experiments.comparison_tables import as_csv, as_latex, as_markdown, mean_and_sd, points
 from utils.experiments.figures import plot_differences
-from utils.experiments.grid import (
-    ABLATION,
-    ADJUSTED,
-    ADJUSTED_CONTINUAL,
-    ENGLISH,
-    ORIGINAL,
-    ORIGINAL_CONTINUAL,
-    XSR,
-    Grid,
-)
+from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ENGLISH, ORIGINAL, REGIMES, XSR, Grid
 from utils.experiments.results import Results, title_of, title_with_metric
 from utils.experiments.significance import seed_scores
 
 
 _TEMPLATE = Path(__file__).with_name("report_template.md")
-REGIME_NAMES = {
-    ORIGINAL: "original",
-    ADJUSTED: "adjusted",
-    ADJUSTED_CONTINUAL: "adjusted, continual",
-    ORIGINAL_CONTINUAL: "original, continual",
-    ABLATION: "adjusted, continual with alignment weight 0",
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +78,7 @@ def _draw(results: Results, output_dir: Path) -> str | None:
             if one.bootstrap
         }
         if baseline == ORIGINAL and intervals:
-            panels.setdefault(title_with_metric(part), {})[REGIME_NAMES[regime]] = intervals
+            panels.setdefault(title_with_metric(part), {})[REGIMES[regime].title] = intervals
     if not panels:
         return None
     plot_differences(panels, output_dir / "differences", "Difference from the original model, fine-tuned plainly")
@@ -115,6 +99,7 @@ def _report(results: Results, conditions: Mapping[str, str], figure: str | None)
         smallest_set=min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0),
         claims=ResultTable(["The paper's claim", "Here", "Seen?"], [row[:3] for row in claims], 3).markdown(),
         figure=figure,
+        too_few_resamples=note_on_resamples(results.n_comparisons, results.n_resamples, results.alpha),
         sections=[_section(results, part) for part in results.scores],
         distances=_distances(results),
         conditions=ResultTable(["", ""], list(conditions.items()), 2).markdown(),
@@ -189,20 +174,20 @@ def _section(results: Results, part: str) -> dict[str, Any]:
     names = sorted({name for of_regime in scores.values() for name in of_regime}, key=lambda n: (n != ENGLISH, n))
     foreign = [name for name in names if name != ENGLISH]
     rows = []
-    for regime in filter(scores.get, REGIME_NAMES):
+    for regime in filter(scores.get, REGIMES):
         of_regime, compared = scores[regime], results.comparisons.get((part, regime, ORIGINAL), {})
         cells = {name: mean_and_sd(seed_scores(values)) for name, values in of_regime.items()}
         cells |= {name: f"{cells[name]} ({_points(results, one)})" for name, one in compared.items()}
         means = [mean(of_regime[name]) for name in foreign if name in of_regime]
         mean_of_all = f"{100 * mean(means):.1f}" if len(means) == len(foreign) else None
-        rows.append([REGIME_NAMES[regime], *map(cells.get, names), mean_of_all])
+        rows.append([REGIMES[regime].title, *map(cells.get, names), mean_of_all])
     columns = ["", *names, "mean without en" if ENGLISH in names else "mean"]
     return {
         "title": title_with_metric(part),
         "table": ResultTable(columns, rows).markdown(),
         "examples": [f"{results.n_examples[part][name]:,} ({name})" for name in names],
         "between_regimes": [
-            (f"{REGIME_NAMES[regime]} – {REGIME_NAMES[baseline]}", _differences(results, compared))
+            (f"{REGIMES[regime].title} – {REGIMES[baseline].title}", _differences(results, compared))
             for (of, regime, baseline), compared in results.comparisons.items()
             if of == part and baseline != ORIGINAL
         ],
@@ -240,7 +225,7 @@ def _stages(grid: Grid, language: str) -> dict[str, str]:
 
 
 def _fine_tuned(grid: Grid, regime: str) -> str:
-    return f"{REGIME_NAMES[regime]}, fine-tuned ({grid.first_task})"
+    return f"{REGIMES[regime].title}, fine-tuned ({grid.first_task})"
 
 
 def _distances(results: Results) -> str:

@@ -10,17 +10,7 @@ from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_v
 from utils.experiments.comparison_tables import metric_name
 from utils.experiments.evaluated_sets import RETRIEVAL, TITLES
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
-from utils.experiments.grid import (
-    ABLATION,
-    ADJUSTED,
-    ADJUSTED_CONTINUAL,
-    ENGLISH,
-    ORIGINAL,
-    REGIMES,
-    XSR,
-    Grid,
-    Run,
-)
+from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ENGLISH, ORIGINAL, REGIMES, XSR, Grid, Run
 from utils.experiments.runner import check_done
 from utils.tasks.registry import TASKS
 

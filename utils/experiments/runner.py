@@ -39,7 +39,7 @@ _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model
 def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None) -> list[str]:
     """The command, as a list of words, that starts a run with `n_threads` per process, or resumes it from its last checkpoint."""
     threads = {"num_cpu_threads_per_process": str(n_threads)} if n_threads else {}
-    launch = {**_LAUNCH, **threads, **grid.launch}
+    launch = {**_LAUNCH, **threads, **grid.settings_of("launch")}
     folder = output_dir / run.name
     words = [
         str(output_dir / word[1:-1]) if word[:1] == "{" and word[1:-1] in run.needs else word for word in run.arguments
@@ -172,7 +172,7 @@ def carry_out(
 
 def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock: int) -> _Started:
     environment = dict(os.environ)
-    processes = int(grid.launch.get("num_processes", 1))
+    processes = int(grid.settings_of("launch").get("num_processes", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if n_jobs > 1 and processes == 1 and (n_gpus := torch.cuda.device_count()):
         visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
