@@ -30,10 +30,10 @@ from pathlib import Path
 
 from utils.core.arguments import arg, parse_arguments, require
 from utils.core.errors import run_script
-from utils.core.files import check_output_dir, write_json, write_text
+from utils.core.files import check_output_dir, write_json
 from utils.core.records import run_record
 from utils.experiments.comparison import comparison_table, find_baselines
-from utils.experiments.comparison_tables import as_csv, as_latex, as_markdown
+from utils.experiments.comparison_tables import write_tables
 from utils.experiments.finished_runs import check_same_data, read_runs
 
 
@@ -85,11 +85,7 @@ def main() -> None:
     compared = comparison_table(runs, baselines, args.metric, args.n_resamples, args.seed, args.alpha)
 
     # --- Write ---
-    table = as_markdown(compared)
-    print(table)
-    write_text(Path(args.output_dir, "comparison.md"), table)
-    write_text(Path(args.output_dir, "comparison.csv"), as_csv(compared))
-    write_text(Path(args.output_dir, "comparison.tex"), as_latex(compared))
+    print(write_tables([compared], Path(args.output_dir)))
     write_json(Path(args.output_dir, "run.json"), run_record([args], runs=[run.folder for run in runs]))
 
 

@@ -1,13 +1,26 @@
 """Comparisons as Markdown, LaTeX and CSV."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from utils.core.files import write_text
 from utils.core.result_tables import ResultTable
 from utils.experiments.comparison import ComparisonTable, Row
 from utils.experiments.evaluated_sets import TITLES
 from utils.experiments.significance import SeedScores
+
+
+def write_tables(tables: Sequence[ComparisonTable], folder: Path) -> str:
+    """Write `comparison.md`, `comparison.csv` and `comparison.tex`; returns the first one's text."""
+    text = "\n".join(map(as_markdown, tables))
+    write_text(folder / "comparison.md", text)
+    write_text(folder / "comparison.tex", "\n".join(map(as_latex, tables)))
+    # (For programs: one line per row, scores from 0 to 1 and p-values in full, empty where there is none.)
+    lines = [_values(table, row) for table in tables for row in table.rows]
+    write_text(folder / "comparison.csv", ResultTable(list(lines[0]), [list(line.values()) for line in lines]).csv())
+    return text
 
 
 def as_markdown(table: ComparisonTable) -> str:
@@ -20,12 +33,6 @@ def as_latex(table: ComparisonTable) -> str:
     r"""In LaTeX: a `table` for every task and metric (needs `booktabs`), the notes as comments."""
     sections = [section.latex(caption=title) for title, section in _sections(table)]
     return "\n".join([*(f"% {note}" for note in table.notes), *sections, ""])
-
-
-def as_csv(table: ComparisonTable) -> str:
-    """As CSV, for programs: one line per row, scores from 0 to 1 and p-values in full, empty where there is none."""
-    lines = [_values(table, row) for row in table.rows]
-    return ResultTable(list(lines[0]), [list(line.values()) for line in lines]).csv()
 
 
 def _values(table: ComparisonTable, row: Row) -> dict[str, Any]:

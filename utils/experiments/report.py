@@ -17,11 +17,11 @@ from jinja2 import Environment, StrictUndefined
 
 from utils.core.files import write_text
 from utils.core.result_tables import ResultTable
-from utils.experiments.comparison import Comparison, ComparisonTable, note_on_resamples
-from utils.experiments.comparison_tables import as_csv, as_latex, as_markdown, mean_and_sd, points
+from utils.experiments.comparison import Comparison, note_on_resamples
+from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
 from utils.experiments.figures import plot_differences
 from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ENGLISH, ORIGINAL, REGIMES, XSR, Grid
-from utils.experiments.results import Results, title_of, title_with_metric
+from utils.experiments.results import PARTS, Results, title_with_metric
 from utils.experiments.significance import seed_scores
 
 
@@ -61,10 +61,7 @@ def write_report(results: Results, output_dir: Path, conditions: Mapping[str, st
     write_text(output_dir / "report.md", text)
     write_text(output_dir / "report.html", as_html(text, output_dir))
     if results.tables:
-        rows = [row for table in results.tables for row in table.rows]
-        write_text(output_dir / "comparison.csv", as_csv(ComparisonTable(rows, [], results.alpha)))
-        write_text(output_dir / "comparison.md", "\n".join(map(as_markdown, results.tables)))
-        write_text(output_dir / "comparison.tex", "\n".join(map(as_latex, results.tables)))
+        write_tables(results.tables, output_dir)
     return output_dir / "report.md"
 
 
@@ -94,7 +91,7 @@ def _report(results: Results, conditions: Mapping[str, str], figure: str | None)
         grid=grid,
         listed=_listed,
         model=Path(grid.model_name_or_path).name,
-        tasks=[title_of(task).lower() for task in grid.tasks if task != XSR],
+        tasks=[PARTS[task][0].lower() for task in grid.tasks if task != XSR],
         summary=_summary([verdict for *_, verdict, is_the_papers in claims if is_the_papers]),
         smallest_set=min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0),
         claims=ResultTable(["The paper's claim", "Here", "Seen?"], [row[:3] for row in claims], 3).markdown(),

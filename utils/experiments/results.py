@@ -15,8 +15,12 @@ from utils.experiments.runner import check_done
 from utils.tasks.registry import TASKS
 
 
-# QA is reported in two parts: questions and contexts in one language, and in two.
+# The parts of a report: title, and the metric that it is reported by. QA has two, in one language and across languages.
 QA, QA_ACROSS = "qa", "qa-cross"
+PARTS = {name: (spec.title, spec.selection_metric) for name, spec in TASKS.items()} | {
+    QA_ACROSS: (f"{TITLES[QA]} across languages", TASKS[QA].selection_metric),
+    XSR: (TITLES[RETRIEVAL], "accuracy"),
+}
 # Regimes and the baselines that they are compared with.
 BASELINES = (
     *((regime, ORIGINAL) for regime in REGIMES if regime != ORIGINAL),
@@ -43,20 +47,10 @@ class Results:
     distances: dict[str, dict[str, Any]] = field(default_factory=dict)  # language → results of `run_distances.py`
 
 
-def metric_of(part: str) -> str:
-    """The metric that a part of the grid is reported by."""
-    task = QA if part == QA_ACROSS else part
-    return TASKS[task].selection_metric if task in TASKS else "accuracy"
-
-
-def title_of(part: str) -> str:
-    """A part of the grid in words, without its metric."""
-    return f"{TITLES[QA]} across languages" if part == QA_ACROSS else TITLES[RETRIEVAL if part == XSR else part]
-
-
 def title_with_metric(part: str) -> str:
     """A part of the grid and its metric, such as `Question answering, F1`."""
-    return f"{title_of(part)}, {metric_name(metric_of(part))}"
+    title, metric = PARTS[part]
+    return f"{title}, {metric_name(metric)}"
 
 
 def read_results(
@@ -71,20 +65,20 @@ def read_results(
         if not (planned := [run for run in done if run.task == task]):
             continue
         for part, found in _parts(task, _read(planned, output_dir)):
-            results.scores[part] = _scores(found, metric_of(part))
+            metric = PARTS[part][1]
+            results.scores[part] = _scores(found, metric)
             results.n_examples[part] = {name: one.n_examples for *_, run in found for name, one in run.sets.items()}
             for regime, baseline in BASELINES:
-                if table := _compared(found, regime, baseline, metric_of(part), n_resamples):
+                if table := _compared(found, regime, baseline, metric, n_resamples):
                     results.tables.append(table)
                     compared = {row.language: row.comparison for row in table.rows if row.comparison}
                     results.comparisons[part, regime, baseline] = compared
     results.n_comparisons = adjust_p_values(one for of in results.comparisons.values() for one in of.values())
     for run in done:
         if run.task == "distances" and run.language:
-            path = output_dir / run.name / "all_results.json"
-            results.distances[run.language] = read_json_object(
-                path, f"remove the folder {path.parent}, and start again"
-            )
+            folder = output_dir / run.name
+            remedy = f"remove the folder {folder}, and start again"
+            results.distances[run.language] = read_json_object(folder / "all_results.json", remedy)
     return results
 
 
