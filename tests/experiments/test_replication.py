@@ -156,7 +156,8 @@ def test_settings_files_have_the_papers_grid():
     settings = yaml.safe_load((PROJECT / "replicate.yaml").read_text(encoding="utf-8"))
     assert settings["languages"] == ["es", "ru", "vi", "hi"]
     assert len(settings["seeds"]) == 5
-    assert settings["parallel"]["max_train_pairs"] == 30000
+    assert settings["align"]["max_train_pairs"] == 250_000
+    assert settings["continual"]["max_train_pairs"] == 30_000
 
 
 # --- The command line --------------------------------------------------------------------------------------------
