@@ -41,7 +41,7 @@ from utils.alignment.objectives import MeanSquaredError
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
 from utils.alignment.words import WordTokenizer, split_on_punctuation
 from utils.core.errors import InputError, run_script
-from utils.core.tables import read_json_lines
+from utils.core.tables import read_json
 from utils.models.encoders import load_encoder
 from utils.models.tokenizers import encoder_max_length, load_tokenizer
 from utils.parallel.aligners.registry import AlignerArguments
@@ -63,7 +63,7 @@ def memory(name: str) -> float:
 
 def write_corpus(folder: Path, language: str, n_pairs: int) -> None:
     """`pairs.tsv`, `pairs.links` and `words.txt` (a dictionary) with the given number of pairs."""
-    rows = [row for _, row in read_json_lines(str(SENTENCES / f"{language}.jsonl"))]
+    rows = [row for _, row in read_json(str(SENTENCES / f"{language}.jsonl"))]
     pairs = [(row[language].split(), row["en"].split()) for row in rows]
     words = dict.fromkeys(chain.from_iterable(zip(*pair) for pair in pairs))
     (folder / "words.txt").write_text("".join(f"{source}\t{english}\n" for source, english in words))

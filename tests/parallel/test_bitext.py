@@ -142,12 +142,12 @@ BAD = {
     "english.jsonl": (b'{"es": "uno", "de": "eins"}\n', r"has no column en .*only es, de;.*--english_column"),
     "ragged.tsv": (b"es\ten\nuno\tone\ndos\n", r"Line 3 of .*ragged.tsv has 1; every line needs 2 columns"),
     "broken.jsonl": (b'{"es": "uno", "en": "one"}\n{"es": \n', r"Line 2 of .*broken.jsonl is not JSON .*write one"),
-    "list.jsonl": (b"[1]\n", r"Line 1 of .*list.jsonl is not a JSON object; write"),
+    "list.jsonl": (b"[1]\n", r"Row 1 of .*list.jsonl is not a JSON object; write"),
     "null.jsonl": (
         b'{"es": null, "en": "one"}\n',
         r"Line 1 of .*null.jsonl has the value None in column es; it needs",
     ),
-    "fake.parquet": (b"es en", r"fake.parquet is not a Parquet file .*write it again"),
+    "fake.parquet": (b"es en", r"fake.parquet is not a Parquet file or is damaged .*write it again"),
     "cut.txt.gz": (gzip.compress(b"uno ||| one\n" * 50)[:-20], r"The archive .*cut.txt.gz is damaged after line \d+"),
 }
 

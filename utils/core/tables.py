@@ -1,24 +1,32 @@
 """Tables of text in files: rows by column name, each with its place in the file for messages."""
 
 import csv
-import gzip
 import json
 import os
-import shutil
+import re
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 from utils.core.errors import InputError
+from utils.core.text_files import (
+    ARCHIVES,
+    LARGEST_FILE,
+    LONGEST_LINE,
+    bare_path,
+    check_growth,
+    open_binary,
+    read_lines,
+    read_text,
+)
 
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
+csv.field_size_limit(LONGEST_LINE)
 
 
 def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], argument: str) -> dict[str, list[str]]:
@@ -30,15 +38,24 @@ def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], ar
     for value in values or []:
         language, equals, path = value.partition("=")
         if len(languages) == 1 and (not equals or os.path.exists(value)):  # a path may contain "="
-            paths.setdefault(languages[0], []).extend(value.split(","))
+            paths.setdefault(languages[0], []).extend(_listed_paths(value))
         elif equals and language in languages:
-            paths.setdefault(language, []).extend(path.split(","))
+            paths.setdefault(language, []).extend(_listed_paths(path))
         else:
             raise InputError(
                 f"{argument} {value} belongs to none of the languages {' '.join(languages)}; "
                 f"write it as {argument} {languages[0]}=PATH."
             )
     return paths
+
+
+def _listed_paths(text: str) -> list[str]:
+    """The paths in a list with commas between them. A path of a file that exists may contain commas."""
+    parts = text.split(",")
+    for end in range(len(parts), 0, -1):
+        if os.path.exists(path := ",".join(parts[:end])):
+            return [path, *(_listed_paths(",".join(parts[end:])) if parts[end:] else [])]
+    return parts
 
 
 def one_path_each(values: Sequence[str] | None, languages: Sequence[str], argument: str) -> dict[str, str]:
@@ -50,81 +67,130 @@ def one_path_each(values: Sequence[str] | None, languages: Sequence[str], argume
     return {language: files[0] for language, files in paths.items()}
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 text file, gzipped or not, numbered from 1, without their line ends.
-
-    Raises `InputError` for a line that is not UTF-8, a damaged archive or a file that cannot be opened.
-    """
-    number = 0
+def parse_json(text: str, where: str) -> Any:
+    """The value of a text; `InputError` if it is not JSON, or has more levels or digits than Python reads."""
     try:
-        with _open(path) as file:
-            for number, raw in enumerate(file, start=1):
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise InputError(f"Line {number} of {path} is not UTF-8; convert the file (iconv -t utf-8).") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise InputError(f"The archive {path} is damaged after line {number}; compress or copy it again.") from None
-    except OSError as error:
-        raise InputError(f"The file {path} cannot be read ({error.strerror}); check the path.") from None
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{where} has half of a surrogate pair (\\ud800 to \\udfff); write whole characters."
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"{where} is not JSON ({error}); write one object per line.") from None
+    return value
 
 
-def _open(path: str | Path) -> gzip.GzipFile | BinaryIO:
-    return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_json_lines(path: str | Path, like: str = '{"id": …}') -> Rows:
-    """The objects of a file with one JSON object per line, like `like`; blank lines are skipped."""
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"Line {number} of {path} is not JSON ({error}); write one object per line.") from None
+def read_json(path: str | Path, like: str = '{"id": …}') -> Rows:
+    """The objects, like `like`, of a JSON file: one per line, or all in one list, which may be the value of `data`."""
+    items: Iterator[tuple[str, Any]]
+    if (listed := _json_list(path)) is not None:
+        items = ((f"Row {number} of {path}", item) for number, item in enumerate(listed, start=1))
+    else:
+        places = ((f"Line {number} of {path}", line) for number, line in read_lines(path) if line.strip())
+        items = ((where, parse_json(line, where)) for where, line in places)
+    for where, row in items:
         if not isinstance(row, dict):
-            raise InputError(f"Line {number} of {path} is not a JSON object; write one like {like}.")
-        yield f"Line {number} of {path}", row
+            raise InputError(f"{where} is not a JSON object; write one like {like}.")
+        yield where, row
 
 
-def read_csv(path: str | Path, delimiter: str = ",", keep_blank: bool = False) -> Rows:
-    """The rows of a CSV table with a header; blank lines are skipped, or rows of empty strings (`keep_blank`)."""
-    lines = csv.reader((line + "\n" for _, line in read_lines(path)), delimiter=delimiter)
+def _json_list(path: str | Path) -> list | None:
+    """The list that a JSON file holds, or that is its `data`; None if it has one value per line."""
+    lines = (line for _, line in read_lines(path, LARGEST_FILE) if line.strip())
+    first, has_second = next(lines, ""), next(lines, None) is not None
+    is_list = first.lstrip().startswith("[")
     try:
-        header = next(lines, [])
-        for row in lines:
-            where = f"Line {lines.line_num} of {path}"
-            if len(row) == len(header):
-                yield where, dict(zip(header, row))
-            elif any(row) or (row and not keep_blank):
-                raise InputError(f"{where} has {len(row)} columns; every line needs {len(header)} like the header.")
-            elif keep_blank:
-                yield where, dict.fromkeys(header, "")
+        if has_second and not is_list:
+            parse_json(first, f"The first line of {path}")
+            return None
+    except InputError:
+        pass  # an object on several lines, or a line that is not JSON
+    try:
+        content = parse_json(read_text(path), f"The file {path}")
+    except InputError:
+        if is_list:
+            raise
+        return None
+    content = content.get("data") if isinstance(content, dict) else content
+    return content if isinstance(content, list) else None
+
+
+def _column_names(cells: Sequence[str], path: str | Path) -> Sequence[str]:
+    """The header of a table; `InputError` for a name that stands twice. Columns without a name are allowed."""
+    twice = next((name for k, name in enumerate(cells) if name and name in cells[:k]), None)
+    if twice is not None:
+        raise InputError(f"The file {path} has two columns {twice[:40]!r}; give each a name of its own.")
+    return cells
+
+
+def read_csv(path: str | Path, keep_blank: bool = False) -> Rows:
+    """The rows of a CSV table with a header; blank lines are skipped, or rows of empty strings (`keep_blank`)."""
+    lines = csv.reader((line + "\n" for _, line in read_lines(path)), strict=True)
+    try:
+        names = _column_names(next(lines, []), path)
+        for cells in lines:
+            if cells or keep_blank:
+                where = f"Line {lines.line_num} of {path}"
+                yield where, _row(names, cells or [""] * len(names), where, "a comma")
     except csv.Error as error:
-        raise InputError(f"The file {path} is not valid CSV ({error}); look for an unclosed quotation mark.") from None
+        raise InputError(
+            f"The file {path} is not valid CSV near line {lines.line_num} ({error}); look for an unclosed quotation mark."
+        ) from None
+
+
+def read_tsv(path: str | Path, keep_blank: bool = False, names: Sequence[str] | None = None) -> Rows:
+    """The rows of a table with tabs, in which quotation marks are text; `names` of its columns if it has no header."""
+    for number, line in read_lines(path):
+        where, cells = f"Line {number} of {path}", line.split("\t")
+        if names is None:
+            names = _column_names(cells, path)
+        elif line or keep_blank:
+            yield where, _row(names, cells if line else [""] * len(names), where, "a tab")
+
+
+def _row(names: Sequence[str], cells: Sequence[str], where: str, mark: str) -> dict[str, str]:
+    if len(cells) != len(names):
+        raise InputError(
+            f"{where} has {len(cells)}; every line needs {len(names)} columns like the first, with {mark} between them."
+        )
+    return dict(zip(names, cells))
 
 
 def read_parquet(path: str | Path) -> Rows:
     """The rows of a Parquet file."""
-    compressed = str(path).endswith(".gz")
     try:
         with tempfile.TemporaryFile() as unpacked:
-            if compressed:  # Parquet is read from its end: an archive has to be unpacked as a whole
-                with _open(path) as file:
-                    shutil.copyfileobj(file, unpacked)
-            content = pyarrow.parquet.ParquetFile(unpacked if compressed else path, buffer_size=2**20)
-            rows = (row for batch in content.iter_batches(batch_size=1000) for row in batch.to_pylist())
-            for number, row in enumerate(rows, start=1):
-                yield f"Row {number} of {path}", row
-    except (pyarrow.ArrowInvalid, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"The file {path} is not a Parquet file ({error}); write it again.") from None
+            if Path(path).suffix in ARCHIVES:  # Parquet is read from its end: an archive has to be unpacked as a whole
+                with open_binary(path) as file:
+                    while part := file.read(LONGEST_LINE):
+                        unpacked.write(part)
+                        check_growth(path, unpacked.tell())
+            content = pyarrow.parquet.ParquetFile(unpacked if unpacked.tell() else path, buffer_size=2**20)
+            _column_names(content.schema_arrow.names, path)
+            n_read = 0
+            for batch in content.iter_batches(batch_size=1000):
+                if batch.nbytes > 2 * LARGEST_FILE:
+                    raise InputError(f"Rows {n_read + 1} to {n_read + len(batch)} of {path} are too large to be text.")
+                for number, row in enumerate(batch.to_pylist(), start=n_read + 1):
+                    yield f"Row {number} of {path}", row
+                n_read += len(batch)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise almost everything
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"The file {path} is not a Parquet file or is damaged ({reason}); write it again.") from None
 
 
 READERS: dict[str, Callable[[str], Rows]] = {
-    ".jsonl": read_json_lines,
-    ".json": read_json_lines,
+    ".jsonl": read_json,
+    ".json": read_json,
     ".csv": read_csv,
-    ".tsv": partial(read_csv, delimiter="\t"),
+    ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
 
@@ -132,10 +198,11 @@ READERS: dict[str, Callable[[str], Rows]] = {
 def read_rows(path: str, readers: Mapping[str, Callable[[str], Rows]] = READERS) -> Rows:
     """The rows of a file by column name, each with its place for messages.
 
-    The suffix says which of the readers is used; every format may also be compressed (`.jsonl.gz`).
+    The suffix says which of the readers is used; every format may also be in an archive (`.jsonl.gz`).
     Raises `InputError` for an unknown suffix or a damaged file.
     """
-    suffix = Path(path.removesuffix(".gz")).suffix
+    suffix = bare_path(path).suffix
     if suffix not in readers:
-        raise InputError(f"The format of {path} is unknown; use {', '.join(readers)}, each also with .gz.")
+        archives = ", ".join(ARCHIVES)
+        raise InputError(f"The format of {path} is unknown; use {', '.join(readers)}, each also with {archives}.")
     return readers[suffix](path)

@@ -7,17 +7,10 @@ from typing import Any
 
 from utils.core.errors import InputError
 from utils.parallel.data_sets import load_sentences
-from utils.parallel.formats import SentenceColumns, read_aligned_lines
+from utils.parallel.formats import read_aligned_lines
+from utils.parallel.sides import THREE_LETTERS, SentenceColumns
 
 
-# Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
-_THREE_LETTERS = {
-    "af": "afr", "ar": "ara", "bg": "bul", "bn": "ben", "de": "deu", "el": "ell", "es": "spa", "et": "est",
-    "eu": "eus", "fa": "pes", "fi": "fin", "fr": "fra", "he": "heb", "hi": "hin", "hu": "hun", "id": "ind",
-    "it": "ita", "ja": "jpn", "jv": "jav", "ka": "kat", "kk": "kaz", "ko": "kor", "ml": "mal", "mr": "mar",
-    "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
-    "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
-}  # fmt: skip
 # What run_xsr.py calls the parts of a data set.
 _ARGUMENTS = {
     "config": "--dataset_config_name",
@@ -93,7 +86,7 @@ def load_sentence_pairs(
     Raises:
         InputError: naming what the data set offers instead.
     """
-    code = _THREE_LETTERS.get(language, language)
+    code = THREE_LETTERS.get(language, language)
     configs = [config_name] if config_name else [name.replace("{code}", code) for name in _CONFIGS]
     splits = [split] if split else ["test", "validation", "train"]
     columns = SentenceColumns(language, source_column, english_column)

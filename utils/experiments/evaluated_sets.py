@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.core.errors import InputError
 from utils.core.files import read_json_object
-from utils.core.tables import read_json_lines
+from utils.core.tables import read_json
 from utils.experiments.significance import corpus_f1
 from utils.tasks.registry import TASKS, TaskSpec, recorded_task
 from utils.training.model_card import ALIGNMENT
@@ -118,7 +118,7 @@ def _of_alignment(folder: Path, name: str, data: _Json, arguments: _Json, result
 def _predictions(path: Path, n_examples: int) -> list[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise InputError(f"There is no file {path}; run the script again with --do_eval or --do_predict.")
-    rows = list(read_json_lines(str(path), like='{"id": …, "gold": …, "prediction": …}'))
+    rows = list(read_json(str(path), like='{"id": …, "gold": …, "prediction": …}'))
     if len(rows) != n_examples or not rows:
         raise InputError(
             f"The file {path} has {len(rows)} predictions, but run.json beside it names {n_examples} examples; run the "

@@ -1,6 +1,7 @@
 """Parallel corpora from data sets on the Hub or in a local folder: read as a whole, or as a stream."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from datasets import Dataset, IterableDataset, load_dataset_builder
@@ -10,7 +11,8 @@ from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError
 from utils.parallel.arguments import ParallelDataArguments
-from utils.parallel.formats import BITEXT_FEATURES, ENGLISH, PARALLEL, SentenceColumns, Split, flat_row, words_of
+from utils.parallel.formats import BITEXT_FEATURES, Split, flat_row, words_of
+from utils.parallel.sides import ENGLISH, PARALLEL, SAMPLE, SentenceColumns
 
 
 _CONFIGS = [f"{ENGLISH}-{{language}}", f"{{language}}-{ENGLISH}", "{language}"]
@@ -127,10 +129,10 @@ def load_sentences(
         dataset_name, columns.language, configs, splits, arguments, streaming, **hub_options
     )
     where = f"The data set {dataset_name} ({config})"
-    first = next(_read(rows, where), None)
-    if first is None:
+    first = [flat_row(row) for row in islice(_read(rows, where), SAMPLE)]
+    if not first:
         raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")
-    names = columns.find(list(flat_row(first)), where, arguments)
+    names = columns.find(first, where, arguments)
     if isinstance(rows, Dataset):
         rows = rows.flatten()  # OPUS data sets keep both sides in one column `translation`
         stored = {name.removeprefix("translation."): name for name in rows.column_names}

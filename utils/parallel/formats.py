@@ -5,65 +5,25 @@ A bitext is a `datasets.Dataset` with the columns `source` and `english`, both l
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
-from pathlib import Path
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from utils.core.cache import cache_key, dataset_from_files
 from utils.core.errors import InputError
-from utils.core.tables import READERS, Rows, read_csv, read_lines, read_rows
+from utils.core.tables import READERS, Rows, read_csv, read_rows, read_tsv
+from utils.core.text_files import read_lines, split_member, zip_members
+from utils.parallel.sides import SAMPLE, SentenceColumns, check_english, in_order, language_of_file
 
 
-ENGLISH = "en"
-# What run_align.py and the scripts with --continual call the arguments about a corpus.
-PARALLEL = {
-    "config": "--parallel_config",
-    "split": "--parallel_split",
-    "source": "--source_column",
-    "english": "--english_column",
-}
 # Suffixes of files with lines `source ||| English`, as Moses and fast_align read them.
 MOSES = (".moses", ".txt", ".fastalign")
 BITEXT_FEATURES = Features({"source": List(Value("string")), "english": List(Value("string"))})
 LINKS = List(List(Value("int32")))
 Text = str | list[str]
 Split = Callable[[str], list[str]]
-
-
-@dataclass(frozen=True)
-class SentenceColumns:
-    """Which columns hold the source and the English sentences: those named, or else the first usual ones present."""
-
-    language: str  # code of the source language
-    source: str | None = None
-    english: str | None = None
-
-    def candidates(self) -> tuple[list[str], list[str]]:
-        """The names that the source and the English column may have."""
-        # Those of OPUS-100, WikiMatrix for sentence-transformers, and Tatoeba (XTREME, MTEB).
-        source = [self.language, "non_english", "source_sentence", "sentence1", "source"]
-        english = [ENGLISH, "english", "target_sentence", "sentence2", "target"]
-        return [self.source] if self.source else source, [self.english] if self.english else english
-
-    def are_in(self, present: Sequence[str]) -> bool:
-        """Whether any of the columns is present or was named: whether a line is a header."""
-        return bool(self.source or self.english) or any(set(names) & set(present) for names in self.candidates())
-
-    def find(self, present: Sequence[str], where: str, arguments: Mapping[str, str] = PARALLEL) -> tuple[str, str]:
-        """The names of both columns; `InputError`, which names one of the arguments, if the table `where` lacks one."""
-        found = []
-        for names, side, name in zip(self.candidates(), ("source", "english"), (self.language, "English")):
-            if not (column := next((name for name in names if name in present), None)):
-                raise InputError(
-                    f"{where} has no column {names[0]} for the {name} sentences, only {', '.join(map(str, present))}; "
-                    f"name the right one with {arguments[side]}."
-                )
-            found.append(column)
-        return found[0], found[1]
 
 
 def read_bitext(
@@ -78,12 +38,13 @@ def read_bitext(
 
     Args:
         paths: one file in a format of `READERS` or with lines `source ||| English` (`MOSES`); or two text files of any
-            name, the English one second or with the suffix `.en`. Each may be gzipped.
+            name, in the order of `in_order`; or a `.zip` of OPUS with two such files. Each may be compressed.
         language: code of the source language.
         split: splits a sentence into words.
         splitting: a name for `split`, for the cache; see `words_of`.
         source_column, english_column: names of the columns, if they are not the usual ones.
     """
+    paths = _sides_of_zip(paths[0], language) if len(paths) == 1 and paths[0].endswith(".zip") else paths
     if len(paths) > 2:
         raise InputError(
             f"{' '.join(paths)} are {len(paths)} files for {language}; give one, or two that are aligned."
@@ -91,11 +52,12 @@ def read_bitext(
     columns = SentenceColumns(language, source_column, english_column)
 
     def rows() -> Iterator[dict[str, list[str]]]:
-        for source, english in _read_two_files(*paths) if len(paths) == 2 else _read_table(paths[0], columns):
+        two_files = len(paths) == 2
+        for source, english in _read_two_files(*paths, language) if two_files else _read_table(paths[0], columns):
             yield {"source": words_of(source, split, splitting), "english": words_of(english, split, splitting)}
 
     key = cache_key(read_bitext, split, columns=columns, splitting=splitting)
-    bitext = dataset_from_files(paths, rows, BITEXT_FEATURES, key)
+    bitext = dataset_from_files([split_member(path)[0] for path in paths], rows, BITEXT_FEATURES, key)
     if not len(bitext):
         raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
     return bitext
@@ -106,8 +68,14 @@ def words_of(text: object, split: Split, splitting: str) -> list[str]:
     if isinstance(text, list):
         return split(" ".join(text)) if splitting.startswith("subword") else text
     if text is not None and not isinstance(text, str):
-        raise InputError(f"The data set has {text!r} where a sentence should be; name the columns of sentences.")
+        raise InputError(f"The data set has {text!r:.40} where a sentence should be; name the columns of sentences.")
     return split(text or "")
+
+
+def _sides_of_zip(path: str, language: str) -> list[str]:
+    """The files of both languages in an archive of OPUS; the archive if it has one of another kind."""
+    sides = [member for member in zip_members(path) if language_of_file(member, language)]
+    return sides if len(sides) > 1 else [path]
 
 
 def _read_table(path: str, columns: SentenceColumns) -> Iterator[tuple[Text, Text]]:
@@ -115,23 +83,28 @@ def _read_table(path: str, columns: SentenceColumns) -> Iterator[tuple[Text, Tex
         **READERS,
         ".csv": partial(read_csv, keep_blank=True),
         ".tsv": partial(_read_tsv, columns=columns),
-        **dict.fromkeys(MOSES, partial(_read_moses, columns=columns)),
+        **dict.fromkeys(MOSES, _read_moses),
     }
-    names = None
-    for where, stored in read_rows(path, readers):
-        row = flat_row(stored)
-        names = names or columns.find(list(row), path)
+    rows = ((where, flat_row(row)) for where, row in read_rows(path, readers))
+    first = list(islice(rows, SAMPLE))
+    if not first:
+        return
+    names = columns.find([row for _, row in first], path)
+    for where, row in chain(first, rows):
         yield _text(row, names[0], where), _text(row, names[1], where)
 
 
-def _read_two_files(first: str, second: str) -> Iterator[tuple[str, str]]:
-    endings = [Path(path.removesuffix(".gz")).suffix for path in (first, second)]
-    source_path, english_path = (second, first) if endings[0] == f".{ENGLISH}" != endings[1] else (first, second)
-    return ((source, english) for _, source, english in read_aligned_lines(source_path, english_path))
+def _read_two_files(first: str, second: str, language: str) -> Iterator[tuple[str, str]]:
+    lines = read_aligned_lines(*in_order(first, second, language))
+    return ((source, english) for _, source, english in lines)
 
 
 def read_aligned_lines(source_path: str, english_path: str) -> Iterator[tuple[int, str, str]]:
-    """The number, from 1, and both lines of two text files; files of different length raise `InputError`."""
+    """The number, from 1, and both lines of two text files.
+
+    Raises `InputError` for files of different length, and if the English one is not in Latin letters.
+    """
+    check_english([line for _, line in islice(read_lines(english_path), SAMPLE)], f"The file {english_path}")
     for number, pair in enumerate(zip_longest(read_lines(source_path), read_lines(english_path)), 1):
         if None in pair:
             n_source, n_english = (sum(1 for _ in read_lines(path)) for path in (source_path, english_path))
@@ -143,8 +116,7 @@ def read_aligned_lines(source_path: str, english_path: str) -> Iterator[tuple[in
         yield number, source, english
 
 
-def _read_moses(path: str, columns: SentenceColumns) -> Rows:
-    names = [candidates[0] for candidates in columns.candidates()]
+def _read_moses(path: str) -> Rows:
     for number, line in read_lines(path):
         parts = line.split(" ||| ") if line.strip() else ["", ""]
         if len(parts) != 2:
@@ -152,31 +124,24 @@ def _read_moses(path: str, columns: SentenceColumns) -> Rows:
                 f"Line {number} of {path} has {len(parts) - 1} separators ' ||| ' instead of one; write each pair as "
                 f"'source ||| English', or give the file the suffix of its format ({', '.join(READERS)})."
             )
-        yield f"Line {number} of {path}", dict(zip(names, parts))
+        yield f"Line {number} of {path}", dict(zip("12", parts))
 
 
 def _read_tsv(path: str, columns: SentenceColumns) -> Rows:
-    """The rows of a table with tabs: quotation marks are text, unbalanced ones too, and the header is optional."""
-    header: list[str] = []
-    names = [candidates[0] for candidates in columns.candidates()]  # without header: source first
-    for number, line in read_lines(path):
-        where, cells = f"Line {number} of {path}", line.split("\t")
-        if number == 1 and columns.are_in(cells):
-            header = names = cells
-        elif not any(cells):
-            yield where, dict.fromkeys(names, "")
-        elif len(cells) != len(header) if header else len(cells) < 2:
-            wanted = f"{len(header)} columns like the header" if header else "two columns, source and English"
-            raise InputError(f"{where} has {len(cells)}; every line needs {wanted}, with a tab between them.")
-        else:
-            yield where, dict(zip(names, cells))
+    """The rows of a table with tabs; if it has no header, its columns are called 1, 2, …"""
+    lines = (line.split("\t") for _, line in read_lines(path) if line)
+    first, second = next(lines, []), next(lines, [])
+    header = columns.are_in(first, second)
+    if len(first) == 1:
+        raise InputError(f"The first line of {path} has no tab; write every pair as source, tab, English.")
+    return read_tsv(path, keep_blank=True, names=None if header else [str(k + 1) for k in range(len(first))])
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> Text:
     text = row.get(name)
     if isinstance(text, str) or (isinstance(text, list) and all(isinstance(word, str) for word in text)):
         return text
-    found = f"the value {row[name]!r}" if name in row else "nothing"
+    found = f"the value {row[name]!r:.40}" if name in row else "nothing"
     raise InputError(f"{where} has {found} in column {name}; it needs a sentence, or a list of words.")
 
 

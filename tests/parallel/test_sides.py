@@ -1,0 +1,172 @@
+"""Which side of parallel text is which: by name, by file name, by the sentences."""
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import zipfile
+
+import datasets
+import pytest
+
+from utils.alignment.words import split_on_spaces
+from utils.core.errors import InputError
+from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.data_sets import load_bitext
+from utils.parallel.formats import read_bitext
+from utils.parallel.sides import same_language
+
+
+ENGLISH = [
+    "The cat sleeps on the roof and does not move.", "Who painted this strange blue horse for you?",
+    "They have not seen my sister for two years.", "What is the name of that river in your country?",
+]  # fmt: skip
+FOREIGN = {
+    "es": [
+        "El gato duerme en el tejado y no se mueve.", "¿Quién pintó este extraño caballo azul para ti?",
+        "No han visto a mi hermana desde hace dos años.", "¿Cómo se llama ese río de tu país?",
+    ],
+    "hi": ["बिल्ली छत पर सो रही है।", "यह अजीब नीला घोड़ा किसने बनाया?", "उन्होंने मेरी बहन को नहीं देखा।", "उस नदी का क्या नाम है?"],
+    "ru": ["Кошка спит на крыше.", "Кто нарисовал эту синюю лошадь?", "Они не видели мою сестру.", "Как зовут эту реку?"],
+    "zh": ["猫在屋顶上睡觉。", "谁画了这匹蓝色的马？", "他们没有见过我的妹妹。", "那条河叫什么名字？"],
+}  # fmt: skip
+LANGUAGES = list(FOREIGN)
+
+
+def pairs_of(language: str) -> list[tuple[str, str]]:
+    return list(zip(FOREIGN[language], ENGLISH))
+
+
+def read(*paths: object, language: str, **columns: str) -> list[tuple[str, str]]:
+    bitext = read_bitext([str(path) for path in paths], language, split_on_spaces, "space", **columns)
+    return [(" ".join(source), " ".join(english)) for source, english in zip(bitext["source"], bitext["english"])]
+
+
+# Columns beside the sentences, as WikiMatrix, Tatoeba, ParaCrawl and data frames have them.
+OTHERS = {
+    "score": ["1.2041", "1.1", "1.05", "1"],
+    "id": ["1276", "1277", "1280", "1283"],
+    "code": ["doc-001", "doc-002", "doc-003", "doc-004"],
+    "address": [f"https://example.org/the-{k}" for k in range(4)],
+    "language": ["eng"] * 4,
+}
+LAYOUTS = [["E", "F"], ["F", "E"]] + [
+    list(order)
+    for others in (["score"], ["id", "id"], ["language", "id"], ["address", "code", "score"])
+    for order in itertools.islice(itertools.permutations(["E", "F", *others]), None, None, 3)
+]
+
+
+def columns(language: str, layout: list[str]) -> list[list[str]]:
+    sides = {"E": ENGLISH, "F": FOREIGN[language]}
+    return [{**OTHERS, **sides}[name] for name in layout]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_columns_without_names_in_any_order(tmp_path, language):
+    for number, layout in enumerate(LAYOUTS):
+        path = tmp_path / f"{number}.tsv"
+        path.write_text("".join("\t".join(row) + "\n" for row in zip(*columns(language, layout))))
+        assert read(path, language=language) == pairs_of(language), layout
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("names", [("source", "target"), ("sentence1", "sentence2"), ("src", "trg"), ("a", "b")])
+def test_columns_whose_names_do_not_say_the_language(tmp_path, language, names):
+    for layout in (["F", "E"], ["E", "F"]):
+        rows = [dict(zip(("lp", *names), ("en-xx", *row))) for row in zip(*columns(language, layout))]
+        (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+        text = io.StringIO()
+        csv.writer(text).writerows([rows[0], *(row.values() for row in rows)])
+        (tmp_path / "a.csv").write_text(text.getvalue())
+        for name in ("a.jsonl", "a.parquet", "a.csv"):
+            assert read(tmp_path / name, language=language) == pairs_of(language)
+        folder = tmp_path / "-".join(layout)
+        folder.mkdir()
+        (folder / "train.jsonl").write_text((tmp_path / "a.jsonl").read_text())
+        for streaming in (False, True):
+            data = ParallelDataArguments(parallel_dataset=str(folder), streaming=streaming)
+            bitext = load_bitext(data, language, split_on_spaces)
+            bitext = bitext.select(range(4))
+            assert [" ".join(words) for words in bitext["source"]] == FOREIGN[language]
+
+
+@pytest.mark.parametrize(
+    ("source", "english"), [("hi", "en"), ("hin", "eng"), ("hi_IN", "en_XX"), ("hin_Deva", "eng_Latn"), ("HI", "EN")]
+)
+def test_columns_with_names_of_languages(tmp_path, source, english):
+    for first, second in ((source, english), (english, source)):
+        for header in (True, False):
+            rows = [{first: FOREIGN["hi"][k] if first == source else ENGLISH[k], "n": k} for k in range(4)]
+            for k, row in enumerate(rows):
+                row[second] = FOREIGN["hi"][k] if second == source else ENGLISH[k]
+            lines = [rows[0].keys()] * header + [map(str, row.values()) for row in rows]
+            path = tmp_path / f"a{header}.tsv"
+            path.write_text("\n".join("\t".join(line) for line in lines))
+            assert read(path, language="hi") == pairs_of("hi")
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "same"),
+    [("hin", "hi", True), ("zh-CN", "zh", True), ("cmn_Hans", "zh-TW", True), ("es-419", "es", True), ("xx", "xx", True),
+     ("text", "te", False), ("id", "hi", False), ("en", "eng", True), ("sentence", "se", False), ("fr", "es", False)],
+)  # fmt: skip
+def test_codes_of_languages(name, language, same):
+    assert same_language(name, language) is same
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "names",
+    ["c.{}", "c.{}.txt", "c-{}.txt", "c.en-{x}.{}", "{}/c.txt", "{}.gz", "a_{}"],
+)
+def test_two_files_in_either_order(tmp_path, language, names):
+    for code in (language, {"es": "spa", "hi": "hin", "ru": "rus", "zh": "cmn"}[language]):
+        paths = [tmp_path / names.format(side, x=code) for side in (code, "en" if len(code) == 2 else "eng")]
+        for path, lines in zip(paths, (FOREIGN[language], ENGLISH)):
+            path.parent.mkdir(exist_ok=True)
+            raw = "".join(line + "\n" for line in lines).encode()
+            path.write_bytes(raw if path.suffix != ".gz" else gzip.compress(raw))
+        for order in (paths, reversed(paths)):
+            assert read(*order, language=language) == pairs_of(language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_two_files_whose_names_do_not_say_the_language(tmp_path, language):
+    for name, lines in (("a", FOREIGN[language]), ("b", ENGLISH)):
+        (tmp_path / name).write_text("\n".join(lines))
+    for order in ("ab", "ba"):
+        assert read(*(tmp_path / name for name in order), language=language) == pairs_of(language)
+
+
+def test_an_archive_with_two_files(tmp_path):
+    path = tmp_path / "en-hi.txt.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("README", "?")
+        archive.writestr("Books.en-hi.en", "\n".join(ENGLISH))
+        archive.writestr("Books.en-hi.hi", "\n".join(FOREIGN["hi"]))
+    assert read(path, language="hi") == pairs_of("hi")
+
+
+def test_what_is_unclear_is_refused(tmp_path):
+    path = tmp_path / "a.tsv"
+    two = FOREIGN["es"], FOREIGN["ru"]
+    path.write_text("".join("\t".join(row) + "\n" for row in zip(*two, ENGLISH)))
+    with pytest.raises(InputError, match="1, 2, 3.*--source_column.*El gato") as error:
+        read(path, language="ru")
+    assert len(str(error.value)) < 300 + len(str(path))
+    assert read(path, language="ru", source_column="2", english_column="3") == pairs_of("ru")
+    path.write_text("".join("\t".join(row) + "\n" for row in zip(ENGLISH, ENGLISH, OTHERS["id"])))
+    with pytest.raises(InputError, match="--source_column"):
+        read(path, language="es")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.en"])
+def test_english_sentences_of_another_script_are_refused(tmp_path, name):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"en": f, "hi": e}) for f, e in pairs_of("hi")))
+    (tmp_path / "a.en").write_text("\n".join(FOREIGN["hi"]))
+    (tmp_path / "a.hi").write_text("\n".join(ENGLISH))
+    with pytest.raises(InputError, match="English sentences, but begins with 'बिल्ली"):
+        read(*[tmp_path / name] + [tmp_path / "a.hi"] * (name == "a.en"), language="hi")

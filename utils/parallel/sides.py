@@ -1,0 +1,205 @@
+"""Which columns or files hold the sentences of a language, and which the English ones.
+
+They are found by their names; where these do not say it, by the sentences: English ones are in Latin letters and have
+frequent English words.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from utils.core.errors import InputError
+from utils.core.text_files import bare_path, read_lines
+
+
+ENGLISH = "en"
+# Rows at the beginning of a corpus by which its columns are chosen.
+SAMPLE = 100
+# What run_align.py and the scripts with --continual call the arguments about a corpus.
+PARALLEL = {
+    "config": "--parallel_config",
+    "split": "--parallel_split",
+    "source": "--source_column",
+    "english": "--english_column",
+}
+# Tatoeba names languages by three letters: the 36 of XTREME (Artetxe and Schwenk, TACL 2019; Hu et al., ICML 2020).
+THREE_LETTERS = {
+    "af": "afr", "ar": "ara", "bg": "bul", "bn": "ben", "de": "deu", "el": "ell", "es": "spa", "et": "est",
+    "eu": "eus", "fa": "pes", "fi": "fin", "fr": "fra", "he": "heb", "hi": "hin", "hu": "hun", "id": "ind",
+    "it": "ita", "ja": "jpn", "jv": "jav", "ka": "kat", "kk": "kaz", "ko": "kor", "ml": "mal", "mr": "mar",
+    "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
+    "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
+}  # fmt: skip
+_TWO_LETTERS = {**{three: two for two, three in THREE_LETTERS.items()}, "eng": ENGLISH, "zho": "zh", "fas": "fa"}
+# A code with a script or a region: hi, hin_Deva, zh-CN, es-419.
+_CODE = re.compile(r"([a-z]{2,3})([-_]([a-z]{2}|[a-z]{4}|\d{3}))*", re.IGNORECASE)
+# Names of the two columns in sentence-transformers' sets, in Tatoeba (XTREME, MTEB), and in others. Those after the first
+# do not say which side is English; mostly it is the second.
+_USUAL = [
+    ("non_english", "english"), ("source_sentence", "target_sentence"), ("sentence1", "sentence2"), ("source", "target"),
+    ("src", "tgt"), ("src", "trg"),
+]  # fmt: skip
+# Frequent English words that are not frequent in other languages with Latin letters.
+_FREQUENT = frozenset(
+    [
+        "the",
+        "and",
+        "of",
+        "to",
+        "that",
+        "you",
+        "with",
+        "for",
+        "this",
+        "have",
+        "from",
+        "they",
+        "are",
+        "not",
+        "what",
+        "your",
+        "which",
+        "there",
+        "their",
+        "would",
+        "when",
+        "who",
+        "she",
+        "his",
+        "were",
+        "been",
+        "is",
+        "it",
+        "my",
+        "how",
+    ]
+)
+
+
+def same_language(name: str, language: str) -> bool:
+    """Whether two codes name one language, by two or three letters: `hi`, `hin`, `hi_IN`, `hin_Deva`."""
+    codes = [match[1].lower() if (match := _CODE.fullmatch(code)) else code for code in (name, language)]
+    return len({_TWO_LETTERS.get(code, code) for code in codes}) == 1
+
+
+@dataclass(frozen=True)
+class SentenceColumns:
+    """Which columns hold the source and the English sentences."""
+
+    language: str  # code of the source language
+    source: str | None = None  # the name of the column, if the user has given it
+    english: str | None = None
+
+    def _named(self, present: Sequence[str]) -> tuple[str | None, str | None]:
+        """The columns with the given names, or else named after the languages; None for those that are not there."""
+        named = []
+        for name, language in ((self.source, self.language), (self.english, ENGLISH)):
+            fitting = sorted((n for n in present if same_language(n, language)), key=language.__ne__)
+            named.append(name if name in present else None if name else next(iter(fitting), None))
+        return named[0], named[1]
+
+    def are_in(self, first: Sequence[str], second: Sequence[str]) -> bool:
+        """Whether the first line of a table, of which the cells of the second are also given, is a header."""
+        usual = [] if self.source or self.english else [name for pair in _USUAL for name in pair]
+        found = {name for name in (*self._named(first), *usual) if name in first}
+        # Where every line names the languages, the first one is not a header.
+        return bool(found) and not found <= {one for one, two in zip(first, second) if one == two}
+
+    def find(self, rows: Sequence[Mapping], where: str, arguments: Mapping[str, str] = PARALLEL) -> tuple[str, str]:
+        """The names of both columns of a table `where`, by its first rows.
+
+        Raises `InputError`, which names one of the arguments, if it is unclear which they are, or if the English
+        sentences are not in Latin letters.
+        """
+        present = list(rows[0])
+        texts = {name: [_text(row.get(name)) for row in rows] for name in present}
+        source, english = self._named(present)
+        if not (source or english or self.source or self.english):
+            usual = next((pair for pair in _USUAL if set(pair) <= set(present)), None)
+            pool = {name: texts[name] for name in usual} if usual else texts
+            by_sentences = usual if usual == _USUAL[0] else sides_of(pool)
+            in_order = ("1", "2") if present == ["1", "2"] else (None, None)
+            source, english = by_sentences or usual or in_order
+        source = source or (None if self.source else next((s for s, _ in _USUAL if s in present), None))
+        english = english or (None if self.english else next((e for _, e in _USUAL if e in present), None))
+        if source is None or english is None:
+            side, language, name = ("english", "English", self.english or ENGLISH)
+            if source is None:
+                side, language, name = ("source", self.language, self.source or self.language)
+            line = " | ".join(column[0] for column in texts.values())
+            raise InputError(
+                f"{where} has no column {name} for the {language} sentences, only {', '.join(map(str, present))[:80]}; name "
+                f"the right one with {arguments[side]} (the first row is {line[:80]!r})."
+            )
+        check_english(texts[english], f"{where}, column {english},")
+        return source, english
+
+
+def sides_of(texts: Mapping[str, Sequence[str]]) -> tuple[str, str] | None:
+    """The names of the source and of the English column, by their sentences; None if that is unclear."""
+    columns = {name: column for name, column in texts.items() if not _is_code(column)}
+    latin = [name for name, column in columns.items() if _latin_share(column) > 0.5]
+    english = latin[0] if len(latin) == 1 < len(columns) else None
+    if len(latin) > 1:
+        scores = {name: _english_words(columns[name]) for name in latin}
+        best, second, *_ = sorted(latin, key=lambda name: scores[name][0], reverse=True)
+        if scores[best][0] >= 2 * scores[second][0] and scores[best][1] >= 3:
+            english = best
+    others = [name for name in columns if name != english]
+    return (others[0], english) if english is not None and len(others) == 1 else None
+
+
+def check_english(sentences: Sequence[str], where: str) -> None:
+    """Raise `InputError` if sentences are not in Latin letters."""
+    if _latin_share(sentences) < 0.5:
+        first = next(text for text in sentences if text.strip())
+        raise InputError(
+            f"{where} should have English sentences, but begins with {first[:40]!r}; exchange the two sides or name them."
+        )
+
+
+def in_order(first: str, second: str, language: str) -> tuple[str, str]:
+    """Two files as source and English: by their names, else by their sentences, else as they are given."""
+    sides = [language_of_file(path, language) for path in (first, second)]
+    if sides[0] == sides[1]:
+        texts = {path: [line for _, line in islice(read_lines(path), SAMPLE)] for path in (first, second)}
+        return sides_of(texts) or (first, second)
+    return (second, first) if sides[0] == ENGLISH or sides[1] == language else (first, second)
+
+
+def language_of_file(path: str, language: str) -> str | None:
+    """The language, or `en`, whose code stands last in a file's name (`train.en-hi.en.gz`) or is the name of its folder."""
+    bare = bare_path(path)
+    for part in [*reversed(re.split(r"[._-]", bare.name)), bare.parent.name]:
+        for code in (ENGLISH, language):
+            if same_language(part, code):
+                return code
+    return None
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _is_code(column: Sequence[str]) -> bool:
+    """Whether a column has numbers, codes, addresses or the same in every row, rather than sentences."""
+    words = [re.fullmatch(r"[!-~]*[\d:/_.-][!-~]*", text.strip()) for text in column if text.strip()]
+    return sum(map(bool, words)) >= 0.8 * len(words) or (len(column) > 3 and len(set(column)) == 1)
+
+
+def _latin_share(sentences: Sequence[str]) -> float:
+    """The share of Latin letters among all letters; 1 if there are none."""
+    letters = Counter(character for text in sentences for character in text if character.isalpha())
+    latin = sum(n for letter, n in letters.items() if "LATIN" in unicodedata.name(letter, ""))
+    return latin / letters.total() if letters else 1.0
+
+
+def _english_words(sentences: Sequence[str]) -> tuple[float, int]:
+    """The share of frequent English words among all words, and how many different ones there are."""
+    words = Counter(word for text in sentences for word in re.findall(r"[^\W\d_]+", text.lower()))
+    found = _FREQUENT & words.keys()
+    return sum(words[word] for word in found) / max(1, words.total()), len(found)
