@@ -8,18 +8,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import gc  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 from helpers.paths import REFERENCE
 
 
-pytest_plugins = ["helpers.reference", "helpers.task_scripts"]
+pytest_plugins = ["helpers.reference", "helpers.scripts", "helpers.task_scripts"]
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("ci")
@@ -32,6 +35,27 @@ def _fresh(tmp_path, monkeypatch):
     datasets.disable_progress_bars()
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Let Trainer, which collects garbage before every training, pass over the million objects of the libraries."""
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(request, monkeypatch):
+    """Figures take half a second each: they are drawn only for tests with the fixture `figures`."""
+
+    def save(self: Figure, path: str | Path, format: str = "png", **_: object) -> None:
+        Path(path).write_bytes({"png": b"\x89PNG", "pdf": b"%PDF"}[format])
+
+    if "figures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", save)
+
+
+@pytest.fixture
+def figures():
+    """Draw figures."""
 
 
 @pytest.fixture(scope="session")

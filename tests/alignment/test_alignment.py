@@ -1,11 +1,12 @@
 """Batches, losses and objectives: literal tensors, plain loops, and what must not change a loss."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import tiny
@@ -27,8 +28,13 @@ def rows(pairs: Dataset, **options) -> list[dict]:
     return list(encode_pairs(pairs, WORD_TOKENIZER, **options))
 
 
+@cache
+def encoders() -> tuple[torch.nn.Module, torch.nn.Module]:
+    return tiny.model(head="", seed=1), tiny.model(head="", seed=2)
+
+
 def losses(batch: dict, objective=None) -> tuple[float, float, int, int]:
-    f, f0 = tiny.model(head="", seed=1), tiny.model(head="", seed=2)
+    f, f0 = encoders()
     with torch.no_grad():
         terms = AlignmentLoss(objective or MeanSquaredError(), f0)(f, batch)
     return terms.alignment.item(), terms.regularization.item(), terms.n_links, terms.n_words
@@ -126,6 +132,7 @@ def test_losses_equal_a_loop_over_words():
     assert regularization == pytest.approx(sum(drifts).item(), rel=1e-5)
 
 
+@settings(max_examples=25)
 @given(st.permutations(range(8)), st.integers(1, 8), st.sampled_from([None, 8, 64]))
 def test_order_batching_and_padding_change_no_loss(order, batch_size, multiple):
     encoded = rows(some_pairs(8))

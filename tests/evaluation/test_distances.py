@@ -288,6 +288,7 @@ def test_distances_link_by_link(tmp_path):
     assert (rows[0]["unrelated_word"], rows[2]["distance"]) == ("cat", "cosine")
 
 
+@pytest.mark.usefixtures("figures")
 def test_figures(tmp_path):
     histograms = {f"model-{k}": {name: comparison(50 + k) for name in ("l2", "cosine")} for k in range(3)}
     plot_distances(histograms, tmp_path / "h", "Title")

@@ -500,6 +500,7 @@ def test_models_are_told_apart(tmp_path, monkeypatch):
         label_models(["x/a", "y", "x/a"])
 
 
+@pytest.mark.usefixtures("figures")
 @pytest.mark.parametrize("n_panels", [1, 2, 3, 5])
 @pytest.mark.parametrize("n_models", [1, 9])
 def test_figure(tmp_path, n_panels, n_models):

@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 
 import compare_runs
 from helpers.paths import PROJECT
+from helpers.processes import ScriptProcess, run_process
 from helpers.runs import NER, QA, write_alignment, write_nli, write_run, write_xsr
 from utils.core.errors import InputError
 from utils.core.files import write_json, write_json_lines
@@ -351,16 +350,13 @@ def test_help_teaches(run, capsys):
 
 def test_as_it_is_typed(grid, tmp_path):
     """Whole, in a process of its own; and bad input ends it with one sentence."""
-    command = [sys.executable, str(PROJECT / "compare_runs.py"), *map(str, grid), "--baseline"]
-    found = subprocess.run([*command, "plain"], cwd=tmp_path, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert (tmp_path / "comparison" / "comparison.md").read_text(encoding="utf-8").strip() == found.stdout.strip()
-    failed = subprocess.run([*command, "none", "--output_dir", "x"], cwd=tmp_path, capture_output=True, text=True)
-    assert failed.returncode == 1
-    assert failed.stderr.startswith(
-        "error: --baseline none is neither the folder of one of the runs nor one of: plain"
-    )
-    assert len(failed.stderr.splitlines()) == 1
+    command = [PROJECT / "compare_runs.py", *grid, "--baseline"]
+    printed = run_process([*command, "plain"], tmp_path / "log", cwd=tmp_path)
+    assert (tmp_path / "comparison" / "comparison.md").read_text(encoding="utf-8").strip() == printed.strip()
+    failed = ScriptProcess([*command, "none", "--output_dir", "x"], tmp_path / "failed", cwd=tmp_path)
+    assert failed.wait() == 1
+    assert failed.text.startswith("error: --baseline none ")
+    assert len(failed.text.splitlines()) == 1
     assert not (tmp_path / "x").exists()
 
 

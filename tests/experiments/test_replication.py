@@ -6,9 +6,7 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -22,8 +20,8 @@ import run_ner
 import run_nli
 import run_qa
 import run_xsr
-from helpers import tiny
 from helpers.paths import PROJECT
+from helpers.processes import ScriptProcess
 from utils.core.errors import InputError
 from utils.experiments import runner
 from utils.experiments.grid import ABLATION, ADJUSTED, ORIGINAL, REGIMES, Grid, Run, plan
@@ -321,11 +319,10 @@ def test_weights_go_when_nothing_needs_them(monkeypatch, tmp_path):
 
 
 _GRID = """
-import sys, pathlib
+import signal, sys, pathlib
 from utils.experiments import runner
 from utils.experiments.grid import Grid, Run
 from utils.experiments.runner import carry_out
-import replicate, signal
 
 def command(run, grid, output_dir, n_threads=None):
     return [sys.executable, "-c", {program!r}, str(output_dir / run.name)]
@@ -355,18 +352,17 @@ sys.exit(subprocess.call([sys.executable, "-c", child, sys.argv[1]]))
 """
 
 
-def start_grid(out) -> subprocess.Popen:
-    script = _GRID.format(program=_PROGRAM)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(out)], cwd=PROJECT, stderr=subprocess.PIPE, text=True
-    )
+def start_grid(out, program=_PROGRAM, log="log") -> ScriptProcess:
+    script = out / f"{log}.py"
+    script.write_text(_GRID.format(program=program), encoding="utf-8")
+    return ScriptProcess([script, out], out / log)
+
+
+def wait_for_run(process, out) -> int:
+    """Wait until the run of a grid works; returns its process."""
     pid = out / "nli" / "a1" / "pid"
-    end = time.monotonic() + 60
-    while not (pid.exists() and pid.read_text()):
-        assert time.monotonic() < end
-        assert process.poll() is None
-        time.sleep(0.05)
-    return process
+    process.wait_until(lambda: pid.exists() and pid.read_text())
+    return int(pid.read_text())
 
 
 def is_alive(pid: int) -> bool:
@@ -380,32 +376,29 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_waits_for_its_runs_to_save(tmp_path, number):
     process = start_grid(tmp_path)
+    pid = wait_for_run(process, tmp_path)
     process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.wait() != 0
     folder = tmp_path / "nli" / "a1"
     assert (folder / "saved").exists()
     assert not (folder / "finished").exists()
-    assert not is_alive(int((folder / "pid").read_text()))
+    assert not is_alive(pid)
     assert json.loads((folder / "replicate.json").read_text())["done"] is False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
 def test_killed_nobody_works_beside_the_runs_it_left_behind(tmp_path):
     process = start_grid(tmp_path)
-    process.kill()
-    process.communicate()
+    left_behind = wait_for_run(process, tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     folder = tmp_path / "nli" / "a1"
-    left_behind = int((folder / "pid").read_text())
     assert is_alive(left_behind)
-    script = _GRID.format(program="import sys, pathlib; pathlib.Path(sys.argv[1], 'again').touch()")
-    words = [sys.executable, "-c", script, str(tmp_path)]
-    second = subprocess.Popen(words, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
-    assert "works in" in second.stderr.readline()
+    second = start_grid(tmp_path, "import sys, pathlib; pathlib.Path(sys.argv[1], 'again').touch()", "second")
+    second.wait_until(lambda: str(tmp_path) in second.text)  # it waits, and says so
     assert not (folder / "again").exists()
     (folder / "release").touch()
-    second.communicate(timeout=60)
-    assert second.returncode == 0
+    assert second.wait() == 0
     assert (folder / "finished").stat().st_mtime_ns <= (folder / "again").stat().st_mtime_ns
     assert not is_alive(left_behind)
 
@@ -429,35 +422,35 @@ distances: {max_train_pairs: 20}
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_gives_the_same_report(tmp_path):
-    model = tmp_path / "encoder"
-    tiny.model().save_pretrained(model)
-    tiny.pair_tokenizer().save_pretrained(model)
+def test_a_run_is_launched_by_accelerate(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    settings = {"nli": {"dataset_name": "data/nli", "max_steps": 1, "use_cpu": "true", "do_eval": "true"}}
+    one = Grid(model, ["hi"], [1], ["nli"], [ORIGINAL], settings=settings)
+    assert carry_out(plan(one), one, tmp_path) == {}
+    assert (tmp_path / "nli/original-seed1/all_results.json").exists()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_gives_the_same_report(tmp_path, model):
     settings = tmp_path / "grid.yaml"
     settings.write_text(f"model_name_or_path: {model}\n{_REAL}", encoding="utf-8")
-    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
     def start(name):
-        words = [sys.executable, "replicate.py", str(settings), "--output_dir", str(tmp_path / name), "--jobs", "2"]
-        return subprocess.Popen(words, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        words = [PROJECT / "tests/helpers/forked_grid.py", settings, "--output_dir", tmp_path / name, "--jobs", 2]
+        return ScriptProcess(words, tmp_path / f"{name}.log", {"HF_DATASETS_CACHE": str(tmp_path / "cache")})
 
     whole = start("whole")
-    out, err = whole.communicate(timeout=400)
-    assert whole.returncode == 0, err.decode()
+    assert whole.wait() == 0, whole.text
     for moment in ("align/hi-seed1/checkpoint-*", "nli/adjusted-hi-seed1/checkpoint-*"):
         process = start("killed")
-        end = time.monotonic() + 200
-        while not list((tmp_path / "killed").glob(moment)):
-            assert time.monotonic() < end
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.kill()
-        process.communicate()
+        process.wait_until(lambda moment=moment: list((tmp_path / "killed").glob(moment)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     again = start("killed")
-    assert again.wait(timeout=400) == 0, again.stderr.read().decode()
+    assert again.wait() == 0, again.text
     for name in ("report.md", "report.html", "differences.png", "differences.pdf", "comparison.md", "comparison.csv"):
         one, other = ((tmp_path / folder / name).read_bytes() for folder in ("whole", "killed"))
         assert one == other, name
     assert str(tmp_path) not in (tmp_path / "whole" / "report.md").read_text(encoding="utf-8")
-    assert b"report.html" in out
+    assert "report.html" in whole.text
     assert not list((tmp_path / "killed").rglob("checkpoint-*"))

@@ -4,6 +4,8 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import pytest
+
 import replicate
 from helpers.runs import write_alignment, write_nli, write_xsr
 from utils.core.files import write_json
@@ -148,6 +150,7 @@ def test_a_report_of_what_there_is(tmp_path):
     assert "Nothing yet" in nothing.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_same_runs_give_the_same_bytes(tmp_path):
     grid = small_grid()
     write_grid(tmp_path / "one", grid)
@@ -181,6 +184,7 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_page_stands_alone(tmp_path):
     grid = small_grid()
     write_grid(tmp_path, grid)

@@ -1,12 +1,16 @@
 """Scripts in processes of their own, forked from a server that has imported the libraries once: seconds less for each."""
 
+import gc
+import importlib
 import multiprocessing
 import os
 import runpy
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from helpers.paths import PROJECT
@@ -24,7 +28,8 @@ class ScriptProcess:
     Args:
         words: the script's path, and its arguments.
         output: the file that standard output and standard error go to.
-        environment: variables to set; the cache of data sets is taken from it.
+        environment: variables to set. With `HF_HOME` among them (see `hub_environment`) they are all that there are, and the
+            libraries of Hugging Face read them again. Otherwise the cache of data sets is taken from them.
         cwd: the working directory.
     """
 
@@ -47,6 +52,14 @@ class ScriptProcess:
             self._process.kill()
             raise TimeoutError(f"{self.output} has the output of a script that did not end in {timeout} s.")
         return self._process.exitcode
+
+    def wait_until(self, happened: Callable[[], object], timeout: float = 300) -> None:
+        """Wait for something that it does before it ends."""
+        end = time.monotonic() + timeout
+        while not happened():
+            assert self.poll() is None, self.text
+            assert time.monotonic() < end, self.text
+            time.sleep(0.01)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -85,20 +98,84 @@ def run_process(
     return printed
 
 
-def _run(words: list[str], output: str, environment: dict[str, str], cwd: str) -> None:
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+class Forked:
+    """A script in a process forked from this one, with the arguments and methods of `subprocess.Popen` that a grid uses.
+
+    Of the words of a command only the script and its arguments count, not the program that launches it.
+    """
+
+    def __init__(self, words: Sequence[str], stdout, stderr: int, env: Mapping[str, str], **_: object) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code: object = 1
+        try:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            script = next(k for k, word in enumerate(words) if word.endswith(".py"))
+            run_here(words[script:], stdout.fileno(), env)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            if not isinstance(code, int):
+                print(code, file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code if isinstance(code, int) else 1)
+
+    def poll(self) -> int | None:
+        return self.wait(os.WNOHANG)
+
+    def wait(self, options: int = 0) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+def run_here(words: Sequence[str], output: int, environment: Mapping[str, str]) -> None:
+    """Make this process, which is a new one, that of a script; `output` is a file descriptor."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "HF_HOME" in environment:
+        os.environ.clear()
     os.environ.update(environment)
-    os.chdir(cwd)
+    if "HF_HOME" in environment:
+        _read_environment_again()
     import datasets
     import torch
 
+    gc.freeze()
     if "HF_DATASETS_CACHE" in environment:  # (which the library has read already)
         datasets.config.HF_DATASETS_CACHE = Path(environment["HF_DATASETS_CACHE"])
     torch.set_num_threads(1)
-    sys.argv = words
+    sys.argv = list(words)
     sys.path.insert(0, str(Path(words[0]).parent))
     runpy.run_path(words[0], run_name="__main__")
+
+
+def _run(words: list[str], output: str, environment: dict[str, str], cwd: str) -> None:
+    os.chdir(cwd)
+    run_here(words, os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), environment)
+
+
+def _read_environment_again() -> None:
+    """The libraries of Hugging Face read the environment when they are imported, and copy the constants around."""
+    for name in ("huggingface_hub.constants", "datasets.config"):
+        constants = sys.modules[name]
+        before = {key: value for key, value in vars(constants).items() if key.isupper()}
+        importlib.reload(constants)
+        changed = {key for key, value in before.items() if vars(constants)[key] != value}
+        for module in list(sys.modules.values()):
+            for key in changed & vars(module).keys():
+                if vars(module)[key] == before[key]:
+                    setattr(module, key, vars(constants)[key])
+    from huggingface_hub import constants, hf_api
+
+    hf_api.api.endpoint = constants.ENDPOINT

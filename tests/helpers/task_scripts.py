@@ -9,7 +9,6 @@ import run_nli
 import run_pawsx
 import run_pos
 import run_qa
-from helpers import tiny
 from helpers.paths import DATA
 
 
@@ -24,14 +23,6 @@ SHORT = {
 }
 CONTINUAL = ("--continual", "--language", "hi", "--parallel_dataset", DATA / "parallel", "--aligner", "dictionary",
              "--alignment_batch_size", "4")  # fmt: skip
-
-
-@pytest.fixture
-def model(tmp_path) -> str:
-    folder = tmp_path / "encoder"
-    tiny.model().save_pretrained(folder)
-    tiny.pair_tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture

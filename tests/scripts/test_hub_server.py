@@ -6,8 +6,6 @@ otherwise choose for uploads, cannot be served by a small server.
 
 import math
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from transformers import AutoModelForMaskedLM
 
 from helpers import tiny
 from helpers.hub_server import HubServer, hub_environment
+from helpers.processes import run_process
 
 
 TOKENS = {"ada": "hf_ada", "bob": "hf_bob", "carl": "hf_carl_may_only_read"}
@@ -79,10 +78,9 @@ def pull(hub, path, cache, user="bob", **options):
     return Path(hf_hub_download(NAME, path, **options)).read_bytes()
 
 
-def script(code, environment):
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+def script(folder, code, environment):
+    (folder / "script.py").write_text(code, encoding="utf-8")
+    return run_process([folder / "script.py"], folder / "log", environment).split()
 
 
 def test_what_one_pushes_another_pulls(hub, folder, tmp_path):
@@ -354,11 +352,11 @@ print(sum(weights.sum().item() for weights in model.parameters()), len(tokenizer
 def test_one_script_pushes_and_another_pulls(hub, tmp_path):
     folder = tiny.checkpoint(tmp_path / "model")
     ada, bob = (hub_environment(hub, TOKENS[user], tmp_path / user) for user in ("ada", "bob"))
-    name, commit = script(PUSH, {**ada, "FOLDER": folder})
+    name, commit = script(tmp_path, PUSH, {**ada, "FOLDER": folder})
     assert (name, commit) == ("ada/aligned", hub.repositories["model", "ada/aligned"].branches["main"])
 
     hub.repositories["model", "ada/aligned"].readers.add("bob")
-    total, size = script(PULL, bob)
+    total, size = script(tmp_path, PULL, bob)
     expected = AutoModelForMaskedLM.from_pretrained(folder)
     assert float(total) == pytest.approx(sum(weights.sum().item() for weights in expected.parameters()))
     assert int(size) == len(tiny.tokenizer())

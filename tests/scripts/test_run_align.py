@@ -32,19 +32,6 @@ QUICK = ("--use_cpu", "--disable_tqdm", "true", "--per_device_train_batch_size",
 
 
 @pytest.fixture
-def model(tmp_path) -> str:
-    return tiny.checkpoint(tmp_path / "encoder")
-
-
-@pytest.fixture
-def bitext(tmp_path) -> Path:
-    path = tmp_path / "bitext.tsv"
-    pairs = [(tiny.TEXT[k % 5 + 1], tiny.TEXT[0].replace("7", str(k))) for k in range(24)]
-    path.write_text("".join(f"{source}\t{english}\n" for source, english in pairs), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
 def align(run, tmp_path, model, bitext):
     """Run the script with what every run needs; later arguments win."""
 
@@ -63,6 +50,7 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "all_results.json").read_text())
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_whole_story(align, model, caplog):
     out = align("--do_train", "--do_eval", "--validation_split_percentage", 25, "--eval_layers", 0, 2)
     metrics = results(out)

@@ -22,19 +22,6 @@ from utils.parallel.aligners.pharaoh import read_header
 
 
 @pytest.fixture
-def model(tmp_path) -> str:
-    return tiny.checkpoint(tmp_path / "encoder")
-
-
-@pytest.fixture
-def bitext(tmp_path) -> Path:
-    path = tmp_path / "bitext.tsv"
-    pairs = [(tiny.TEXT[k % 5 + 1], tiny.TEXT[0].replace("7", str(k))) for k in range(24)]
-    path.write_text("".join(f"{source}\t{english}\n" for source, english in pairs), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
 def measure(run, tmp_path, model, bitext):
     """Run the script with what every run needs; later arguments win."""
 
@@ -60,6 +47,7 @@ def rows(folder: Path) -> Dataset:
 # --- What it measures --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_model_under_two_names_shows_exactly_no_difference(measure, model, tmp_path, capsys):
     other = shutil.copytree(model, tmp_path / "again")
     out = measure("--models", model, other, "--layers", "all")

@@ -122,6 +122,7 @@ def test_results_say_how_they_were_measured(xsr, files):
     assert len(record["eval_data"]["hi"]["sha256"]) == 64
 
 
+@pytest.mark.usefixtures("figures")
 def test_several_models_in_one_table_and_figure(xsr, tmp_path, capsys):
     deeper = tiny.checkpoint(tmp_path / "deeper" / "model", num_hidden_layers=5)
     out = xsr("--models", MODEL, deeper, REFERENCE / "reference_model", "--layers", "all")

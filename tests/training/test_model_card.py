@@ -160,6 +160,7 @@ def test_data_in_a_folder_are_called_what_their_card_calls_them():
     assert str(DATA) not in text
 
 
+@pytest.mark.usefixtures("figures")
 def test_losses_are_drawn(tmp_path):
     history = [{"loss": 1 / step, "alignment_loss": 0.5 / step, "eval_loss": 3.0, "step": step} for step in (1, 2, 3)]
     assert plot_losses(history, tmp_path / "losses.png")
