@@ -10,6 +10,7 @@ and a run that fails does not stop the others: after an interruption start the s
 report (report.html, report.md) that says which of the paper's findings were seen, and how certain that is.
 """
 
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -146,7 +147,7 @@ def _settings(settings: dict[str, Any]) -> str:
             return ", ".join(f"{key}={Path(str(one)).name}" for key, one in value.items())
         if isinstance(value, list):
             return " ".join(map(shown, value))
-        return Path(str(value)).name if Path(str(value)).exists() else str(value)
+        return Path(str(value)).name if os.path.exists(str(value)) else str(value)
 
     return "; ".join(f"{name} {shown(value)}" for name, value in settings.items()) or "the scripts' defaults"
 

@@ -1,5 +1,12 @@
 """One table as text, Markdown, LaTeX and CSV."""
 
+import csv
+import io
+import re
+
+import markdown
+import pytest
+
 from utils.core.result_tables import ResultTable
 
 
@@ -40,3 +47,27 @@ def test_columns_without_any_value_can_be_dropped():
     table = ResultTable(["a", "b", "c", "d"], [["x", None, 1, None], ["y", None, None, None]], n_text_columns=2)
     kept = table.without_empty_columns()
     assert (kept.columns, kept.rows, kept.n_text_columns) == (["a", "c"], [["x", 1], ["y", None]], 1)
+
+
+HOSTILE = ("<script>alert(1)</script>", "a\nb\r\nc", "x | y", "<!-- ", "</td><b onload=x>", "`<img src=x>`", "a" * 300)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_break_no_markdown_table(name):
+    lines = ResultTable([name, "n"], [[name, 1], ["other", 2]]).markdown().split("\n")
+    assert len(lines) == 4
+    page = markdown.markdown("\n".join(lines), extensions=["tables"])
+    assert (page.count("<tr>"), page.count("<td"), page.count("<th")) == (3, 4, 3)  # (`<thead>` is the third)
+    assert set(re.findall(r"<(\w+)", page)) <= {"table", "thead", "tbody", "tr", "th", "td", "code"}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1", "-x", "--a"])
+def test_no_name_is_a_formula(name):
+    ((column, _), (cell, value)) = csv.reader(io.StringIO(ResultTable([name, "n"], [[name, -1.5]]).csv()))
+    assert cell == column == f"'{name.strip()}"
+    assert float(value) == -1.5
+
+
+@pytest.mark.parametrize("number", ["-1", "-1.5", "+0.3", "-.5", "-2e-05", "1", "", "a-b"])
+def test_numbers_and_other_text_stay(number):
+    assert ResultTable(["n", "m"], [[number, 1]]).csv() == f"n,m\n{number},1\n"

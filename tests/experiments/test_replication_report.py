@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 import replicate
+from helpers.figures import inked
 from helpers.runs import write_alignment, write_nli, write_xsr
 from utils.core.files import write_json
+from utils.experiments.figures import plot_differences
 from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL, Grid, plan
 from utils.experiments.report import CLAIMS, as_html, verdict_on, write_report
 from utils.experiments.results import read_results
@@ -199,6 +201,46 @@ def test_the_page_stands_alone(tmp_path):
     assert "a &lt; b" in page
     assert "![" in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert 'src="nowhere.png"' in as_html("# A\n\n![x](nowhere.png)", tmp_path)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "[x](javascript:alert(1))",
+    "a|b\n\n<div onload=x>",
+    "`</code><b>",
+    "$\\frac{x$",
+    "_x",
+    "x" * 300,
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.usefixtures("figures")
+def test_names_break_no_report(tmp_path, name):
+    """A model, a setting, and the reason of a failure, which come from anywhere."""
+    pages = []
+    for text in ("mbert", name):
+        out = tmp_path / str(len(pages))
+        grid = small_grid(seeds=[1], tasks=["nli"], settings={"nli": {"dataset_name": text}})
+        runs = write_grid(out, grid, but=["nli/adjusted+continual-hi-seed1"])
+        grid.model_name_or_path = text
+        results = read_results(grid, runs, out, {"nli/adjusted+continual-hi-seed1": f"failed: {text}"}, 200)
+        record = {"versions": {text: text}, "git_commit": text}
+        write_report(results, out, replicate.conditions(grid, record))
+        page = (out / "report.html").read_text(encoding="utf-8")
+        tags = _Tags()
+        tags.feed(page)
+        assert tags.open == []
+        assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
+        pages.append(re.findall(r"<(\w+)", re.sub("<code>|</code>", "", page)))
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.usefixtures("figures")
+def test_names_break_no_figure(tmp_path, name):
+    plot_differences({name: {name: {"hi": (0.1, 0.0, 0.2)}, "other": {"hi": (0.1, 0.0, 0.2)}}}, tmp_path / "x", name)
+    assert inked(tmp_path / "x.png") > 0
 
 
 def test_reporting_alone_starts_nothing(run, tmp_path, capsys):

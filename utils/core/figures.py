@@ -1,5 +1,6 @@
 """The style of all figures, readable in print and by the colour-blind, and panels with a common legend."""
 
+import re
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.core.files import atomic_write
+from utils.core.result_tables import shorten
 
 
 # Model → layer → value.
@@ -49,7 +51,7 @@ def make_panels(
     height = n_rows * PANEL[1] + 0.18 * ceil(len(labels) / _legend_columns(labels, width)) + 0.4
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(figure_text(title), fontsize=10)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, **shared)
     for unused in axes.flat[n_panels:]:
         unused.set_visible(False)
@@ -61,8 +63,15 @@ def add_legend(figure: Figure, axes: np.ndarray, labels: Sequence[str]) -> None:
     marks: dict[Any, Any] = {}
     for axis in axes.flat:
         marks |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels())}
-    columns, handles = _legend_columns(labels, figure.get_figwidth()), [marks[label] for label in labels]
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
+    columns, shown = _legend_columns(labels, figure.get_figwidth()), [figure_text(label) for label in labels]
+    figure.legend(
+        [marks[label] for label in shown], shown, loc="outside lower center", ncols=columns, handlelength=3.2
+    )
+
+
+def figure_text(name: str) -> str:
+    """A name as matplotlib shows it unchanged: without formulas between `$`, in legends also with an underscore first."""
+    return re.sub("^_", " _", shorten(name, 80)).replace("$", r"\$")
 
 
 def _legend_columns(labels: Sequence[str], width: float) -> int:
@@ -74,7 +83,9 @@ def draw_curves(axis: Axes, curves: Curves, models: Sequence[str], scale: float)
     """Draw a line per model, in the same style in every panel; values are multiplied by `scale`."""
     for model, curve in curves.items():
         style = line_style(models.index(model))
-        axis.plot(sorted(curve), [scale * curve[k] for k in sorted(curve)], label=model, clip_on=False, **style)
+        axis.plot(
+            sorted(curve), [scale * curve[k] for k in sorted(curve)], label=figure_text(model), clip_on=False, **style
+        )
 
 
 def line_style(number: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 
 # Shown where there is no value.
 MISSING = "–"
+# The beginning of an HTML tag, comment or declaration.
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _LATEX = {
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -35,7 +39,7 @@ class ResultTable:
         return "\n".join("  ".join(line).rstrip() for line in _aligned(self._lines(), self.n_text_columns))
 
     def markdown(self) -> str:
-        header, *rows = ([cell.replace("|", r"\|") for cell in line] for line in self._lines())
+        header, *rows = ([markdown_text(cell).replace("|", r"\|") for cell in line] for line in self._lines())
         rule = ["---" if k < self.n_text_columns else "---:" for k in range(len(self.columns))]
         lines = _aligned([header, rule, *rows], self.n_text_columns)
         lines[1] = [cell.replace(" ", "-") for cell in lines[1]]
@@ -50,13 +54,27 @@ class ResultTable:
         return "\n".join([*begin, *body, r"\end{tabular}", r"\end{table}"])
 
     def csv(self) -> str:
-        """For programs: values in full, empty where one is missing."""
+        """For programs: values in full, empty where one is missing. No text is a formula for a spreadsheet."""
         file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows([self.columns, *self.rows])
+        lines = ([_no_formula(cell) for cell in line] for line in (self.columns, *self.rows))
+        csv.writer(file, lineterminator="\n").writerows(lines)
         return file.getvalue()
 
     def _lines(self) -> list[list[str]]:
         return [[MISSING if cell is None else str(cell) for cell in line] for line in (self.columns, *self.rows)]
+
+
+def markdown_text(text: str) -> str:
+    """One line of text in which Markdown sees no HTML, not even inside of a code span."""
+    return _TAG.sub("&lt;", " ".join(text.split()))
+
+
+def _no_formula(cell: Any) -> Any:  # noqa: ANN401
+    """Text in one line; a spreadsheet calculates what begins like a formula, unless there is an apostrophe before it."""
+    if not isinstance(cell, str):
+        return cell
+    line = " ".join(cell.split())
+    return f"'{line}" if line[:1] in tuple("=+-@") and not _NUMBER.fullmatch(line) else line
 
 
 def shorten(text: str, width: int) -> str:

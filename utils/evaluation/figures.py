@@ -17,6 +17,7 @@ from utils.core.figures import (
     Curves,
     add_legend,
     draw_curves,
+    figure_text,
     line_style,
     make_panels,
     save_png_and_pdf,
@@ -51,7 +52,7 @@ def plot_accuracy_by_layer(panels: Mapping[str, Curves], path: str | Path, title
         width = max(n_columns * PANEL[0], 4.8)
         figure, axes = make_panels(len(panels), n_columns, width, models, title, sharex=True, sharey=True)
         for number, (axis, (name, curves)) in enumerate(zip(axes.flat, panels.items())):
-            axis.set_title(name, loc="left")
+            axis.set_title(figure_text(name), loc="left")
             draw_curves(axis, curves, models, scale=100)
             if number % n_columns == 0:
                 axis.set_ylabel("Accuracy (%)")
@@ -95,9 +96,9 @@ def plot_distances(models: Mapping[str, Mapping[str, WordDistances]], path: str 
             axes[-1, 2 * column + 1].set_xlabel(f"{label}: unrelated - related")
         for axis, model in zip(axes[:, 0], models):
             axis.set_ylabel("Links (%)")
-            axis.set_title(model, loc="left")
+            axis.set_title(figure_text(model), loc="left")
         if title:
-            figure.suptitle(title, fontsize=10)
+            figure.suptitle(figure_text(title), fontsize=10)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
         save_png_and_pdf(figure, path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context
 
-from utils.core.figures import STYLE, add_legend, line_style, make_panels, save_png_and_pdf
+from utils.core.figures import STYLE, add_legend, figure_text, line_style, make_panels, save_png_and_pdf
 
 
 # Panel title → system → language → difference, low and high end of its interval, -1 to 1.
@@ -23,7 +23,7 @@ def plot_differences(panels: Panels, path: str | Path, title: str = "") -> None:
     with rc_context(STYLE):
         figure, axes = make_panels(len(panels), n_columns, 4.0 * n_columns, systems, title)
         for axis, (name, of_task) in zip(axes.flat, panels.items()):
-            axis.set_title(name, loc="left")
+            axis.set_title(figure_text(name), loc="left")
             languages = sorted({language for of_system in of_task.values() for language in of_system})
             for system, of_system in of_task.items():
                 number = systems.index(system)
@@ -32,7 +32,9 @@ def plot_differences(panels: Panels, path: str | Path, title: str = "") -> None:
                 values = np.array(list(of_system.values())) * 100
                 reach = np.maximum(np.abs(values[:, 1:].T - values[:, 0]), 0)
                 style = {**line_style(number), "linestyle": "none"}
-                axis.errorbar(places, values[:, 0], yerr=reach, label=system, elinewidth=1, capsize=2, **style)
+                axis.errorbar(
+                    places, values[:, 0], yerr=reach, label=figure_text(system), elinewidth=1, capsize=2, **style
+                )
             axis.axhline(0, color="black", linewidth=0.8)
             axis.set_xticks(range(len(languages)), languages)
             axis.set_ylabel("Points")

@@ -16,7 +16,7 @@ import markdown
 from jinja2 import Environment, StrictUndefined
 
 from utils.core.files import write_text
-from utils.core.result_tables import ResultTable
+from utils.core.result_tables import ResultTable, markdown_text
 from utils.experiments.comparison import Comparison, note_on_resamples
 from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
 from utils.experiments.figures import plot_differences
@@ -90,7 +90,7 @@ def _report(results: Results, conditions: Mapping[str, str], figure: str | None)
         results=results,
         grid=grid,
         listed=_listed,
-        model=Path(grid.model_name_or_path).name,
+        model=markdown_text(Path(grid.model_name_or_path).name.replace("`", "'")),
         tasks=[PARTS[task][0].lower() for task in grid.tasks if task != XSR],
         summary=_summary([verdict for *_, verdict, is_the_papers in claims if is_the_papers]),
         smallest_set=min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0),
@@ -248,7 +248,10 @@ sub { color: #555; vertical-align: baseline; }"""
 
 
 def as_html(text: str, folder: Path) -> str:
-    """A report in Markdown as one HTML page that contains its figures, whose paths are relative to a folder."""
+    """A report in Markdown as one HTML page that contains its figures, whose paths are relative to a folder.
+
+    Of HTML in the report only `<sub>` counts, and there are no links: names in it come from anywhere.
+    """
 
     def embedded(match: re.Match) -> str:
         path = folder / html.unescape(match[1])
@@ -256,7 +259,12 @@ def as_html(text: str, folder: Path) -> str:
             return match[0]
         return f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
 
-    body = re.sub(r'src="([^"]+\.png)"', embedded, markdown.markdown(text, extensions=["tables"]))
+    converter = markdown.Markdown(extensions=["tables"])
+    converter.preprocessors.deregister("html_block")
+    for pattern in ("html", "entity", "link", "reference", "short_reference", "autolink", "automail"):
+        converter.inlinePatterns.deregister(pattern)
+    body = re.sub("&lt;(/?sub)&gt;", r"<\1>", converter.convert(text))
+    body = re.sub(r'src="([^"]+\.png)"', embedded, body)
     title = html.escape(text.split("\n", 1)[0].lstrip("# "))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
