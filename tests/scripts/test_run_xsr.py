@@ -227,7 +227,7 @@ def test_files_that_do_not_fit(refused, files, tmp_path):
     other = tmp_path / "other"
     for content, message in (
         (b"one\ntwo\n", f"{hindi} has 12 lines and {other} has 2"),
-        (b"", f"{other} is empty"),
+        (b"", f"{other} has 0"),
         (b"one\n\xff\xfe\n", f"Line 2 of {other} is not UTF-8"),
         (b"one\n\ntwo\n", f"Line 2 of {other} has no sentence"),
     ):
