@@ -21,11 +21,11 @@ from utils.core.arguments import arg
 from utils.core.errors import run_script
 from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import LanguageData, Measure, TaskDataArguments, TaskReader, encode_examples, read_examples
-from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
-from utils.tasks.tagging import encode_tagged, predicted_tags, read_tagged, tagged_features
+from utils.tasks.examples import LanguageData, Measure, encode_examples
+from utils.tasks.reader import TaskDataArguments, TaskReader, read_examples
+from utils.tasks.steps import known_labels, length_limit, load_model, publish_task_model, train_and_evaluate
+from utils.tasks.tagging import encode_tagged, predicted_tags, read_tagged, readers_of_tags, tagged_features
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.steps import train_and_save
 
 
 TAGS = "ner_tags"
@@ -39,6 +39,10 @@ class NerDataArguments(TaskDataArguments):
     """Sentences with the columns `tokens` (words) and `ner_tags` (B-PER, I-PER, …, O)."""
 
     dataset_name: str | None = arg("unimelb-nlp/wikiann", help="Training data on the Hub or in a folder (data/ner).")
+    train_file: str | None = arg(
+        None,
+        help="Training data in a file: .tsv, .txt or .conll with a word and its tag per line; or .jsonl, .parquet.",
+    )
 
 
 @dataclass
@@ -56,7 +60,13 @@ def main() -> None:
 
     # --- Examples, in the training language and in all others ---
     reader = TaskReader(
-        data, tagged_features(TAGS), read_sentence, CONFIGS, hub_options=args.hub_options, num_proc=args.num_proc
+        data,
+        tagged_features(TAGS),
+        read_sentence,
+        CONFIGS,
+        readers_of_tags(TAGS),
+        hub_options=args.hub_options,
+        num_proc=args.num_proc,
     )
     examples, labels = read_examples(reader, training, lambda rows: known_labels(args, rows and name_labels(rows)))
 
@@ -68,18 +78,14 @@ def main() -> None:
     encode = partial(encode_tagged, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
     rows = encode_examples(examples, encode, training, args.num_proc)
 
-    # --- Train ---
+    # --- Train, and evaluate in every language ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     collator, judge = (
         DataCollatorForTokenClassification(tokenizer),
         partial(score, labels=labels, measure=args.task.measure),
     )
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
-    if training.do_train:
-        train_and_save(trainer, args.checkpoint)
-
-    # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args)
+    train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

@@ -17,11 +17,11 @@ from utils.core.arguments import arg
 from utils.core.errors import run_script
 from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import TaskDataArguments, TaskReader, encode_examples, read_examples
+from utils.tasks.examples import encode_examples
+from utils.tasks.reader import TaskDataArguments, TaskReader, read_examples
 from utils.tasks.sentence_pairs import encode_sentence_pairs, read_sentence_pair, score
-from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
+from utils.tasks.steps import known_labels, length_limit, load_model, publish_task_model, train_and_evaluate
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.steps import train_and_save
 
 
 COLUMNS = ("sentence1", "sentence2")
@@ -70,15 +70,11 @@ def main() -> None:
     encode = partial(encode_sentence_pairs, columns=COLUMNS, tokenizer=tokenizer, max_length=length, label2id=label2id)
     rows = encode_examples(examples, encode, training, args.num_proc)
 
-    # --- Train ---
+    # --- Train, and evaluate in every language ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     judge, collator = partial(score, labels=labels, measure=args.task.measure), DataCollatorWithPadding(tokenizer)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
-    if training.do_train:
-        train_and_save(trainer, args.checkpoint)
-
-    # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args)
+    train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

@@ -19,14 +19,20 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg
 from utils.core.errors import run_script
-from utils.core.tables import READERS
 from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import LanguageData, Measure, TaskDataArguments, TaskReader, encode_examples, read_examples
-from utils.tasks.steps import evaluate_languages, known_labels, length_limit, load_model, publish_task_model
-from utils.tasks.tagging import encode_tagged, predicted_tags, read_conllu, read_tagged, tagged_features
+from utils.tasks.examples import LanguageData, Measure, encode_examples
+from utils.tasks.reader import TaskDataArguments, TaskReader, read_examples
+from utils.tasks.steps import known_labels, length_limit, load_model, publish_task_model, train_and_evaluate
+from utils.tasks.tagging import (
+    encode_tagged,
+    predicted_tags,
+    read_conllu,
+    read_tagged,
+    readers_of_tags,
+    tagged_features,
+)
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.steps import train_and_save
 
 
 TAGS = "pos_tags"
@@ -43,7 +49,10 @@ class PosDataArguments(TaskDataArguments):
     """Sentences with the columns `tokens` (words) and `pos_tags` (UPOS)."""
 
     dataset_name: str | None = arg("google/xtreme", help="Training data on the Hub or in a folder (data/pos).")
-    train_file: str | None = arg(None, help="Training data in a file: .conllu, or a table of these columns; also .gz.")
+    train_file: str | None = arg(
+        None,
+        help="Training data in a file: .conllu; .tsv, .txt or .conll with a word and its tag per line; or .jsonl, .parquet.",
+    )
 
 
 @dataclass
@@ -66,7 +75,7 @@ def main() -> None:
         tagged_features(TAGS),
         partial(read_tagged, column=TAGS, labels=labels),
         CONFIGS,
-        readers={**READERS, ".conllu": read_conllu},
+        readers={**readers_of_tags(TAGS), ".conllu": read_conllu},
         language_names=LANGUAGE_NAMES,
         hub_options=args.hub_options,
         num_proc=args.num_proc,
@@ -81,18 +90,14 @@ def main() -> None:
     encode = partial(encode_tagged, column=TAGS, word_tokenizer=words, label2id=model.config.label2id)
     rows = encode_examples(examples, encode, training, args.num_proc)
 
-    # --- Train ---
+    # --- Train, and evaluate in every language ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     judge, collator = (
         partial(score, labels=labels, measure=args.task.measure),
         DataCollatorForTokenClassification(tokenizer),
     )
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
-    if training.do_train:
-        train_and_save(trainer, args.checkpoint)
-
-    # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args)
+    train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

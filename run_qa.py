@@ -21,12 +21,12 @@ from utils.core.errors import InputError, run_script
 from utils.evaluation.answers import ARTICLES, answer_scores, mean_scores, version_2_scores
 from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
-from utils.tasks.examples import LanguageData, Measure, TaskDataArguments, encode_examples, read_examples
+from utils.tasks.examples import LanguageData, Measure, encode_examples
 from utils.tasks.question_answering import FEATURES, CrossLingualReader, pair_name, read_question
-from utils.tasks.steps import evaluate_languages, length_limit, load_model, publish_task_model
-from utils.tasks.windows import encode_windows, find_answers
+from utils.tasks.reader import TaskDataArguments, read_examples
+from utils.tasks.steps import length_limit, load_model, publish_task_model, train_and_evaluate
+from utils.tasks.windows import encode_windows, find_answers, window_sizes
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.steps import train_and_save
 
 
 @dataclass
@@ -107,6 +107,10 @@ class QaDataArguments(TaskDataArguments):
     def set_names(self) -> list[str]:
         return [pair_name(*pair) for pair in self.pairs()]
 
+    def other_metrics(self) -> list[str]:
+        of_version_2 = product(("HasAns", "NoAns", "best"), ("exact", "f1")) if self.version_2_with_negative else ()
+        return ["loss", *map("_".join, of_version_2)]
+
     def languages(self) -> list[str]:
         return list(dict.fromkeys(language for pair in self.pairs() for language in pair))
 
@@ -135,25 +139,23 @@ def main() -> None:
     model, tokenizer = load_model(args)
 
     # --- Features: windows of the contexts ---
+    max_length = length_limit(data.max_seq_length, 384, tokenizer, model)
+    stride, max_question_length = window_sizes(tokenizer, max_length, data.doc_stride, data.max_question_length)
     encode = partial(
         encode_windows,
         tokenizer=tokenizer,
-        max_length=length_limit(data.max_seq_length, 384, tokenizer, model),
-        stride=data.doc_stride,
-        max_question_length=data.max_question_length,
+        max_length=max_length,
+        stride=stride,
+        max_question_length=max_question_length,
     )
     to_train, to_evaluate = partial(encode, keep_offsets=False), partial(encode, keep_offsets=True)
     rows = encode_examples(examples, to_evaluate, training, args.num_proc, to_train)
 
-    # --- Train ---
+    # --- Train, and evaluate in every language ---
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     judge, pad = partial(score, arguments=data, measure=args.task.measure), DataCollatorWithPadding(tokenizer)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, pad, judge, alignment, tracker)
-    if training.do_train:
-        train_and_save(trainer, args.checkpoint)
-
-    # --- Evaluate, in every language ---
-    evaluate_languages(trainer, rows, args)
+    train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

@@ -14,9 +14,10 @@ from utils.core.errors import InputError
 from utils.core.tables import read_rows
 from utils.parallel.choosing import choose_pairs
 from utils.parallel.formats import read_bitext
-from utils.tasks.examples import TaskReader, encoded
+from utils.tasks.examples import encoded
 from utils.tasks.question_answering import FEATURES as QUESTIONS
 from utils.tasks.question_answering import read_question, read_squad
+from utils.tasks.reader import TaskReader
 from utils.tasks.windows import encode_windows
 
 

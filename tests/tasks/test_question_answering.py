@@ -2,20 +2,21 @@
 
 import gzip
 import json
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import tiny
 from utils.core.errors import InputError
 from utils.core.tables import READERS, read_rows
-from utils.tasks.examples import encoded
+from utils.tasks.examples import UnlabelledError, encoded
 from utils.tasks.question_answering import FEATURES, only_tydi_language, pair_name, read_question, read_squad
-from utils.tasks.windows import best_spans, encode_windows, find_answers
+from utils.tasks.windows import best_spans, encode_windows, find_answers, window_sizes
 
 
 READERS_OF_QUESTIONS = {**READERS, ".json": read_squad}
@@ -91,18 +92,21 @@ def test_a_table_of_questions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        ("{", "is not JSON"),
-        ("[]", "not in the format of SQuAD"),
-        ('{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}', "not in the format of SQuAD"),
-        ('{"data": [{"paragraphs": [{"context": "", "qas": [{"answers": [{"text": "a"}]}]}]}]}', "not in the format"),
+        "{",
+        "7",
+        '["a"]',
+        '{"data": [{"paragraphs": [{"qas": [{"id": 1}]}]}]}',
+        '{"data": [{"paragraphs": [{"context": "", "qas": 7}]}]}',
+        '{"data": [{"paragraphs": 7}]}',
+        '{"data": [{"paragraphs": [{"context": "", "qas": ["a"]}]}]}',
     ],
 )
-def test_files_that_are_not_squad_s(tmp_path, content, message):
+def test_files_that_are_not_squad_s(tmp_path, content):
     path = tmp_path / "dev.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=str(path)):
         list(read_squad(str(path)))
 
 
@@ -124,6 +128,8 @@ def test_an_answer_is_looked_for_near_its_place():
         ({"answers": {"text": [], "answer_start": []}}, "has no answer; add --version_2_with_negative"),
         ({"answers": "Nobody"}, "column answers"),
         ({"answers": {"text": ["Nobody"]}}, "column answers"),
+        ({"answers": [{"text": "Nobody"}]}, "column answers"),
+        ({"answers": ["Nobody"]}, "column answers"),
         ({"question": None}, "has None in column question"),
     ],
 )
@@ -131,6 +137,107 @@ def test_bad_questions(change, message):
     row = {"context": CONTEXT, "question": "Who?", "answers": {"text": ["Nobody"], "answer_start": [56]}, **change}
     with pytest.raises(InputError, match=message):
         read_question(row, "Row 3 of x")
+
+
+NOBODY = {"text": ["Nobody"], "answer_start": [56]}
+TWO = {"text": ["Nobody", "Nobody   else"], "answer_start": [56, 56]}
+
+
+@pytest.mark.parametrize(
+    ("answers", "read"),
+    [
+        (NOBODY, NOBODY),
+        ({"text": "Nobody", "answer_start": 56}, NOBODY),
+        ({"text": "Nobody", "answer_start": [56]}, NOBODY),
+        ([{"text": "Nobody", "answer_start": 56}], NOBODY),
+        ([{"text": ["Nobody"], "answer_start": [56]}], NOBODY),
+        ([{"text": text, "answer_start": 56} for text in TWO["text"]], TWO),
+        ({"text": ["Nobody"], "answer_start": ["56"]}, NOBODY),
+        ({"text": ["Nobody"], "answer_start": [56.0]}, NOBODY),
+        ({"text": ["Nobody"], "answer_start": "56.0"}, NOBODY),
+        ({"text": ["Nobody"], "answer_start": [None]}, NOBODY),
+        ({"text": ["Nobody"], "answer_start": None}, NOBODY),
+        ({"text": TWO["text"], "answer_start": [None, 56]}, TWO),
+    ],
+)
+def test_layouts_of_answers(answers, read):
+    row = {"context": CONTEXT, "question": "Who?", "answers": answers}
+    assert read_question(row, "Row 1")["answers"] == read
+
+
+@pytest.mark.parametrize("answers", [None, [], {"text": [], "answer_start": []}, {"text": None, "answer_start": None}])
+def test_layouts_of_no_answer(answers):
+    row = {"context": CONTEXT, "question": "Who?", "answers": answers}
+    assert read_question(row, "Row 1", unanswerable=True)["answers"] == {"text": [], "answer_start": []}
+    with pytest.raises(UnlabelledError):
+        read_question(row, "Row 1")
+
+
+WRONG = [
+    7,
+    1.5,
+    True,
+    "x",
+    [[]],
+    {"a": 1},
+    ["a", "b", "c"],
+    float("nan"),
+    float("inf"),
+    10**30,
+    b"x",
+    "'O\r",
+    "1e9999",
+]
+
+
+@given(
+    st.sampled_from(["answers", "text", "answer_start", "context", "question", "item", "start"]),
+    st.sampled_from(WRONG),
+)
+def test_answers_of_wrong_types_are_refused(place, wrong):
+    """Of whatever types: an example, or one sentence."""
+    answers = {**NOBODY, place: [wrong] if place in ("item", "start") else wrong}
+    answers |= {
+        "text": answers.pop("item", answers["text"]),
+        "answer_start": answers.pop("start", answers["answer_start"]),
+    }
+    row = {"context": CONTEXT, "question": "Who?", "answers": answers}
+    if place in row:
+        row[place] = wrong
+    for unanswerable in (False, True):
+        with suppress(InputError):
+            assert read_question(row, "Row 1", unanswerable)["answers"]["text"] in ([], ["Nobody"])
+
+
+@pytest.mark.parametrize(("n_texts", "n_starts"), [(1, 0), (0, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("unanswerable", [False, True])
+def test_as_many_texts_as_starts(n_texts, n_starts, unanswerable):
+    row = {
+        "context": CONTEXT,
+        "question": "?",
+        "answers": {"text": ["Nobody"] * n_texts, "answer_start": [56] * n_starts},
+    }
+    with pytest.raises(InputError, match="Row 1"):
+        read_question(row, "Row 1", unanswerable)
+
+
+@pytest.mark.parametrize("layout", ["articles", "flat", "array"])
+@pytest.mark.parametrize("null", [False, True])
+def test_layouts_of_json(tmp_path, layout, null):
+    """SQuAD's articles, rows under `data`, a list of rows; answers that are null, as in some files of SQuAD v2."""
+    rows = [{**row, "answers": None if null else row["answers"]} for row in questions().to_list()]
+    article = {"paragraphs": [{"context": CONTEXT, "qas": [{**row, "context": None} for row in rows]}]}
+    content = {"articles": {"data": [article]}, "flat": {"version": "2", "data": rows}, "array": rows}[layout]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = [read_question(row, where, unanswerable=True) for where, row in read_squad(str(tmp_path / "a.json"))]
+    none = {"text": [], "answer_start": []}
+    assert found == [{**row, "answers": none if null else row["answers"]} for row in rows]
+
+
+def test_deep_json_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(InputError):
+        list(read_squad(str(tmp_path / "a.json")))
 
 
 def test_no_answer_is_one_in_squad_v2():
@@ -189,6 +296,48 @@ def test_a_question_without_end_leaves_room_for_the_context():
     example = {**questions()[0], "question": "Who " * 500}
     data, tokenizer = windows(Dataset.from_list([example], features=FEATURES))
     assert all(len(row["begins"]) >= 8 for row in data.rows.select(range(len(data.rows) - 1)))
+
+
+QUESTIONS = [
+    "Who " * 300,
+    "🙂" * 100,
+    "नदी" * 90,
+    "a" * 400,
+    "Anna's  " * 80,
+    "  \n  ",
+    "",
+    "?",
+    "x" * 70 + " " + "🙂" * 7,
+]
+
+
+@pytest.mark.parametrize("kind", tiny.TOKENIZERS)
+@settings(max_examples=30)
+@given(st.data())
+def test_every_question_leaves_room_for_its_context(kind, data):
+    """Whatever the lengths: windows are no longer than they may be, and together hold the context."""
+    tokenizer, draw = tiny.pair_tokenizer(kind), data.draw
+    length, stride, n_tokens = draw(st.integers(0, 64)), draw(st.integers(1, 500)), draw(st.integers(1, 500))
+    examples = [{**question, "question": draw(st.sampled_from(QUESTIONS))} for question in questions()]
+    batch = {column: [example[column] for example in examples] for column in FEATURES}
+    try:
+        sizes = window_sizes(tokenizer, length, stride, n_tokens)
+    except InputError:
+        assert length < 5
+        return
+    rows = encode_windows(batch, range(3), tokenizer, length, *sizes, keep_offsets=True)
+    assert max(map(len, rows["input_ids"])) <= length
+    for number in range(3):
+        windows = [k for k, example in enumerate(rows["example"]) if example == number]
+        covered = {
+            letter for k in windows for span in zip(rows["begins"][k], rows["ends"][k]) for letter in range(*span)
+        }
+        assert {k for k, letter in enumerate(CONTEXT) if not letter.isspace()} <= covered
+
+
+def test_sizes_that_leave_room_stay():
+    assert window_sizes(tiny.pair_tokenizer(), 384, 128, 64) == (128, 64)
+    assert window_sizes(tiny.pair_tokenizer(), 60, 20, 12) == (20, 12)
 
 
 def test_unanswerable_questions_point_at_the_first_token():
@@ -272,6 +421,12 @@ def test_questions_without_answer():
     assert texts(-100.0) == ["", "", ""]
     answers = find_answers(data, start, end, null_score_diff_threshold=0.0)
     assert [round(a.null_score_difference) for a in answers] == [4, -4, -6]
+
+
+def test_limits_above_the_length_of_a_window_cost_nothing():
+    logits = np.random.default_rng(0).normal(size=(2, 3, 10)).astype(np.float32)
+    widest, whole = (best_spans(*logits, np.full(3, 10), n, n) for n in (10**9, 100))
+    assert all(np.array_equal(one, other) for one, other in zip(widest, whole))
 
 
 @pytest.mark.parametrize("width", [64, 1024])

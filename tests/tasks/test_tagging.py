@@ -5,11 +5,12 @@ import gzip
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+import run_ner
 import run_pos
 from utils.core.errors import InputError
 from utils.core.tables import READERS, read_rows
-from utils.tasks.examples import TaskDataArguments, TaskReader
-from utils.tasks.tagging import read_conllu, read_tagged, tagged_features
+from utils.tasks.reader import TaskDataArguments, TaskReader
+from utils.tasks.tagging import read_conllu, read_tagged, readers_of_tags, tagged_features
 
 
 CONLLU = """# newdoc
@@ -42,6 +43,57 @@ def test_conllu(tmp_path, name):
     assert [where.split(" of ")[0] for where, _ in found] == ["The sentence at line 1", "The sentence at line 13"]
 
 
+WORDS = [[("Anna", "B-PER"), ("in", "O"), ("New", "B-LOC"), ("York", "I-LOC"), (".", "O")], [("नदी", "O")]]
+
+
+def lines_of(sentences, line) -> str:
+    return "\n".join("".join(line(*word) + "\n" for word in words) for words in sentences)
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "txt", "conll", "tsv.gz"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{0}\t{1}",
+        "{0} {1}",
+        "{0} NN B-NP {1}",
+        "{0}\tNN\t_\t{1}",
+        "en:{0}\t{1}",
+        "zh-min-nan:{0}\t{1}",
+        "{0}  {1}  \r",
+    ],
+)
+@pytest.mark.parametrize("begin", ["", "\n\n", "-DOCSTART- -X- -X- O\n\n", "-DOCSTART-\n\n"])
+def test_a_word_and_its_tag_per_line(tmp_path, suffix, line, begin):
+    """CoNLL-2003, PAN-X (with the language before every word) and XTREME."""
+    path = tmp_path / f"a.{suffix}"
+    text = (begin + lines_of(WORDS, line.format) + "\n\n").encode()
+    path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    found = [run_ner.read_sentence(row, where) for where, row in read_rows(str(path), readers_of_tags("ner_tags"))]
+    assert [list(zip(row["tokens"], row["ner_tags"])) for row in found] == WORDS
+
+
+@pytest.mark.parametrize("words", [["en:Anna", "en:swims"], ["en:", "en:a"], ["sr-latn:a"]])
+def test_the_language_before_every_word_is_dropped(words):
+    found = read_tagged({"tokens": words, "ner_tags": ["O"] * len(words)}, "Row 1", "ner_tags")
+    assert found["tokens"] == [word.partition(":")[2] for word in words]
+
+
+@pytest.mark.parametrize(
+    "words", [["en:Anna", "swims"], ["at", "en:"], ["10:30"], ["en:a", "de:b"], ["http://a"], [":", ":"]]
+)
+def test_other_words_with_colons_stay(words):
+    found = read_tagged({"tokens": words, "ner_tags": ["O"] * len(words)}, "Row 1", "ner_tags")
+    assert found["tokens"] == words
+
+
+@pytest.mark.parametrize("text", ["Anna B-PER\nswims\n", "tokens\n", "Anna B-PER\n\nswims\n"])
+def test_a_line_without_a_tag(tmp_path, text):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(InputError, match=r"Line \d"):
+        list(read_rows(str(tmp_path / "a.txt"), readers_of_tags("ner_tags")))
+
+
 @pytest.mark.parametrize("line", ["1\tword\t_", "word", "x\tword\t_\tNOUN"])
 def test_lines_that_are_not_conllu(tmp_path, line):
     path = tmp_path / "a.conllu"
@@ -53,7 +105,7 @@ def test_lines_that_are_not_conllu(tmp_path, line):
 @pytest.mark.parametrize(
     ("row", "named"),
     [
-        ({"tokens": ["a"], "pos_tags": ["_"]}, "tag _"),
+        ({"tokens": ["a"], "pos_tags": ["_"]}, "without a tag"),
         ({"tokens": ["a", "b"], "pos_tags": ["X"]}, "2 tokens and 1 tags"),
         ({"tokens": ["a"]}, "pos_tags"),
     ],

@@ -14,8 +14,9 @@ import run_nli
 import utils.core.cache
 from utils.core.arguments import check_ranges
 from utils.core.errors import InputError
-from utils.tasks.examples import TaskDataArguments, TaskReader, encoded
+from utils.tasks.examples import encoded
 from utils.tasks.question_answering import read_question
+from utils.tasks.reader import TaskDataArguments, TaskReader
 from utils.tasks.sentence_pairs import encode_sentence_pairs, name_labels
 from utils.tasks.tagging import encode_tagged, tagged_features
 from utils.tasks.windows import encode_windows
@@ -194,7 +195,7 @@ def test_a_missing_column(tmp_path):
             r"Line 2 of {path} has the tag 'PER'; tags are B-TYPE, I-TYPE and O \(BIO\)",
         ),
         ({"ner_tags": ["S-PER", *"OOOOO"]}, "Line 2 of {path} has the tag 'S-PER'"),
-        ({"ner_tags": ["B-EVENT", *"OOOOO"]}, "Line 2 of {path} has the tag B-EVENT, which is none of O, B-LOC"),
+        ({"ner_tags": ["B-EVENT", *"OOOOO"]}, "Line 2 of {path} has the tag 'B-EVENT', which is none of O, B-LOC"),
         ({"ner_tags": [1, 0, 0, 0, 0, 0]}, r"Line 2 of {path} has \[1, 0, 0, 0, 0, 0\] in column ner_tags"),
         ({"tokens": "Anna lives"}, "Line 2 of {path} has 'Anna lives' in column tokens"),
     ],
@@ -204,6 +205,39 @@ def test_bad_sentences(tmp_path, change, message):
     reader = ner(validation_file=[path], eval_languages=["en"])
     with pytest.raises(InputError, match=message.format(path=path)):
         reader.evaluation("validation", "en", labels=["O", "B-LOC", "I-LOC", "B-PER", "I-PER"])
+
+
+@pytest.mark.parametrize("column", ["id", "premise", "hypothesis"])
+@pytest.mark.parametrize("half", ["\ud83d", "\udc00 x"])
+def test_half_a_surrogate_pair_is_no_text(tmp_path, column, half):
+    path = tmp_path / "a.jsonl"
+    rows = [{"id": "1", **PAIRS[0]}, {"id": "2", **PAIRS[1], column: half}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=f"Line 2 of {path}"):
+        nli(train_file=str(path)).train()
+    sentence = {**SENTENCES[0], "tokens": [half, *"abcde"]}
+    path.write_text(json.dumps(SENTENCES[0]) + "\n" + json.dumps(sentence) + "\n")
+    with pytest.raises(InputError, match=f"Line 2 of {path}"):
+        ner(train_file=str(path)).train()
+
+
+@pytest.mark.parametrize(
+    ("ids", "unique"),
+    [
+        (["a", "a", "a"], ["a", "a#2", "a#3"]),
+        (["a", "a#2", "a"], ["a", "a#2", "a#3"]),
+        (["a", "a", "a#2"], ["a", "a#2", "a#2#2"]),
+        ([1, "1", None], ["1", "1#2", "2"]),
+        (["a", "b", "c"], ["a", "b", "c"]),
+    ],
+)
+def test_ids_that_repeat(tmp_path, ids, unique):
+    """Each example has an id of its own, by which its prediction is found."""
+    path = write(tmp_path / "a.jsonl", [{"id": identity, **pair} for identity, pair in zip(ids, PAIRS)])
+    reader = nli(train_file=path, validation_file=[path], eval_languages=["en"])
+    for examples in (reader.train(), reader.evaluation("validation", "en")):
+        assert examples["id"] == unique
+        assert examples["premise"] == [pair["premise"] for pair in PAIRS]
 
 
 # --- Labels and rows ---

@@ -1,13 +1,14 @@
-"""Columns of data sets as arrays, and the fingerprint of their content."""
+"""Columns of data sets as arrays, the names of their classes, and the fingerprint of their content."""
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow.compute
 import pyarrow.parquet
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, List
 
 
 def column_array(dataset: Dataset, name: str) -> np.ndarray:
@@ -35,3 +36,20 @@ def content_fingerprint(dataset: Dataset) -> str:
     for batch in dataset.iter(1000):
         digest.update(json.dumps(batch, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def class_names(features: Features) -> dict[str, list[str]]:
+    """The names of the classes in columns that hold numbers of classes, or lists of them."""
+    kinds = {column: kind.feature if isinstance(kind, List) else kind for column, kind in features.items()}
+    return {column: kind.names for column, kind in kinds.items() if isinstance(kind, ClassLabel)}
+
+
+def with_class_names(row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A row in which numbers of classes are replaced by the names; a number without a name stays."""
+
+    def named(value: Any, of_column: Sequence[str]) -> Any:
+        if isinstance(value, list):
+            return [named(one, of_column) for one in value]
+        return of_column[value] if isinstance(value, int) and 0 <= value < len(of_column) else value
+
+    return {**row, **{column: named(row[column], of_column) for column, of_column in names.items()}}

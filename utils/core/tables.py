@@ -11,7 +11,9 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+from datasets import Features
 
+from utils.core.columns import class_names, with_class_names
 from utils.core.errors import InputError
 from utils.core.text_files import (
     ARCHIVES,
@@ -162,7 +164,7 @@ def _row(names: Sequence[str], cells: Sequence[str], where: str, mark: str) -> d
 
 
 def read_parquet(path: str | Path) -> Rows:
-    """The rows of a Parquet file."""
+    """The rows of a Parquet file; numbers of classes to which `datasets` has given names there are names."""
     try:
         with tempfile.TemporaryFile() as unpacked:
             if Path(path).suffix in ARCHIVES:  # Parquet is read from its end: an archive has to be unpacked as a whole
@@ -172,18 +174,27 @@ def read_parquet(path: str | Path) -> Rows:
                         check_growth(path, unpacked.tell())
             content = pyarrow.parquet.ParquetFile(unpacked if unpacked.tell() else path, buffer_size=2**20)
             _column_names(content.schema_arrow.names, path)
-            n_read = 0
+            names, n_read = _class_names(content.schema_arrow, path), 0
             for batch in content.iter_batches(batch_size=1000):
                 if batch.nbytes > 2 * LARGEST_FILE:
                     raise InputError(f"Rows {n_read + 1} to {n_read + len(batch)} of {path} are too large to be text.")
                 for number, row in enumerate(batch.to_pylist(), start=n_read + 1):
-                    yield f"Row {number} of {path}", row
+                    yield f"Row {number} of {path}", with_class_names(row, names)
                 n_read += len(batch)
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise almost everything
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"The file {path} is not a Parquet file or is damaged ({reason}); write it again.") from None
+
+
+def _class_names(schema: pyarrow.Schema, path: str | Path) -> dict[str, list[str]]:
+    if b"huggingface" not in (schema.metadata or {}):
+        return {}
+    try:
+        return class_names(Features.from_arrow_schema(schema))
+    except Exception as error:  # (whatever else is in that place)
+        raise InputError(f"The features that {path} names are damaged ({error!r}); write it again.") from None
 
 
 READERS: dict[str, Callable[[str], Rows]] = {

@@ -11,7 +11,7 @@ from utils.models.hub import ModelArguments
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.linking import check_links_to_write
-from utils.tasks.examples import TaskDataArguments
+from utils.tasks.reader import TaskDataArguments
 from utils.tasks.registry import TaskSpec, task_spec
 from utils.training.arguments import ScriptTrainingArguments, checkpoint_to_resume
 from utils.training.sharing import check_push
@@ -130,7 +130,7 @@ def parse_task_arguments(
             raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
     _check_continual(args)
     args.tracking.check(args.parallel, do_train)
-    _choose_best_checkpoint_by(args.task.selection_metric, args.data, args.training)
+    _choose_best_checkpoint_by(args.task, args.data, args.training)
     args.model.model_name_or_path = args.model.find(args.model.model_name_or_path)
     if args.continual.reference_model:
         args.continual.reference_model = args.model.find(args.continual.reference_model, "main")
@@ -153,19 +153,27 @@ def _check_continual(args: TaskArguments) -> None:
             check_unused(group, "continual", but=["preprocessing_num_workers", *used])
 
 
-def _choose_best_checkpoint_by(metric: str, data: TaskDataArguments, training: FineTuningArguments) -> None:
+def _choose_best_checkpoint_by(task: TaskSpec, data: TaskDataArguments, training: FineTuningArguments) -> None:
     """Set the metric, of one language, that selects the checkpoint which is kept."""
-    language = data.select_on or data.train_language
+    language, names = data.select_on or data.train_language, ", ".join(data.set_names())
     if not training.load_best_model_at_end:
         if data.select_on:
             raise InputError("--select_on has no effect without --eval_strategy; add --eval_strategy steps.")
     elif training.metric_for_best_model in (None, "loss"):
         if language not in data.set_names():
             raise InputError(
-                f"The best checkpoint is selected on {language}, which is not evaluated ({', '.join(data.set_names())}); "
+                f"The best checkpoint is selected on {language}, which is not evaluated ({names}); "
                 "add it to --eval_languages, or name another with --select_on."
             )
-        training.metric_for_best_model = f"eval_{language}_{metric}"
+        training.metric_for_best_model = f"eval_{language}_{task.selection_metric}"
         training.greater_is_better = True
     elif data.select_on:
         raise InputError("--select_on and --metric_for_best_model both select the best checkpoint; omit one.")
+    else:
+        given = training.metric_for_best_model.removeprefix("eval_")
+        metrics = [*task.metrics, *data.other_metrics()]
+        if given not in {f"{name}_{metric}" for name in data.set_names() for metric in metrics}:
+            raise InputError(
+                f"--metric_for_best_model {given} is not measured; give LANGUAGE_METRIC, like {language}_{metrics[0]}, of "
+                f"{names} and {', '.join(metrics)}."
+            )

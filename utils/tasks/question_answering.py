@@ -1,7 +1,7 @@
 """Extractive question answering: examples, also with questions and contexts in different languages."""
 
-import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,9 @@ from datasets import Dataset, Features, List, Value
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.core.errors import InputError
-from utils.core.tables import READERS, Rows, read_lines
-from utils.tasks.examples import Readers, TaskReader, identity_of, text_in
+from utils.core.tables import READERS, Rows, read_json
+from utils.tasks.examples import UnlabelledError, identity_of, text_in, value_in
+from utils.tasks.reader import Readers, TaskReader
 
 
 logger = logging.getLogger(__name__)
@@ -30,41 +31,65 @@ CONFIGS = ("plain_text", "{language}", "xquad.{language}", "XQuAD.{language}", "
 
 
 def read_squad(path: str) -> Rows:
-    """The questions of a file in SQuAD's own JSON; raises `InputError` for another format."""
-    try:
-        content = json.loads("\n".join(line for _, line in read_lines(path)))
-    except json.JSONDecodeError as error:
-        raise InputError(f"The file {path} is not JSON ({error}); call a table with a row per line .jsonl.") from None
-    try:
-        for article in content["data"]:
-            for paragraph in article["paragraphs"]:
+    """The questions of a JSON file: articles as in SQuAD, or rows with a context each.
+
+    Raises `InputError` for another format.
+    """
+    for where, article in read_json(path):
+        try:
+            if "paragraphs" not in article:
+                yield where, article
+            for paragraph in article.get("paragraphs", ()):
                 for question in paragraph["qas"]:
-                    where = f"Question {question.get('id')} of {path}"
-                    answers = question.get("answers", [])
-                    columns = {name: [answer[name] for answer in answers] for name in ("text", "answer_start")}
-                    yield where, {**question, "context": paragraph["context"], "answers": columns}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"The file {path} is not in the format of SQuAD ({error!r}); it needs data → paragraphs → context, qas → id, "
-            "question, answers → text, answer_start."
-        ) from None
+                    row = {"answers": None, **question, "context": paragraph["context"]}
+                    yield f"Question {question.get('id')} of {path}", row
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{where} is not in the format of SQuAD ({error!r}); it needs data → paragraphs → context, qas → id, "
+                "question, answers → text, answer_start."
+            ) from None
 
 
 def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False) -> dict[str, Any]:
     """An example of a row. If an answer is not at its `answer_start`, the nearest place where it is replaces it.
 
-    The row has `context`, `question`, `answers` with `text` and `answer_start`, and possibly `id`. A question without
-    answer raises `InputError` if not `unanswerable` (SQuAD v2), as does an answer that is not in its context.
+    The row has `context`, `question`, `answers` and possibly `id`. Answers are lists `text` and `answer_start`, or one of
+    each, or a list of pairs of them; a start that is null stands for the first place. A question without answer raises
+    `UnlabelledError` if not `unanswerable` (SQuAD v2); an answer that is not in its context raises `InputError`.
     """
     context, question = text_in(row, "context", where), text_in(row, "question", where)
-    answers = row.get("answers")
-    if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= set(answers):
-        raise InputError(f"{where} has {answers!r} in column answers; it needs lists `text` and `answer_start`.")
-    if not answers["text"] and not unanswerable:
-        raise InputError(f"{where} has no answer; add --version_2_with_negative if some questions have none.")
-    starts = [_locate(context, *answer, where) for answer in zip(answers["text"], answers["answer_start"])]
-    answers = {"text": list(answers["text"]), "answer_start": starts}
-    return {**identity_of(row), "context": context, "question": question, "answers": answers}
+    answers = _answers(value_in(row, "answers", where), where)
+    if not answers and not unanswerable:
+        raise UnlabelledError(
+            f"{where} has no answer; add --version_2_with_negative if the model is to learn that some questions have none"
+        )
+    starts = [_locate(context, text, start, where) for text, start in answers]
+    answered = {"text": [text for text, _ in answers], "answer_start": starts}
+    return {**identity_of(row), "context": context, "question": question, "answers": answered}
+
+
+def _answers(answers: Any, where: str) -> list[tuple[str, int]]:
+    """Text and start of every answer, in any of the usual layouts."""
+    pairs = [answers] if isinstance(answers, Mapping) else [] if answers is None else answers
+    found: list[tuple[Any, Any]] = []
+    for pair in pairs if isinstance(pairs, list) else [None]:
+        if not isinstance(pair, Mapping) or not {"text", "answer_start"} <= set(pair):
+            raise InputError(f"{where} has {answers!r} in column answers; it needs lists `text` and `answer_start`.")
+        texts, starts = (
+            value if isinstance(value, list) else [] if value is None else [value]
+            for value in (pair["text"], pair["answer_start"])
+        )
+        if pair["answer_start"] is None:
+            starts = [None] * len(texts)
+        if len(texts) != len(starts):
+            raise InputError(
+                f"{where} has {len(texts)} answers in `text`, {len(starts)} in `answer_start`; add the others."
+            )
+        found += zip(texts, starts)
+    for text, start in found:
+        if not isinstance(text, str) or not re.fullmatch(r"None|-?\d{1,9}(\.0*)?", str(start).strip()):
+            raise InputError(f"{where} has the answer {text!r} at {start!r}; it needs a text and a number.")
+    return [(text, 0 if start is None else int(float(start))) for text, start in found]
 
 
 def _locate(context: str, answer: str, start: int, where: str) -> int:

@@ -1,6 +1,7 @@
 """Classification of pairs of sentences: reading, features, scores."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from utils.core.errors import InputError
-from utils.tasks.examples import LanguageData, Measure, identity_of, text_in
+from utils.tasks.examples import LanguageData, Measure, UnlabelledError, identity_of, is_missing, text_in, value_in
 
 
 def read_sentence_pair(
@@ -17,29 +18,49 @@ def read_sentence_pair(
     where: str,
     columns: Sequence[str],
     classes: Sequence[str],
-    labels: Sequence[str] | None = None,
+    labels: Collection[str] | None = None,
 ) -> dict[str, str]:
     """An example of a row of the source: `id`, both texts under their column names, `label`.
 
     Args:
         columns: the two columns of text.
-        classes: the usual classes; a label is a name, or a number (also as text) that is an index into them.
+        classes: the usual classes. A label is a name, in small or capital letters, or the number of a class (1, "1", 1.0,
+            `LABEL_1`; of two classes also false and true).
         labels: classes that the model knows; by default any name is allowed.
 
     Raises:
-        InputError: for a missing text or an unknown label.
+        InputError: for a missing text or an unknown label; `UnlabelledError` for none.
     """
     texts = {name: text_in(row, name, where) for name in columns}
-    label = {str(k): name for k, name in enumerate(classes)}.get(str(row.get("label")), row.get("label"))
-    if not isinstance(label, str) or (labels and label not in labels):
-        known = ", ".join(labels or classes)
-        raise InputError(f"{where} has the label {label!r}, which is none of {known}; correct it, or omit the row.")
+    given = value_in(row, "label", where)
+    if is_missing(given):
+        raise UnlabelledError(f"{where} has the label {given!r}, which means none")
+    known = labels or classes
+    label = given if isinstance(given, str) and given in known else _known_name(given, classes, known)
+    is_name = isinstance(given, str) and not re.fullmatch(r"[-+\d.]+", given.strip())
+    if label not in known and (labels or not is_name):
+        raise InputError(
+            f"{where} has the label {given!r}, which is none of {', '.join(known)}; correct it or omit the row."
+        )
     return {**identity_of(row), **texts, "label": label}
+
+
+def _known_name(label: object, classes: Sequence[str], known: Collection[str]) -> str:
+    """The known name that a number of the classes or a name in other capitals stands for, or else the label as text."""
+    numbered = {f"{begin}{k}": name for k, name in enumerate(classes) for begin in ("", "label_")}
+    if len(classes) == 2:
+        numbered |= dict(zip(("false", "true"), classes))
+    name = numbered.get(str(label).strip().casefold().removesuffix(".0"), str(label).strip())
+    return name if name in known else {one.casefold(): one for one in known}.get(name.casefold(), name)
 
 
 def name_labels(examples: Dataset, classes: Sequence[str]) -> list[str]:
     """The labels of the training data: the usual classes in their order, or others in alphabetical order."""
     found = set(examples.unique("label"))
+    if len({label.casefold() for label in found}) < len(found):
+        raise InputError(
+            f"Labels of the training data differ in capitals only ({', '.join(sorted(found))}); unify them."
+        )
     return list(classes) if found <= set(classes) else sorted(found)
 
 

@@ -20,6 +20,7 @@ from utils.tasks.examples import TaskExamples, TaskRows
 from utils.tasks.registry import TaskSpec
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.sharing import publish
+from utils.training.steps import train_and_save
 
 
 def known_labels(args: TaskArguments, in_training: list[str] | None) -> list[str]:
@@ -62,12 +63,24 @@ def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tupl
 def length_limit(wanted: int | None, usual: int, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Tokens of the longest input: `--max_seq_length`, or else what is usual for the task and possible for the model.
 
-    Raises `InputError` if that is more than the model can take.
+    Raises `InputError` if that is more than the model can take, or too little for a pair of words.
     """
-    return sentence_length_limit(wanted or min(usual, encoder_max_length(tokenizer, model)), tokenizer, model)
+    limit = sentence_length_limit(wanted or min(usual, encoder_max_length(tokenizer, model)), tokenizer, model)
+    if limit < (shortest := tokenizer.num_special_tokens_to_add(pair=True) + 2):
+        raise InputError(
+            f"--max_seq_length {limit} leaves no room beside the special tokens; give {shortest} or more."
+        )
+    return limit
 
 
-def evaluate_languages(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArguments) -> None:
+def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArguments) -> None:
+    """Train and save the model, if asked; then evaluate it in every language."""
+    if args.training.do_train:
+        train_and_save(trainer, args.checkpoint)
+    _evaluate_languages(trainer, rows, args)
+
+
+def _evaluate_languages(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArguments) -> None:
     """Measure the sets of --do_eval and of --do_predict in all languages; write metrics and predictions, print tables.
 
     `predictions/LANGUAGE.jsonl` holds those of --do_predict, or else those of --do_eval; every line names its split.

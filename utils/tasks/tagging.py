@@ -1,7 +1,9 @@
 """Classification of the words of a sentence: reading, features, predicted tags."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ from datasets import Features, List, Value
 
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
-from utils.core.tables import Rows, read_lines
-from utils.tasks.examples import LanguageData, identity_of
+from utils.core.tables import READERS, Rows, read_lines
+from utils.tasks.examples import LanguageData, UnlabelledError, identity_of, is_missing, value_in
+from utils.tasks.reader import Readers
 
 
 # The loss ignores this label: of all tokens of a word but the first, and of special tokens.
@@ -24,25 +27,63 @@ def tagged_features(column: str) -> Features:
 
 
 def read_tagged(
-    row: Mapping[str, Any], where: str, column: str, labels: Sequence[str] | None = None, bio: bool = False
+    row: Mapping[str, Any], where: str, column: str, labels: Collection[str] | None = None, bio: bool = False
 ) -> dict[str, Any]:
     """An example of a row of the source: `id`, `tokens` and the column of tags.
 
     Raises:
         InputError: for a missing column, lists of different lengths, or a tag that is not among `labels` (if given) or,
-            with `bio`, not B-TYPE, I-TYPE or O.
+            with `bio`, not B-TYPE, I-TYPE or O; `UnlabelledError` for a word without a tag.
     """
-    for name in ("tokens", column):
-        if not isinstance(row.get(name), list) or not all(isinstance(one, str) for one in row[name]):
-            raise InputError(f"{where} has {row.get(name)!r} in column {name}; it needs a list of texts.")
-    tokens, tags = row["tokens"], row[column]
+    tokens, tags = (value_in(row, name, where) for name in ("tokens", column))
+    if tags is None or (isinstance(tags, list) and any(map(is_missing, tags))):
+        raise UnlabelledError(f"{where} has a word without a tag in column {column}")
+    for name, values in (("tokens", tokens), (column, tags)):
+        if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+            raise InputError(f"{where} has {values!r} in column {name}; it needs a list of texts.")
     if len(tokens) != len(tags):
         raise InputError(f"{where} has {len(tokens)} tokens and {len(tags)} tags; every token needs one.")
-    if bio and (other := [tag for tag in tags if not re.fullmatch("O|[BI]-.+", tag)]):
-        raise InputError(f"{where} has the tag {other[0]!r}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
-    if unknown := [tag for tag in tags if labels and tag not in labels]:
-        raise InputError(f"{where} has the tag {unknown[0]}, which is none of {', '.join(labels or ())}; correct it.")
+    for tag in tags:
+        if bio and not re.fullmatch("O|[BI]-.+", tag):
+            raise InputError(f"{where} has the tag {tag!r}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
+        if labels and tag not in labels:
+            raise InputError(f"{where} has the tag {tag!r}, which is none of {', '.join(labels)}; correct it.")
+    # (PAN-X has the language in front of every word: en:Paris.)
+    if (
+        tokens
+        and (prefix := re.match("[a-z]{2,3}(-[a-z]+)*:", tokens[0]))
+        and all(token.startswith(prefix[0]) for token in tokens)
+    ):
+        tokens = [token.removeprefix(prefix[0]) for token in tokens]
     return {**identity_of(row), "tokens": tokens, column: tags}
+
+
+def _blocks(path: str) -> Iterator[list[tuple[int, str]]]:
+    """The numbered lines of a file, in blocks between blank lines."""
+    for blank, lines in groupby(read_lines(path), key=lambda line: not line[1].strip()):
+        if not blank:
+            yield list(lines)
+
+
+def read_conll(path: str, column: str) -> Rows:
+    """The sentences of a file with a word per line: the word first, its tag last, between tabs or blanks.
+
+    So are CoNLL-2003, PAN-X and the files of XTREME. Sentences are separated by blank lines. A line without a tag raises
+    `InputError`.
+    """
+    for block in _blocks(path):
+        fields = [(number, line.split("\t") if "\t" in line else line.split()) for number, line in block]
+        words = [(number, of_word) for number, of_word in fields if of_word[0] != "-DOCSTART-"]
+        if untagged := [number for number, of_word in words if len(of_word) < 2]:
+            raise InputError(f"Line {untagged[0]} of {path} has no tag; write word and tag, a tab between them.")
+        if words:
+            tokens, tags = ([of_word[k].strip() for _, of_word in words] for k in (0, -1))
+            yield f"The sentence at line {words[0][0]} of {path}", {"tokens": tokens, column: tags}
+
+
+def readers_of_tags(column: str) -> Readers:
+    """What reads files of tagged sentences: tables of `tokens` and this column, and files with a word per line."""
+    return {**READERS, **dict.fromkeys((".tsv", ".txt", ".conll"), partial(read_conll, column=column))}
 
 
 def read_conllu(path: str) -> Rows:
@@ -51,25 +92,23 @@ def read_conllu(path: str) -> Rows:
     Format: https://universaldependencies.org/format.html. Multiword tokens (`3-4`) and empty nodes (`5.1`) are skipped:
     the words are those of the treebank's syntax. A line without UPOS raises `InputError`.
     """
-    sentence: dict[str, Any] = {"tokens": [], "pos_tags": []}
-    begin = 1
-    for number, line in (*read_lines(path), (0, "")):
-        fields = line.split("\t")
-        if not line.strip():
-            if sentence["tokens"]:
-                yield f"The sentence at line {begin} of {path}", sentence
-            sentence, begin = {"tokens": [], "pos_tags": []}, number + 1
-        elif line.startswith("#"):
-            key, _, value = line[1:].partition("=")
-            if key.strip() == "sent_id":
-                sentence["id"] = value.strip()
-        elif len(fields) < 4 or not fields[0].replace("-", "").replace(".", "").isdigit():
-            raise InputError(
-                f"Line {number} of {path} is not CoNLL-U (ID, FORM, LEMMA, UPOS between tabs); correct it."
-            )
-        elif fields[0].isdigit():
-            sentence["tokens"].append(fields[1])
-            sentence["pos_tags"].append(fields[3])
+    for block in _blocks(path):
+        sentence: dict[str, Any] = {"tokens": [], "pos_tags": []}
+        for number, line in block:
+            fields = line.split("\t")
+            if line.startswith("#"):
+                key, _, value = line[1:].partition("=")
+                if key.strip() == "sent_id":
+                    sentence["id"] = value.strip()
+            elif len(fields) < 4 or not fields[0].replace("-", "").replace(".", "").isdigit():
+                raise InputError(
+                    f"Line {number} of {path} is not CoNLL-U (ID, FORM, LEMMA, UPOS between tabs); correct it."
+                )
+            elif fields[0].isdigit():
+                sentence["tokens"].append(fields[1])
+                sentence["pos_tags"].append(fields[3])
+        if sentence["tokens"]:
+            yield f"The sentence at line {block[0][0]} of {path}", sentence
 
 
 def encode_tagged(

@@ -4,6 +4,7 @@ A context that is too long for the model becomes several rows that overlap (*win
 window with the highest sum of start and end logit.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -13,10 +14,37 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from transformers import PreTrainedTokenizerBase
 
+from utils.core.errors import InputError
 from utils.tasks.examples import LanguageData
 
 
+logger = logging.getLogger(__name__)
+
+
 _Span = tuple[int, int]  # first character, and the one after the last
+
+
+def window_sizes(
+    tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int, max_question_length: int
+) -> tuple[int, int]:
+    """Tokens that neighbouring windows share, and tokens of the longest question: as given, or what leaves room.
+
+    A question takes at most half of a window. Where windows would share everything, they share half of their contexts.
+
+    Raises:
+        InputError: if windows of `max_length` tokens are too short for a question and a context.
+    """
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+    if room < 2:
+        raise InputError(f"--max_seq_length {max_length} leaves no room for a question and a context; raise it by 10.")
+    question = min(max_question_length, room // 2)
+    shared = stride if stride < room - question else (room - question) // 2
+    if (shared, question) != (stride, max_question_length):
+        logger.warning(
+            f"With --max_seq_length {max_length}, questions are truncated to {question} tokens and neighbouring windows "
+            f"share {shared} (--max_question_length {max_question_length} --doc_stride {stride} leave no room)."
+        )
+    return shared, question
 
 
 def encode_windows(
@@ -68,11 +96,15 @@ def encode_windows(
 def _truncated(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
     """Questions without surrounding blanks (some in SQuAD have many) and of limited length, to leave room for contexts."""
     questions = [question.strip() for question in questions]
-    offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return [
-        question[: of_tokens[max_tokens - 1][1]] if len(of_tokens) > max_tokens else question
-        for question, of_tokens in zip(questions, offsets["offset_mapping"])
-    ]
+    for n_kept in range(max_tokens, -1, -1):  # (the beginning of a question may have more tokens than it has in it)
+        encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        if all(len(offsets) <= max_tokens for offsets in encoded["offset_mapping"]):
+            break
+        questions = [
+            question[: offsets[n_kept - 1][1] if n_kept else 0] if len(offsets) > max_tokens else question
+            for question, offsets in zip(questions, encoded["offset_mapping"])
+        ]
+    return questions
 
 
 def _tokens_of(answers: Mapping[str, list], offsets: np.ndarray, first: int) -> tuple[int, int]:
@@ -114,6 +146,7 @@ def best_spans(
         has fewer spans).
     """
     n_windows, width = starts.shape
+    max_answer_length = min(max_answer_length, width)
     real = np.arange(width) < n_tokens[:, None]
     starts, ends = (np.where(real, logits, -np.inf).astype(np.float32) for logits in (starts, ends))
     padded = np.pad(ends, ((0, 0), (0, max_answer_length - 1)), constant_values=-np.inf)

@@ -1,0 +1,283 @@
+"""Reads the examples of a task in many languages, from files or data sets."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from datasets import Dataset, Features
+from transformers import TrainingArguments
+
+from utils.core.arguments import arg, require
+from utils.core.cache import cache_key, dataset_from_files
+from utils.core.columns import class_names, with_class_names
+from utils.core.data_sets import load_split
+from utils.core.errors import InputError
+from utils.core.tables import READERS, Rows, one_path_each, read_rows
+from utils.tasks.examples import TaskExamples, UnlabelledError
+
+
+logger = logging.getLogger(__name__)
+
+# Makes an example of a row of the source, given the row, its place for messages and, if they are known, `labels`; raises
+# InputError. Class labels in the row are names.
+ReadExample = Callable[..., dict[str, Any]]
+Readers = Mapping[str, Callable[[str], Rows]]
+
+
+@dataclass
+class TaskDataArguments:
+    """Training and evaluation data. A script names the data set and its columns."""
+
+    dataset_name: str | None = arg(None, help="Training data: a data set on the Hub or in a local folder.")
+    dataset_config_name: str | None = arg(
+        None, help="Its configuration; {language} stands for the language. Default: the first that exists."
+    )
+    eval_dataset_name: str | None = arg(None, help="Data set for evaluation. Default: --dataset_name.")
+    eval_dataset_config_name: str | None = arg(None, help="Its configuration; {language} stands for the language.")
+    train_split: str = arg("train", help="Split for training.")
+    validation_split: str = arg("validation", help="Split for --do_eval.")
+    test_split: str = arg("test", help="Split for --do_predict.")
+    train_file: str | None = arg(None, help="Training data in a file: .jsonl, .csv, .tsv, .parquet; also .gz.")
+    validation_file: list[str] | None = arg(None, help="Files for --do_eval: `en=dev.en.jsonl hi=dev.hi.jsonl`.")
+    test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
+    train_language: str = arg("en", help="Code of the training language.", hyperparameter=True)
+    eval_languages: list[str] = arg(
+        default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
+        help="Codes of the languages for evaluation. All but the training language are zero-shot.",
+    )
+    select_on: str | None = arg(
+        None,
+        help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
+        "language. Any other is an oracle, since zero-shot means that there is no labelled data to select by.",
+    )
+    max_train_samples: int | None = arg(None, help="Train on the first N examples.", hyperparameter=True, at_least=1)
+    max_eval_samples: int | None = arg(None, help="Use the first N of each language for --do_eval.", at_least=1)
+    max_predict_samples: int | None = arg(None, help="Use the first N of each language for --do_predict.", at_least=1)
+    max_seq_length: int | None = arg(
+        None,
+        help="Truncate inputs to this number of tokens; words beyond count as wrong. Default: 128.",
+        hyperparameter=True,
+        at_least=1,
+    )
+    skip_unlabelled: bool = arg(
+        False, help="Leave out rows without a label (empty, null, - or -1, as in SNLI) or, for QA, without an answer."
+    )
+    overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
+
+    def __post_init__(self) -> None:
+        self.eval_languages = list(dict.fromkeys(self.eval_languages))
+        require(self.eval_languages, ["--eval_languages"], "name the languages to evaluate, for example en hi")
+
+    def set_names(self) -> list[str]:
+        """Names of the evaluated sets, as in metrics and files."""
+        return self.eval_languages
+
+    def other_metrics(self) -> list[str]:
+        """What is measured beside the metrics of the task."""
+        return ["loss"]
+
+    def languages(self) -> list[str]:
+        """All languages of which evaluation data is read."""
+        return self.eval_languages
+
+
+@dataclass
+class TaskReader:
+    """Reads the examples of a task from the files or data sets that the arguments name.
+
+    Attributes:
+        features: columns of an example.
+        configs: configurations of the task's data sets, of which the first that exists is read; `{language}` stands for
+            the language's code, `{language_name}` for its name.
+        readers: by suffix, what reads a file (see `utils.core.tables.read_rows`).
+        language_names: code of a language → what `{language_name}` stands for.
+        select_language: selects the rows of a language in a configuration that holds several.
+        hub_options: `cache_dir`, `token`.
+    """
+
+    arguments: TaskDataArguments
+    features: Features
+    read_example: ReadExample
+    configs: Sequence[str] = ("{language}",)
+    readers: Readers = field(default_factory=lambda: READERS)
+    language_names: Mapping[str, str] = field(default_factory=dict)
+    select_language: Callable[[Dataset, str], Dataset] | None = None
+    hub_options: Mapping[str, Any] = field(default_factory=dict)
+    num_proc: int | None = None
+
+    def train(self) -> Dataset:
+        """The training examples."""
+        data = self.arguments
+        if data.train_file:
+            examples = self._from_file(data.train_file, self.read_example)
+        else:
+            source = (data.dataset_name, data.dataset_config_name, data.train_split)
+            examples = self._from_dataset("train", data.train_language, *source, self.read_example)
+        return _first(_with_unique_ids(examples), data.max_train_samples)
+
+    def evaluation(
+        self, purpose: str, language: str, labels: Sequence[str] | None = None, config: str | None = None
+    ) -> Dataset:
+        """The examples of a language.
+
+        Args:
+            purpose: `validation` (--do_eval) or `test` (--do_predict).
+            language: code of the language.
+            labels: names of the classes that the model knows; any other one raises.
+            config: configuration of the data set; by default that of the arguments.
+        """
+        data, validates = self.arguments, purpose == "validation"
+        # (A dictionary, in which a label is found at once however many there are.)
+        read_example = partial(self.read_example, labels=dict.fromkeys(labels)) if labels else self.read_example
+        if files := data.validation_file if validates else data.test_file:
+            path = one_path_each(files, data.languages(), f"--{purpose}_file").get(language)
+            require(path, [f"--{purpose}_file {language}=FILE"], f"there is no file for {language}")
+            examples = self._from_file(str(path), read_example)
+        else:
+            name, config = data.eval_dataset_name, config or data.eval_dataset_config_name
+            if name is None:
+                name, config = data.dataset_name, config or data.dataset_config_name
+            split = data.validation_split if validates else data.test_split
+            examples = self._from_dataset(purpose, language, name, config, split, read_example)
+        return _first(_with_unique_ids(examples), data.max_eval_samples if validates else data.max_predict_samples)
+
+    def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
+        """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
+        return {language: self.evaluation(purpose, language, labels) for language in self.arguments.eval_languages}
+
+    def _from_file(self, path: str, read_example: ReadExample) -> Dataset:
+        skip = self.arguments.skip_unlabelled
+        key = cache_key(read_example, *self.readers.values(), _read_file, read_example=read_example, skip=skip)
+        how = {"path": path, "readers": self.readers, "read_example": read_example, "skip": skip}
+        examples = dataset_from_files([path], _read_file, self.features, key, **how)
+        return _not_empty(examples, f"The file {path}", skip)
+
+    def _from_dataset(
+        self, purpose: str, language: str, name: str | None, config: str | None, split: str, read_example: ReadExample
+    ) -> Dataset:
+        require(name, ["--dataset_name", f"--{purpose}_file"], "there is no data")
+        english = self.language_names.get(language, language)
+        configs = [one.replace("{language_name}", english) for one in ([config] if config else self.configs)]
+        of_config = "--dataset_config_name" if purpose == "train" else "--eval_dataset_config_name"
+        arguments = {"config": of_config, "split": f"--{purpose}_split"}
+        rows, config, split = load_split(str(name), language, configs, [split], arguments, **self.hub_options)
+        assert isinstance(rows, Dataset)  # (it is not streamed)
+        if self.select_language:
+            rows = self.select_language(rows, language)
+        where, skip = f"the data set {name} ({config}, {split})", self.arguments.skip_unlabelled
+        if not len(rows):
+            raise InputError(f"There is nothing in {language} in {where}; choose another one, or omit {language}.")
+        examples = rows.map(
+            _read_batch,
+            batched=True,
+            with_indices=True,
+            remove_columns=rows.column_names,
+            features=self.features,
+            num_proc=self.num_proc,
+            fn_kwargs={
+                "columns": tuple(self.features),
+                "names": class_names(rows.features),
+                "where": where,
+                "read_example": read_example,
+                "skip": skip,
+                "code": cache_key(read_example, _read_batch),
+            },
+            desc=f"Reading {name} ({config}, {split})",
+        )
+        _log_skipped(len(rows) - len(examples), where)
+        return _not_empty(examples, f"The {where.removeprefix('the ')}", skip)
+
+
+def _read_file(path: str, readers: Readers, read_example: ReadExample, skip: bool) -> Iterator[dict[str, Any]]:
+    n_skipped = 0
+    for number, (where, row) in enumerate(read_rows(path, readers)):
+        if example := _example(number, row, where, read_example, skip):
+            yield example
+        else:
+            n_skipped += 1
+    _log_skipped(n_skipped, f"the file {path}")
+
+
+def _read_batch(
+    batch: Mapping[str, list],
+    numbers: Sequence[int],
+    columns: Sequence[str],
+    names: Mapping[str, Sequence[str]],
+    where: str,
+    read_example: ReadExample,
+    skip: bool,
+    code: str,  # (part of the key under which `datasets` caches the rows)
+) -> dict[str, list]:
+    examples = [
+        _example(
+            number, with_class_names(dict(zip(batch, row)), names), f"Row {number + 1} of {where}", read_example, skip
+        )
+        for number, row in zip(numbers, zip(*batch.values()))
+    ]
+    return {column: [example[column] for example in examples if example] for column in columns}
+
+
+def _example(
+    number: int, row: Mapping[str, Any], where: str, read_example: ReadExample, skip: bool
+) -> dict[str, Any] | None:
+    """The example of a row; None if the row has no label and such rows are skipped."""
+    try:
+        return {"id": str(number), **read_example(row, where)}
+    except UnlabelledError:
+        if skip:
+            return None
+        raise
+
+
+def _not_empty(examples: Dataset, where: str, skip: bool) -> Dataset:
+    if not len(examples):
+        raise InputError(f"{where} has no {'labelled ' if skip else ''}example; give one with data.")
+    return examples
+
+
+def _log_skipped(n_skipped: int, where: str) -> None:
+    if n_skipped:
+        logger.info(f"{n_skipped:,} rows of {where} have no label and are left out (--skip_unlabelled).")
+
+
+def _first(examples: Dataset, wanted: int | None) -> Dataset:
+    return examples if wanted is None else examples.select(range(min(wanted, len(examples))))
+
+
+def _with_unique_ids(examples: Dataset) -> Dataset:
+    """The examples with an id of its own each: `a`, `a#2`, `a#3` for an id that repeats."""
+    ids: dict[str, None] = {}
+    repeats: Counter[str] = Counter()
+    for identity in examples["id"]:
+        unique = identity
+        while unique in ids:
+            repeats[identity] += 1
+            unique = f"{identity}#{repeats[identity] + 1}"
+        ids[unique] = None
+    if list(ids) == examples["id"][:]:
+        return examples
+    return examples.remove_columns("id").add_column("id", list(ids)).select_columns(examples.column_names)
+
+
+def read_examples(
+    reader: TaskReader,
+    training: TrainingArguments,
+    find_labels: Callable[[Dataset | None], list[str] | None] = lambda train: None,
+) -> tuple[TaskExamples, list[str]]:
+    """The examples for what the run is to do (--do_train, --do_eval, --do_predict), and the names of the classes.
+
+    Of several processes the first one reads, the others use its cache.
+
+    Args:
+        find_labels: names of the classes, given the training examples (None if nothing is trained). Reading for
+            evaluation raises for any other label. By default there are none.
+    """
+    with training.main_process_first(desc="reading the data"):
+        train = reader.train() if training.do_train else None
+        labels = find_labels(train)
+        validation = reader.evaluation_sets("validation", labels) if training.do_eval else {}
+        test = reader.evaluation_sets("test", labels) if training.do_predict else {}
+    return TaskExamples(train, validation, test), labels or []
