@@ -1,18 +1,33 @@
 """How a script ends: with one sentence on bad input, not with a traceback."""
 
-import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+from huggingface_hub import get_token
+
+from utils.core.redaction import note_secrets, redact
+from utils.core.result_tables import shorten
 
 
 Entry = TypeVar("Entry")
+# Characters of the longest message; a word is shortened to the second number before the rest of the sentence is.
+_LONGEST, _LONGEST_WORD = 290, 60
 
 
 class InputError(ValueError):
-    """Bad input. The message is one sentence for the user: which file, which line, what to do."""
+    """Bad input. The message is one sentence for the user: which file, which line, what to do.
+
+    It is shown in one line of at most 300 characters, without secrets and control characters.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def look_up(registry: Mapping[str, Entry], name: str, what: str) -> Entry:
@@ -33,11 +48,36 @@ class Interrupted(Exception):
         self.signal = number
 
 
+def one_line(message: str) -> str:
+    """A message in one line; if it is too long, its longest words are shortened, and then the message itself."""
+    text = " ".join(redact(shorten(message, 100 * _LONGEST)).split())
+    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    for word in sorted(text.split(" "), key=len, reverse=True):
+        if len(text) > _LONGEST:
+            text = text.replace(word, shorten(word, _LONGEST_WORD), 1)
+    return shorten(text, _LONGEST)
+
+
+@contextmanager
+def input_errors(problem: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds that libraries raise within the context become `InputError`: the problem, then their text."""
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise InputError(f"{problem}: {error}") from error
+
+
 def run_script(main: Callable[[], object]) -> None:
-    """Run a script's `main`; end with one line on standard error for bad input, a full disk and an interruption.
+    """Run a script's `main`; end with one line on standard error for bad input, an interruption, and what `_outside` lists.
 
     Any other exception is a bug and keeps its traceback. Of several processes, the first one shows the messages of `utils`.
+    Secrets are taken out of all that is shown.
     """
+    note_secrets({**os.environ, "token": get_token()})
+    logging.setLogRecordFactory(_redacted_record)
+    sys.excepthook = _show_traceback
     logging.basicConfig(format="%(message)s")
     logging.getLogger("utils").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     try:
@@ -48,16 +88,48 @@ def run_script(main: Callable[[], object]) -> None:
         print(interruption, file=sys.stderr)
         sys.exit(128 + interruption.signal)
     except Exception as error:
-        if not _disk_is_full(error):
+        sentence = _outside(error)
+        if sentence is None:
             raise
-        sys.exit("error: There is no space left on the disk; make room, then run again or --resume_from_checkpoint.")
+        sys.exit(f"error: {one_line(sentence)}")
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is the cause of an error; libraries raise errors of their own for it."""
+def _redacted_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*args, **kwargs)
+    record.msg, record.args = redact(record.getMessage()), ()
+    return record
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+
+# What it means for the user when libraries say this, in errors of their own. (torch.save reports a full disk by the last three.)
+_OUTSIDE = {
+    "There is no space left on the disk; make room, then run again or --resume_from_checkpoint.": (
+        "No space left on device", "Disk quota exceeded", "unexpected pos", "PytorchStreamWriter", "basic_ios::clear",
+    ),
+    "A worker process was killed, perhaps for lack of memory; choose fewer workers or smaller batches.": (
+        "DataLoader worker", "subprocesses has abruptly died", "BrokenProcessPool",
+    ),
+    "There is not enough memory; choose smaller batches, shorter inputs or fewer workers.": (
+        "MemoryError", "OutOfMemoryError", "out of memory", "not enough memory", "allocate memory",
+    ),
+}  # fmt: skip
+
+
+def _outside(error: BaseException | None) -> str | None:
+    """What is wrong outside of this program, in a sentence: disk, memory, a killed process, a path that cannot be used."""
+    path, certain = None, True
     while error is not None:
-        texts = ("No space left on device", "inline_container.cc")  # the second is all that torch.save reports
-        if getattr(error, "errno", None) == errno.ENOSPC or any(text in str(error) for text in texts):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+        said = f"{type(error).__name__}: {error}"
+        for sentence, texts in _OUTSIDE.items():
+            if any(text in said for text in texts):
+                return sentence
+        if certain and isinstance(error, OSError) and error.filename and error.strerror:
+            path = (
+                f"{error.filename} cannot be read or written ({error.strerror}); check the path and its permissions."
+            )
+        # An error may also occur while another one is handled, which then is not its cause.
+        certain, error = error.__cause__ is not None, error.__cause__ or error.__context__
+    return path

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from utils.core.errors import InputError
 
@@ -25,19 +28,35 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically; what UTF-8 cannot say (half of a surrogate pair) is written as JSON does, `\\ud800`."""
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(path: str | Path, content: Any) -> None:  # noqa: ANN401
+def write_json(path: str | Path, content: Any) -> None:
     """Write JSON atomically, indented, with sorted keys."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n")
+    write_text(path, json_text(content, indent=2, sort_keys=True) + "\n")
 
 
 def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(f"{json_text(row)}\n" for row in rows))
+
+
+def json_text(content: Any, **layout: Any) -> str:
+    """Valid JSON: a number that is not finite is null, one of NumPy is a number, and what JSON has no type for is a text."""
+    return json.dumps(json_values(content), ensure_ascii=False, allow_nan=False, default=str, **layout)
+
+
+def json_values(content: Any) -> Any:
+    """The content of `json_text`, as a reader would get it."""
+    if isinstance(content, Mapping):
+        return {name: json_values(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [json_values(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The record of a run, `run.json`: arguments, versions, commit of the code."""
 
 import platform
-import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.arguments import hyperparameters
+from utils.core.redaction import redact
 
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "tokenizers", "sil-thot")
 _CODE = Path(__file__).resolve().parent.parent.parent
-# Arguments whose values nobody else may read, by their names (`include_special_tokens` is not one).
-_SECRET = re.compile(r"(^|_)(token|key)(_|$)|secret|password")
 
 
-def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: Any) -> dict[str, Any]:
     """How a run came about, for `run.json`: arguments, hyperparameters, versions, commit of this code, and given facts.
 
     Args:
-        arguments: the script's argument dataclasses. Arguments with secret values are omitted.
+        arguments: the script's argument dataclasses. Secrets are taken out.
         unused: those that had no effect on what was learned; their hyperparameters are omitted.
     """
     values: dict[str, Any] = {}
@@ -31,7 +29,6 @@ def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: An
         values |= group.to_dict() if hasattr(group, "to_dict") else asdict(group)
         if not any(group is other for other in unused):
             hyperparameter_names += hyperparameters(group)
-    values = {name: value for name, value in values.items() if not _SECRET.search(name)}
     facts["hyperparameters"] = {name: values[name] for name in hyperparameter_names}
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -39,7 +36,7 @@ def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: An
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {**facts, "arguments": values, "versions": versions, "git_commit": _git_commit()}
+    return redact({**facts, "arguments": values, "versions": versions, "git_commit": _git_commit()})
 
 
 def _git_commit() -> str | None:

@@ -26,7 +26,7 @@ _SETS = {"predict": "test", "eval": "validation"}
 _Json = Mapping[str, Any]
 
 
-def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **hub_options: Any) -> str:  # noqa: ANN401
+def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **hub_options: Any) -> str:
     """The text of a card, with its metadata, from the content of `run.json` and `all_results.json`.
 
     Args:

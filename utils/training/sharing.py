@@ -11,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from utils.core.errors import InputError
 from utils.core.files import write_json, write_text
+from utils.core.redaction import redact
 from utils.training.figures import plot_losses
 from utils.training.model_card import model_card
 
@@ -38,7 +39,7 @@ def check_push(training: TrainingArguments) -> None:
         ) from None
 
 
-def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> None:  # noqa: ANN401
+def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> None:
     """Write `run.json` and, for a model that was trained, a figure of its losses and its card; push the folder if asked.
 
     Args:
@@ -59,7 +60,7 @@ def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> 
         results = folder / "all_results.json"
         found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
         name = trainer.hub_model_id or folder.absolute().name
-        write_text(folder / "README.md", model_card(name, record, found, folder, **hub_options))
+        write_text(folder / "README.md", redact(model_card(name, record, found, folder, **hub_options)))
     if training.push_to_hub and trainer.hub_model_id:
         push(folder, trainer.hub_model_id, training.hub_revision, training.hub_token)
 
