@@ -79,7 +79,7 @@ class AlignDataArguments(ParallelDataArguments):
         above=0,
         below=100,
     )
-    max_eval_pairs: int | None = arg(5000, help="Measure on at most this many pairs per language.")
+    max_eval_pairs: int | None = arg(5000, help="Measure on at most this many pairs per language.", at_least=1)
     eval_layers: list[int] = arg(default_factory=list, help="Also measure word retrieval at hidden states: 0 4 8 12.")
     overwrite_output_dir: bool = arg(False, help="Write to an --output_dir that is not empty, and over --write_links.")
 
@@ -98,7 +98,10 @@ class AdjustmentArguments(AlignmentArguments):
     """Which words are pulled together, how, and in which layers."""
 
     max_seq_length: int | None = arg(
-        None, help="Cut sentences after this many tokens. Default: what the encoder can take.", hyperparameter=True
+        None,
+        help="Cut sentences after this many tokens. Default: what the encoder can take.",
+        hyperparameter=True,
+        at_least=1,
     )
     freeze_layers: int = arg(
         0, help="Freeze the embeddings and the first N layers (0: train all).", hyperparameter=True, at_least=0

@@ -67,7 +67,7 @@ class DistanceArguments(EvaluationArguments):
         choices=list(WORD_DISTANCES),
     )
     max_links: int | None = arg(5000, help="Links compared per language, drawn at random from all pairs.", at_least=1)
-    seed: int = arg(42, help="Seed of the draw of pairs, links and unrelated words.")
+    seed: int = arg(42, help="Seed of the draw of pairs, links and unrelated words.", at_least=0)
     word_pooling: str = arg(
         "avg",
         help="A word's vector: mean of its subwords (`avg`), its first (`start`) or last (`end`); `token`: every "

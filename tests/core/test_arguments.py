@@ -2,14 +2,16 @@
 
 import importlib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 
 import pytest
 from transformers import TrainingArguments
 
 from helpers.paths import PROJECT
-from utils.core.arguments import arg, check_unused, hyperparameters, parse_arguments
+from utils.core import arguments
+from utils.core.arguments import arg, bounds_of, check_ranges, check_unused, hyperparameters, parse_arguments
 from utils.core.errors import InputError
+from utils.training.arguments import AlignTrainingArguments
 
 
 SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if path.stem != "quickstart")
@@ -112,3 +114,66 @@ def test_arguments_without_their_switch():
     check_unused(Settings(use_it=True), "switch", but=["use_it"])
     with pytest.raises(InputError, match="--use_it True .*--switch"):
         check_unused(Settings(use_it=True), "switch")
+
+
+# --- The numbers of every script, from its dataclasses ---
+
+# Checked against the model; or any number will do.
+WITHOUT_RANGE = ("alignment_layer", "aligner_layer", "eval_layers", "null_score_diff_threshold")
+
+
+@pytest.fixture(params=SCRIPTS)
+def groups(request, run, monkeypatch) -> list[type]:
+    """The dataclasses of a script's arguments."""
+
+    class SeenError(Exception):
+        pass
+
+    def seen(dataclasses, **options):
+        raise SeenError(dataclasses)
+
+    monkeypatch.setattr(arguments, "_Parser", seen)
+    with pytest.raises(SeenError) as caught:
+        run(importlib.import_module(request.param).main)
+    return caught.value.args[0]
+
+
+def instance(group: type, name: str, value: object):
+    """A dataclass with a value that its own checks have not seen."""
+    made = object.__new__(group)
+    for item in fields(group):
+        setattr(made, item.name, None)
+    setattr(made, name, value)
+    return made
+
+
+def numbers_of(group: type) -> list[Field]:
+    return [item for item in fields(group) if re.search(r"\bint\b|\bfloat\b", str(item.type))]
+
+
+def test_every_number_has_a_range(groups):
+    for group in groups:
+        missing = {item.name for item in numbers_of(group) if not bounds_of(group, item)} - set(WITHOUT_RANGE)
+        assert not missing, group
+
+
+def test_every_number_is_finite_and_in_its_range(groups):
+    outside = {"at_least": -1, "above": 0, "at_most": 1, "below": 0}
+    for group in groups:
+        for item in numbers_of(group):
+            bad = [float("nan"), float("inf"), float("-inf"), 10**30, -(10**30)]
+            bad += [bound + outside[name] for name, bound in bounds_of(group, item).items()]
+            for value in bad:
+                for given in ([value], {"a": value}) if value != value else (value, [value]):
+                    with pytest.raises(InputError, match=f"--{item.name} "):
+                        check_ranges(instance(group, item.name, given))
+
+
+@pytest.mark.parametrize("words", [["--seed", "x"], ["--optim", "x"], ["--num_train_epochs", "nan"], ["--warmup_steps", "-inf"],
+    ["--lr_scheduler_kwargs", '{"num_cycles": NaN}'], ["--learning_rate"], ["--bf16", "maybe"], ["--per_device_train_batch_size",
+    10**9], ["--seed", "9" * 5000]])  # fmt: skip
+def test_a_command_line_that_cannot_be_read(run, words):
+    with pytest.raises(InputError) as caught:
+        run(lambda: arguments.parse_arguments(AlignTrainingArguments), *words)
+    assert words[0][2:] in str(caught.value)
+    assert len(str(caught.value)) <= 300

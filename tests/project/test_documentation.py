@@ -143,7 +143,7 @@ def readable(parses, script: str, words: list[str], capsys) -> bool:
     if parses(script, [*words, *extra]):
         return True
     error = capsys.readouterr().err
-    return "usage:" not in error and "out of range" not in error and "There is no argument" not in error
+    return "cannot be read" not in error and "out of range" not in error and "There is no argument" not in error
 
 
 def test_python_runs(tmp_path, monkeypatch):

@@ -7,14 +7,15 @@ import operator
 import sys
 from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
 
-from utils.core.errors import InputError
+from utils.core.errors import InputError, input_errors
+from utils.core.redaction import note_secrets
 
 
 _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
@@ -23,6 +24,8 @@ _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
     "at_most": (operator.le, "at most"),
     "below": (operator.lt, "less than"),
 }
+# The range of a number that has no other: no count, seed or size is larger, and libraries in C take no larger integer.
+_LARGEST = 2**31 - 1
 
 
 def arg(
@@ -52,18 +55,30 @@ def arg(
     return field(default=default, default_factory=default_factory, metadata=metadata)
 
 
+def bounds_of(arguments: Any, item: Field) -> Mapping[str, float]:
+    """The range of a field of an argument dataclass: declared by `arg` or, if inherited from a library, in its `BOUNDS`."""
+    return getattr(arguments, "BOUNDS", {}).get(item.name, {}) | item.metadata.get("bounds", {})
+
+
 def check_ranges(arguments: Any) -> None:
-    """Raise an `InputError` if a number in an argument dataclass is not finite or outside the range declared by `arg`."""
+    """Raise an `InputError` if a number in an argument dataclass is not finite or out of its range (`bounds_of`)."""
     for item in fields(arguments):
         value = getattr(arguments, item.name)
-        numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
-        for number in numbers:
+        for number in _numbers_in(value):
             if not math.isfinite(number):
                 raise InputError(f"--{item.name} {number} is not a finite number; give one that is.")
-            for name, bound in item.metadata.get("bounds", {}).items():
+        for number in _numbers_in(value) if not isinstance(value, dict) else ():
+            for name, bound in {"at_least": -_LARGEST, "at_most": _LARGEST, **bounds_of(arguments, item)}.items():
                 holds, words = _BOUNDS[name]
                 if not holds(number, bound):
                     raise InputError(f"--{item.name} {number} is out of range; it must be {words} {bound}.")
+
+
+def _numbers_in(value: object) -> list[int | float]:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    if values is None:
+        return [value] if isinstance(value, int | float) else []
+    return [number for one in values for number in _numbers_in(one)]
 
 
 def hyperparameters(arguments: Any) -> list[str]:
@@ -80,9 +95,11 @@ class _Parser(HfArgumentParser):
 
     def __init__(self, dataclasses: Sequence[Any], **options: Any) -> None:
         self.titles: dict[str, str] = {}
+        self.bounds: dict[str, Mapping[str, float]] = {}
         for group in dataclasses:
             title = (group.__doc__ or group.__name__).split("\n")[0].rstrip(".")
             self.titles |= {item.name: title if "bounds" in item.metadata else _INHERITED for item in fields(group)}
+            self.bounds |= {item.name: bounds_of(group, item) for item in fields(group)}
         self.groups: dict[str, Any] = {}
         super().__init__(dataclasses, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
@@ -100,9 +117,13 @@ class _Parser(HfArgumentParser):
                 options["metavar"] = "true|false"
             elif not 0 < len(options.get("choices") or ()) < 8:
                 options["metavar"] = name.rpartition("_")[2].upper()
-        options.pop("hyperparameter", None)
-        options["help"] = _explained(options, options.pop("bounds", {}))
+        for not_of_argparse in ("hyperparameter", "bounds"):
+            options.pop(not_of_argparse, None)
+        options["help"] = _explained(options, self.bounds[name])
         return self.groups[self.titles[name]].add_argument(*shown, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"The command line cannot be read ({message}); see --help.")
 
 
 def _explained(options: Mapping[str, Any], bounds: Mapping[str, float]) -> str:
@@ -138,12 +159,9 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
     if positional and arguments and not arguments[0].startswith("-"):
         arguments = [f"--{positional}", *arguments]
     arguments = [_underscored(word) for word in [*settings, *arguments]]
-    try:
+    # (TrainingArguments checks its own values.)
+    with input_errors("These arguments do not work together", Exception):
         *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
-    except InputError:
-        raise
-    except (ValueError, ImportError) as error:  # from TrainingArguments, which checks its own values
-        raise InputError(f"These arguments do not work together: {' '.join(str(error).split())}") from None
     if unknown:
         close = difflib.get_close_matches(unknown[0], [f"--{name}" for name in parser.titles], n=1)
         remedy = f"did you mean {close[0]}?" if close else "see --help."
@@ -151,6 +169,7 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
             remedy = f"write {positional} before everything else, or after --{positional}."
         raise InputError(f"There is no argument {unknown[0]}; {remedy}")
     for group in parsed:
+        note_secrets(vars(group))
         check_ranges(group)
     return tuple(parsed)
 

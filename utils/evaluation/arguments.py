@@ -29,7 +29,9 @@ class EvaluationArguments(HubArguments):
     max_seq_length: int | None = arg(
         None, help="Truncate sentences to this many tokens. Default: the longest input of the encoders.", at_least=1
     )
-    per_device_eval_batch_size: int = arg(64, help="Sentences encoded at once per device.", at_least=1)
+    per_device_eval_batch_size: int = arg(
+        64, help="Sentences encoded at once per device.", at_least=1, at_most=100_000
+    )
     use_cpu: bool = arg(False, help="Use the CPU even if there is a GPU.")
     bf16: bool = arg(False, help="Encode in bfloat16 (autocast): faster on recent GPUs.")
 

@@ -56,7 +56,9 @@ class ParallelDataArguments:
         hyperparameter=True,
         at_least=1,
     )
-    preprocessing_num_workers: int | None = arg(None, help="Processes that prepare the pairs. Default: one.")
+    preprocessing_num_workers: int | None = arg(
+        None, help="Processes that prepare the pairs. Default: one.", at_least=1, at_most=256
+    )
 
     def __post_init__(self) -> None:
         if len(set(self.languages)) < len(self.languages) or "en" in self.languages:

@@ -44,7 +44,9 @@ class ContinualDataArguments(ParallelDataArguments):
     max_train_pairs: int | None = arg(
         30_000, help="Pairs per language, drawn at random; the paper's number.", hyperparameter=True, at_least=1
     )
-    preprocessing_num_workers: int | None = arg(None, help="Processes that prepare examples and pairs. Default: one.")
+    preprocessing_num_workers: int | None = arg(
+        None, help="Processes that prepare examples and pairs. Default: one.", at_least=1, at_most=256
+    )
 
 
 @dataclass
@@ -65,10 +67,14 @@ class ContinualArguments(AlignmentArguments):
         CONTINUAL.alignment, help="Weight of the alignment loss.", hyperparameter=True, at_least=0
     )
     alignment_batch_size: int = arg(
-        16, help="Pairs beside every optimizer step, over all devices.", hyperparameter=True, at_least=1
+        16,
+        help="Pairs beside every optimizer step, over all devices.",
+        hyperparameter=True,
+        at_least=1,
+        at_most=100_000,
     )
     alignment_every: int = arg(1, help="Use pairs at every N-th optimizer step only.", hyperparameter=True, at_least=1)
-    alignment_seed: int | None = arg(None, help="Seed that draws the pairs. Default: --seed.")
+    alignment_seed: int | None = arg(None, help="Seed that draws the pairs. Default: --seed.", at_least=0)
 
 
 DataT = TypeVar("DataT", bound=TaskDataArguments)

@@ -26,6 +26,26 @@ class ScriptTrainingArguments(TrainingArguments):
         "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "bf16", "fp16",
     )  # fmt: skip
 
+    # The ranges of inherited numbers.
+    BOUNDS: ClassVar = {
+        **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), {"at_least": 1, "at_most": 100_000}),
+        **dict.fromkeys(("seed", "data_seed"), {"at_least": 0, "at_most": 2**32 - 1}),
+        **dict.fromkeys(("adam_beta1", "adam_beta2"), {"at_least": 0, "below": 1}),
+        **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "adam_epsilon"), {"above": 0}),
+        **dict.fromkeys(
+            ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "neftune_noise_alpha", "eval_delay",
+             "save_total_limit"), {"at_least": 0}
+        ),
+        **dict.fromkeys(
+            ("gradient_accumulation_steps", "eval_accumulation_steps", "torch_empty_cache_steps",
+             "dataloader_prefetch_factor", "ddp_bucket_cap_mb", "ddp_timeout"), {"at_least": 1}
+        ),
+        **dict.fromkeys(("max_steps", "local_rank"), {"at_least": -1}),
+        "num_train_epochs": {"above": 0, "at_most": 10**6},
+        "label_smoothing_factor": {"at_least": 0, "at_most": 1},
+        "dataloader_num_workers": {"at_least": 0, "at_most": 256},
+    }  # fmt: skip
+
     output_dir: str | None = arg(None, help="Folder for the model, its card, checkpoints, results and run.json.")
     do_train: bool = arg(False, help="Train.")
     do_eval: bool = arg(False, help="Evaluate on the validation data.")
