@@ -59,7 +59,10 @@ class CompareArguments:
     overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if not empty.")
     seed: int = arg(42, help="Seed of the resampling.", at_least=0)
     n_resamples: int = arg(
-        10_000, help="Bootstrap resamples; the smallest possible p-value is 1 / (this number + 1).", at_least=100, at_most=10**7
+        10_000,
+        help="Bootstrap resamples; the smallest possible p-value is 1 / (this number + 1).",
+        at_least=100,
+        at_most=10**7,
     )
     alpha: float = arg(
         0.05, help="Level of significance over the whole table; intervals cover 1 - alpha.", above=0, below=1

@@ -35,7 +35,8 @@ from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.corpus import HELD_OUT_SEED, ChosenPairs, ParallelCorpus
 from utils.parallel.linking import check_links_to_write
 from utils.training.alignment_trainer import AlignmentTrainer
-from utils.training.arguments import AlignTrainingArguments, checkpoint_to_resume
+from utils.training.arguments import AlignTrainingArguments
+from utils.training.checkpoints import checkpoint_to_resume
 from utils.training.model_card import ALIGNMENT
 from utils.training.sharing import check_push, publish
 from utils.training.steps import train_and_save

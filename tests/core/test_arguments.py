@@ -177,3 +177,73 @@ def test_a_command_line_that_cannot_be_read(run, words):
         run(lambda: arguments.parse_arguments(AlignTrainingArguments), *words)
     assert words[0][2:] in str(caught.value)
     assert len(str(caught.value)) <= 300
+
+
+# --- Outputs that are read ---
+
+
+@dataclass
+class Paths:
+    """Paths."""
+
+    output_dir: str = arg("out", help="Folder.")
+    write_links: list[str] | None = arg(None, help="Files.")
+    parallel_file: list[str] | None = arg(None, help="Files.")
+    parallel_dataset: str | None = arg(None, help="Folder.")
+    model_name_or_path: str | None = arg(None, help="Folder.")
+    language: str | None = arg(None, help="Not a path.")
+    do_eval: bool = arg(False, help="Evaluate.")
+
+
+@pytest.fixture
+def paths(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "data/hi.tsv",
+        "a.hi",
+        "a.en",
+        "model/config.json",
+        "out/predictions/hi.jsonl",
+        "out/all_results.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "link.hi").symlink_to("a.hi")
+    (tmp_path / "hard.en").hardlink_to("a.en")
+    return lambda words: run(lambda: parse_arguments(Paths), *words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--write_links a.hi --parallel_file a.hi", "--write_links hi=./a.hi --parallel_file a.en hi=a.hi",
+     "--write_links ru=x hi=link.hi --parallel_file hi=a.hi,a.en", "--write_links hard.en --parallel_file hi=a.hi,a.en",
+     "--write_links data/hi.tsv --parallel_dataset data", "--write_links hi=new ru=./new", "--output_dir data --parallel_dataset data",
+     "--output_dir model --model_name_or_path ./model", "--parallel_file out/predictions/hi.jsonl",
+     "--parallel_file out/all_results.json", "--output_dir x --write_links x", "--output_dir data --parallel_dataset data --do_eval"],
+)  # fmt: skip
+def test_an_output_onto_what_is_read_is_refused(paths, tmp_path, words):
+    before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="would overwrite"):
+        paths(words)
+    assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--write_links b.hi --parallel_file a.hi", "--write_links hi=x ru=y --parallel_file hi=a.hi,a.en", "--language out",
+     "--output_dir . --parallel_file a.hi", "--write_links data/new --parallel_dataset data", "--model_name_or_path out/checkpoint-1",
+     "--output_dir model --model_name_or_path model --do_eval", "--output_dir model/new --model_name_or_path model"],
+)  # fmt: skip
+def test_other_outputs_are_not(paths, words):
+    paths(words)
+
+
+def test_every_path_of_every_script_is_read_or_written(groups):
+    """The names of arguments say which; a new argument for a path must have such a name."""
+    for group in groups:
+        for item in fields(group):
+            help_text = item.metadata.get("help", "")
+            if "bounds" in item.metadata and re.match(r"(Files?|Folders?)\b", help_text):
+                assert re.fullmatch(f"{arguments._READ.pattern}|{arguments._WRITTEN.pattern}|cache_dir", item.name), (
+                    item.name
+                )

@@ -20,6 +20,7 @@ SIGNATURES = {
     "_save": ["self", "output_dir", "state_dict"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "_load_best_model": ["self"],
+    "_get_grad_norm": ["self", "model", "grad_norm"],
     "save_model": ["self", "output_dir", "_internal_call"],
 }
 
@@ -36,6 +37,7 @@ def test_trainer_has_the_methods_that_are_overridden_or_called(method):
         ("get_eval_dataloader", "_get_eval_sampler"),
         ("save_model", "_save"),
         ("train", "_load_from_checkpoint"),
+        ("_run_epoch", "_get_grad_norm"),
     ],
 )
 def test_trainer_still_calls_what_is_overridden(caller, method):
@@ -46,7 +48,10 @@ def test_trainer_loads_the_best_model_by_the_method_that_is_overridden():
     assert "self._load_best_model()" in inspect.getsource(Trainer)
 
 
-@pytest.mark.parametrize("attribute", ["loss_is_scaled_for_ga", "model_accepts_loss_kwargs", "can_return_loss"])
+@pytest.mark.parametrize(
+    "attribute",
+    ["loss_is_scaled_for_ga", "model_accepts_loss_kwargs", "can_return_loss", "_total_loss_scalar", "_tr_loss"],
+)
 def test_trainer_reads_the_attributes_that_are_set(attribute):
     assert f"self.{attribute}" in inspect.getsource(Trainer)
 

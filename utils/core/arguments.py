@@ -4,10 +4,13 @@ import difflib
 import json
 import math
 import operator
+import os
+import re
 import sys
 from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +18,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from utils.core.errors import InputError, input_errors
+from utils.core.files import RESULTS
 from utils.core.redaction import note_secrets
 
 
@@ -24,6 +28,9 @@ _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
     "at_most": (operator.le, "at most"),
     "below": (operator.lt, "less than"),
 }
+# The names of arguments whose files and folders are read, and of those that are written.
+_READ = re.compile(r".*_file|.*dataset(_name)?|.*model(_name_or_path)?|runs|baseline")
+_WRITTEN = re.compile(r"output_dir|write_.*")
 # The range of a number that has no other: no count, seed or size is larger, and libraries in C take no larger integer.
 _LARGEST = 2**31 - 1
 
@@ -72,6 +79,40 @@ def check_ranges(arguments: Any) -> None:
                 holds, words = _BOUNDS[name]
                 if not holds(number, bound):
                     raise InputError(f"--{item.name} {number} is out of range; it must be {words} {bound}.")
+
+
+def check_outputs(groups: Sequence[Any]) -> None:
+    """Raise an `InputError` if arguments name a file or folder that is read and written, or written twice.
+
+    The names of arguments say which are which. A model may be evaluated in its own folder, but not trained there.
+    """
+    named = [(item.name, getattr(group, item.name)) for group in groups for item in fields(group)]
+    on = {name for name, value in named if name in ("do_train", "do_eval", "do_predict") and value}
+    trains = "do_train" in on or not on
+    written = [(name, path) for name, value in named if _WRITTEN.fullmatch(name) for path in _paths_in(value)]
+    read = [(name, path) for name, value in named if _READ.fullmatch(name) for path in _paths_in(value)]
+    for number, (output, path) in enumerate(written):
+        for name, other in [*read, *written[:number]]:
+            in_place = "model" in name and output == "output_dir" and not trains
+            if _overwrites(path, other) and not in_place:
+                raise InputError(f"--{output} {path} would overwrite --{name} {other}; choose another {output}.")
+
+
+def _paths_in(value: object) -> list[str]:
+    """The paths that an argument may mean: PATH, LANGUAGE=PATH, or LANGUAGE=PATH,PATH."""
+    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text]
+    tails = [text.partition("=")[2] or text for text in texts]
+    named = [dict.fromkeys(os.path.realpath(path) for path in (tail, *tail.split(",")) if path) for tail in tails]
+    return [path for paths in named for path in paths]
+
+
+def _overwrites(output: str, path: str) -> bool:
+    """Whether writing to an output destroys what is at another path (both are real paths)."""
+    if output == path or os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+        return True
+    inside, around = os.path.relpath(path, output).split(os.sep)[0], os.path.relpath(output, path).split(os.sep)[0]
+    result = inside != os.pardir and any(fnmatch(inside, name) for name in RESULTS)
+    return os.path.exists(path) and result or os.path.isfile(output) and around != os.pardir
 
 
 def _numbers_in(value: object) -> list[int | float]:
@@ -171,6 +212,7 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
     for group in parsed:
         note_secrets(vars(group))
         check_ranges(group)
+    check_outputs(parsed)
     return tuple(parsed)
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,6 +18,10 @@ from utils.core.result_tables import shorten
 Entry = TypeVar("Entry")
 # Characters of the longest message; a word is shortened to the second number before the rest of the sentence is.
 _LONGEST, _LONGEST_WORD = 290, 60
+
+
+# What `run_script` undoes at the end of a script (locks).
+AT_END = ExitStack()
 
 
 class InputError(ValueError):
@@ -92,6 +96,8 @@ def run_script(main: Callable[[], object]) -> None:
         if sentence is None:
             raise
         sys.exit(f"error: {one_line(sentence)}")
+    finally:
+        AT_END.close()
 
 
 def _redacted_record(*args: Any, **kwargs: Any) -> logging.LogRecord:

@@ -2,16 +2,27 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 
-from utils.core.errors import InputError
+from utils.core.errors import AT_END, InputError
+
+
+logger = logging.getLogger(__name__)
+
+# What a run writes into its output folder, beside model and checkpoints.
+RESULTS = ("*_results.json", "run.json", "predictions", "README.md", "losses.png", "trainer_state.json")
+# (The Hub's uploads leave out files whose names begin with `_`.)
+_LOCK = "_lock"
 
 
 @contextmanager
@@ -73,16 +84,59 @@ def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
 
 
 def check_output_dir(output_dir: str | Path, overwrite: bool = False) -> None:
-    """Raise InputError if the output folder is a file or, without `overwrite`, is not empty: no earlier result is lost."""
+    """Lock the output folder. InputError if it is a file or, without `overwrite`, not empty: no earlier result is lost."""
     folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):
         raise InputError(f"--output_dir {folder} is a file; give the name of a folder.")
-    if overwrite or not folder.is_dir():
-        return
-    if found := min((file.name for file in folder.iterdir()), default=None):
+    lock_folder(folder)
+    found = min((file.name for file in folder.iterdir() if file.name != _LOCK), default=None)
+    if found and not overwrite:
         raise InputError(
             f"The folder --output_dir {folder} is not empty (it holds {found}); choose another one, or add "
             "--overwrite_output_dir to write into it."
+        )
+
+
+def lock_folder(folder: Path) -> None:
+    """Make a folder, and lock it until the script ends; of several processes of a run the first one does it.
+
+    Raises:
+        InputError: if another process has locked it, or if it cannot be written.
+    """
+    is_new = not os.path.exists(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.environ.get("RANK", "0") == "0":
+            lock = FileLock(folder / _LOCK, is_singleton=True)
+            lock.acquire(timeout=0)
+            AT_END.callback(_unlock, lock, folder, is_new)
+    except Timeout:
+        raise InputError(
+            f"Another process writes into --output_dir {folder}; wait, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"--output_dir {folder} cannot be written ({error.strerror}); choose another folder."
+        ) from None
+
+
+def _unlock(lock: BaseFileLock, folder: Path, is_new: bool) -> None:
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release(force=True)
+    if is_new:  # and nothing was written
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def set_aside(folder: Path, patterns: Iterable[str]) -> None:
+    """Move what earlier runs have left in a folder under these names into a new folder `_earlier-N` in it."""
+    if found := [path for pattern in patterns for path in sorted(folder.glob(pattern))]:
+        aside = next(path for k in count(1) if not (path := folder / f"_earlier-{k}").exists())
+        aside.mkdir()
+        for path in found:
+            path.rename(aside / path.name)
+        logger.warning(
+            f"What an earlier run has left in {folder} is now in {aside.name}: {', '.join(p.name for p in found)}."
         )
 
 

@@ -59,7 +59,9 @@ class GridArguments:
     languages: list[str] = arg(
         default_factory=lambda: ["es", "ru", "vi", "hi"], help="Languages that it is adjusted to, by code."
     )
-    seeds: list[int] = arg(default_factory=lambda: [1, 2, 3, 4, 5], help="Every run is repeated with each seed.")
+    seeds: list[int] = arg(
+        default_factory=lambda: [1, 2, 3, 4, 5], help="Every run is repeated with each seed.", at_least=0
+    )
     tasks: list[str] = arg(default_factory=lambda: list(PAPER_TASKS), help=f"Tasks, of {', '.join(GRID_TASKS)}.")
     regimes: list[str] = arg(
         default_factory=lambda: list(REGIMES),

@@ -23,7 +23,7 @@ from utils.core.errors import InputError
 from utils.core.files import write_json
 from utils.experiments.grid import CODE, Grid, Run, as_words
 from utils.tasks.registry import TASKS
-from utils.training.arguments import is_whole
+from utils.training.checkpoints import is_whole
 
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.linking import check_links_to_write
 from utils.tasks.reader import TaskDataArguments
 from utils.tasks.registry import TaskSpec, task_spec
-from utils.training.arguments import ScriptTrainingArguments, checkpoint_to_resume
+from utils.training.arguments import ScriptTrainingArguments
+from utils.training.checkpoints import checkpoint_to_resume
 from utils.training.sharing import check_push
 from utils.training.tracking import NEEDED_FOR_TRACKING, TrackingArguments
 

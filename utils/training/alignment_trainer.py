@@ -21,6 +21,7 @@ from utils.core.columns import column_array
 from utils.evaluation.neighbours import retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.training.base_trainer import ComponentTrainer
+from utils.training.checkpoints import loss_identity
 from utils.training.used_embeddings import used_rows_only
 
 
@@ -50,6 +51,9 @@ class AlignmentTrainer(ComponentTrainer):
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
         alignment_loss.to(self.args.device)
+
+    def identity_parts(self) -> dict[str, Any]:
+        return loss_identity(self.alignment_loss)
 
     # --- Training ---
 

@@ -1,17 +1,12 @@
-"""The training arguments of the scripts, and the checkpoint that they resume from."""
+"""The training arguments of the scripts."""
 
-import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
-from utils.core.arguments import arg, require
-from utils.core.errors import InputError
-from utils.core.files import check_output_dir
+from utils.core.arguments import arg
 
 
 @dataclass
@@ -57,6 +52,13 @@ class ScriptTrainingArguments(TrainingArguments):
         choices=["group_by_length", "random", "sequential"],
         hyperparameter=True,
     )
+    on_nonfinite: str = arg(
+        "stop",
+        help="What to do when the loss or a gradient is not finite: `stop` before the step, with the last checkpoint kept, "
+        "or `warn` and go on.",
+        choices=["stop", "warn"],
+    )
+    logging_nan_inf_filter: bool = arg(False, help="Log the mean of other steps instead of a loss that is not finite.")
     logging_steps: float = arg(50, help="Log every N steps.")
     dataloader_num_workers: int | None = arg(  # type: ignore[assignment]  # (an int after __post_init__)
         None,
@@ -91,39 +93,3 @@ class AlignTrainingArguments(ScriptTrainingArguments):
     max_grad_norm: float = arg(0.0, help="Clip gradients to this norm (0: do not clip).")
     lr_scheduler_type: str = arg("constant_with_warmup", help="Schedule of the learning rate.")
     warmup_steps: float = arg(0.1, help="Linear warm-up: steps, or below 1 a share of all.")
-
-
-def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
-    """The checkpoint of `--resume_from_checkpoint`: a folder, or for `true` the last one in the output folder; else None.
-
-    Raises:
-        InputError: if there is no complete checkpoint, or none is given and the output folder is not empty.
-    """
-    output_dir, resume = Path(str(training.output_dir)), training.resume_from_checkpoint
-    if not resume or str(resume).lower() == "false":
-        check_output_dir(output_dir, overwrite_output_dir)
-        for stale in ("all_results.json", "train_results.json", "eval_results.json"):
-            if training.should_save:
-                (output_dir / stale).unlink(missing_ok=True)  # old numbers must not stay beside new ones
-        return None
-    if str(resume).lower() == "true":
-        whole = [folder for folder in output_dir.glob("checkpoint-*") if is_whole(folder)]
-        require(whole, [f"A checkpoint in {output_dir}"], "start without --resume_from_checkpoint")
-        return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2])))
-    if not is_whole(Path(resume)):
-        problem = f"There is no checkpoint {resume}"
-        if os.path.isdir(resume):
-            problem = f"The checkpoint {resume} is incomplete: the run was killed while it was written"
-        raise InputError(f"{problem}; check the path, or give true for the last complete one.")
-    if Path(resume).resolve().parent != output_dir.resolve():
-        check_output_dir(output_dir, overwrite_output_dir)
-    return resume
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end; its state comes last."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True

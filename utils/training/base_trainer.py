@@ -1,8 +1,12 @@
 """What the trainers share: component losses in the logs, batches of similar length, checkpoints that lose nothing."""
 
+import json
+import logging
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +15,17 @@ from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from utils.alignment.sampler import LengthGroupedBatches
 from utils.core.columns import column_array
+from utils.core.errors import InputError, input_errors
+from utils.core.files import RESULTS, set_aside, write_json
 from utils.models.adapters import save_adapter
+from utils.training.checkpoints import RUN_FILE, own_checkpoint, run_identity
+
+
+logger = logging.getLogger(__name__)
 
 
 class LossMeter:
@@ -45,7 +56,12 @@ class LossMeter:
 
 
 class ComponentTrainer(Trainer):
-    """A `Trainer` of a loss that is a sum of others, each logged under its own name."""
+    """A `Trainer` of a loss that is a sum of others, each logged under its own name.
+
+    A loss or gradient that is not finite stops the training before the step (`--on_nonfinite`). Checkpoints record to which
+    run they belong, and are not taken for another one; what earlier runs have left in the output folder is moved aside when
+    there is something to put there.
+    """
 
     # compute_loss divides by the counts of the whole accumulated batch itself.
     loss_is_scaled_for_ga = True
@@ -53,18 +69,98 @@ class ComponentTrainer(Trainer):
     save_weights: Callable[[Any, str, dict[str, torch.Tensor] | None], None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        with input_errors("These arguments do not work together", ValueError, ImportError, RuntimeError):
+            super().__init__(*args, **kwargs)
         self._meter = LossMeter()
+        self._step_loss = 0.0
+        self._results: dict[str, float] = {}
+        # Of the steps before the checkpoint from which this run resumes: their number, and the sum of their losses.
+        self._steps_before, self._loss_before = 0, 0.0
+        self._is_first_save = False
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def identity_parts(self) -> dict[str, Any]:
+        """What the losses add to the `run_identity` of checkpoints."""
+        return {}
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        self._check_rows()
         self._meter = LossMeter()
-        return super().train(*args, **kwargs)
+        self._identity = run_identity(self, **self.identity_parts())
+        self._is_first_save, self._steps_before, self._loss_before = not resume_from_checkpoint, 0, 0.0
+        if resume_from_checkpoint:
+            resume_from_checkpoint = own_checkpoint(resume_from_checkpoint, self.args, self._identity)
+            before = json.loads(Path(resume_from_checkpoint, RUN_FILE).read_text(encoding="utf-8"))
+            self._steps_before, self._loss_before = before["steps"], before["loss"]
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _check_rows(self) -> None:
+        """Raise `InputError` if --dataloader_drop_last leaves no batch."""
+        batch_size = self.args.train_batch_size * self.args.world_size
+        if (
+            self.args.dataloader_drop_last
+            and isinstance(self.train_dataset, Sized)
+            and len(self.train_dataset) < batch_size
+        ):
+            raise InputError(
+                f"--dataloader_drop_last leaves nothing of {len(self.train_dataset)} rows in batches of {batch_size}; omit it, "
+                "or choose a smaller --per_device_train_batch_size."
+            )
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._step_loss = self._step_loss + loss
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """The gradient's norm; with the loss of the optimizer step's batches it must be finite."""
+        norm = super()._get_grad_norm(*args, **kwargs)
+        loss, self._step_loss = float(self._step_loss), 0.0
+        # (In fp16, steps whose gradients overflow are skipped.)
+        overflows = getattr(self.accelerator, "scaler", None) is not None
+        if math.isfinite(loss) and (norm is None or overflows or math.isfinite(norm)):
+            return norm
+        rate, step = self.optimizer.param_groups[0]["lr"], self.state.global_step + 1
+        found = f"Step {step:,}: loss {loss:.4g}, norm of the gradient {norm:.4g}, learning rate {rate:.3g}"
+        if self._stops:
+            raise InputError(
+                f"{found}. Training stopped before this step, and nothing was saved over an earlier model; lower --learning_rate, "
+                "or check model and data. --on_nonfinite warn goes on."
+            )
+        logger.warning(f"{found}: not finite.")
+        return norm
+
+    @property
+    def _stops(self) -> bool:
+        return getattr(self.args, "on_nonfinite", "stop") == "stop"
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "train_loss" in logs:  # a mean over the steps since the checkpoint from which this run resumed
+            n_steps, before = self.state.global_step, self._steps_before
+            logs["train_loss"] = (self._loss_before + logs["train_loss"] * (n_steps - before)) / max(n_steps, 1)
         if "loss" in logs:  # a step's log, not an evaluation's or the summary at the end
             logs = {"loss": logs.pop("loss"), **self._meter.read(self.accelerator), **logs}
             self._meter = LossMeter()
         super().log(logs, start_time)
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """As `Trainer`'s, atomically, in valid JSON, and without numbers of earlier runs."""
+        if not self.is_world_process_zero():
+            return
+        folder = Path(str(self.args.output_dir))
+        if not self._results:
+            set_aside(folder, RESULTS)
+        self._results |= metrics
+        write_json(folder / f"{split}_results.json", metrics)
+        if combined:
+            write_json(folder / "all_results.json", self._results)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self._is_first_save and output_dir is not None:
+            self._is_first_save = False
+            if self.args.should_save:
+                set_aside(Path(str(self.args.output_dir)), ["checkpoint-*"])
+            self.accelerator.wait_for_everyone()  # before others write into the folder
+        super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save the model, or only its adapter if it has one, and the tokenizer.
@@ -75,10 +171,18 @@ class ComponentTrainer(Trainer):
             return
         folder = str(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        weights = (state_dict or dict(model.named_parameters())).items()
+        if self._stops and (bad := next((name for name, weight in weights if not weight.isfinite().all()), None)):
+            raise InputError(
+                f"The weights {bad} are not finite and were not saved; lower --learning_rate, or check the data."
+            )
         save = save_adapter if isinstance(model, PeftModel) else self.save_weights
         save(model, folder, state_dict)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
+        if Path(folder).name.startswith(PREFIX_CHECKPOINT_DIR):
+            loss = self._loss_before + self._total_loss_scalar + self._tr_loss.item()
+            write_json(Path(folder, RUN_FILE), {"run": self._identity, "steps": self.state.global_step, "loss": loss})
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """With `--train_sampling_strategy group_by_length`, by the training rows' column `length`."""

@@ -10,6 +10,7 @@ from utils.alignment.continual import ContinualAlignment
 from utils.models.encoders import save_task_model
 from utils.models.layers import encoder_of
 from utils.training.base_trainer import ComponentTrainer
+from utils.training.checkpoints import loss_identity, rows_hash
 
 
 # Under this name a task's batch carries its share of the parallel pairs.
@@ -44,6 +45,12 @@ class ContinualTrainer(ComponentTrainer):
         self.alignment = alignment
         if alignment:
             alignment.loss.to(self.args.device)
+
+    def identity_parts(self) -> dict[str, Any]:
+        if not self.alignment:
+            return {}
+        own = {f"alignment_{name}": getattr(self.alignment, name) for name in ("batch_size", "every", "seed")}
+        return {**own, "parallel data": rows_hash(self.alignment.pairs), **loss_identity(self.alignment.loss)}
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device

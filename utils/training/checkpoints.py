@@ -1,0 +1,174 @@
+"""Checkpoints: whether one is whole, to which run it belongs, and which one a run resumes from."""
+
+import hashlib
+import inspect
+import json
+import logging
+import zipfile
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from utils.alignment.losses import AlignmentLoss
+from utils.core.arguments import require
+from utils.core.errors import InputError
+from utils.core.files import check_output_dir, json_values, lock_folder, read_json_object
+from utils.models.encoders import weights_checksum
+from utils.models.layers import encoder_of
+from utils.training.arguments import ScriptTrainingArguments
+
+
+logger = logging.getLogger(__name__)
+
+# The file of a checkpoint that says which run it belongs to.
+RUN_FILE = "run_state.json"
+
+
+def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
+    """The checkpoint of `--resume_from_checkpoint`: a folder, or for `true` the last one in the output folder; else None.
+
+    Whether it belongs to this run is known only when the data are read (`own_checkpoint`). The output folder is locked.
+
+    Raises:
+        InputError: if there is no complete checkpoint, or none is given and the output folder is not empty, or if another
+            process writes into it.
+    """
+    output_dir, resume = Path(str(training.output_dir)), training.resume_from_checkpoint
+    if not resume or str(resume).lower() == "false":
+        check_output_dir(output_dir, overwrite_output_dir)
+        return None
+    if str(resume).lower() == "true":
+        whole = whole_checkpoints(output_dir)
+        require(whole, [f"A checkpoint in {output_dir}"], "start without --resume_from_checkpoint")
+        resume = str(whole[0])
+    elif not is_whole(Path(resume)):
+        problem = f"There is no checkpoint {resume}"
+        if Path(resume).is_dir():
+            problem = f"The checkpoint {resume} is incomplete (model, optimizer, scheduler, random state, trainer_state.json)"
+        raise InputError(f"{problem}; check the path, or give true for the last complete one.")
+    if Path(resume).resolve().parent != output_dir.resolve():
+        check_output_dir(output_dir, overwrite_output_dir)
+    lock_folder(output_dir)
+    return resume
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint has all that a run needs to continue, and was written to its end; its state comes last."""
+    divided = list(checkpoint.glob("global_step*"))  # (DeepSpeed has optimizer and schedule in there)
+    parts = [["*.safetensors", "*.safetensors.index.json", "pytorch_model*"], ["optimizer*"], ["scheduler.pt"]]
+    found = [list(chain.from_iterable(map(checkpoint.glob, names))) or divided for names in parts]
+    found.append(list(checkpoint.glob("rng_state*.pth")))
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        for file in (file for file in chain(*found) if file.suffix == ".safetensors"):
+            with safe_open(file, "pt"):  # (checks the length of the file, and reads no weights)
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return all(found) and all(zipfile.is_zipfile(file) for file in chain(*found) if file.suffix in (".pt", ".pth"))
+
+
+def whole_checkpoints(output_dir: Path) -> list[Path]:
+    """The whole checkpoints in a folder, the last one first."""
+    whole = [folder for folder in output_dir.glob("checkpoint-*") if is_whole(folder)]
+    return sorted(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
+
+
+def own_checkpoint(checkpoint: str, args: TrainingArguments, identity: Mapping[str, Any]) -> str:
+    """The checkpoint if it belongs to the run of this `run_identity`; with `--resume_from_checkpoint true` also an earlier one.
+
+    Raises:
+        InputError: if there is none, with the first differences.
+    """
+    folders, differences = [Path(checkpoint)], ""
+    if str(args.resume_from_checkpoint).lower() == "true":
+        folders = whole_checkpoints(Path(str(args.output_dir)))
+    for folder in folders:
+        if not (differences := _differences(folder, identity)):
+            return str(folder)
+        if len(folders) > 1:
+            logger.warning(f"{folder} is passed over: it belongs to another run ({differences}).")
+    raise InputError(
+        f"{folders[-1]} belongs to another run ({differences}); give the arguments of that run, or start a new one without "
+        "--resume_from_checkpoint."
+    )
+
+
+def _differences(checkpoint: Path, identity: Mapping[str, Any]) -> str:
+    """How the run that a checkpoint belongs to differs from another; empty if it does not."""
+    if not (checkpoint / RUN_FILE).exists():
+        return f"it has no {RUN_FILE}"
+    then = read_json_object(checkpoint / RUN_FILE, "remove that checkpoint").get("run", {})
+    names = [name for name in identity if then.get(name) != identity[name]]
+    # (Names with spaces are of hashes.)
+    return "; ".join(
+        f"another {name}" if " " in name else f"{name} {then.get(name)}, now {identity[name]}" for name in names[:2]
+    )
+
+
+def run_identity(trainer: Trainer, **parts: Any) -> dict[str, Any]:
+    """What makes a training what it is: hyperparameters, seeds, processes, model, data, and what a trainer adds (`parts`)."""
+    args, encoder = trainer.args, encoder_of(trainer.accelerator.unwrap_model(trainer.model))
+    names = (
+        *ScriptTrainingArguments.HYPERPARAMETERS,
+        "train_sampling_strategy",
+        "seed",
+        "data_seed",
+        "dataloader_drop_last",
+    )
+    settings = {name: getattr(args, name) for name in names}
+    trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    return json_values(
+        {
+            **{name: getattr(value, "value", value) for name, value in settings.items()},
+            "processes": args.world_size,
+            "base model": _hash(model_sums(encoder), type(trainer.model).__name__),
+            "set of trained parameters": _hash(trained),
+            "training data": rows_hash(trainer.train_dataset),
+            **parts,
+        }
+    )
+
+
+def loss_identity(loss: AlignmentLoss) -> dict[str, Any]:
+    """The part of `run_identity` that an alignment loss adds."""
+    objective, reference = loss.objective, loss.reference_model
+    code = inspect.getsource(type(objective)), inspect.getsource(AlignmentLoss)
+    return {
+        "alignment_objective": type(objective).__name__,
+        **vars(objective),
+        "alignment_layer": loss.layer,
+        "alignment_weight": loss.weights.alignment,
+        "regularization_weight": loss.weights.regularization,
+        "reference model": _hash(model_sums(reference)) if isinstance(reference, nn.Module) else None,
+        "code of the objective": _hash(code),
+    }
+
+
+def model_sums(encoder: nn.Module) -> list[float]:
+    """`weights_checksum`, rounded, since devices add in different orders."""
+    return [round(weight, 4) for weight in weights_checksum(encoder)]
+
+
+def rows_hash(rows: object) -> str | None:
+    """A hash of the content of a data set; None for one that is not from `datasets`."""
+    if not isinstance(rows, Dataset):
+        return None
+    digest = hashlib.sha256()
+    for batch in rows.with_format("arrow").iter(10_000):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema.remove_metadata()) as stream:
+            stream.write_table(batch.replace_schema_metadata(None).combine_chunks())
+        digest.update(sink.getvalue())
+    return digest.hexdigest()[:16]
+
+
+def _hash(*facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
