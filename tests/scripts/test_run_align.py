@@ -357,7 +357,7 @@ def test_another_kind_of_reference_model(align, tmp_path, capsys):
 
 def test_nothing_is_written_over(align, tmp_path, bitext, capsys):
     sentences = bitext.read_bytes()
-    assert "exists already" in message_of(align, capsys, "--write_links", bitext)
+    assert "would overwrite" in message_of(align, capsys, "--write_links", bitext)
     assert bitext.read_bytes() == sentences
     trained = align("--num_train_epochs", 2, "--save_strategy", "epoch", output="trained")
     mine = tmp_path / "mine"

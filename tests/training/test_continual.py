@@ -229,6 +229,24 @@ def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path, continual):
     assert logged(whole, "loss") == logged(resumed, "loss")
 
 
+@pytest.mark.parametrize("size", [8, 2])
+def test_a_batch_without_labels_has_no_loss(tmp_path, size):
+    """Alone, and among others of the same step: a mean over nothing is not a number."""
+    trainer = continual_trainer_for(
+        tmp_path, alignment=alignment_for(), per_device_train_batch_size=size, gradient_accumulation_steps=8 // size,
+        train_sampling_strategy="sequential", max_steps=2,
+    )  # fmt: skip
+    trainer.train_dataset = trainer.train_dataset.map(
+        lambda row, k: {"labels": [-100] * len(row["labels"]) if k < 8 or k == 10 else row["labels"]},
+        with_indices=True,
+    )
+    trainer.train()
+    losses = logged(trainer, "task_loss")
+    assert losses[0] == 0
+    assert 0 < losses[1] < 5
+    assert np.isfinite(trainer.evaluate(trainer.train_dataset)["eval_loss"])
+
+
 class SignalAt(TrainerCallback):
     def __init__(self, step, number):
         self.step, self.number = step, number

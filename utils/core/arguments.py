@@ -94,7 +94,7 @@ def check_outputs(groups: Sequence[Any]) -> None:
     for number, (output, path) in enumerate(written):
         for name, other in [*read, *written[:number]]:
             in_place = "model" in name and output == "output_dir" and not trains
-            if _overwrites(path, other) and not in_place:
+            if _overwrites(path, other, output != "output_dir") and not in_place:
                 raise InputError(f"--{output} {path} would overwrite --{name} {other}; choose another {output}.")
 
 
@@ -106,13 +106,13 @@ def _paths_in(value: object) -> list[str]:
     return [path for paths in named for path in paths]
 
 
-def _overwrites(output: str, path: str) -> bool:
-    """Whether writing to an output destroys what is at another path (both are real paths)."""
+def _overwrites(output: str, path: str, is_file: bool) -> bool:
+    """Whether writing to an output (a file, or a folder of results) destroys what is at another path; both are real paths."""
     if output == path or os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
         return True
     inside, around = os.path.relpath(path, output).split(os.sep)[0], os.path.relpath(output, path).split(os.sep)[0]
     result = inside != os.pardir and any(fnmatch(inside, name) for name in RESULTS)
-    return os.path.exists(path) and result or os.path.isfile(output) and around != os.pardir
+    return os.path.isfile(output) and around != os.pardir if is_file else os.path.exists(path) and result
 
 
 def _numbers_in(value: object) -> list[int | float]:

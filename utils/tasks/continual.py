@@ -94,7 +94,7 @@ def _reference_encoder(args: TaskArguments, model: Any) -> PreTrainedModel:
             raise
         raise InputError(
             f"{args.model.model_name_or_path} was made from {name}, which cannot be loaded; name its new place with "
-            f"--reference_model. ({error})"
-        ) from None
+            "--reference_model."
+        ) from error
     check_same_kind(encoder_of(model), reference)  # type: ignore[arg-type]  # (a module, by its annotation)
     return reference.to(args.training.device)

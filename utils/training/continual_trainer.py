@@ -86,6 +86,9 @@ class ContinualTrainer(ComponentTrainer):
         pairs = inputs.pop(_PAIRS, None)
         n_labels = _n_labels(inputs)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        loss = torch.where(
+            torch.as_tensor(n_labels, device=loss.device) > 0, loss, 0.0
+        )  # (a mean over nothing is not a number)
         if model.training and num_items_in_batch is not None:
             # Gradients are averaged over processes, sums are wanted.
             loss = loss * (n_labels / num_items_in_batch[0].clamp(min=1) * self.accelerator.num_processes)
