@@ -34,6 +34,7 @@ from utils.models.encoders import load_encoder
 from utils.models.layers import parse_layers, usual_layer
 from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
+from utils.parallel.sides import log_pair
 
 
 @dataclass(kw_only=True)
@@ -159,6 +160,7 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
             )
         if same := next((other.language for other in data if other.source == pairs.source), None):
             raise InputError(f"{same} and {language} have the same sentences; give each language its own.")
+        log_pair(language, pairs.source[0], pairs.english[0])
         data.append(pairs)
     return [pairs.first(args.max_samples) for pairs in data]
 

@@ -311,6 +311,63 @@ def test_a_file_of_links_is_read_beside_the_pairs(tmp_path):
 # --- Memory ------------------------------------------------------------------------------------------------------
 
 
+def corpus_of(language: str, path, links: list[str] | None = None, **settings: str) -> ParallelCorpus:
+    data = ParallelDataArguments([language], **settings)
+    return ParallelCorpus.read(data, tiny.tokenizer(), "avg", [str(path)], links)
+
+
+def test_links_count_words_between_ordinary_spaces(tmp_path):
+    spaces = ["\u00a0", "\u202f", "\u200b", "\u3000", "\u2028"]
+    path, links = tmp_path / "a.moses", tmp_path / "a.links"
+    path.write_text("".join(f"10{space}000 lok aaye the ||| 10,000 people had come\n" for space in spaces))
+    links.write_text("0-0 1-1 2-3\n" * len(spaces))
+    arguments = AlignerArguments(links_file=[str(links)])
+    chosen = corpus_of("hi", path, [str(links)]).linkable(arguments, None, None).choose(MAX_WORDS, None, seed=0)
+    for row in chosen.pairs["hi"]:
+        linked = [(row["source"][i], row["english"][j]) for i, j in row["links"]]
+        assert [english for _, english in linked] == ["10,000", "people", "come"]
+        assert [source for source, _ in linked][1:] == ["lok", "aaye"]
+    assert chosen.fingerprints()["hi"]["word_splitting"] == "space"
+
+
+UNSPACED = {"zh": "他昨天去了北京的图书馆", "ja": "私は毎朝りんごを食べています", "th": "เขาไปตลาดเมื่อวานนี้", "km": "ខ្ញុំចូលចិត្តញ៉ាំផ្លែប៉ោម",
+            "lo": "ຂ້ອຍມັກກິນໝາກໂປມ", "my": "ကျွန်တော်ပန်းသီးစားရတာကြိုက်တယ်"}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", UNSPACED)
+def test_languages_without_spaces(tmp_path, language):
+    pytest.importorskip("icu4py")
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({language: UNSPACED[language] + "。", "en": "Some English words."}))
+    corpus = corpus_of(language, path)
+    assert len(corpus.pairs[language][0]["source"]) > 4
+    assert corpus.splitting == {language: "icu"}
+    assert corpus_of(f"{language}-XX", path).splitting == {f"{language}-XX": "icu"}
+    for splitting in ("space", "punctuation"):
+        with pytest.raises(InputError, match=f"words of {language} .*--word_splitting icu"):
+            corpus_of(language, path, word_splitting=splitting)
+    # The same under another code, and text whose words are separated.
+    with pytest.raises(InputError, match="--word_splitting icu"):
+        corpus_of("xx", path, source_column=language)
+    separated = " ".join(corpus.pairs[language][0]["source"])
+    path.write_text(json.dumps({language: separated, "en": "Some English words."}))
+    read = corpus_of(language, path, word_splitting="space")
+    assert read.pairs[language][0]["source"] == separated.split()
+
+
+def test_the_first_pair_is_logged(tmp_path, caplog):
+    path = tmp_path / "a.tsv"
+    path.write_text("\t\nKaun hai?\tWho is it?\n")
+    for _ in range(2):  # read, and found in the cache
+        caplog.clear()
+        with caplog.at_level("INFO", "utils"):
+            corpus_of("hi", path)
+        assert [line for line in caplog.messages if line[:3] in ("hi:", "en:")] == [
+            "hi: Kaun hai ?",
+            "en: Who is it ?",
+        ]
+
+
 def test_lengths_and_columns_as_arrays():
     rows = datasets.Dataset.from_dict({"words": [["a"], [], ["b", "c"]], "length": [5, 6, 7]}).select([2, 0, 1])
     assert list_lengths(rows, "words").tolist() == [2, 1, 0]
@@ -353,7 +410,7 @@ def test_a_stream_is_read_as_far_as_needed(tmp_path, aligner, monkeypatch):
     assert all(int(word[1:]) % 2 == 0 for word in sources(sample))
     assert set(aligner.asked.values()) == {1}
     # The columns are chosen; the pairs, a part too many at the end, what the aligner was shown.
-    assert n_read["rows"] < SAMPLE + 2 * 300 + 256 + 512 + 10
+    assert n_read["rows"] < 2 * SAMPLE + 2 * 300 + 256 + 512 + 10
     assert aligner.shown == [512]
     # In the order of the stream, but not quite.
     order = [int(word[1:]) for word in sources(sample)]

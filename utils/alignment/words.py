@@ -1,5 +1,6 @@
 """From words to subwords and back: which tokens make up a word, and the vector of a word."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,9 +26,18 @@ Batch = Mapping[str, torch.Tensor]  # of `AlignmentCollator`
 _PUNCTUATION = BertPreTokenizer()
 
 
+# Scripts without spaces between words: Thai and Lao, Burmese, Khmer, kana, Han.
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\ua9e0-\ua9ff\uaa60-\uaa7f\U00020000-\U0003ffff]"
+)
+# Codes of languages in these scripts.
+UNSPACED_LANGUAGES = ("zh", "cmn", "yue", "wuu", "lzh", "ja", "th", "lo", "km", "my")
+
+
 def split_on_spaces(sentence: str) -> list[str]:
-    """The words of tokenised text (Moses, fast_align, Pharaoh format)."""
-    return sentence.split()
+    """The words of tokenised text (Moses, fast_align, Pharaoh format); no-break spaces are characters of words there."""
+    return re.findall("[^ \t]+", sentence)
 
 
 def split_on_punctuation(sentence: str) -> list[str]:
@@ -35,9 +45,28 @@ def split_on_punctuation(sentence: str) -> list[str]:
     return [word for word, _ in _PUNCTUATION.pre_tokenize_str(sentence)]
 
 
+def split_by_icu(sentence: str) -> list[str]:
+    """`split_on_punctuation`, and words of scripts without spaces between them by the dictionaries of ICU."""
+    try:
+        from icu4py.breakers import WordBreaker
+    except ImportError as error:
+        raise InputError(
+            f"Text without spaces between words needs icu4py ({error}); run pip install icu4py, or separate the words and "
+            "use --word_splitting space."
+        ) from None
+    words = []
+    for word in split_on_punctuation(sentence.replace("\u200b", " ")):
+        words += WordBreaker(word, "en") if UNSPACED.search(word) else [word]
+    return words
+
+
 def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[str]]:
-    """The function that splits sentences into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s."""
-    splitters: dict[str, Callable] = {"space": split_on_spaces, "punctuation": split_on_punctuation}
+    """The function that splits sentences into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s, by `icu`."""
+    splitters: dict[str, Callable] = {
+        "space": split_on_spaces,
+        "punctuation": split_on_punctuation,
+        "icu": split_by_icu,
+    }
     return {**splitters, "subword": tokenizer.tokenize}[splitting]
 
 

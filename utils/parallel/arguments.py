@@ -42,8 +42,9 @@ class ParallelDataArguments:
     word_splitting: str = arg(
         "auto",
         help="How sentences are split into words: `space` for tokenised text, `punctuation` also separates "
-        "punctuation marks; `auto`: as the links file says, else `space` with a links file and `punctuation` without.",
-        choices=["auto", "space", "punctuation"],
+        "punctuation marks, `icu` also the words of Chinese, Japanese, Thai, Lao, Khmer and Burmese (pip install icu4py); "
+        "`auto`: as the links file says, else `space` with a links file, `icu` for these languages, `punctuation` for others.",
+        choices=["auto", "space", "punctuation", "icu"],
         hyperparameter=True,
     )
     max_words: int = arg(

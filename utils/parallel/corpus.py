@@ -7,7 +7,7 @@ kept in Arrow files; memory holds one batch of them and a few bytes for every ot
 import logging
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.alignment.pairs import PairEncoder
-from utils.alignment.words import WordTokenizer, word_splitter
+from utils.alignment.words import UNSPACED, UNSPACED_LANGUAGES, WordTokenizer, word_splitter
 from utils.core.arguments import require
 from utils.core.columns import content_fingerprint, list_lengths
 from utils.core.errors import InputError
@@ -29,12 +29,15 @@ from utils.parallel.choosing import ENCODED, choose_pairs, sample_pairs
 from utils.parallel.data_sets import PairStream, load_bitext
 from utils.parallel.formats import read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
+from utils.parallel.sides import SAMPLE, log_pair, same_language
 
 
 logger = logging.getLogger(__name__)
 
 # Held-out pairs are the same for every seed, so that runs can be compared.
 HELD_OUT_SEED = 0
+# Mean letters of a word in a script without spaces (Thai has about 5), beyond which it is a clause.
+_LONGEST_UNSPACED = 8
 Bitext: TypeAlias = Dataset | PairStream  # a stream with --streaming
 
 
@@ -79,7 +82,7 @@ class ParallelCorpus:
         pairs, splitting = {}, dict(like.splitting) if like else {}
         for language in data.languages:
             if language in links or not like:
-                splitting[language] = _word_splitting(data.word_splitting, links.get(language), word_pooling)
+                splitting[language] = _word_splitting(data.word_splitting, language, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
             name = f"{splitting[language]} {tokenizer.name_or_path if word_pooling == 'token' else ''}"
             if files:
@@ -87,17 +90,18 @@ class ParallelCorpus:
                 pairs[language] = read_bitext(
                     paths[language], language, split, name, data.source_column, data.english_column
                 )
-                continue
-            if data.parallel_dataset is None:
+            elif data.parallel_dataset is None:
                 raise InputError(f"--parallel_dataset or {file_argument} is missing: there are no parallel sentences.")
-            if data.streaming and language in links:
+            elif data.streaming and language in links:
                 raise InputError(
                     f"{links_argument} {links[language]} has a line for every pair, but --streaming reads only some "
                     "of them; leave one of the two out."
                 )
-            pairs[language] = load_bitext(
-                data, language, split, name, dataset_split or data.parallel_split, **(hub_options or {})
-            )
+            else:
+                pairs[language] = load_bitext(
+                    data, language, split, name, dataset_split or data.parallel_split, **(hub_options or {})
+                )
+            _look_at(pairs[language], language, splitting[language])
         return cls(pairs, splitting, links, data.preprocessing_num_workers)
 
     def aligners(self, arguments: AlignerArguments) -> set[str]:
@@ -191,7 +195,7 @@ class LinkableCorpus:
                     f"None of {which} pairs of {language} can be used: they are longer than --max_words {max_words}, or "
                     "have no one-to-one link between different words; look at the data."
                 )
-        return ChosenPairs(chosen)
+        return ChosenPairs(chosen, {language: header["word_splitting"] for language, header in self.headers.items()})
 
     def choose_to_measure(
         self, max_words: int, max_pairs: int | None = None, share: float | None = None, seed: int = HELD_OUT_SEED
@@ -219,6 +223,7 @@ class ChosenPairs:
     """Linked sentence pairs to learn from or to measure on."""
 
     data: dict[str, Dataset]  # by language, what `choose_pairs` returns
+    splitting: Mapping[str, str] = field(default_factory=dict)  # by language, how sentences were split into words
 
     @property
     def pairs(self) -> dict[str, Dataset]:
@@ -239,11 +244,12 @@ class ChosenPairs:
         return concatenate_datasets(list(self.rows.values()))
 
     def fingerprints(self) -> dict[str, dict[str, Any]]:
-        """By language, how many pairs and links there are, and the SHA-256 of their content."""
+        """By language, how many pairs and links there are, how words were split, and the SHA-256 of the content."""
         return {
             language: {
                 "pairs": len(pairs),
                 "links": int(list_lengths(pairs, "links").sum()),
+                "word_splitting": self.splitting.get(language),
                 "sha256": content_fingerprint(pairs),
             }
             for language, pairs in self.pairs.items()
@@ -265,7 +271,20 @@ def _belongs(english: str, share: float, held_out: bool) -> bool:
     return (zlib.crc32(english.encode()) < share * 2**32) == held_out
 
 
-def _word_splitting(wanted: str, links_file: str | None, word_pooling: str) -> str:
+def _look_at(bitext: Bitext, language: str, splitting: str) -> None:
+    """Log the first pair of a bitext; raise `InputError` if clauses without spaces were taken for words."""
+    first = bitext.select(range(min(SAMPLE, len(bitext)) if isinstance(bitext, Dataset) else SAMPLE))
+    pair = next((row for row in first if row["source"] and row["english"]), {"source": [], "english": []})
+    log_pair(language, " ".join(pair["source"]), " ".join(pair["english"]))
+    unspaced = [word for words in first["source"] for word in words if UNSPACED.search(word)]
+    if splitting != "subword" and len(unspaced) and sum(map(len, unspaced)) > _LONGEST_UNSPACED * len(unspaced):
+        raise InputError(
+            f"The words of {language} have no spaces between them (one would be {max(unspaced, key=len)[:40]!r}); use "
+            "--word_splitting icu, or separate them."
+        )
+
+
+def _word_splitting(wanted: str, language: str, links_file: str | None, word_pooling: str) -> str:
     """How sentences become words, so that links of `--write_links`, which record it, and of tokenised text fit."""
     recorded = read_header(links_file).get("word_splitting") if links_file else None
     if recorded and (recorded == "subword") != (word_pooling == "token"):
@@ -273,4 +292,6 @@ def _word_splitting(wanted: str, links_file: str | None, word_pooling: str) -> s
         raise InputError(f"The links in {links_file} are between {between}; {remedy} --word_pooling token with them.")
     if word_pooling == "token":
         return "subword"
-    return wanted if wanted != "auto" else recorded or ("space" if links_file else "punctuation")
+    if wanted != "auto" or recorded or links_file:
+        return wanted if wanted != "auto" else recorded or "space"
+    return "icu" if any(same_language(language, code) for code in UNSPACED_LANGUAGES) else "punctuation"

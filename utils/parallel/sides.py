@@ -4,6 +4,7 @@ They are found by their names; where these do not say it, by the sentences: Engl
 frequent English words.
 """
 
+import logging
 import re
 import unicodedata
 from collections import Counter
@@ -15,6 +16,8 @@ from typing import Any
 from utils.core.errors import InputError
 from utils.core.text_files import bare_path, read_lines
 
+
+logger = logging.getLogger(__name__)
 
 ENGLISH = "en"
 # Rows at the beginning of a corpus by which its columns are chosen.
@@ -162,6 +165,12 @@ def check_english(sentences: Sequence[str], where: str) -> None:
         )
 
 
+def log_pair(language: str, source: str, english: str) -> None:
+    """Show a pair as it was read, so that a user sees what was taken for which side."""
+    logger.info(f"{language}: {source[:200]}")
+    logger.info(f"{ENGLISH}: {english[:200]}")
+
+
 def in_order(first: str, second: str, language: str) -> tuple[str, str]:
     """Two files as source and English: by their names, else by their sentences, else as they are given."""
     sides = [language_of_file(path, language) for path in (first, second)]
@@ -182,7 +191,8 @@ def language_of_file(path: str, language: str) -> str | None:
 
 
 def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    words = value if isinstance(value, list) else [value]
+    return " ".join(words) if all(isinstance(word, str) for word in words) else ""
 
 
 def _is_code(column: Sequence[str]) -> bool:
