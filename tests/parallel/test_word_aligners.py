@@ -140,6 +140,45 @@ def test_what_is_written_is_read_again(tmp_path_factory, links, header, compress
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+PLAIN = "0-0 1-2\n\n2-1\n"
+SCORED = "0-0:0.9 1-2:.5\n\n2-1:5e-1 0-2:0\n"
+
+
+@pytest.mark.parametrize("scores", [" ||| -12.5", "\t-45.15\t-75.6", " ||| 1e-05", "\t-inf", " |||\t-3"])
+def test_scores_of_sentences_are_ignored(tmp_path, scores):
+    path = write(tmp_path / "links", PLAIN.replace("\n", f"{scores}\n"))
+    assert list(read_pharaoh(path)) == list(read_pharaoh(write(tmp_path / "plain", PLAIN)))
+
+
+@pytest.mark.parametrize(
+    ("min_score", "links"),
+    [
+        (None, [[(0, 0), (1, 2)], [], [(0, 2), (2, 1)]]),
+        (0.5, [[(0, 0), (1, 2)], [], [(2, 1)]]),
+        (0.6, [[(0, 0)], [], []]),
+    ],
+)
+def test_links_with_scores(tmp_path, min_score, links):
+    path = write(tmp_path / "links", SCORED)
+    assert [found for _, found in read_pharaoh(path, min_score=min_score)] == links
+    with pytest.raises(InputError, match="Line 1 .*--min_link_score"):
+        list(read_pharaoh(write(tmp_path / "plain", PLAIN), min_score=0.5))
+
+
+def test_giza(tmp_path):
+    text = (
+        "# Sentence pair (1) source length 3 target length 4 alignment score : 1e-5\n"
+        "one two three four\n"
+        "NULL ({ 4 }) uno ({ 1 }) dos ({ 2 3 }) ({ ({ })\n"
+        "# Sentence pair (2) source length 0 target length 1 alignment score : 1e-5\none\nNULL ({ 1 })\n"
+    )
+    path = write(tmp_path / "x.A3.final", text)
+    assert [links for _, links in read_pharaoh(path)] == [[(0, 0), (1, 1), (1, 2)], []]
+    assert [links for _, links in read_pharaoh(path, reverse=True)][0] == [(0, 0), (1, 1), (2, 1)]
+    with pytest.raises(InputError, match="Line 4 .*GIZA"):
+        list(read_pharaoh(write(path, text.replace("NULL ({ 1 })", "NULL"))))
+
+
 def test_header_ends_with_the_first_links(tmp_path):
     path = write(tmp_path / "links", "#word_splitting:  punctuation\n# no pair\n# url: a:b\n0-0\n# late: x\n")
     assert read_header(path) == {"word_splitting": "punctuation", "url": "a:b"}

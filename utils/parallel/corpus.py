@@ -125,7 +125,7 @@ class ParallelCorpus:
             headers[language] = {"word_splitting": self.splitting[language], "aligner": name}
             if links_file:
                 assert isinstance(bitext, Dataset)  # (a stream has been refused)
-                pairs[language] = with_links_of_file(bitext, links_file, arguments.reverse_links)
+                pairs[language] = with_links_of_file(bitext, links_file, arguments)
                 continue
             linker = Linker(
                 name, AlignerInputs(arguments, dictionaries.get(language), encoder, word_tokenizer), bitext

@@ -76,15 +76,16 @@ class Linker:
         )
 
 
-def with_links_of_file(pairs: Dataset, path: str, reverse: bool) -> Dataset:
+def with_links_of_file(pairs: Dataset, path: str, arguments: AlignerArguments) -> Dataset:
     """The pairs with a column `links` added, read from a file; `InputError` if they do not fit the pairs."""
     lengths = list_lengths(pairs, "source"), list_lengths(pairs, "english")
+    options = arguments.reverse_links, arguments.min_link_score
 
     def rows() -> Iterator[dict[str, Any]]:
-        return ({"links": links} for links in read_links(path, *lengths, reverse))
+        return ({"links": links} for links in read_links(path, *lengths, *options))
 
     # (What fits depends on the lengths alone.)
-    key = cache_key(read_links, lengths=[length.tobytes() for length in lengths], reverse=reverse)
+    key = cache_key(read_links, lengths=[length.tobytes() for length in lengths], options=options)
     links = dataset_from_files([path], rows, Features({"links": LINKS}), key)
     return concatenate_datasets([pairs, links], axis=1)
 

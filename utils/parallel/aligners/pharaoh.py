@@ -11,25 +11,34 @@ from typing import Any
 
 from utils.core.errors import InputError
 from utils.core.files import atomic_write
-from utils.core.tables import read_lines
+from utils.core.text_files import read_lines
 from utils.parallel.aligners.base import Links
 
 
-# A sure link is i-j, a possible one i?j (NAACL 2003 shared task) or ipj (simalign's gold files).
-_LINKS = re.compile(r"\s*(?:[0-9]+[-?p][0-9]+(?:\s+|$))*")
-_LINK = re.compile(r"[0-9]+[-?p][0-9]+")
+# A sure link is i-j, a possible one i?j (NAACL 2003 shared task) or ipj (simalign's gold files); i-j:0.9 has a score.
+_LINK = re.compile(r"([0-9]{1,30})[-?p]([0-9]{1,30})(?::([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?))?", re.IGNORECASE)
+_LINKS = re.compile(r"\s*(?:[0-9]{1,30}[-?p][0-9]{1,30}(?:\s+|$))*")
 _TO_NUMBERS = str.maketrans("-?p", "   ")
+# Scores of the whole sentence after the links, as fast_align and eflomal write them.
+_NUMBER = r"[-+]?(?:[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?|inf|nan)"
+_SENTENCE_SCORES = re.compile(rf"\s*(?:\|\|\||\t)\s*{_NUMBER}(?:\s+{_NUMBER})*\s*", re.IGNORECASE)
+# A word in the third line of a sentence pair in GIZA++'s format A3, with the positions of its links.
+_GIZA_WORD = re.compile(r"\S+ \(\{([0-9 ]*)\}\)")
 
 
 def read_links(
-    path: str | Path, source_lengths: Sequence[int], english_lengths: Sequence[int], reverse: bool = False
+    path: str | Path,
+    source_lengths: Sequence[int],
+    english_lengths: Sequence[int],
+    reverse: bool = False,
+    min_score: float | None = None,
 ) -> Iterator[Links]:
     """The links of every pair, sorted: line i of `read_pharaoh` belongs to pair i, whose numbers of words are given.
 
     Raises `InputError` for links that do not fit, and at the end for too many or too few lines.
     """
     n_lines, n_pairs = 0, len(source_lengths)
-    lines = read_pharaoh(path, reverse)
+    lines = read_pharaoh(path, reverse, min_score)
     for n_source, n_english, (number, links) in zip(source_lengths, english_lengths, lines):
         # Links are sorted: the last one has the last source word.
         if links and (links[-1][0] >= n_source or max(map(itemgetter(1), links)) >= n_english):
@@ -52,21 +61,57 @@ def read_links(
         )
 
 
-def read_pharaoh(path: str | Path, reverse: bool = False) -> Iterator[tuple[int, Links]]:
-    """Read Pharaoh links, `0-0 1-2 …` a line, as fast_align, eflomal, awesome-align and simalign write them.
+def read_pharaoh(
+    path: str | Path, reverse: bool = False, min_score: float | None = None
+) -> Iterator[tuple[int, Links]]:
+    """Read Pharaoh links, `0-0 1-2 …` a line, as fast_align, eflomal, awesome-align and simalign write them, or GIZA++'s A3.
 
-    Yields the number of every line, from 1, and its links, sorted, possible ones (`i?j`, `ipj`) included; `reverse` swaps
-    their sides. Lines that begin with `#` are comments.
+    Yields the number of every line, from 1, and its links, sorted, possible ones (`i?j`, `ipj`) included. Lines that begin
+    with `#` are comments, and scores of whole sentences are ignored.
+
+    Args:
+        reverse: swap the sides of every link.
+        min_score: leave out links (`i-j:score`) with a lower score; one without a score raises `InputError`.
     """
-    for number, line in read_lines(path):
-        if line.startswith("#"):
+    lines = read_lines(path)
+    for number, line in lines:
+        where = f"Line {number} of {path}"
+        if line.startswith("# Sentence pair"):
+            next(lines, None)  # the words of the other side
+            links = _giza_links(next(lines, (0, ""))[1], where)
+        elif line.startswith("#"):
             continue
-        if not _LINKS.fullmatch(line):
-            wrong = next(link for link in line.split() if not _LINK.fullmatch(link))
-            raise InputError(f"Line {number} of {path} has {wrong!r}; write word links as numbers, like 0-0 1-2.")
-        numbers = list(map(int, line.translate(_TO_NUMBERS).split()))
-        links = zip(numbers[1::2], numbers[::2]) if reverse else zip(numbers[::2], numbers[1::2])
-        yield number, sorted(set(links))
+        elif min_score is None and _LINKS.fullmatch(line):
+            numbers = list(map(int, line.translate(_TO_NUMBERS).split()))
+            links = list(zip(numbers[::2], numbers[1::2]))
+        else:
+            links = _scored_links(line, where, min_score)
+        yield number, sorted({(j, i) for i, j in links} if reverse else set(links))
+
+
+def _scored_links(line: str, where: str, min_score: float | None) -> Links:
+    scores = _SENTENCE_SCORES.search(line)
+    links = []
+    for link in line[: scores.start() if scores and scores.end() == len(line) else None].split():
+        if not (parts := _LINK.fullmatch(link)):
+            raise InputError(f"{where} has {link!r:.40}; write word links as numbers, like 0-0 1-2.")
+        if min_score is not None and parts[3] is None:
+            raise InputError(
+                f"{where} has the link {link} without a score, which --min_link_score needs; leave it out."
+            )
+        if min_score is None or float(parts[3]) >= min_score:
+            links.append((int(parts[1]), int(parts[2])))
+    return links
+
+
+def _giza_links(line: str, where: str) -> Links:
+    """The links of `NULL ({ 3 }) word ({ 1 2 }) …`; its words count from 1 after NULL."""
+    words = _GIZA_WORD.findall(line)
+    if not words:
+        raise InputError(
+            f"{where} begins a sentence pair of GIZA++, but the links {line[:40]!r} are not in its format A3."
+        )
+    return [(i, int(j) - 1) for i, positions in enumerate(words[1:]) for j in positions.split()]
 
 
 def read_header(path: str | Path) -> dict[str, str]:

@@ -63,10 +63,13 @@ class AlignerArguments:
     )
     links_file: list[str] | None = arg(
         None,
-        help="Word links in Pharaoh format, a line `0-0 1-2 …` per pair, source-English, as fast_align, "
-        "eflomal, awesome-align and simalign write them. With several languages LANGUAGE=FILE each.",
+        help="Word links in Pharaoh format, a line `0-0 1-2 …` per pair, source-English, as fast_align, eflomal, "
+        "awesome-align and simalign write them, also with scores; or GIZA++'s A3. With several languages LANGUAGE=FILE each.",
     )
     reverse_links: bool = arg(False, help="The links file has English first.")
+    min_link_score: float | None = arg(
+        None, help="Leave out links of the links file (0-0:0.9) with a lower score.", hyperparameter=True
+    )
     dictionary_file: list[str] | None = arg(
         None, help="Word list for `--aligner dictionary`: source word, white space, English word on a line."
     )
