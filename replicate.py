@@ -18,12 +18,11 @@ from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json
 from utils.core.records import run_record
+from utils.core.settings import parse_yaml
 from utils.experiments.grid import SETTINGS, Grid, GridArguments, plan
 from utils.experiments.report import write_report
 from utils.experiments.results import read_results
@@ -68,15 +67,12 @@ def read_settings(texts: Mapping[str, str | None], override: Sequence[str]) -> d
         group, dot, name = place.partition(".")
         if not equals or not dot or group not in SETTINGS:
             raise InputError(f"--override {word} must be GROUP.ARGUMENT=VALUE, with a group of {', '.join(SETTINGS)}.")
-        settings.setdefault(group, {})[name] = yaml.load(value, Loader=yaml.BaseLoader)
+        settings.setdefault(group, {})[name] = parse_yaml(value, f"--override {word}")
     return settings
 
 
 def _mapping(name: str, text: str) -> dict[str, Any]:
-    try:
-        found = yaml.load(text, Loader=yaml.BaseLoader) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"--{name} is not YAML ({' '.join(str(error).split())}).") from None
+    found = parse_yaml(text, f"--{name}") or {}
     if not isinstance(found, dict):
         raise InputError(f"--{name} must map arguments to values, like `{{max_train_samples: 1000}}`; it is {text}.")
     return found

@@ -1,9 +1,14 @@
 """The record of a run: hyperparameters are those that are declared so, and secrets are left out."""
 
+import json
 from dataclasses import dataclass
 
+import pytest
+
 from utils.core.arguments import arg
-from utils.core.records import run_record
+from utils.core.errors import InputError
+from utils.core.files import write_json
+from utils.core.records import read_record, run_record
 
 
 @dataclass
@@ -43,3 +48,35 @@ def test_arguments_without_effect_are_recorded_but_not_as_hyperparameters():
 def test_secrets_are_left_out():
     record = run_record([Arguments()])
     assert set(record["arguments"]) == {"speed", "include_special_tokens", "verbose"}
+
+
+RECORD = {
+    "base_model": "mbert", "base_model_revision": None, "seed": 1, "task": "x", "regime": "plain",
+    "arguments": {"languages": ["hi"], "use_lora": False}, "hyperparameters": {"learning_rate": 0.1},
+    "train_data": {"examples": 8, "sha256": "a"}, "eval_data": {"hi": {"examples": 8, "sha256": "a", "split": None}},
+    "predict_data": None,
+}  # fmt: skip
+
+
+def test_a_record_is_read_back(tmp_path):
+    write_json(tmp_path / "run.json", RECORD)
+    assert read_record(tmp_path / "run.json", "run again") == RECORD
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("base_model", ["a"]), ("base_model_revision", ["a"]), ("seed", "1"), ("task", {}), ("regime", 3), ("arguments", [1]),
+     ("arguments.languages", "hi"), ("arguments.languages", [["hi"]]), ("hyperparameters", "x"), ("train_data", [1]),
+     ("train_data.sha256", None), ("eval_data", "x"), ("eval_data.hi", 3), ("eval_data.hi.sha256", None),
+     ("eval_data.hi.examples", "8"), ("eval_data.hi.split", [])],
+)  # fmt: skip
+def test_a_record_with_values_of_other_types_is_damaged(tmp_path, place, value):
+    record = json.loads(json.dumps(RECORD))
+    *names, last = place.split(".")
+    part = record
+    for name in names:
+        part = part[name]
+    part[last] = value
+    write_json(tmp_path / "run.json", record)
+    with pytest.raises(InputError, match=rf"run\.json is damaged \({last}"):
+        read_record(tmp_path / "run.json", "run again")

@@ -260,7 +260,7 @@ def test_a_damaged_mark_is_not_guessed_at(monkeypatch, tmp_path):
     fake(monkeypatch, {})
     carry_out([a_run("nli/a1")], grid(), tmp_path)
     (tmp_path / "nli" / "a1" / "replicate.json").write_text("{")
-    with pytest.raises(InputError, match="replicate.json is damaged; remove its folder"):
+    with pytest.raises(InputError, match="replicate.json"):
         carry_out([a_run("nli/a1")], grid(), tmp_path)
 
 

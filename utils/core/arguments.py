@@ -14,12 +14,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from transformers import HfArgumentParser
 
 from utils.core.errors import InputError, input_errors
 from utils.core.files import RESULTS
 from utils.core.redaction import note_secrets
+from utils.core.settings import parse_yaml
 
 
 _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
@@ -225,13 +225,12 @@ def _underscored(word: str) -> str:
 def _arguments_from(path: str) -> list[str]:
     """A settings file as words of a command line (YAML reads JSON as well)."""
     try:
-        # All values as text: `no` is Norwegian here, not false.
-        settings = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"The settings file {path} cannot be read ({error.strerror}); check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"The settings file {path} is neither YAML nor JSON ({problem}).") from None
+    except UnicodeDecodeError:
+        raise InputError(f"The settings file {path} is not UTF-8; convert the file (iconv -t utf-8).") from None
+    settings = parse_yaml(text, f"The settings file {path}")
     if not isinstance(settings, dict):
         raise InputError(f"The settings file {path} must map argument names to values, like `seed: 42`.")
     words = []

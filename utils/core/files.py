@@ -76,7 +76,7 @@ def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The file {path} cannot be read ({error.strerror}); {remedy}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The file {path} is not JSON ({error}); {remedy}.") from None
     if not isinstance(content, dict):
         raise InputError(f"The file {path} does not hold a JSON object; {remedy}.")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.arguments import hyperparameters
+from utils.core.errors import InputError
+from utils.core.files import read_json_object
 from utils.core.redaction import redact
 
 
@@ -37,6 +39,42 @@ def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: An
         except PackageNotFoundError:
             continue
     return redact({**facts, "arguments": values, "versions": versions, "git_commit": _git_commit()})
+
+
+def read_record(path: str | Path, remedy: str) -> dict[str, Any]:
+    """The content of a `run.json`; InputError, whose message ends with the remedy, unless what is read back has its type."""
+    record = read_json_object(path, remedy)
+    if wrong := _misfit(record, _SHAPE):
+        raise InputError(f"The file {path} is damaged ({wrong} has a value of another type); {remedy}.")
+    return record
+
+
+_DATA = {"examples": int, "pairs": int, "links": int, "sentences": int, "sha256": str, "split": str | None}
+# What is read back from a record: types; a mapping says them by name (`...`: of all other names) and a list of its items.
+_SHAPE: dict[Any, Any] = {
+    **dict.fromkeys(("base_model_revision", "task", "task_name", "regime"), str | None),
+    **dict.fromkeys(("train_data", "eval_data", "predict_data"), {"examples": int, "sha256": str, ...: _DATA}),
+    "base_model": str | dict | None,
+    "seed": int | None,
+    "arguments": {"languages": [str], "alignment_objective": str | None},
+    "hyperparameters": {},
+}
+
+
+def _misfit(value: Any, shape: Any, name: str = "it") -> str | None:
+    """The name of a part of a JSON value that does not have its shape."""
+    if not isinstance(shape, dict | list):
+        return None if isinstance(value, shape) else name
+    if value is None:
+        return None
+    if not isinstance(value, type(shape)):
+        return name
+    parts = value.items() if isinstance(value, dict) else ((name, one) for one in value)
+    found = (
+        _misfit(one, shape.get(k, shape.get(..., object)) if isinstance(shape, dict) else shape[0], k)
+        for k, one in parts
+    )
+    return next(filter(None, found), None)
 
 
 def _git_commit() -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.core.errors import InputError
 from utils.core.files import read_json_object
+from utils.core.result_tables import shorten
 from utils.core.tables import read_json
 from utils.experiments.significance import corpus_f1
 from utils.tasks.registry import TASKS, TaskSpec, recorded_task
@@ -108,7 +109,7 @@ def _of_retrieval(folder: Path, name: str, data: _Json, arguments: _Json, result
 def _of_alignment(folder: Path, name: str, data: _Json, arguments: _Json, results: _Json) -> EvaluatedSet:
     """Word retrieval, of which no predictions are kept."""
     key = f"eval_{name}_word_retrieval_accuracy"
-    if key not in results:
+    if not is_number(results.get(key)):
         raise InputError(f"The file {folder / 'all_results.json'} has no {key}; run it again with --do_eval.")
     representation = {"layer": arguments.get("alignment_layer"), "word_pooling": arguments.get("word_pooling")}
     found = {"word_retrieval_accuracy": results[key]}
@@ -140,9 +141,12 @@ def _evaluated(
             gold.append(sys.intern(" ".join(map(str, right)) if isinstance(right, list) else str(right)))
         except KeyError as missing:
             raise InputError(f"{where} has no {missing.args[0]}; run the script again.") from None
-        except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise InputError(f"{where} is not a prediction ({error}); run the script again.") from None
     scores = {metric: np.array([one[metric] for one in of_examples], dtype=float) for metric in of_examples[0]}
+    for metric, values in scores.items():
+        if (wrong := ~np.isfinite(values.reshape(len(rows), -1)).all(axis=1)).any():
+            raise InputError(f"{rows[wrong.argmax()][0]} has no finite {metric}; run the script again.")
     results = {
         metric: float(corpus_f1(values.sum(axis=0)) if values.ndim == 2 else values.mean())
         for metric, values in scores.items()
@@ -156,11 +160,16 @@ def _check_results(
     """Stop if predictions and results are not of the same evaluation."""
     for metric, value in found.results.items():
         recorded, scale = results.get(prefix + metric), scales.get(metric, 1)
-        if not isinstance(recorded, int | float) or abs(recorded / scale - value) > _ROUNDING:
+        if not is_number(recorded) or abs(recorded / scale - value) > _ROUNDING:
             raise InputError(
-                f"The file {folder / 'all_results.json'} says {prefix}{metric} {recorded}, but predictions/{name}.jsonl "
+                f"The file {folder / 'all_results.json'} says {prefix}{metric} {shorten(str(recorded), 40)}, but predictions/{name}.jsonl "
                 f"beside it give {scale * value:.6g}: they are not of the same evaluation; run the script again."
             )
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number that is no larger than a metric can be."""
+    return isinstance(value, int | float) and abs(value) <= 1000
 
 
 def difference_in_data(one: EvaluatedSet, other: EvaluatedSet) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.core.errors import InputError
-from utils.core.files import read_json_object
+from utils.core.records import read_record
 from utils.experiments.evaluated_sets import (
     RETRIEVAL,
     TITLES,
@@ -99,7 +99,7 @@ def _with_folders_of_models(folders: Sequence[str]) -> Iterator[Path]:
     seen = set()
     for folder in map(Path, folders):
         remedy = f"is {folder} the --output_dir of a finished run? Run it again, or leave its folder out"
-        models = read_json_object(folder / "run.json", remedy).get("base_model")
+        models = read_record(folder / "run.json", remedy).get("base_model")
         for part in [folder / label for label in models] if isinstance(models, dict) else [folder]:
             if part.resolve() not in seen:
                 seen.add(part.resolve())

@@ -199,14 +199,12 @@ def _alignment(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for language, numbers in results.distances.items():
         for stage, label in _stages(results.grid, language).items():
-            pattern = rf"{re.escape(label)}/{language}_layer(\d+)_cosine_share_nearer"
+            pattern = rf"{re.escape(label)}/{re.escape(language)}_layer(\d+)_cosine_share_nearer"
             layers = [int(match[1]) for name in numbers if (match := re.fullmatch(pattern, name))]
-            if layers:
-                where = f"layer{max(layers)}_cosine"
-                found.setdefault(stage, {})[language] = (
-                    numbers[f"{label}/{language}_{where}_share_nearer"],
-                    numbers[f"{label}/{language}-en_{where}_word_retrieval_accuracy"],
-                )
+            where = f"layer{max(layers, default=0)}_cosine"
+            names = (f"{language}_{where}_share_nearer", f"{language}-en_{where}_word_retrieval_accuracy")
+            if all(f"{label}/{name}" in numbers for name in names):
+                found.setdefault(stage, {})[language] = tuple(numbers[f"{label}/{name}"] for name in names)
     return found
 
 

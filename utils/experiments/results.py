@@ -8,7 +8,7 @@ from typing import Any
 from utils.core.files import read_json_object
 from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_values, comparison_table
 from utils.experiments.comparison_tables import metric_name
-from utils.experiments.evaluated_sets import RETRIEVAL, TITLES
+from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
 from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ENGLISH, ORIGINAL, REGIMES, XSR, Grid, Run
 from utils.experiments.runner import check_done
@@ -78,7 +78,8 @@ def read_results(
         if run.task == "distances" and run.language:
             folder = output_dir / run.name
             remedy = f"remove the folder {folder}, and start again"
-            results.distances[run.language] = read_json_object(folder / "all_results.json", remedy)
+            found = read_json_object(folder / "all_results.json", remedy)
+            results.distances[run.language] = {name: one for name, one in found.items() if is_number(one)}
     return results
 
 

@@ -1,7 +1,6 @@
 """Carries out the runs of a grid: skips those that are done, resumes interrupted ones from their last checkpoint."""
 
 import fcntl
-import json
 import logging
 import os
 import shlex
@@ -20,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from utils.core.errors import InputError
-from utils.core.files import write_json
+from utils.core.files import read_json_object, write_json
 from utils.experiments.grid import CODE, Grid, Run, as_words
 from utils.tasks.registry import TASKS
 from utils.training.checkpoints import is_whole
@@ -58,13 +57,12 @@ def as_typed(words: Sequence[str]) -> str:
 def check_done(run: Run, output_dir: Path) -> bool:
     """Whether a run is done; InputError if it was done, or started, with other settings than those of this grid."""
     mark = output_dir / run.name / _MARK
-    try:
-        made_by = json.loads(mark.read_text(encoding="utf-8"))
-        before, done = made_by["arguments"], made_by["done"]
-    except FileNotFoundError:
+    if not mark.exists():
         return False
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"The file {mark} is damaged; remove its folder, and the run will be repeated.") from None
+    remedy = "remove its folder, and the run will be repeated"
+    before, done = map(read_json_object(mark, remedy).get, ("arguments", "done"))
+    if not isinstance(done, bool) or not isinstance(before, list) or not all(isinstance(word, str) for word in before):
+        raise InputError(f"The file {mark} is damaged; {remedy}.")
     if before != run.arguments:
         raise InputError(
             f"The run {output_dir / run.name} was made with other settings ({_difference(before, run.arguments)}); choose "

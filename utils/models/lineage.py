@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.core.files import read_json_object
+from utils.core.records import read_record
 from utils.models.checkpoints import file_of
 
 
@@ -25,7 +25,7 @@ def lineage(name: str, revision: str = "main", **hub_options: Any) -> list[Gener
     sometimes moved together). The original model has no record, or one that names no other model.
 
     Raises:
-        InputError: if a record is not a JSON object.
+        InputError: if a record is damaged.
     """
     chain: list[Generation] = []
     seen: set[str] = set()
@@ -36,7 +36,7 @@ def lineage(name: str, revision: str = "main", **hub_options: Any) -> list[Gener
         if place in seen or name in (model.name for model in chain):  # a circle
             return chain
         seen.add(place)
-        record = read_json_object(path, "download it again, or repeat the run") if path else None
+        record = read_record(path, "download it again, or repeat the run") if path else None
         chain.append(Generation(name, revision, record))
         if path is None or record is None or not isinstance(record.get("base_model"), str):
             return chain
