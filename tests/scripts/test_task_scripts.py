@@ -107,6 +107,16 @@ def test_a_fine_tuned_model_is_measured_without_training(fine_tune, task):
     assert not (again / "model.safetensors").exists()
 
 
+def test_a_run_at_chance_says_so(fine_tune, capsys, caplog):
+    """Below the table and in the log; not if the training language is not evaluated."""
+    untrained = ("--do_train", "--max_steps", 1, "--learning_rate", 0)
+    fine_tune("ner", *untrained, *EVALUATE)
+    assert "en is at chance" in capsys.readouterr().out
+    assert any(record.levelname == "WARNING" and "en is at chance" in record.message for record in caplog.records)
+    fine_tune("ner", *untrained, "--do_eval", "--eval_languages", "hi", output="hi")
+    assert "at chance" not in capsys.readouterr().out
+
+
 def test_sentences_beyond_the_limit_count(fine_tune):
     """An entity that the model is not given is missed; the sentence keeps all of its tags."""
     out = fine_tune("ner", "--do_train", *EVALUATE, "--max_seq_length", 6, "--num_train_epochs", 1)

@@ -16,6 +16,7 @@ from transformers import (
 from utils.core.errors import InputError
 from utils.evaluation.entities import entities
 from utils.evaluation.metrics import load_metric
+from utils.tasks.chance import BLIND_ANSWER, EVERY_WORD, FREQUENT_LABEL, FREQUENT_TAG, Chance
 
 
 # What an example contributes to a metric: a score between 0 and 1 of which the mean is taken, or the counts of true
@@ -41,6 +42,7 @@ class TaskSpec:
         selection_metric: the metric that selects the best checkpoint.
         score_prediction: a line of `predictions/LANGUAGE.jsonl` → what it contributes to the metrics that runs are
             compared by. Raises KeyError, TypeError or ValueError for a damaged line.
+        chance: the strategy that a model which has learned something must beat.
         measured_by: names in `utils.evaluation.metrics` of what computes `metrics`.
         rules: arguments of the script that change how predictions are judged; runs are comparable only if they agree.
     """
@@ -51,6 +53,7 @@ class TaskSpec:
     metrics: Mapping[str, int]
     selection_metric: str
     score_prediction: Callable[[Mapping[str, Any]], dict[str, Contribution]]
+    chance: Chance
     measured_by: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
 
@@ -92,13 +95,20 @@ _ANSWERS = {"exact_match": 100, "f1": 100}  # computed by the script, question b
 _RULES = ("answer_normalization", "version_2_with_negative")
 _SPECS = (
     TaskSpec(
-        "nli", "Natural language inference", "text-classification", _ACCURACY, "accuracy", _score_label, ("accuracy",)
+        "nli", "Natural language inference", "text-classification",
+        _ACCURACY, "accuracy", _score_label, FREQUENT_LABEL, ("accuracy",),
     ),
-    TaskSpec("ner", "Named entities", "token-classification", _ENTITIES, "f1", _score_entities, ("seqeval",)),
-    TaskSpec("qa", "Question answering", "question-answering", _ANSWERS, "f1", _score_answer, rules=_RULES),
-    TaskSpec("pos", "Parts of speech", "token-classification", _ACCURACY, "accuracy", _score_words, ("accuracy",)),
-    TaskSpec("pawsx", "Paraphrases", "text-classification", _ACCURACY, "accuracy", _score_label, ("accuracy",)),
-)
+    TaskSpec("ner", "Named entities", "token-classification", _ENTITIES, "f1", _score_entities, EVERY_WORD, ("seqeval",)),
+    TaskSpec("qa", "Question answering", "question-answering", _ANSWERS, "f1", _score_answer, BLIND_ANSWER, rules=_RULES),
+    TaskSpec(
+        "pos", "Parts of speech", "token-classification",
+        _ACCURACY, "accuracy", _score_words, FREQUENT_TAG, ("accuracy",),
+    ),
+    TaskSpec(
+        "pawsx", "Paraphrases", "text-classification",
+        _ACCURACY, "accuracy", _score_label, FREQUENT_LABEL, ("accuracy",),
+    ),
+)  # fmt: skip
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
 
 

@@ -1,9 +1,11 @@
 """Steps of a task script that are the same for every task: labels, model, evaluation of all languages, publication."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from utils.core.columns import content_fingerprint
@@ -16,11 +18,15 @@ from utils.models.encoders import load_task_model, save_task_model
 from utils.models.loading import load_config
 from utils.models.tokenizers import encoder_max_length, load_tokenizer, sentence_length_limit
 from utils.tasks.arguments import TaskArguments
+from utils.tasks.chance import confidence_interval
 from utils.tasks.examples import TaskExamples, TaskRows
 from utils.tasks.registry import TaskSpec
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.sharing import publish
 from utils.training.steps import train_and_save
+
+
+logger = logging.getLogger(__name__)
 
 
 def known_labels(args: TaskArguments, in_training: list[str] | None) -> list[str]:
@@ -103,6 +109,10 @@ def _evaluate_languages(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgu
                 path = Path(str(trainer.args.output_dir), "predictions", f"{name}.jsonl")
                 write_json_lines(path, ({**record, "split": split} for record in records))
             print(_language_table(metrics, prefix, names, args.task))
+            name = args.data.train_language
+            if name in sets and (warning := at_chance(args.task, name, sets[name].examples, trainer.records[name])):
+                print(warning)
+                logger.warning(warning)
 
 
 def _language_table(metrics: Mapping[str, float], prefix: str, names: Sequence[str], task: TaskSpec) -> str:
@@ -113,6 +123,18 @@ def _language_table(metrics: Mapping[str, float], prefix: str, names: Sequence[s
         for name in names
     ]
     return ResultTable([prefix, *(metric.replace("_", " ") for metric in task.metrics)], rows).text()
+
+
+def at_chance(task: TaskSpec, name: str, examples: Dataset, records: Sequence[Mapping[str, Any]]) -> str:
+    """A warning if the predictions for a set are not significantly better than `task.chance`; else an empty text."""
+    metric, chance = task.selection_metric, task.chance.score(examples)
+    low, high = confidence_interval([task.score_prediction(record)[metric] for record in records])
+    if low > chance:
+        return ""
+    return (
+        f"{name} is at chance: {metric} is between {100 * low:.1f} and {100 * high:.1f} (95 % interval), and {task.chance.strategy} "
+        f"would give {100 * chance:.1f}. The model has not learned the task, so that comparisons with it mean nothing."
+    )
 
 
 def publish_task_model(
