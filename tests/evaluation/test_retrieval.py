@@ -18,7 +18,12 @@ from utils.evaluation import vectors as encoding
 from utils.evaluation.figures import plot_accuracy_by_layer
 from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, Retrieval, retrieve
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
-from utils.evaluation.sentence_retrieval import accuracy_curves, retrieval_metrics, retrieval_table
+from utils.evaluation.sentence_retrieval import (
+    accuracy_curves,
+    retrieval_metrics,
+    retrieval_table,
+    retrieve_translations,
+)
 from utils.evaluation.vectors import encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.hub import label_models
@@ -238,6 +243,30 @@ def test_memory_does_not_grow_with_the_vectors(distance):
     with Largest() as largest:
         retrieve(vectors, candidates, distance, block_size)
     assert largest.bytes <= max(2 * block_size * width * 4, 2 * len(vectors) * 10 * 4) < vectors.nbytes / 4
+
+
+@pytest.mark.parametrize("distance", RETRIEVAL_DISTANCES)
+@pytest.mark.parametrize("kind", ["equal", "zero", "nearly equal", "one hub", "apart"])
+def test_collapsed_vectors_are_at_chance_and_named(caplog, distance, kind):
+    torch.manual_seed(0)
+    apart = torch.randn(40, 8)
+    vectors = {"equal": torch.ones(40, 8), "zero": torch.zeros(40, 8), "nearly equal": 1 + 1e-5 * apart, "apart": apart,
+               "one hub": torch.cat([torch.ones(1, 8), torch.ones(39, 8)])}[kind]  # fmt: skip
+    pairs = SentencePairs("hi", [str(k) for k in range(20)], [str(k) for k in range(20)], "x")
+    found = retrieve_translations(vectors.unsqueeze(0), pairs, [3], distance, torch.device("cpu"))
+    assert (
+        all(found[direction][3].accuracy <= (0.3 if kind == "nearly equal" else 0.05) for direction in found)
+        or kind == "apart"
+    )
+    named = [message for message in caplog.messages if "collapsed" in message]
+    assert len(named) == (0 if kind == "apart" or (kind, distance) == ("nearly equal", "l2") else 2)
+    assert all("layer 3" in message for message in named)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_batches_of_no_sentence(reference_encoder, size):
+    with pytest.raises(InputError, match=f"batch size of {size}"):
+        encode_sentences(*reference_encoder, ["a"], [0], batch_size=size)
 
 
 def test_zero_equals_negative_zero():

@@ -1,5 +1,6 @@
 """Nearest neighbours: the candidate that is nearest to each query, and the rank of the right one."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,11 +9,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from utils.core.errors import look_up
+from utils.core.errors import InputError, look_up
 
+
+logger = logging.getLogger(__name__)
 
 # CSLS compares with the mean similarity to this many neighbours (Conneau et al., ICLR 2018).
 _NEIGHBOURS = 10
+# Vectors that lie less far apart are equal but for rounding; those of good encoders are 0.001 to 1 apart.
+_COLLAPSED = 1e-6
 
 
 @dataclass
@@ -44,6 +49,14 @@ class Retrieval:
     def share_found(self) -> float:
         """Number of different candidates that are the nearest of some query, divided by N; low under hubness."""
         return len(self.nearest.unique()) / max(1, len(self.nearest))
+
+    def warn_if_collapsed(self, where: str) -> None:
+        """Log a warning if all queries are (nearly) equal, or all have the same nearest candidate: results are at chance."""
+        spread = self.query_spread if self.query_spread is not None else 1.0
+        if len(self.nearest) > 1 and (spread < _COLLAPSED or len(self.nearest.unique()) == 1):
+            logger.warning(
+                f"{where}: the vectors have collapsed ({len(self.nearest)} queries), and the results are at chance."
+            )
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """For every query its number `id`, and `gold`, `prediction`, `score`, `rank`."""
@@ -186,5 +199,7 @@ def default_block_size(device: torch.device) -> int:
 
 
 def slices(n: int, size: int) -> Iterator[slice]:
-    """0 to n in steps of `size`."""
+    """0 to n in steps of `size`; `InputError` if that is less than 1."""
+    if size < 1:
+        raise InputError(f"A batch size of {size} is too small; use at least 1.")
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))

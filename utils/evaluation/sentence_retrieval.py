@@ -27,6 +27,7 @@ def retrieve_translations(
         for direction, queries, candidates in ((to_english, source, english), (from_english, english, source)):
             found[direction][layer] = retrieve(queries, candidates, distance)
             found[direction][layer].query_spread = vector_spread(queries, distance)
+            found[direction][layer].warn_if_collapsed(f"{direction}, layer {layer}")
     return found
 
 

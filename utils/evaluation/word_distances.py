@@ -175,12 +175,16 @@ def compare_vectors(
     """
     between = look_up(WORD_DISTANCES, distance, "The distance")
     source_there, english_there = source.to(device), english.to(device)
+    to_english = retrieve(source_there, english_there, distance)
+    from_english = retrieve(english_there, source_there, distance)
+    to_english.warn_if_collapsed("Source words")
+    from_english.warn_if_collapsed("English words")
     return WordDistances(
         # In double precision: 1 minus a cosine near 1 loses digits.
         between(source.double(), english.double()).numpy(),
         between(source.double(), unrelated.double()).numpy(),
-        retrieve(source_there, english_there, distance).accuracy,
-        retrieve(english_there, source_there, distance).accuracy,
+        to_english.accuracy,
+        from_english.accuracy,
         vector_spread(source, distance),
         vector_spread(english, distance),
     )
