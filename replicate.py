@@ -22,6 +22,7 @@ from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json
 from utils.core.records import run_record
+from utils.core.redaction import redact
 from utils.core.settings import parse_yaml
 from utils.experiments.grid import SETTINGS, Grid, GridArguments, plan
 from utils.experiments.report import write_report
@@ -145,7 +146,7 @@ def _settings(settings: dict[str, Any]) -> str:
             return " ".join(map(shown, value))
         return Path(str(value)).name if os.path.exists(str(value)) else str(value)
 
-    return "; ".join(f"{name} {shown(value)}" for name, value in settings.items()) or "the scripts' defaults"
+    return "; ".join(f"{name} {shown(value)}" for name, value in redact(settings).items()) or "the scripts' defaults"
 
 
 if __name__ == "__main__":

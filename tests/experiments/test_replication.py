@@ -316,6 +316,51 @@ def test_weights_go_when_nothing_needs_them(monkeypatch, tmp_path):
             assert not list((out / name).glob("checkpoint-*"))
 
 
+SECRETS = ("hf_abcdefghijklmnop", "s3cr3t-word")
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--nli", "{{token: {}}}"),
+        ("--nli", "{{hub_token: {}, do_eval: true}}", "--align", "{{token: {}}}"),
+        ("--override", "nli.token={}"),
+        ("--override", "nli.dataset_name=https://me:{}@example.org/x"),
+        ("settings.yaml",),
+    ],
+)
+def test_a_token_is_given_to_the_runs_and_written_nowhere(run, monkeypatch, tmp_path, capfd, secret, words):
+    """Also where a run fails, and repeats its command or its environment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.yaml").write_text(f"nli:\n  token: {secret}\n", encoding="utf-8")
+    leaky = "import os, sys; print(os.environ.get('HF_TOKEN', 'none'), *sys.argv); sys.exit(f'error: {sys.argv}')"
+    monkeypatch.setattr(runner, "command", lambda of, *_: [sys.executable, "-c", leaky, *of.arguments])
+    given = [word.format(secret) for word in words]
+    grid_of_one = (
+        "--tasks",
+        "nli",
+        "--regimes",
+        "original",
+        "--seeds",
+        1,
+        "--languages",
+        "hi",
+        "--model_name_or_path",
+        "m",
+    )
+    with pytest.raises(InputError) as error:
+        run(replicate.main, *given, "--output_dir", "out", *grid_of_one)
+    if "dataset_name" not in given[-1]:
+        assert "none" not in (tmp_path / "out/logs/nli.original-seed1.log").read_text().split()
+    run(replicate.main, *given, "--output_dir", "other", *grid_of_one, "--dry_run")
+    written = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(written) > 4
+    assert not any(secret.encode() in content for content in written)
+    shown = capfd.readouterr()
+    assert secret not in f"{error.value}{shown.out}{shown.err}"
+
+
 # --- Stopped and killed ------------------------------------------------------------------------------------------
 
 

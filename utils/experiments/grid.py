@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from utils.core.arguments import arg, require
 from utils.core.errors import InputError
+from utils.core.redaction import is_secret, note_secrets
 from utils.tasks.registry import TASKS
 
 
@@ -95,9 +96,20 @@ class Grid(GridArguments):
     Attributes:
         settings: name in `SETTINGS` → arguments of these scripts by name. A value that is a mapping is by language: a
             script gets the part for the languages that it deals with, as `LANGUAGE=VALUE`.
+        token: of the Hub, for the environment of the runs: command lines are seen by others, and recorded.
     """
 
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of_groups = [of_group for of_group in self.settings.values() if isinstance(of_group, dict)]
+        tokens = {str(of_group.pop(name)) for of_group in of_groups for name in list(of_group) if is_secret(name)}
+        note_secrets({"token": list(tokens)})
+        if len(tokens) > 1:
+            raise InputError("The settings of the scripts have different tokens; give one, or set HF_TOKEN.")
+        self.token = tokens.pop() if tokens else self.token
 
     def settings_of(self, *names: str) -> dict[str, Any]:
         """The settings under these names together; the last ones win."""

@@ -19,7 +19,8 @@ import torch
 from tqdm import tqdm
 
 from utils.core.errors import InputError
-from utils.core.files import read_json_object, write_json
+from utils.core.files import read_json_object, write_json, write_text
+from utils.core.redaction import redact
 from utils.experiments.grid import CODE, Grid, Run, as_words
 from utils.tasks.registry import TASKS
 from utils.training.checkpoints import is_whole
@@ -50,8 +51,8 @@ def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None
 
 
 def as_typed(words: Sequence[str]) -> str:
-    """A command for the terminal."""
-    return f"accelerate launch {shlex.join(words[3:])}".replace(f"{CODE}{os.sep}", "")
+    """A command for the terminal, without secrets."""
+    return f"accelerate launch {shlex.join(redact(words[3:]))}".replace(f"{CODE}{os.sep}", "")
 
 
 def check_done(run: Run, output_dir: Path) -> bool:
@@ -63,9 +64,10 @@ def check_done(run: Run, output_dir: Path) -> bool:
     before, done = map(read_json_object(mark, remedy).get, ("arguments", "done"))
     if not isinstance(done, bool) or not isinstance(before, list) or not all(isinstance(word, str) for word in before):
         raise InputError(f"The file {mark} is damaged; {remedy}.")
-    if before != run.arguments:
+    now = redact(run.arguments)
+    if before != now:
         raise InputError(
-            f"The run {output_dir / run.name} was made with other settings ({_difference(before, run.arguments)}); choose "
+            f"The run {output_dir / run.name} was made with other settings ({_difference(before, now)}); choose "
             "another --output_dir, or remove that folder, and it will be repeated."
         )
     return done
@@ -73,7 +75,7 @@ def check_done(run: Run, output_dir: Path) -> bool:
 
 def mark_done(run: Run, output_dir: Path, done: bool = True) -> None:
     """Record that a run is done (or only started), and with which settings."""
-    write_json(output_dir / run.name / _MARK, {"arguments": run.arguments, "done": done})
+    write_json(output_dir / run.name / _MARK, {"arguments": redact(run.arguments), "done": done})
 
 
 def _difference(before: Sequence[str], now: Sequence[str]) -> str:
@@ -169,7 +171,7 @@ def carry_out(
 
 
 def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock: int) -> _Started:
-    environment = dict(os.environ)
+    environment = {**os.environ, **({"HF_TOKEN": grid.token} if grid.token else {})}
     processes = int(grid.settings_of("launch").get("num_processes", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if n_jobs > 1 and processes == 1 and (n_gpus := torch.cuda.device_count()):
@@ -190,9 +192,11 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock:
 
 
 def _finish(one: _Started, output_dir: Path) -> str | None:
-    """Mark a run as done, or return why it failed."""
+    """Mark a run as done, or return why it failed; secrets are taken out of its log."""
+    log = one.log.read_text(encoding="utf-8", errors="replace")
+    write_text(one.log, redact(log))
     if one.process.returncode:
-        said = [line for line in one.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        said = [line for line in redact(log).splitlines() if line.strip()]
         errors = [line for line in said if line.startswith("error: ")]
         return f"failed with status {one.process.returncode}: {(errors or said or ['(silent)'])[-1]} (see {one.log})"
     mark_done(one.run, output_dir)
