@@ -6,9 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, get_dataset_config_names, load_dataset
-from datasets.exceptions import DatasetsError
-from huggingface_hub import DatasetCard, errors, snapshot_download
+from datasets import Dataset, IterableDataset, get_dataset_config_names, load_dataset, load_from_disk
+from huggingface_hub import DatasetCard, snapshot_download
 
 from utils.core.errors import InputError
 from utils.core.hub import hub_problem
@@ -52,6 +51,8 @@ def load_split(
     """
     local, where = os.path.isdir(dataset_name), f"The data set {dataset_name}"
     name = dataset_name if local else SHORT_NAMES.get(dataset_name, dataset_name)
+    if local and Path(name, "state.json").is_file():  # (a folder of several splits is read below)
+        return _saved(name, streaming), "default", splits[0]
     try:
         folder = name if local else _fetch(name, ("README.md",), **hub_options)
         listed = _splits_in_card(folder)
@@ -72,13 +73,38 @@ def load_split(
             parts = load_dataset(folder, config, data_files={split: files}, verification_mode="no_checks")
         else:
             parts = load_dataset(folder, config, **hub_options)
-    except (DatasetsError, errors.HFValidationError, OSError) as error:
-        reason = hub_problem(error, f"datasets/{name}") or str(error).strip().splitlines()[0]
-        raise InputError(f"{where} cannot be loaded ({reason}); check its name.") from None
+    except InputError:
+        raise
+    except Exception as error:  # files of other people, and cards, can be wrong in every way
+        reason = hub_problem(error, f"datasets/{name}") or _reason(error)
+        remedy = "check its files, or name one of them instead" if local else "check its name"
+        raise InputError(f"{where} cannot be loaded ({reason}); {remedy}.") from None
     split = _first_offered(splits, list(parts), language, f"{where} has no split", arguments["split"])
     if not streaming and not len(parts[split]):
         raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")
     return parts[split], config, split
+
+
+def _saved(folder: str, streaming: bool) -> Dataset:
+    """The rows in a folder that `Dataset.save_to_disk` wrote."""
+    if streaming:
+        raise InputError(
+            f"The folder {folder} was written by save_to_disk, which is not streamed; leave --streaming out."
+        )
+    try:
+        rows = load_from_disk(folder)
+    except Exception as error:
+        raise InputError(f"The folder {folder} cannot be loaded ({_reason(error)}); write it again.") from None
+    if not len(rows):
+        raise InputError(f"The folder {folder} has no rows; write it again.")
+    return rows
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error's innermost cause, which says more than that of the error."""
+    while error.__cause__:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:150]
 
 
 @cache  # (one request per run to ask for the newest commit)

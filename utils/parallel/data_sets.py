@@ -5,7 +5,6 @@ from itertools import islice
 from typing import Any
 
 from datasets import Dataset, IterableDataset, load_dataset_builder
-from datasets.exceptions import DatasetsError
 
 from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split
@@ -149,6 +148,8 @@ def _split_columns(batch: Mapping[str, list], split: Split, splitting: str, code
 def _read(rows: Dataset | IterableDataset, where: str) -> Iterator[Mapping[str, Any]]:
     try:
         yield from rows
-    except (DatasetsError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except InputError:
+        raise
+    except Exception as error:  # files of other people can be wrong in every way
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:150]
         raise InputError(f"{where} cannot be read any further ({reason}); check it and the network.") from None
