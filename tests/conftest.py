@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from helpers.paths import REFERENCE
+from utils.core.errors import AT_END
 
 
 pytest_plugins = ["helpers.reference", "helpers.scripts", "helpers.task_scripts"]
@@ -70,6 +71,7 @@ def run(monkeypatch):
 
     def run_main(main, *arguments: object):
         monkeypatch.setattr(sys, "argv", [main.__module__, *map(str, arguments)])
-        return main()
+        with AT_END:  # locks
+            return main()
 
     return run_main

@@ -1,12 +1,18 @@
 """The training arguments of the scripts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
-from transformers import TrainingArguments
+from torch.utils.checkpoint import checkpoint
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.training_args import ParallelMode
+from transformers.utils import is_liger_kernel_available
 
-from utils.core.arguments import arg
+from utils.core.arguments import arg, check_ranges
+from utils.core.errors import InputError
 
 
 @dataclass
@@ -20,6 +26,9 @@ class ScriptTrainingArguments(TrainingArguments):
         "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "optim", "adam_beta1", "adam_beta2",
         "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "bf16", "fp16",
     )  # fmt: skip
+
+    # Arguments of `TrainingArguments` that the scripts cannot honour.
+    WITHOUT_USE: ClassVar = ("batch_eval_metrics", "prediction_loss_only", "label_names", "eval_do_concat_batches")
 
     # The ranges of inherited numbers.
     BOUNDS: ClassVar = {
@@ -72,8 +81,37 @@ class ScriptTrainingArguments(TrainingArguments):
         if self.dataloader_num_workers is None:
             self.dataloader_num_workers = 2 if torch.accelerator.is_available() and not self.use_cpu else 0
         super().__post_init__()
+        self._check_that_it_works()
         # Pinning serves the copy to an accelerator; without one it is only a warning in every run.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+
+    def _check_that_it_works(self) -> None:
+        """Raise an error now for what `Trainer` would refuse only after the data are read."""
+        check_ranges(self)
+        for item in fields(self):
+            if item.name in self.WITHOUT_USE and getattr(self, item.name) != item.default:
+                raise InputError(
+                    f"--{item.name} does not work here: predictions of all examples are scored at once; omit it."
+                )
+        for callback in get_reporting_integration_callbacks(self.report_to):
+            callback()
+        if self.fsdp and self.parallel_mode != ParallelMode.DISTRIBUTED:
+            raise InputError(
+                "--fsdp needs several processes: start the script by `accelerate launch --num_processes N`."
+            )
+        if self.use_liger_kernel and not is_liger_kernel_available():
+            raise InputError("--use_liger_kernel needs liger-kernel; pip install liger-kernel, or omit it.")
+        known = {*signature(checkpoint).parameters, "early_stop", "every_n_layers", "offload"}
+        if unknown := set(self.activation_checkpointing_kwargs or {}) - known:
+            raise InputError(
+                f"--activation_checkpointing_kwargs has no {min(unknown)}; it has {', '.join(sorted(known))}."
+            )
+        stand_in = torch.nn.Linear(1, 1)
+        Trainer.get_optimizer_cls_and_kwargs(self, stand_in)
+        schedule = {"scheduler_specific_kwargs": self.lr_scheduler_kwargs}
+        get_scheduler(
+            self.lr_scheduler_type, torch.optim.SGD(stand_in.parameters(), self.learning_rate), 1, 2, **schedule
+        )  # type: ignore[arg-type]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: Trainer pickles these arguments into every checkpoint, which --hub_strategy can push."""

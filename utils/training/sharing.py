@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 from utils.core.errors import InputError
 from utils.core.files import write_json, write_text
 from utils.core.redaction import redact
+from utils.core.result_tables import shorten
 from utils.training.figures import plot_losses
 from utils.training.model_card import model_card
 
@@ -84,12 +85,13 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
         )
     except Exception as error:  # the client raises many types; for all of them nothing is lost
         raise InputError(
-            f"The model is whole in {folder}, but could not be pushed to {repository} ({_reason(error)}); push it later with: "
+            f"The model is whole, but could not be pushed to {repository} ({_reason(error)}); push it later with: "
             f"hf upload {repository} {folder} . --exclude 'checkpoint-*'"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error and of what caused it."""
+    """The first line of an error and of what caused it, in short: a message also has to name the remedy."""
     parts = filter(None, (error, error.__cause__))
-    return "; ".join(dict.fromkeys((str(part).strip() or type(part).__name__).splitlines()[0] for part in parts))
+    lines = dict.fromkeys((str(part).strip() or type(part).__name__).splitlines()[0] for part in parts)
+    return shorten("; ".join(lines), 80)

@@ -1,0 +1,75 @@
+"""What Trainer would refuse only after the data are read, or what would fail in training, is refused at once."""
+
+import pytest
+
+from utils.core.arguments import parse_arguments
+from utils.core.errors import InputError
+from utils.training.arguments import AlignTrainingArguments
+
+
+@pytest.fixture
+def parse(run, tmp_path):
+    words = ["--use_cpu", "--output_dir", tmp_path / "out"]
+    return lambda *more: run(lambda: parse_arguments(AlignTrainingArguments)[0], *words, *more)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--report_to", "nosuch"], ["--report_to", "tensorboard", "nosuch"], ["--optim", "nosuch"],
+        ["--optim_args", "no-equals-sign"], ["--lr_scheduler_type", "cosine_with_min_lr"],
+        ["--lr_scheduler_type", "warmup_stable_decay"], ["--lr_scheduler_type", "linear", "--lr_scheduler_kwargs", '{"foo": 1}'],
+        ["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-9"], ["--lr_scheduler_type", "reduce_lr_on_plateau"],
+        ["--fsdp", "full_shard"], ["--fsdp", "nosuch"], ["--deepspeed", "nosuch.json"], ["--bf16", "true", "--fp16", "true"],
+        ["--activation_checkpointing_kwargs", '{"foo": 1}'], ["--accelerator_config", '{"foo": 1}'],
+        ["--accelerator_config", "nosuch.json"], ["--batch_eval_metrics", "true"], ["--prediction_loss_only", "true"],
+        ["--label_names", "foo"], ["--eval_do_concat_batches", "false"], ["--dataloader_prefetch_factor", "2"],
+        ["--learning_rate", "nan"], ["--learning_rate", "-1"], ["--hub_strategy", "nosuch"], ["--on_nonfinite", "nosuch"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_any_work(parse, words, tmp_path):
+    with pytest.raises(InputError) as caught:
+        parse(*words)
+    assert len(str(caught.value)) <= 300
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("wandb", "wandb"),
+        ("mlflow", "mlflow"),
+        ("clearml", "clearml"),
+        ("swanlab", "swanlab"),
+        ("codecarbon", "codecarbon"),
+    ],
+)
+def test_reports_to_what_is_not_installed(parse, monkeypatch, name, package):
+    for availability in (f"is_{name}_available",):
+        monkeypatch.setattr(f"transformers.integrations.integration_utils.{availability}", lambda: False)
+    with pytest.raises(InputError, match=package):
+        parse("--report_to", name)
+
+
+@pytest.mark.parametrize("name", ["optim adamw_bnb_8bit", "optim lomo", "optim galore_adamw", "use_liger_kernel true"])
+def test_optimizers_that_are_not_installed(parse, monkeypatch, name):
+    for availability in ("is_bitsandbytes_available", "is_lomo_available", "is_galore_torch_available"):
+        monkeypatch.setattr(f"transformers.trainer_optimizer.{availability}", lambda: False)
+    monkeypatch.setattr("utils.training.arguments.is_liger_kernel_available", lambda: False)
+    with pytest.raises(InputError, match="install"):
+        parse(*f"--{name}".split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["--report_to", "none"], ["--report_to", "tensorboard"], ["--report_to", "all"], ["--optim", "sgd"],
+        ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 1e-6}'],
+        ["--activation_checkpointing", "--activation_checkpointing_kwargs", '{"use_reentrant": false}'],
+        ["--learning_rate", "0"], ["--max_steps", "-1"], ["--warmup_steps", "0.1"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_works_is_accepted(parse, words):
+    parse(*words)
