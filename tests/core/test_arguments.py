@@ -9,7 +9,15 @@ from transformers import TrainingArguments
 
 from helpers.paths import PROJECT
 from utils.core import arguments
-from utils.core.arguments import arg, bounds_of, check_ranges, check_unused, hyperparameters, parse_arguments
+from utils.core.arguments import (
+    arg,
+    bounds_of,
+    check_languages,
+    check_ranges,
+    check_unused,
+    hyperparameters,
+    parse_arguments,
+)
 from utils.core.errors import InputError
 from utils.training.arguments import AlignTrainingArguments
 
@@ -167,6 +175,35 @@ def test_every_number_is_finite_and_in_its_range(groups):
                 for given in ([value], {"a": value}) if value != value else (value, [value]):
                     with pytest.raises(InputError, match=f"--{item.name} "):
                         check_ranges(instance(group, item.name, given))
+
+
+HOSTILE = (
+    "../../x",
+    "/etc/x",
+    "..",
+    "",
+    "-x",
+    "=1+1",
+    "@x",
+    "<script>",
+    "a|b",
+    "a b",
+    "a\nb",
+    "a/b",
+    "x" * 300,
+    "\x00",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_language_is_a_code(groups, name):
+    """It names files in the output folder, rows of tables and parts of a page."""
+    given = [(group, item.name) for group in groups for item in fields(group) if "language" in item.name]
+    for group, argument in given:
+        with pytest.raises(InputError, match=f"--{argument} "):
+            check_languages(instance(group, argument, [name]))
+    for name in ("hi", "zh-Hans", "pt_BR", "hi-en", "हिन्दी"[:1], "udpos.Hindi"):
+        assert arguments.is_language(name)
 
 
 @pytest.mark.parametrize("words", [["--seed", "x"], ["--optim", "x"], ["--num_train_epochs", "nan"], ["--warmup_steps", "-inf"],

@@ -31,6 +31,9 @@ _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
 # The names of arguments whose files and folders are read, and of those that are written.
 _READ = re.compile(r".*_file|.*dataset(_name)?|.*model(_name_or_path)?|runs|baseline")
 _WRITTEN = re.compile(r"output_dir|write_.*")
+# The names of arguments that are languages, and what is one.
+_LANGUAGES = re.compile(r"(.*_)?languages?|language_pairs|cross_lingual")
+_LANGUAGE = re.compile(r"\w[\w.-]{0,39}")
 # The range of a number that has no other: no count, seed or size is larger, and libraries in C take no larger integer.
 _LARGEST = 2**31 - 1
 
@@ -79,6 +82,20 @@ def check_ranges(arguments: Any) -> None:
                 holds, words = _BOUNDS[name]
                 if not holds(number, bound):
                     raise InputError(f"--{item.name} {number} is out of range; it must be {words} {bound}.")
+
+
+def check_languages(arguments: Any) -> None:
+    """Raise an `InputError` if a language in an argument dataclass is not a code: they name files, rows of tables, data."""
+    for item in fields(arguments):
+        value = getattr(arguments, item.name) if _LANGUAGES.fullmatch(item.name) else None
+        for language in value if isinstance(value, list) else filter(None, [value]):
+            if not is_language(language):
+                raise InputError(f"--{item.name} {language} is not a language code, such as hi or zh-Hans.")
+
+
+def is_language(name: object) -> bool:
+    """Whether a name can be the code of a language, or of two (`hi-en`): letters, digits, `-`, `_` and `.`."""
+    return isinstance(name, str) and _LANGUAGE.fullmatch(name) is not None
 
 
 def check_outputs(groups: Sequence[Any]) -> None:
@@ -212,6 +229,7 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
     for group in parsed:
         note_secrets(vars(group))
         check_ranges(group)
+        check_languages(group)
     check_outputs(parsed)
     return tuple(parsed)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.core.arguments import is_language
 from utils.core.errors import InputError
 from utils.core.files import read_json_object
 from utils.core.result_tables import shorten
@@ -69,6 +70,11 @@ def evaluated_sets(folder: Path, record: _Json) -> dict[str, EvaluatedSet]:
         InputError: if a file is missing or damaged, or predictions and results do not agree.
     """
     results = read_json_object(folder / "all_results.json", "run the script again")
+    named = [name for kind in ("eval_data", "predict_data") for name in record.get(kind) or {}]
+    if wrong := next((name for name in named if not is_language(name)), None):
+        raise InputError(
+            f"The file {folder / 'run.json'} is damaged ({wrong} is not a language); run the script again."
+        )
     try:
         if spec := recorded_task(record):
             return _of_task(folder, record, results, spec)
