@@ -26,6 +26,7 @@ from utils.core.errors import run_script
 from utils.models.adapters import adapter_config
 from utils.models.encoders import layout_of, load_encoder
 from utils.parallel.aligners.pharaoh import read_header
+from utils.training.checkpoints import is_whole
 
 
 QUICK = ("--use_cpu", "--disable_tqdm", "true", "--per_device_train_batch_size", "8", "--logging_steps", "1")
@@ -473,7 +474,7 @@ def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
     words = command(model, bitext, tmp_path / "out", *arguments)
     process = ScriptProcess(words, tmp_path / "log", environment(tmp_path))
     deadline = time.time() + 120
-    while not (tmp_path / "out" / "checkpoint-20" / "trainer_state.json").exists() and time.time() < deadline:
+    while not is_whole(tmp_path / "out" / "checkpoint-20") and time.time() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
