@@ -98,13 +98,13 @@ def name_labels(examples: Dataset) -> list[str]:
 
 
 def score(
-    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str], measure: Measure
+    name: str, data: LanguageData, best: Sequence[np.ndarray], labels: Sequence[str], measure: Measure
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The tag of every word, and the metrics of whole entities. Entities with words beyond the length limit are missed.
 
-    Logits [rows, longest row, classes] and records are those of `predicted_tags`.
+    `best` and the records are those of `predicted_tags`.
     """
-    records = predicted_tags(data, logits, labels, TAGS, missing="O")
+    records = predicted_tags(data, best, labels, TAGS, missing="O")
     return records, measure(*([record[key] for record in records] for key in ("prediction", "gold")))
 
 

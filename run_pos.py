@@ -104,13 +104,13 @@ def main() -> None:
 
 
 def score(
-    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str], measure: Measure
+    name: str, data: LanguageData, best: Sequence[np.ndarray], labels: Sequence[str], measure: Measure
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The tag of every word, and the metrics over all words. Words beyond the length limit are wrong.
 
-    Logits [rows, longest row, classes] and records are those of `predicted_tags`.
+    `best` and the records are those of `predicted_tags`.
     """
-    records = predicted_tags(data, logits, labels, TAGS, missing="_")
+    records = predicted_tags(data, best, labels, TAGS, missing="_")
     return records, measure(*([tag for record in records for tag in record[key]] for key in ("prediction", "gold")))
 
 

@@ -117,6 +117,18 @@ def test_a_run_at_chance_says_so(fine_tune, capsys, caplog):
     assert "at chance" not in capsys.readouterr().out
 
 
+def test_only_the_best_class_of_a_word_is_kept(fine_tune, monkeypatch):
+    """Not the logits of all classes, of which there may be many."""
+    kept, predicted_tags = [], run_ner.predicted_tags
+    monkeypatch.setattr(
+        run_ner,
+        "predicted_tags",
+        lambda data, best, *args, **options: kept.append(best) or predicted_tags(data, best, *args, **options),
+    )
+    fine_tune("ner", "--do_train", *EVALUATE, "--max_steps", 1)
+    assert [array.ndim for best in kept for array in best] == [2] * 4
+
+
 def test_sentences_beyond_the_limit_count(fine_tune):
     """An entity that the model is not given is missed; the sentence keeps all of its tags."""
     out = fine_tune("ner", "--do_train", *EVALUATE, "--max_seq_length", 6, "--num_train_epochs", 1)

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -79,16 +78,15 @@ def encode_sentence_pairs(
 
 
 def score(
-    name: str, data: LanguageData, logits: np.ndarray, labels: Sequence[str], measure: Measure
+    name: str, data: LanguageData, best: Sequence[np.ndarray], labels: Sequence[str], measure: Measure
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The class of every example, and the metrics.
+    """The class of every example, and the metrics, from probabilities and numbers of the best classes, [rows] each.
 
-    Logits are [rows, classes]. Records have `id`, `gold`, `prediction` and its probability `score`.
+    Records have `id`, `gold`, `prediction` and its probability `score`.
     """
-    of_example = np.argsort(data.rows["example"])
-    chances, predicted = torch.from_numpy(logits[of_example]).softmax(dim=1).max(dim=1)
+    chances, predicted = (values[np.argsort(data.rows["example"])].tolist() for values in best)
     records = [
         {"id": example["id"], "gold": example["label"], "prediction": labels[k], "score": round(chance, 6)}
-        for example, k, chance in zip(data.examples, predicted.tolist(), chances.tolist())
+        for example, k, chance in zip(data.examples, predicted, chances)
     ]
     return records, measure([record["prediction"] for record in records], data.examples["label"][:])

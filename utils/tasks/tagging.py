@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Features, List, Value
 
 from utils.alignment.words import WordTokenizer
@@ -130,13 +129,13 @@ def encode_tagged(
 
 
 def predicted_tags(
-    data: LanguageData, logits: np.ndarray, labels: Sequence[str], column: str, missing: str
+    data: LanguageData, best: Sequence[np.ndarray], labels: Sequence[str], column: str, missing: str
 ) -> list[dict[str, Any]]:
     """The tag of every word.
 
     Args:
         data: examples and rows of a set.
-        logits: [rows, longest row, classes].
+        best: probabilities and numbers of the best classes, [rows, longest row] each.
         labels: names of the classes.
         column: the column of tags.
         missing: tag of a word that the model has not seen: beyond the length limit, or without tokens.
@@ -144,9 +143,8 @@ def predicted_tags(
     Returns:
         Records with `id`, `gold` and `prediction` (tags), and `score` (mean probability of the predicted tags).
     """
-    probabilities, predicted = torch.from_numpy(logits).softmax(dim=-1).max(dim=-1)
     records: list[dict[str, Any]] = [{}] * len(data.examples)
-    for row, chances, classes in zip(data.rows, probabilities.numpy(), predicted.numpy()):
+    for row, chances, classes in zip(data.rows, *best):
         example = data.examples[row["example"]]
         word, tags = np.asarray(row["word"]), [missing] * len(example["tokens"])
         first = np.flatnonzero(word != IGNORED)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainingArguments
@@ -15,8 +16,8 @@ from utils.training.tracking import AlignmentTracker
 from utils.training.used_embeddings import used_rows_only
 
 
-# Judges the model's outputs for a set: given its name, its data and the logits of its rows in their order, returns one
-# record per example, and the metrics.
+# Judges the model's outputs for a set: given its name, its data and, for its rows in their order, the two arrays that
+# `_most_probable` makes, returns one record per example, and the metrics.
 Score = Callable[[str, LanguageData, Any], tuple[list[dict[str, Any]], dict[str, float]]]
 
 
@@ -48,6 +49,7 @@ class ZeroShotTrainer(ContinualTrainer):
             train_dataset=rows.train,
             eval_dataset={name: data.rows for name, data in rows.validation.items()},
             processing_class=tokenizer,
+            preprocess_logits_for_metrics=_most_probable,
             alignment=alignment,
         )
         self.eval_sets: Mapping[str, LanguageData] = rows.validation
@@ -82,3 +84,8 @@ class ZeroShotTrainer(ContinualTrainer):
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """In the order of the rows (which `Trainer` changes when training batches are grouped by length)."""
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+
+def _most_probable(logits: Any, labels: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """The probability and the number of the best class, so that not all classes are kept; for QA, both logits."""
+    return logits if isinstance(logits, tuple) else tuple(logits.float().softmax(dim=-1).max(dim=-1))
