@@ -22,12 +22,12 @@ from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import AlignmentArguments
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import arg, parse_arguments
+from utils.core.arguments import announce, arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.records import run_record
 from utils.models.adapters import LoraArguments, with_lora, without_adapter
 from utils.models.encoders import check_same_kind, load_encoder, save_encoder
-from utils.models.hub import ModelArguments
+from utils.models.hub import MBERT, ModelArguments, nickname
 from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, parse_layers
 from utils.models.tokenizers import load_tokenizer, sentence_length_limit
 from utils.parallel.aligners.registry import AlignerArguments
@@ -40,6 +40,9 @@ from utils.training.checkpoints import checkpoint_to_resume
 from utils.training.model_card import ALIGNMENT
 from utils.training.sharing import check_push, publish
 from utils.training.steps import train_and_save
+
+
+WIKIMATRIX = "sentence-transformers/parallel-sentences-wikimatrix"
 
 
 @dataclass
@@ -60,8 +63,8 @@ class AlignDataArguments(ParallelDataArguments):
     parallel_dataset: str | None = arg(
         None,
         aliases=["--dataset_name"],
-        help="Parallel corpus: a data set on the Hub or in a local folder, for example "
-        "sentence-transformers/parallel-sentences-wikimatrix, Helsinki-NLP/opus-100 or data/parallel.",
+        help="Parallel corpus: a data set on the Hub or in a local folder, for example Helsinki-NLP/opus-100 or "
+        f"data/parallel. Default: {WIKIMATRIX}, if there is no --parallel_file.",
     )
     parallel_config: str | None = arg(
         None,
@@ -124,6 +127,7 @@ class Arguments:
 def check_arguments(args: Arguments) -> None:
     """Decide whether to train, find the models, and raise `InputError` if arguments contradict each other."""
     model, data, training = args.model, args.data, args.training
+    assumed = {"--model": MBERT} if model.model_name_or_path == MBERT else {}
     # (An --eval_strategy turns do_eval on.)
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
     if training.do_train and not args.alignment.weights.losses():
@@ -131,6 +135,10 @@ def check_arguments(args: Arguments) -> None:
     if training.do_eval != bool(data.held_out_by):
         given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
         raise InputError(f"{given[0]} does nothing without {missing}; give both (held-out pairs: --validation_file).")
+    if not (data.parallel_dataset or data.parallel_file) and (training.do_train or not data.validation_file):
+        data.parallel_dataset = assumed["--parallel_dataset"] = WIKIMATRIX
+    assumed |= training.assume_output_dir("-".join([nickname(model.model_name_or_path), *data.languages]))
+    announce(assumed)
     check_links_to_write(args.links, data.languages, data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:

@@ -20,7 +20,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from utils.alignment.words import WORD_POOLINGS, WordTokenizer
-from utils.core.arguments import arg, parse_arguments, require
+from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json
 from utils.core.records import run_record
@@ -99,10 +99,15 @@ class HeldOutArguments(ParallelDataArguments):
 def main() -> None:
     # --- Arguments ---
     args, data, links = parse_arguments(DistanceArguments, HeldOutArguments, AlignerArguments, description=__doc__)
-    check_output_dir(args.output_dir, args.overwrite_output_dir)
+    assumed, models = args.assume_output_dir("distances"), args.find_models()
+    if not data.languages and (adjusted_to := args.languages_of(models)):
+        data.languages = adjusted_to
+        assumed["--languages"] = " ".join(adjusted_to)
+    announce(assumed)
+    check_output_dir(str(args.output_dir), args.overwrite_output_dir)
     require(data.languages, ["--language"], "say which language is compared with English, for example --language hi")
     check_links_to_write(links, data.languages, args.overwrite_output_dir)
-    models, state = args.find_models(), args.state()
+    state = args.state()
 
     # --- Models without their weights: layers and tokenizers ---
     layers, word_tokenizers = {}, {}
@@ -158,8 +163,8 @@ def main() -> None:
             seed=args.seed,
             eval_data=corpus.fingerprints(),
         )
-        write_json(Path(args.output_dir) / "run.json", record)
-        write_results(Path(args.output_dir), words, measured, results, args.seed)
+        write_json(Path(str(args.output_dir)) / "run.json", record)
+        write_results(Path(str(args.output_dir)), words, measured, results, args.seed)
         print("Median distances; related word nearer; word retrieval accuracy")
         print(distance_table(measured).text())
 

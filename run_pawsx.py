@@ -9,6 +9,7 @@ Do two sentences, which share most of their words, mean the same? Trained and ev
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from datasets import Features, Value
 from transformers import DataCollatorWithPadding
@@ -36,10 +37,7 @@ class PawsxDataArguments(TaskDataArguments):
     """Pairs of sentences with the columns `sentence1`, `sentence2` and `label` (1: they mean the same; 0: they do not)."""
 
     dataset_name: str | None = arg("google/xtreme", help="Training data: a data set on the Hub or in a local folder.")
-    eval_languages: list[str] = arg(
-        default_factory=lambda: ["en", "de", "es", "fr", "ja", "ko", "zh"],
-        help="Codes of the languages for evaluation. All but the training language are zero-shot.",
-    )
+    USUAL_LANGUAGES: ClassVar = ("de", "es", "fr", "ja", "ko", "zh")
 
 
 @dataclass

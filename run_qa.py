@@ -8,6 +8,7 @@ Efimov et al. (ECIR 2023). --question_languages and --context_languages pair que
 another.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -84,14 +85,20 @@ class QaDataArguments(TaskDataArguments):
             raise InputError(f"--language_pairs {bad[0]} is not a pair of languages; write it like hi-en.")
         if self.eval_dataset_name is None and self.dataset_name in ("rajpurkar/squad", "rajpurkar/squad_v2"):
             self.eval_dataset_name = "google/xquad"
+            self.test_split = self.validation_split if self.test_split == "test" else self.test_split  # (the only one)
         if self.answer_normalization == "auto":
             source = f"{self.eval_dataset_name} {self.eval_dataset_config_name}"
             self.answer_normalization = "mlqa" if "mlqa" in source.lower() else "squad"
+        if self.answer_normalization == "mlqa" and self.version_2_with_negative:
+            raise InputError("MLQA has no questions without answer; add --answer_normalization squad.")
+
+    def assume_languages(self, adjusted_to: Sequence[str]) -> None:
+        super().assume_languages(adjusted_to)
         if self.answer_normalization == "mlqa":
+            if self.assumes_languages:
+                self.eval_languages = [language for language in self.eval_languages if language in ARTICLES]
             if unknown := [context for _, context in self.pairs() if context not in ARTICLES]:
                 raise InputError(f"MLQA has no rules for {unknown[0]}; add --answer_normalization squad.")
-            if self.version_2_with_negative:
-                raise InputError("MLQA has no questions without answer; add --answer_normalization squad.")
 
     def pairs(self) -> list[tuple[str, str]]:
         """Question and context language of every set that is evaluated."""

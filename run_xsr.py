@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.core.arguments import arg, parse_arguments, require
+from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json, write_json_lines
 from utils.core.records import run_record
@@ -42,8 +42,8 @@ class XsrArguments(EvaluationArguments):
     """Which encoders, which sentences, and how they are compared."""
 
     eval_languages: list[str] = arg(
-        default_factory=lambda: ["es", "ru", "vi", "hi"],
-        help="Languages paired with English, by code; the paper's four by default.",
+        default_factory=list,
+        help="Languages paired with English, by code. Default: those that the models were adjusted to, else es ru vi hi.",
     )
     dataset_name: str = arg(
         "google/xtreme",
@@ -89,8 +89,13 @@ class XsrArguments(EvaluationArguments):
 def main() -> None:
     # --- Arguments ---
     (args,) = parse_arguments(XsrArguments, description=__doc__)
-    check_output_dir(args.output_dir, args.overwrite_output_dir)
-    models, state, output_dir = args.find_models(), args.state(), Path(args.output_dir)
+    assumed, models = args.assume_output_dir("xsr"), args.find_models()
+    if not args.eval_languages:
+        args.eval_languages = args.languages_of(models) or ["es", "ru", "vi", "hi"]
+        assumed["--eval_languages"] = " ".join(args.eval_languages)
+    announce(assumed)
+    check_output_dir(str(args.output_dir), args.overwrite_output_dir)
+    state, output_dir = args.state(), Path(str(args.output_dir))
 
     # --- Data; whatever else can be wrong is found before an encoder is loaded ---
     with state.main_process_first():

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import math
 import operator
 import os
@@ -21,6 +22,8 @@ from utils.core.files import RESULTS
 from utils.core.redaction import note_secrets
 from utils.core.settings import parse_yaml
 
+
+logger = logging.getLogger(__name__)
 
 _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
     "at_least": (operator.ge, "at least"),
@@ -269,6 +272,13 @@ def check_unused(arguments: Any, switch: str, but: Collection[str] = ()) -> None
         value = getattr(arguments, item.name)
         if value != usual and item.name not in but:
             raise InputError(f"--{item.name} {value} does nothing without --{switch} (default: {usual}); add it.")
+
+
+def announce(assumed: Mapping[str, str]) -> None:
+    """Say in one line which arguments the command line does not name, and what was assumed for them."""
+    if assumed:
+        words = [f"{name} {value}".strip() for name, value in assumed.items()]
+        logger.info("Not given, so assumed: %s.", ", ".join(words))
 
 
 def require(value: object, arguments: Sequence[str], why: str) -> None:

@@ -29,6 +29,10 @@ SHORT_NAMES = {
 }
 
 
+class NotOfferedError(InputError):
+    """A data set does not have the configuration or split that was asked for."""
+
+
 def load_split(
     dataset_name: str,
     language: str,
@@ -141,5 +145,5 @@ def _first_offered(wanted: Sequence[str], offered: Sequence[str], language: str,
         tasks = tuple(name.split(".")[0] + "." for name in wanted)
         named = ", ".join([name for name in offered if name.startswith(tasks)] or offered) or "none at all"
         tried = " or ".join(name for name in wanted if not name.startswith("translation."))
-        raise InputError(f"{lacks} {tried}, only {named}; choose one with {argument}.")
+        raise NotOfferedError(f"{lacks} {tried}, only {named}; choose one with {argument}.")
     return found

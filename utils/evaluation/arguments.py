@@ -9,7 +9,8 @@ import torch
 from accelerate import PartialState
 
 from utils.core.arguments import arg
-from utils.models.hub import HubArguments, label_models
+from utils.models.hub import MBERT, HubArguments, label_models, nickname
+from utils.models.lineage import adjusted_languages
 
 
 @dataclass(kw_only=True)
@@ -17,12 +18,15 @@ class EvaluationArguments(HubArguments):
     """Which models are measured."""
 
     model_name_or_path: list[str] = arg(
-        default_factory=lambda: ["google-bert/bert-base-multilingual-cased"],
+        default_factory=lambda: [MBERT],
         aliases=["--model", "--models"],
         help="Encoders, or models fine-tuned for a task: Hub ids or local folders. Several are compared on the same "
         "data, in one table and one figure.",
     )
-    output_dir: str = arg(help="Folder for results and figures.")
+    output_dir: str | None = arg(
+        None,
+        help="Folder for results and figures. Default: one in runs/ that is named after the script and the models.",
+    )
     overwrite_output_dir: bool = arg(
         False, help="Write into --output_dir even if it is not empty (and over files of --write_links)."
     )
@@ -38,6 +42,18 @@ class EvaluationArguments(HubArguments):
     def find_models(self) -> dict[str, str]:
         """Folder or Hub id of each model, by its label; raises an `InputError` if one does not exist or is given twice."""
         return {label: self.find(name) for label, name in label_models(self.model_name_or_path).items()}
+
+    def assume_output_dir(self, script: str) -> dict[str, str]:
+        """Set `output_dir` if the command line does not name it; returns what was assumed, by argument."""
+        if self.output_dir:
+            return {}
+        self.output_dir = f"runs/{script}-{'-vs-'.join(map(nickname, self.model_name_or_path))}"[:200]
+        return {"--output_dir": self.output_dir}
+
+    def languages_of(self, models: Mapping[str, str]) -> list[str]:
+        """The languages that the models were adjusted to, by their records."""
+        found = [adjusted_languages(name, **self.hub_options()) for name in models.values()]
+        return list(dict.fromkeys(language for of_model in found for language in of_model))
 
     def state(self) -> PartialState:
         """The device of this process, and the processes that share the work."""

@@ -105,16 +105,29 @@ class HubArguments:
         return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}}
 
 
+MBERT = "google-bert/bert-base-multilingual-cased"
+
+
 @dataclass
 class ModelArguments(HubArguments):
     """Which encoder."""
 
     model_name_or_path: str = arg(
-        "google-bert/bert-base-multilingual-cased",
+        MBERT,
         aliases=["--model"],
         help="Encoder to start from: a local folder or a Hub id, your own repositories also without your name; anything "
         "AutoModel loads with a fast tokenizer.",
     )
+
+
+# What everybody calls a model, by the last part of its id.
+NICKNAMES = {"bert-base-multilingual-cased": "mbert"}
+
+
+def nickname(name: str) -> str:
+    """The short name of a model, for folders: the last part of its id or path, or what everybody calls it."""
+    last = Path(name).resolve().name if os.path.isdir(name) else Path(name).name
+    return NICKNAMES.get(last, last)
 
 
 def label_models(names: Sequence[str]) -> dict[str, str]:

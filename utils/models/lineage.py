@@ -59,3 +59,10 @@ def _record_of(name: str, revision: str, beside: Path | None, **hub_options: Any
         return Path(found)
     moved = beside / Path(name).name / "run.json" if beside else None
     return moved if moved and moved.is_file() else None
+
+
+def adjusted_languages(name: str, revision: str = "main", **hub_options: Any) -> list[str]:
+    """The languages that a model and its ancestors were adjusted to, by code, in the order of their records."""
+    records = [model.record or {} for model in lineage(name, revision, **hub_options)]
+    settings = [record["arguments"] for record in records if isinstance(record.get("arguments"), dict)]
+    return list(dict.fromkeys(str(language) for one in settings for language in one.get("languages") or ()))

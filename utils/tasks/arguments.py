@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from utils.alignment.objectives import CONTINUAL, AlignmentArguments
-from utils.core.arguments import arg, check_unused, parse_arguments, require
+from utils.core.arguments import announce, arg, check_unused, parse_arguments, require
 from utils.core.errors import InputError
 from utils.models.adapters import LoraArguments
-from utils.models.hub import ModelArguments
+from utils.models.hub import MBERT, ModelArguments, nickname
+from utils.models.lineage import adjusted_languages
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.linking import check_links_to_write
@@ -36,6 +37,13 @@ class FineTuningArguments(ScriptTrainingArguments):
             # Only a checkpoint that was both saved and evaluated can be the best one.
             self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
         super().__post_init__()
+
+    def assume_actions(self) -> dict[str, str]:
+        """Train, evaluate and predict if the command line does not say what to do; returns what was assumed."""
+        if self.do_train or self.do_eval or self.do_predict:
+            return {}
+        self.do_train = self.do_eval = self.do_predict = True
+        return {"--do_train --do_eval --do_predict": ""}
 
 
 @dataclass
@@ -128,17 +136,25 @@ def parse_task_arguments(
     shared = (ModelArguments, ContinualArguments, ContinualDataArguments, AlignerArguments, TrackingArguments)
     groups = parse_arguments(data, *shared, LoraArguments, training, description=description)
     args: TaskArguments[DataT] = TaskArguments(task_spec(task), *groups)
+    assumed = args.training.assume_actions()
     do_train = args.training.do_train
-    actions = ["--do_train", "--do_eval", "--do_predict"]
-    require(do_train or args.training.do_eval or args.training.do_predict, actions, "say what to do")
     of_training = {"continual": args.continual, "select_on": args.data, "use_lora": args.lora}
     for name, group in of_training.items() if not do_train else ():
         if getattr(group, name):
             raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
     _check_continual(args)
     args.tracking.check(args.parallel, do_train)
+    given = args.model.model_name_or_path
+    args.model.model_name_or_path = args.model.find(given)
+    if args.data.assumes_languages:
+        args.data.assume_languages(adjusted_languages(args.model.model_name_or_path, **args.model.hub_options()))
+        assumed["--eval_languages"] = " ".join(args.data.eval_languages)
+    else:
+        args.data.assume_languages([])
+    assumed |= args.training.assume_output_dir(f"{task}-{nickname(given)}")
+    assumed |= {"--model": MBERT} if assumed and given == MBERT else {}
+    announce(assumed)
     _choose_best_checkpoint_by(args.task, args.data, args.training)
-    args.model.model_name_or_path = args.model.find(args.model.model_name_or_path)
     if args.continual.reference_model:
         args.continual.reference_model = args.model.find(args.continual.reference_model, "main")
     args.checkpoint = checkpoint_to_resume(args.training, args.data.overwrite_output_dir)

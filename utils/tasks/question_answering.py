@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
@@ -135,14 +136,15 @@ class CrossLingualReader(TaskReader):
         """
         template = self.arguments.eval_dataset_config_name or ""
         names_both = "{question_language}" in template
-        sets = {}
-        for question, context in self.pairs:
-            name = pair_name(question, context)
+
+        def read(question: str, context: str) -> Dataset:
             config = template.replace("{question_language}", question).replace("{context_language}", context)
-            sets[name] = self.evaluation(purpose, context, config=config if names_both else None)
-            if question != context and not names_both:
-                sets[name] = _with_questions_of(self.evaluation(purpose, question), sets[name], name)
-        return sets
+            examples = self.evaluation(purpose, context, config=config if names_both else None)
+            if question == context or names_both:
+                return examples
+            return _with_questions_of(self.evaluation(purpose, question), examples, pair_name(question, context))
+
+        return self._offered({pair_name(*pair): partial(read, *pair) for pair in self.pairs})
 
 
 def _with_questions_of(questions: Dataset, contexts: Dataset, name: str) -> Dataset:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset, Features
 from transformers import TrainingArguments
@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from utils.core.arguments import arg, require
 from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import class_names, with_class_names
-from utils.core.data_sets import load_split
+from utils.core.data_sets import NotOfferedError, load_split
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, one_path_each, read_rows
 from utils.tasks.examples import TaskExamples, UnlabelledError
@@ -45,8 +45,9 @@ class TaskDataArguments:
     test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
     train_language: str = arg("en", help="Code of the training language.", hyperparameter=True)
     eval_languages: list[str] = arg(
-        default_factory=lambda: ["en", "es", "ru", "vi", "hi"],
-        help="Codes of the languages for evaluation. All but the training language are zero-shot.",
+        default_factory=list,
+        help="Codes of the languages for evaluation; all but the training language are zero-shot. Default: those of "
+        "the files, else en and the languages that the model was adjusted to, else en es ru vi hi.",
     )
     select_on: str | None = arg(
         None,
@@ -67,9 +68,19 @@ class TaskDataArguments:
     )
     overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
 
+    USUAL_LANGUAGES: ClassVar[Sequence[str]] = ("es", "ru", "vi", "hi")  # the paper's
+
     def __post_init__(self) -> None:
         self.eval_languages = list(dict.fromkeys(self.eval_languages))
-        require(self.eval_languages, ["--eval_languages"], "name the languages to evaluate, for example en hi")
+        self.assumes_languages = not self.eval_languages
+
+    def assume_languages(self, adjusted_to: Sequence[str]) -> None:
+        """Set `eval_languages` if the command line does not name them; `adjusted_to` are those of the model."""
+        if self.assumes_languages:
+            files = self.validation_file or self.test_file or []
+            of_files = [value.partition("=")[0] for value in files if "=" in value]
+            self.eval_languages = of_files or [self.train_language, *(adjusted_to or self.USUAL_LANGUAGES)]
+            self.eval_languages = list(dict.fromkeys(self.eval_languages))
 
     def set_names(self) -> list[str]:
         """Names of the evaluated sets, as in metrics and files."""
@@ -146,7 +157,24 @@ class TaskReader:
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
-        return {language: self.evaluation(purpose, language, labels) for language in self.arguments.eval_languages}
+        return self._offered(
+            {
+                language: partial(self.evaluation, purpose, language, labels)
+                for language in self.arguments.eval_languages
+            }
+        )
+
+    def _offered(self, sets: Mapping[str, Callable[[], Dataset]]) -> dict[str, Dataset]:
+        """Read sets; of languages that nobody named, those that the data set does not have are left out."""
+        found = {}
+        for name, read in sets.items():
+            try:
+                found[name] = read()
+            except NotOfferedError as error:
+                if not self.arguments.assumes_languages or name == self.arguments.train_language:
+                    raise
+                logger.info("Without %s: %s", name, error)
+        return found
 
     def _from_file(self, path: str, read_example: ReadExample) -> Dataset:
         skip = self.arguments.skip_unlabelled

@@ -50,7 +50,11 @@ class ScriptTrainingArguments(TrainingArguments):
         "dataloader_num_workers": {"at_least": 0, "at_most": 256},
     }  # fmt: skip
 
-    output_dir: str | None = arg(None, help="Folder for the model, its card, checkpoints, results and run.json.")
+    output_dir: str | None = arg(
+        None,
+        help="Folder for the model, its card, checkpoints, results and run.json. Default: one in runs/ that is named "
+        "after the script, the model and the languages.",
+    )
     do_train: bool = arg(False, help="Train.")
     do_eval: bool = arg(False, help="Evaluate on the validation data.")
     do_predict: bool = arg(False, help="Evaluate on the test data (scripts for tasks).")
@@ -78,6 +82,7 @@ class ScriptTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        self.assumes_output_dir = self.output_dir is None
         if self.dataloader_num_workers is None:
             self.dataloader_num_workers = 2 if torch.accelerator.is_available() and not self.use_cpu else 0
         super().__post_init__()
@@ -112,6 +117,13 @@ class ScriptTrainingArguments(TrainingArguments):
         get_scheduler(
             self.lr_scheduler_type, torch.optim.SGD(stand_in.parameters(), self.learning_rate), 1, 2, **schedule
         )  # type: ignore[arg-type]
+
+    def assume_output_dir(self, name: str) -> dict[str, str]:
+        """Set `output_dir` to `runs/NAME` if the command line does not name it; returns what was assumed, by argument."""
+        if not self.assumes_output_dir:
+            return {}
+        self.output_dir = f"runs/{name}"
+        return {"--output_dir": self.output_dir}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: Trainer pickles these arguments into every checkpoint, which --hub_strategy can push."""
