@@ -385,7 +385,6 @@ def test_the_best_checkpoint_is_kept(fine_tune, select_on):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ("--eval_languages hi", ["--do_train", "--do_eval", "--do_predict"]),
         ("--do_eval --continual", ["--continual", "--do_train"]),
         ("--do_train --language hi", ["--languages", "--continual"]),
         ("--do_train --alignment_weight 0", ["--alignment_weight", "--continual"]),

@@ -30,7 +30,7 @@ SHORT_NAMES = {
 
 
 class NotOfferedError(InputError):
-    """A data set does not have the configuration or split that was asked for."""
+    """A data set does not have the language, configuration or split that was asked for."""
 
 
 def load_split(

@@ -102,4 +102,4 @@ def load_sentence_pairs(
 def _sentence(text: object, where: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where} has no sentence; remove it, together with its translation.")
-    return text
+    return text.strip()  # (XTREME's end in a line break)

@@ -197,7 +197,9 @@ class TaskReader:
             rows = self.select_language(rows, language)
         where, skip = f"the data set {name} ({config}, {split})", self.arguments.skip_unlabelled
         if not len(rows):
-            raise InputError(f"There is nothing in {language} in {where}; choose another one, or omit {language}.")
+            raise NotOfferedError(
+                f"There is nothing in {language} in {where}; choose another one, or omit {language}."
+            )
         examples = rows.map(
             _read_batch,
             batched=True,
