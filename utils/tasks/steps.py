@@ -9,17 +9,20 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from utils.core.columns import content_fingerprint
+from utils.core.data_sets import SHORT_NAMES
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
 from utils.core.records import run_record
 from utils.core.result_tables import ResultTable
 from utils.models.adapters import with_lora
 from utils.models.encoders import load_task_model, save_task_model
+from utils.models.lineage import original_model
 from utils.models.loading import load_config
 from utils.models.tokenizers import encoder_max_length, load_tokenizer, sentence_length_limit
 from utils.tasks.arguments import TaskArguments
 from utils.tasks.chance import confidence_interval
 from utils.tasks.examples import TaskExamples, TaskRows
+from utils.tasks.published import note_on_published
 from utils.tasks.registry import TaskSpec
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.sharing import publish
@@ -109,6 +112,8 @@ def _evaluate_languages(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgu
                 path = Path(str(trainer.args.output_dir), "predictions", f"{name}.jsonl")
                 write_json_lines(path, ({**record, "split": split} for record in records))
             print(_language_table(metrics, prefix, names, args.task))
+            if note := _published(args, prefix, list(sets), metrics):
+                print(note)
             name = args.data.train_language
             if name in sets and (warning := at_chance(args.task, name, sets[name].examples, trainer.records[name])):
                 print(warning)
@@ -123,6 +128,21 @@ def _language_table(metrics: Mapping[str, float], prefix: str, names: Sequence[s
         for name in names
     ]
     return ResultTable([prefix, *(metric.replace("_", " ") for metric in task.metrics)], rows).text()
+
+
+def _published(args: TaskArguments, prefix: str, names: Sequence[str], metrics: Mapping[str, float]) -> str:
+    """How the results of a whole run on the usual data compare with published ones; else an empty text."""
+    data, training, model = args.data, args.training, args.model
+    limits = (data.train_file, data.validation_file, data.test_file, data.max_train_samples, data.max_eval_samples)
+    if not training.do_train or training.max_steps > 0 or any(limits) or data.max_predict_samples:
+        return ""
+    data_set = str(data.eval_dataset_name or data.dataset_name)
+    original, _ = original_model(model.model_name_or_path, **model.hub_options())
+    scores = {
+        metric: {name: 100 * metrics[f"{prefix}_{name}_{metric}"] / best for name in names}
+        for metric, best in args.task.metrics.items()
+    }
+    return note_on_published(args.task.name, SHORT_NAMES.get(data_set, data_set), original, scores)
 
 
 def at_chance(task: TaskSpec, name: str, examples: Dataset, records: Sequence[Mapping[str, Any]]) -> str:
