@@ -11,7 +11,7 @@ from helpers import tiny
 from utils.core.errors import InputError
 from utils.tasks.arguments import parse_task_arguments
 from utils.tasks.registry import TASKS
-from utils.tasks.steps import length_limit
+from utils.tasks.steps import known_labels, length_limit
 
 
 SCRIPTS = {
@@ -69,3 +69,24 @@ def test_special_tokens_alone_are_no_input(length):
     with pytest.raises(InputError, match="--max_seq_length"):
         length_limit(length, 128, tiny.pair_tokenizer(), tiny.model())
     assert length_limit(5, 128, tiny.pair_tokenizer(), tiny.model()) == 5
+
+
+@pytest.mark.parametrize("label2id", [None, {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}])
+def test_classes_without_names_are_not_evaluated(parse, tmp_path, label2id):
+    """Nobody knows which class is which; training names them."""
+    args = parse("nli")
+    if label2id:
+        labels = {"label2id": label2id, "id2label": {k: name for name, k in label2id.items()}}
+        tiny.model(head="ForSequenceClassification", **labels).save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="id2label"):
+        known_labels(args, None)
+    assert known_labels(args, ["no", "yes"]) == ["no", "yes"]
+
+
+def test_named_classes_keep_their_order(parse, tmp_path):
+    args = parse("nli")
+    labels = {"id2label": {0: "C", 1: "E", 2: "N"}, "label2id": {"C": 0, "E": 1, "N": 2}}
+    tiny.model(head="ForSequenceClassification", **labels).save_pretrained(tmp_path / "model")
+    assert known_labels(args, None) == known_labels(args, ["E", "N", "C"]) == ["C", "E", "N"]
+    assert known_labels(args, ["e", "n", "c"]) == ["c", "e", "n"]  # every row of the head keeps its class
+    assert known_labels(args, ["n", "e"]) == ["n", "e"]

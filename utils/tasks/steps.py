@@ -41,8 +41,10 @@ def known_labels(args: TaskArguments, in_training: list[str] | None) -> list[str
     config = load_config(args.model.model_name_or_path, **args.model.hub_options())
     of_model = [str(label) for _, label in sorted((config.id2label or {}).items())]
     if in_training is None and all(label.startswith("LABEL_") for label in of_model):
-        raise _not_fine_tuned(args)
-    return in_training if in_training is not None and set(in_training) != set(of_model) else of_model
+        raise _not_fine_tuned(args, ", or its classes have no names (write them to id2label in its config.json)")
+    named = {label.casefold(): label for label in in_training or of_model}
+    order = [label.casefold() for label in of_model]
+    return [named[label] for label in order] if set(order) == set(named) else list(named.values())
 
 
 def _not_fine_tuned(args: TaskArguments, why: str = "") -> InputError:
