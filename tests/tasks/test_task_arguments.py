@@ -89,4 +89,5 @@ def test_named_classes_keep_their_order(parse, tmp_path):
     tiny.model(head="ForSequenceClassification", **labels).save_pretrained(tmp_path / "model")
     assert known_labels(args, None) == known_labels(args, ["E", "N", "C"]) == ["C", "E", "N"]
     assert known_labels(args, ["e", "n", "c"]) == ["c", "e", "n"]  # every row of the head keeps its class
-    assert known_labels(args, ["n", "e"]) == ["n", "e"]
+    for others in (["n", "e"], ["n", "N", "c", "e"], ["c", "e", "n", "x"]):
+        assert known_labels(args, others) == others

@@ -42,9 +42,11 @@ def known_labels(args: TaskArguments, in_training: list[str] | None) -> list[str
     of_model = [str(label) for _, label in sorted((config.id2label or {}).items())]
     if in_training is None and all(label.startswith("LABEL_") for label in of_model):
         raise _not_fine_tuned(args, ", or its classes have no names (write them to id2label in its config.json)")
-    named = {label.casefold(): label for label in in_training or of_model}
-    order = [label.casefold() for label in of_model]
-    return [named[label] for label in order] if set(order) == set(named) else list(named.values())
+    if in_training is None:
+        return of_model
+    named, order = {label.casefold(): label for label in in_training}, [label.casefold() for label in of_model]
+    same = len(named) == len(in_training) and sorted(order) == sorted(named)
+    return [named[label] for label in order] if same else in_training
 
 
 def _not_fine_tuned(args: TaskArguments, why: str = "") -> InputError:
