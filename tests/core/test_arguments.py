@@ -100,6 +100,25 @@ def test_a_settings_file_comes_first(parse, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["learning_rate: [[1]]", "learning_rate: {a: 1}", "word_lists: [[a], {b: c}]\nlearning_rate: [0.5, 1]", "[1]", "x: {y: [1]}",
+     "{[a]: b}", "1: 2", "--learning_rate: 1", "learning_rate: &a [*a]"],
+)  # fmt: skip
+def test_settings_of_another_form(parse, tmp_path, text):
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(InputError):
+        parse(tmp_path / "settings.yaml")
+
+
+def test_no_other_file_is_read(parse, tmp_path, monkeypatch):
+    """`HfArgumentParser` would read a file of arguments beside the script, without a word."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("main.args", "test_arguments.args", "core.args", "tests.core.test_arguments.args"):
+        (tmp_path / name).write_text("--learning_rate 0.75")
+    assert parse().learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
     "words",
     [["--learning_rate", 0], ["--learning_rate", 1.5], ["--learning_rate", "nan"], ["--batch_sizes", 3, 0]],
 )

@@ -222,7 +222,9 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
     arguments = [_underscored(word) for word in [*settings, *arguments]]
     # (TrainingArguments checks its own values.)
     with input_errors("These arguments do not work together", Exception):
-        *parsed, unknown = parser.parse_args_into_dataclasses(args=arguments, return_remaining_strings=True)
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True, look_for_args_file=False
+        )
     if unknown:
         close = difflib.get_close_matches(unknown[0], [f"--{name}" for name in parser.titles], n=1)
         remedy = f"did you mean {close[0]}?" if close else "see --help."
@@ -258,7 +260,7 @@ def _arguments_from(path: str) -> list[str]:
     for name, value in settings.items():
         if value not in ("", "~", "null"):
             values = value if isinstance(value, list) else [value]
-            words += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else v for v in values)]
+            words += [f"--{name}", *(v if isinstance(v, str) else json.dumps(v) for v in values)]
     return words
 
 

@@ -184,4 +184,4 @@ def weights_checksum(encoder: nn.Module) -> list[float]:
     """
     random = layout_of(encoder).missing
     weights = (weight for name, weight in encoder.named_parameters() if name not in random and ".lora_" not in name)
-    return [weight.detach().double().sum().item() for weight in weights]
+    return [weight.detach().sum(dtype=torch.float64).item() for weight in weights]

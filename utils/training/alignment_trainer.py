@@ -111,7 +111,8 @@ class AlignmentTrainer(ComponentTrainer):
         start = time.time()
         given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         datasets: dict[str, Dataset] = given if isinstance(given, dict) else {"source": given}
-        sums, accuracies, by_direction = torch.zeros(4, dtype=torch.float64), [], {}
+        sums, by_direction = torch.zeros(4, dtype=torch.float64), dict[str, float]()
+        accuracies: list[float] = []
         for language, dataset in datasets.items():
             language_sums, vectors = self._measure(dataset)
             sums += language_sums

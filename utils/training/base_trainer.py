@@ -72,7 +72,7 @@ class ComponentTrainer(Trainer):
         with input_errors("These arguments do not work together", ValueError, ImportError, RuntimeError):
             super().__init__(*args, **kwargs)
         self._meter = LossMeter()
-        self._step_loss = 0.0
+        self._step_loss: torch.Tensor | float = 0.0
         self._results: dict[str, float] = {}
         # Of the steps before the checkpoint from which this run resumes: their number, and the sum of their losses.
         self._steps_before, self._loss_before = 0, 0.0
@@ -119,7 +119,8 @@ class ComponentTrainer(Trainer):
         overflows = getattr(self.accelerator, "scaler", None) is not None
         if math.isfinite(loss) and (norm is None or overflows or math.isfinite(norm)):
             return norm
-        rate, step = self.optimizer.param_groups[0]["lr"], self.state.global_step + 1
+        optimizer: Any = self.optimizer
+        rate, step = optimizer.param_groups[0]["lr"], self.state.global_step + 1
         found = f"Step {step:,}: loss {loss:.4g}, norm of the gradient {norm:.4g}, learning rate {rate:.3g}"
         if self._stops:
             raise InputError(

@@ -115,7 +115,7 @@ def _differences(checkpoint: Path, identity: Mapping[str, Any]) -> str:
 
 def run_identity(trainer: Trainer, **parts: Any) -> dict[str, Any]:
     """What makes a training what it is: hyperparameters, seeds, processes, model, data, and what a trainer adds (`parts`)."""
-    args, encoder = trainer.args, encoder_of(trainer.accelerator.unwrap_model(trainer.model))
+    args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     names = (
         *ScriptTrainingArguments.HYPERPARAMETERS,
         "train_sampling_strategy",
@@ -124,12 +124,12 @@ def run_identity(trainer: Trainer, **parts: Any) -> dict[str, Any]:
         "dataloader_drop_last",
     )
     settings = {name: getattr(args, name) for name in names}
-    trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     return json_values(
         {
             **{name: getattr(value, "value", value) for name, value in settings.items()},
             "processes": args.world_size,
-            "base model": _hash(model_sums(encoder), type(trainer.model).__name__),
+            "base model": _hash(model_sums(encoder_of(model)), type(model).__name__),
             "set of trained parameters": _hash(trained),
             "training data": rows_hash(trainer.train_dataset),
             **parts,
