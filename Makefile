@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast quality style bench
+.PHONY: help quickstart test test-fast fuzz quality style bench
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -24,6 +24,9 @@ test: $(VENV)/.installed  ## Run all tests
 
 test-fast: $(VENV)/.installed  ## Run the quick tests only
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+fuzz: $(VENV)/.installed  ## Search long for inputs that end in a traceback (half an hour; failures are kept in .hypothesis)
+	nice -n 19 $(BIN)/python -m pytest -n 2 tests/fuzz --hypothesis-profile fuzz
 
 bench: $(VENV)/.installed  ## Time adjustment, continual learning and retrieval against the encoder's bare passes
 	@mkdir -p runs/bench
