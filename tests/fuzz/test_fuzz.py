@@ -12,7 +12,6 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pyarrow
@@ -28,7 +27,7 @@ from helpers.mutations import changed, command_lines, damaged, json_values
 from helpers.outcomes import refusal
 from helpers.paths import DATA
 from helpers.runs import write_alignment, write_nli, write_xsr
-from helpers.stages import SCRIPTS, TASK_SCRIPTS, groups_of, stopped
+from helpers.stages import SCRIPTS, TASK_SCRIPTS, groups_of, reader_of
 from utils.alignment.words import split_on_punctuation
 from utils.core.arguments import parse_arguments
 from utils.core.settings import parse_yaml
@@ -135,20 +134,6 @@ def test_links(tmp_path, content, reverse, least):
     refusal(lambda: read_header(path))
 
 
-@cache
-def reader_of(script: str, folder: Path):
-    """How a task's script reads its examples."""
-    words = (
-        "--model",
-        tiny.checkpoint(folder / "encoder", kind="wordpiece"),
-        "--do_train",
-        "--output_dir",
-        folder / script,
-        "--use_cpu",
-    )
-    return stopped(script, "read_examples", *words)[0]
-
-
 def examples_of(task: str) -> list[dict]:
     rows = [
         json.loads(line) for line in (DATA / task / "en" / "train.jsonl").read_text(encoding="utf-8").splitlines()[:4]
@@ -158,8 +143,8 @@ def examples_of(task: str) -> list[dict]:
 
 @pytest.mark.parametrize("script", TASK_SCRIPTS)
 @given(data=st.data())
-def test_examples_of_tasks(tmp_path, tmp_path_factory, script, data):
-    reader = reader_of(script, tmp_path_factory.getbasetemp())
+def test_examples_of_tasks(tmp_path, script, data):
+    reader = reader_of(script)
     task = script.removeprefix("run_")
     rows = examples_of(task) if task != "pawsx" else [{"sentence1": "a b", "sentence2": "b a", "label": 1, "id": 3}]
     if data.draw(st.booleans()):

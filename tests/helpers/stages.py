@@ -2,12 +2,17 @@
 
 import importlib
 import sys
+import tempfile
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from helpers import tiny
 from utils.core import arguments
+from utils.tasks.reader import TaskReader
 
 
 SCRIPTS = (
@@ -53,6 +58,17 @@ def stopped(script: str, name: str, *words: object, module: ModuleType | None = 
     return caught.value.values
 
 
+@cache
+def reader_of(script: str) -> TaskReader:
+    """How the script of a task reads its examples."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = tiny.checkpoint(Path(folder, "encoder"))
+        return stopped(
+            script, "read_examples", "--model", model, "--do_train", "--output_dir", Path(folder, "out"), "--use_cpu"
+        )[0]
+
+
+@cache
 def groups_of(script: str) -> list[type]:
     """The dataclasses of a script's arguments."""
     return stopped(script, "_Parser", module=arguments)[0]

@@ -9,9 +9,13 @@ import pytest
 import replicate
 from helpers.outcomes import refusal
 from helpers.paths import PROJECT
+from helpers.stages import reader_of
+from utils.alignment.words import split_on_punctuation
 from utils.experiments.comparison import comparison_table, find_baselines
 from utils.experiments.comparison_tables import write_tables
 from utils.experiments.finished_runs import check_same_data, read_runs
+from utils.parallel.aligners.pharaoh import read_pharaoh
+from utils.parallel.formats import read_bitext
 
 
 CASES = (
@@ -42,6 +46,60 @@ def test_finished_runs(case, tmp_path):
         write_tables([table], tmp_path)
 
     refusal(compare)
+
+
+TASKS = ("run_nli", "run_ner", "run_qa")
+# Whose files they are, by the beginning of their names; others are given to all.
+_OWNERS = {
+    "nli": ("run_nli",),
+    "ner": ("run_ner",),
+    "qa": ("run_qa",),
+    "ph": (),
+    "nbsp": ("hi",),
+    "zh": ("zh",),
+    "t.": ("hi",),
+}
+_FILES = sorted(path for path in CASES.glob("*.*") if path.is_file() and path.name != "README.md")
+_FILES += sorted(
+    path for path in CASES.glob("fuzz/*/*.*") if path.suffix != ".txt" and not path.name.startswith("run")
+)
+CASES_OF_SCRIPTS = [
+    (path, owner)
+    for path in _FILES
+    for owner in next((owners for name, owners in _OWNERS.items() if path.name.startswith(name)), ("hi", *TASKS))
+]
+
+
+@pytest.mark.parametrize(("path", "owner"), CASES_OF_SCRIPTS, ids=lambda one: getattr(one, "name", one))
+def test_files(path, owner, tmp_path):
+    """A file, as the script of a task or one that reads parallel text (of a language) reads it."""
+    path = shutil.copy(path, tmp_path)
+    if owner in TASKS:
+        reader = reader_of(owner)
+        refusal(lambda: reader._from_file(path, reader.read_example))
+    else:
+        refusal(lambda: read_bitext([path], owner, split_on_punctuation, "punctuation"))
+
+
+@pytest.mark.parametrize("names", [("t.eng", "t.hin"), ("t.hin", "t.eng")])
+def test_two_files(names):
+    """The sides are found by the names of the files."""
+    paths = [str(CASES / name) for name in names]
+    pairs = read_bitext(paths, "hi", split_on_punctuation, "punctuation")
+    assert all(ord(max("".join(words))) > 0x900 for words in pairs["source"])
+
+
+@pytest.mark.parametrize("path", [*sorted(CASES.glob("ph.*")), CASES / "nbsp.links"], ids=lambda path: path.name)
+@pytest.mark.parametrize("least", [None, 0.5])
+def test_links(path, least):
+    refusal(lambda: list(read_pharaoh(path, min_score=least)))
+
+
+@pytest.mark.parametrize("folder", sorted(CASES.glob("ds-*")), ids=lambda path: path.name)
+def test_folders_of_data(folder, tmp_path):
+    reader = reader_of("run_nli")
+    arguments = (str(shutil.copytree(folder, tmp_path / folder.name)), None, "train", reader.read_example)
+    refusal(lambda: reader._from_dataset("train", "en", *arguments))
 
 
 @pytest.mark.parametrize("case", folders("words"), ids=lambda path: path.name)
