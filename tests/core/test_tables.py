@@ -15,7 +15,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.core import text_files
+from utils.core import tables, text_files
 from utils.core.errors import InputError
 from utils.core.tables import READERS, one_path_each, paths_by_language, read_csv, read_rows
 from utils.core.text_files import ARCHIVES, read_lines, zip_members
@@ -189,6 +189,18 @@ def test_bad_files(tmp_path, name, raw, part):
         list(read_rows(str(tmp_path / name)))
     assert part in str(error.value)
     assert name in str(error.value)
+
+
+def test_large_values_in_parquet(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"x": ["a" * 10_000] * 3 + ["b"] * 50}), path)
+    assert len(list(read_rows(str(path)))) == 53
+    monkeypatch.setattr(tables, "LARGEST_FILE", 20_000)
+    with pytest.raises(InputError, match="too large"):
+        list(read_rows(str(path)))
+    monkeypatch.setattr(tables, "LONGEST_LINE", 10)
+    with pytest.raises(InputError, match="column x"):
+        list(read_rows(str(path)))
 
 
 def test_paths_by_language(tmp_path):

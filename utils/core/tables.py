@@ -163,6 +163,14 @@ def _row(names: Sequence[str], cells: Sequence[str], where: str, mark: str) -> d
     return dict(zip(names, cells))
 
 
+def _check_values(metadata: pyarrow.parquet.FileMetaData, path: str | Path) -> None:
+    """Raise `InputError` if a column has values of more than 16 MiB, before they are read."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.total_uncompressed_size > LONGEST_LINE * max(1, column.num_values):
+                raise InputError(f"The column {column.path_in_schema[:40]} of {path} has values too large to be text.")
+
+
 def read_parquet(path: str | Path) -> Rows:
     """The rows of a Parquet file; numbers of classes to which `datasets` has given names there are names."""
     try:
@@ -175,8 +183,9 @@ def read_parquet(path: str | Path) -> Rows:
             content = pyarrow.parquet.ParquetFile(unpacked if unpacked.tell() else path, buffer_size=2**20)
             _column_names(content.schema_arrow.names, path)
             names, n_read = _class_names(content.schema_arrow, path), 0
-            for batch in content.iter_batches(batch_size=1000):
-                if batch.nbytes > 2 * LARGEST_FILE:
+            _check_values(content.metadata, path)
+            for batch in content.iter_batches(batch_size=100):
+                if batch.nbytes > LARGEST_FILE:
                     raise InputError(f"Rows {n_read + 1} to {n_read + len(batch)} of {path} are too large to be text.")
                 for number, row in enumerate(batch.to_pylist(), start=n_read + 1):
                     yield f"Row {number} of {path}", with_class_names(row, names)
