@@ -124,6 +124,21 @@ def test_what_seeds_alone_may_make_carries_no_claim(compared, tmp_path, capsys):
     assert "- Natural language inference (hi): a difference of less than twice" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("regime", ["plain", "continual"])
+def test_a_run_at_chance_carries_no_claim(compared, tmp_path, capsys, regime):
+    """Whether the system or its baseline has such a run."""
+    folders = []
+    for seed in range(3):
+        for name, right, options in (("plain", 100, {}), ("continual", 130 + seed, CONTINUAL)):
+            options = {**options, "at_chance": True} if name == regime and seed == 1 else options
+            folder = tmp_path / f"{name}{seed}"
+            folders.append(write_nli(folder, [1] * right + [0] * (200 - right), seed=seed, **options))
+    *_, row = compared(*folders, "--baseline", "plain")
+    assert row["mark"] == "(*)"
+    assert "at chance" in row["cautions"]
+    assert "- Natural language inference (hi): a run that has not learned its task" in capsys.readouterr().out
+
+
 def test_entities_are_resampled_by_sentence(compared, tmp_path):
     gold = ["B-PER I-PER O", "B-LOC O B-ORG"] * 60
     good = ["B-PER I-PER O", "B-LOC O O"] * 60  # finds two of three

@@ -132,6 +132,8 @@ def comparison_table(
     rows.sort(key=_order)
     compared = [(row, row.comparison) for row in rows if row.comparison]
     for row, comparison in compared:
+        if any(run.at_chance for one in (row, comparison.baseline) for run in one.runs.values()):
+            comparison.cautions.append("a run that has not learned its task (at chance in the training language)")
         if comparison.mark(alpha) and seeds_may_make(row.score, comparison.baseline.score):
             comparison.cautions.append("a difference of less than twice its standard error over seeds")
     notes += _notes_on_tests(n_tests, n_resamples, alpha)

@@ -49,6 +49,7 @@ class FinishedRun:
     sets: dict[str, EvaluatedSet]  # by language, or direction (`hi-en`)
     settings: dict[str, Any]  # hyperparameters of the training for the task, and the fingerprint of its data
     history: list[dict[str, Any]]  # the settings of this training and of all before it, the last one first
+    at_chance: bool = False  # whether the model has not learned the task in the training language
 
     def only(self, names: Iterable[str]) -> "FinishedRun":
         """The same run with some of its sets."""
@@ -137,7 +138,7 @@ def _finished_run(folder: Path, steps: list[dict[str, Any]], label: str, name_la
     settings: dict[str, Any] = next((one for one, step in zip(history, trained) if kind_of(step) == task), {})
     seed = trained[0].get("seed") if trained else None
     system = _system(task, trained, sets, label, name_languages)
-    return FinishedRun(str(folder), task, system, seed, sets, settings, history)
+    return FinishedRun(str(folder), task, system, seed, sets, settings, history, bool(steps[0].get("at_chance")))
 
 
 def _trained(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

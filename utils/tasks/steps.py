@@ -122,6 +122,7 @@ def _evaluate_languages(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgu
             if name in sets and (warning := at_chance(args.task, name, sets[name].examples, trainer.records[name])):
                 print(warning)
                 logger.warning(warning)
+                trainer.at_chance = True
 
 
 def _language_table(metrics: Mapping[str, float], prefix: str, names: Sequence[str], task: TaskSpec) -> str:
@@ -186,6 +187,7 @@ def publish_task_model(
         base_model=model.model_name_or_path,
         base_model_revision=model.commit(model.model_name_or_path),
         seed=args.training.seed,
+        at_chance=trainer.at_chance,
         **(_fingerprints(examples) if trainer.is_world_process_zero() else {}),
         **facts,
     )
