@@ -7,7 +7,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ Tensors = Mapping[str, torch.Tensor]
 # The files of weights of the two kinds of checkpoint: safetensors, then pickles.
 OF_MODEL = ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME))
 OF_ADAPTER = (("adapter_model.safetensors",), ("adapter_model.bin",))
+# What wrappers add to the names of a model's tensors: `torch.compile`, DDP, FSDP, activation checkpointing.
+_INNER = r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+_WRAPPERS = re.compile(rf"^(?:module\.|{_INNER})+|(?<=\.){_INNER}")
 
 
 def weight_files(
@@ -44,9 +47,14 @@ def weight_files(
                 f"The weights of {name} are a pickle ({candidate}), which can run any code when it is read; if you trust "
                 "it, add --allow_pickled_weights."
             )
+        files = [path]
         if candidate.endswith(".index.json"):
-            return get_checkpoint_shard_files(name, path, **_of_download(hub_options))[0]
-        return [path]
+            files = get_checkpoint_shard_files(name, path, **_of_download(hub_options))[0]
+        if candidate in kind[0] and (other := [file for file in files if not file.endswith(".safetensors")]):
+            raise InputError(
+                f"The index {path} names {other[0]}, which is not in safetensors; download the model again."
+            )
+        return files
     return []
 
 
@@ -72,16 +80,29 @@ def stored_tensors(
 ) -> Iterator[tuple[str, torch.Tensor | None]]:
     """The names of all tensors in the files, as transformers calls them, with the values in fp32 of the wanted ones (or all)."""
     for file in files:
-        is_safe = file.endswith(".safetensors")
-        stored: Any = safe_open(file, "pt") if is_safe else torch.load(file, map_location="cpu", weights_only=True)
-        read = stored.get_tensor if is_safe else stored.get
-        for key in stored.keys():  # noqa: SIM118 (not always a dict)
+        keys, read = _stored(file)
+        for key in keys:
             name = _current_name(key)
             yield name, read(key).float() if wanted is None or name in wanted else None
 
 
+def wrapped_name(files: list[str]) -> str | None:
+    """The first name of a tensor in the files that a wrapper (`torch.compile`, DDP, FSDP) has changed, if there is one."""
+    return next((key for file in files for key in _stored(file)[0] if _WRAPPERS.search(key)), None)
+
+
+def _stored(file: str) -> tuple[list[str], Callable[[str], torch.Tensor]]:
+    """The names of the tensors in a file, and a function that reads one."""
+    if file.endswith(".safetensors"):
+        tensors = safe_open(file, "pt")
+        return list(tensors.keys()), tensors.get_tensor
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    return list(stored), stored.__getitem__
+
+
 def _current_name(name: str) -> str:
     """TensorFlow-era checkpoints (mBERT's too) call a layer norm's parameters gamma and beta."""
+    name = _WRAPPERS.sub("", name)
     return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
 
 

@@ -6,6 +6,8 @@ checkpoint that was loaded, under the same names: fine-tuning starts from the sa
 """
 
 import copy
+import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +19,23 @@ from accelerate import init_empty_weights
 from huggingface_hub import save_torch_state_dict
 from peft import LoraConfig
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from utils.core.errors import InputError
 from utils.models.adapters import adapter_config, base_of, merge_adapter
-from utils.models.checkpoints import Tensors, atomic_model_write, file_of, stored_tensors, weight_files
+from utils.models.checkpoints import (
+    Tensors,
+    atomic_model_write,
+    file_of,
+    stored_tensors,
+    weight_files,
+    wrapped_name,
+)
+from utils.models.layers import encoder_of
 from utils.models.loading import load_config, loading, without_permission
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -54,18 +67,57 @@ def load_encoder(name: str, **hub_options: Any) -> PreTrainedModel:
     """
     if adapter := adapter_config(name, **hub_options):
         return _adapted_encoder(name, adapter, hub_options)
+    config = load_config(name, **hub_options)
+    architectures = copy.copy(config.architectures)
+    encoder, report = _load(AutoModel, name, config, hub_options)
+    _LAYOUTS[encoder] = _checkpoint_layout(encoder, weight_files(name, **hub_options), report, architectures)
+    return encoder.eval()
+
+
+def _load(
+    auto_class: Any, name: str, config: PreTrainedConfig, hub_options: Mapping[str, Any]
+) -> tuple[PreTrainedModel, dict[str, set]]:
+    """A model whose encoder has all its weights from the checkpoint, and the report of `from_pretrained`."""
+    # fp32 whatever the checkpoint is stored in: the losses compare small differences, Adam adds small steps.
+    how = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True, "config": config}
     with loading(name):
         files = weight_files(name, **hub_options)
-        config = load_config(name, **hub_options)
-        architectures = copy.copy(config.architectures)
-        # fp32 whatever the checkpoint is stored in: the losses compare small differences, Adam adds small steps.
-        encoder, report = AutoModel.from_pretrained(
-            name, config=config, dtype=torch.float32, output_loading_info=True, **without_permission(hub_options)
-        )
-    if report["mismatched_keys"]:
-        raise InputError(f"The weights of {name} do not fit its config.json; download it again.")
-    _LAYOUTS[encoder] = _checkpoint_layout(encoder, files, report, architectures)
-    return encoder.eval()
+        if wrapped := wrapped_name(files):
+            logger.info(f"The names of the weights of {name} are those of a wrapper ({wrapped}), which is removed.")
+            with init_empty_weights():
+                model = auto_class.from_config(config, trust_remote_code=hub_options.get("trust_remote_code", False))
+            model, report = type(model).from_pretrained(None, state_dict=dict(stored_tensors(files)), **how)
+            model.name_or_path = name
+        else:
+            model, report = auto_class.from_pretrained(name, **how, **without_permission(hub_options))
+    encoder = encoder_of(model)
+    prefix = "" if encoder is model else f"{model.base_model_prefix}."
+    problems = {
+        "lack {}": {key for key in report["missing_keys"] if "pooler" not in key and key.startswith(prefix)},
+        "have another size of {}": {key for key, *_ in report["mismatched_keys"] if key.startswith(prefix)},
+        "hold {}, for which the model has no place": _surplus(encoder, report["unexpected_keys"]),
+        "have NaN or infinity in {}": {key for key, weight in model.named_parameters() if not weight.isfinite().all()},
+    }
+    for problem, keys in problems.items():
+        if keys:
+            shown = f"{min(keys)} and {len(keys) - 1} others" if len(keys) > 1 else min(keys)
+            raise InputError(
+                f"The weights of {name} {problem.format(shown)}: they are damaged, or not those of its config.json; "
+                "download it again, or name another model."
+            )
+    return model, report
+
+
+def _surplus(encoder: PreTrainedModel, unexpected: Iterable[str]) -> set[str]:
+    """The stored weights of modules that the encoder has, or of more layers than it has: those that belong to it."""
+    known = {re.sub(r"\d+", "N", path) for path, _ in encoder.named_modules()}
+    own = {key: key.removeprefix(f"{encoder.base_model_prefix}.") for key in unexpected}
+    ends = (".weight", ".bias")
+    return {
+        key
+        for key, name in own.items()
+        if name.endswith(ends) and re.sub(r"\d+", "N", name.rpartition(".")[0]) in known
+    }
 
 
 def empty_encoder(name: str, **hub_options: Any) -> PreTrainedModel:
@@ -115,14 +167,10 @@ def load_task_model(
         replaced, _ = merge_adapter(model, name, adapter, **hub_options)
         model.name_or_path = name
         return model, new - replaced
-    options = without_permission(hub_options)
+    config = load_config(name, **hub_options)
     if labels:
-        options |= {"id2label": dict(enumerate(labels)), "label2id": {label: k for k, label in enumerate(labels)}}
-    with loading(name):
-        weight_files(name, **hub_options)
-        model, report = auto_class.from_pretrained(
-            name, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **options
-        )
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: k for k, label in enumerate(labels)}
+    model, report = _load(auto_class, name, config, hub_options)
     return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
 
 
@@ -149,7 +197,7 @@ def save_encoder(encoder: PreTrainedModel, output_dir: str | Path, state_dict: T
     config.architectures = layout.architectures or [type(encoder).__name__]
     config.dtype = "float32"
     with atomic_model_write(output_dir) as folder:
-        save_torch_state_dict({**own, **layout.carried}, folder, metadata={"format": "pt"})
+        save_torch_state_dict({**layout.carried, **own}, folder, metadata={"format": "pt"})
         config.save_pretrained(folder)
 
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from huggingface_hub.errors import EntryNotFoundError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
@@ -14,13 +13,19 @@ from utils.core.errors import InputError
 from utils.models.adapters import adapter_config, base_of
 
 
-# Errors of a model that cannot be loaded.
-_NOT_LOADED = (OSError, ValueError, SafetensorError, HTTPError)
-
-
 def load_config(name: str, **hub_options: Any) -> PreTrainedConfig:
-    """The config of a model, or that of its base model if it is an adapter without one. `InputError` if there is none."""
-    return load_or_base(AutoConfig.from_pretrained, name, hub_options)
+    """The config of a text encoder, or that of its base model if it is an adapter without one.
+
+    Raises:
+        InputError: if there is none, or it is of a model of another kind.
+    """
+    config = load_or_base(AutoConfig.from_pretrained, name, hub_options)
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"The model {name} ({config.model_type}) is an encoder with a decoder; name an encoder.")
+    for size, usual in {"num_hidden_layers": 0, "hidden_size": 0, "vocab_size": 0, "num_attention_heads": 1}.items():
+        if not isinstance(number := getattr(config, size, usual), int) or number < 1:
+            raise InputError(f"The config.json of {name} has {size} {number}: it is not of a text encoder; name one.")
+    return config
 
 
 def load_or_base(load: Callable[..., Any], name: str, hub_options: Mapping[str, Any]) -> Any:
@@ -56,17 +61,17 @@ def loading(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except _NOT_LOADED as error:
+    except Exception as error:  # the libraries raise many types for files that are damaged or do not fit each other
         raise _not_found(name, error) from error
     finally:
         logging.set_verbosity(verbosity)
 
 
 def _not_found(name: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0]
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if os.path.isdir(name):
         return InputError(f"The folder {name} holds no model that can be loaded ({reason})")
-    if isinstance(error, ValueError):  # it exists, but this version of transformers cannot load it
+    if not isinstance(error, (OSError, HTTPError)):  # it exists, but this version of transformers cannot load it
         return InputError(f"The model {name} cannot be loaded ({reason})")
     cause = error if isinstance(error, HTTPError) else error.__cause__ or error
     absent = isinstance(cause, (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError))
