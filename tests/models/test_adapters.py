@@ -18,7 +18,7 @@ from transformers import (
 from helpers import tiny
 from utils.core.errors import InputError
 from utils.models.adapters import LoraArguments, adapter_config, save_adapter, with_lora, without_adapter
-from utils.models.encoders import load_encoder, load_task_model, save_encoder
+from utils.models.encoders import layout_of, load_encoder, load_task_model, save_encoder
 from utils.models.layers import encoder_of
 from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
@@ -276,3 +276,106 @@ def test_an_adapter_and_a_plain_model_take_each_others_place(tmp_path):
     save_encoder(load_encoder(str(tmp_path / "output")), tmp_path / "output")
     assert adapter_config(str(tmp_path / "output")) is None
     assert not (tmp_path / "output" / "adapter_model.safetensors").exists()
+
+
+# --- Every tensor of an adapter is used, or it is an error ---
+
+
+def peft_adapter(base: str, folder: Path, auto_class=AutoModel, seed: int = 1, **settings: object) -> PeftModel:
+    """An adapter made by PEFT alone, with every trained weight moved, saved."""
+    model = auto_class.from_pretrained(base)
+    config = LoraConfig(
+        **{"r": 2, "lora_alpha": 8, "target_modules": ["query", "value"], "base_model_name_or_path": base, **settings}
+    )
+    model = moved(get_peft_model(model, config), seed)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return model
+
+
+SETTINGS = {
+    "plain": {},
+    "bias of all modules": {"bias": "all"},
+    "bias of adapted modules": {"bias": "lora_only"},
+    "rows of the embeddings": {"trainable_token_indices": [11, 12, 400]},
+    "rows of named embeddings": {"trainable_token_indices": {"word_embeddings": [11, 13], "position_embeddings": [1]}},
+    "bias and rows": {"bias": "all", "trainable_token_indices": [11]},
+    "bias of B": {"lora_bias": True},
+    "magnitudes": {"use_dora": True},
+    "stable rank": {"use_rslora": True},
+    "whole modules": {"modules_to_save": ["LayerNorm"]},
+    "embeddings": {"target_modules": ["query", "word_embeddings"]},
+    "ranks by module": {"rank_pattern": {"encoder.layer.0.attention.self.query": 3}, "alpha_pattern": {"layer.1.attention.self.value": 32}},
+    "some layers": {"layers_to_transform": [1], "layers_pattern": "layer"},
+    "initialised by PiSSA": {"init_lora_weights": "pissa"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForMaskedLM, AutoModelForTokenClassification])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_tensor_of_an_adapter_counts(tmp_path, setting, auto_class):
+    base = tiny.checkpoint(tmp_path / "base")
+    torch.manual_seed(0)
+    trained = peft_adapter(base, tmp_path / "adapter", auto_class, **SETTINGS[setting])
+    expected = states(encoder_of(trained))
+    loaded = load_encoder(str(tmp_path / "adapter"))
+    torch.testing.assert_close(states(loaded), expected, rtol=1e-4, atol=1e-4)
+    model, _ = load_task_model(AutoModelForTokenClassification, str(tmp_path / "adapter"), ["LABEL_0", "LABEL_1"])
+    torch.testing.assert_close(states(encoder_of(model.eval())), expected, rtol=1e-4, atol=1e-4)
+    # Any other value of any of its tensors makes another model.
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    whole, before = load_file(path), all_weights(loaded)
+    for name in whole:
+        save_file({other: tensor * (2 if other == name else 1) for other, tensor in whole.items()}, path)
+        after = all_weights(load_encoder(str(tmp_path / "adapter")))
+        assert any(not weight.equal(before[key]) for key, weight in after.items()), name
+
+
+def all_weights(encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What `save_encoder` writes: the encoder, and a head."""
+    return {**encoder.state_dict(), **layout_of(encoder).carried}
+
+
+def _strange_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    low_rank = next(name for name in tensors if ".lora_A" in name)
+    module = low_rank.partition(".lora_")[0]
+    embedding = "base_model.model.embeddings.word_embeddings"
+    return {
+        "half of a pair": {name: tensor for name, tensor in tensors.items() if name != low_rank},
+        "another module": {**tensors, low_rank.replace("query", "output").replace("value", "output"): tensors[low_rank].clone()},
+        "another kind": {**tensors, f"{module}.lora_E.weight": torch.ones(2)},
+        "a layer too many": {**tensors, "base_model.model.encoder.layer.7.output.dense.bias": torch.ones(16)},
+        "another size": {**tensors, "base_model.model.encoder.layer.0.output.dense.bias": torch.ones(17)},
+        "more embeddings": {**tensors, f"{embedding}.weight": torch.ones(510, 16)},
+        "rows that the settings do not name": {**tensors, f"{embedding}.token_adapter.trainable_tokens_delta": torch.ones(2, 16)},
+        "not a number": {**tensors, low_rank: tensors[low_rank] * float("nan")},
+        "infinity": {**tensors, f"{module}.bias": torch.full((16,), float("inf"))},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("what", _strange_tensors({"x.query.lora_A.weight": torch.ones(1)}))
+def test_a_tensor_without_a_place_is_an_error(tmp_path, what):
+    base = tiny.checkpoint(tmp_path / "base")
+    peft_adapter(base, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(_strange_tensors(load_file(path))[what], path)
+    with pytest.raises(InputError):
+        load_encoder(str(tmp_path / "adapter"))
+    with pytest.raises(InputError):
+        load_task_model(AutoModelForTokenClassification, str(tmp_path / "adapter"), LABELS)
+
+
+@pytest.mark.parametrize("content", ["[1]", "5", "null", '"lora"', "{", "", '{"peft_type": "LORA", "r": []}'])
+def test_settings_that_are_no_object(tmp_path, content):
+    base = tiny.checkpoint(tmp_path / "base")
+    adjustment(base, tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(content)
+    with pytest.raises(InputError):
+        load_encoder(str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("setting", [{"alora_invocation_tokens": [5]}, {"layer_replication": [[0, 2], [1, 2]]}])
+def test_what_cannot_be_merged(tmp_path, setting):
+    base = tiny.checkpoint(tmp_path / "base")
+    peft_adapter(base, tmp_path / "adapter")
+    with pytest.raises(InputError, match=next(iter(setting))):
+        load_encoder(change(tmp_path / "adapter", **setting))

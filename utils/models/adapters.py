@@ -27,6 +27,8 @@ from utils.models.layers import encoder_of, parameters_behind
 
 logger = logging.getLogger(__name__)
 
+# Settings of PEFT with which an adapter is more than changes of weights.
+_NOT_MERGED = ("alora_invocation_tokens", "layer_replication", "target_parameters", "arrow_config")
 # PEFT's prefix of the names of an adapter's tensors.
 _PREFIX = "base_model.model."
 # PEFT's names of the heads of task models, by the end of the class name.
@@ -48,8 +50,10 @@ def adapter_config(name: str, **hub_options: Any) -> LoraConfig | None:
         return None
     try:
         config = LoraConfig.from_pretrained(str(Path(path).parent))
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except Exception as error:  # PEFT raises many types for what is no object, or has values of wrong types
         raise InputError(f"The adapter_config.json of {name} cannot be read ({error}); download it again.") from None
+    if unmergeable := [setting for setting in _NOT_MERGED if getattr(config, setting, None)]:
+        raise InputError(f"The adapter {name} cannot be merged into its model: it has {unmergeable[0]}; name another.")
     if config.peft_type != PeftType.LORA:
         raise InputError(f"The adapter {name} is of type {config.peft_type}; only LoRA can be merged into its model.")
     if not config.base_model_name_or_path:
@@ -92,6 +96,8 @@ def merge_adapter(
         raise InputError(f"The weights of the adapter {name} cannot be read ({error}); download it again.") from None
     if not tensors:
         raise InputError(f"The adapter {name} has no weights (adapter_model.safetensors); download it again.")
+    if damaged := [path for path, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise InputError(f"The weights of the adapter {name} have NaN or infinity in {damaged[0]}; download it again.")
     # The module whose names are those of the adapter.
     encoder, prefix = encoder_of(model), model.base_model_prefix
     root: nn.Module = encoder
@@ -99,20 +105,35 @@ def merge_adapter(
         root = nn.ModuleDict({prefix: encoder}) if encoder is model else model
     own, copied, left = dict(root.named_parameters(remove_duplicate=False)), set(), {}
     low_rank = {path: tensors.pop(path) for path in list(tensors) if ".lora_" in path}
-    for path, tensor in tensors.items():
-        if path in own and own[path].shape == tensor.shape:
-            own[path].data.copy_(tensor)
-            copied.add(own[path])
-        else:
-            left[path] = tensor
     try:
-        _merge(root, low_rank, config)
-    except (RuntimeError, ValueError) as error:
+        for path, tensor in tensors.items():
+            module, is_rows, _ = path.partition(".token_adapter.trainable_tokens_delta")
+            target = f"{module}.weight" if is_rows else path.replace(".base_layer.", ".")
+            if is_rows:
+                own[target].data[_trained_rows(module, config)] = tensor
+            elif target in own and own[target].shape == tensor.shape:
+                own[target].data.copy_(tensor)
+                copied.add(own[target])
+            elif (root is encoder or path.startswith(f"{prefix}.")) and "pooler" not in path:
+                raise ValueError(f"there is no {path} of that size")
+            else:
+                left[path] = tensor
+        if low_rank:
+            _merge(root, low_rank, config)
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
         base = config.base_model_name_or_path
         raise InputError(f"The adapter {name} does not fit its base model {base} ({reason}).") from None
     model.requires_grad_(True)  # as from `from_pretrained`; PEFT has frozen it
     return {path for path, parameter in model.named_parameters() if parameter in copied}, left
+
+
+def _trained_rows(module: str, config: LoraConfig) -> list[int]:
+    """The rows of an embedding that an adapter replaces. Raises a KeyError if its settings do not say."""
+    given = config.trainable_token_indices or {}
+    if isinstance(given, list):
+        return given
+    return given[next((end for end in given if f".{module}".endswith(f".{end}")), module)]
 
 
 def _merge(root: nn.Module, low_rank: Tensors, config: LoraConfig) -> None:
@@ -122,11 +143,12 @@ def _merge(root: nn.Module, low_rank: Tensors, config: LoraConfig) -> None:
     if unknown := config.target_modules - {path for path, _ in root.named_modules()}:
         raise ValueError(f"there is no {min(unknown)}")
     config.exclude_modules = config.modules_to_save = config.task_type = config.base_model_name_or_path = None
-    config.inference_mode = True
+    config.layers_to_transform = config.layers_pattern = config.trainable_token_indices = None
+    config.bias, config.inference_mode = "none", True
     adapted = get_peft_model(root, config)  # type: ignore[arg-type]  # (any module will do)
     report: Any = set_peft_model_state_dict(adapted, {f"{_PREFIX}{path}": tensor for path, tensor in low_rank.items()})
-    if report.unexpected_keys:
-        raise ValueError(f"unexpected key {report.unexpected_keys[0]}")
+    if wrong := [*report.unexpected_keys, *(key for key in report.missing_keys if ".lora_" in key)]:
+        raise ValueError(f"its names of tensors do not match: {wrong[0]}")
     adapted.merge_and_unload()
 
 

@@ -164,7 +164,9 @@ def load_task_model(
             labels = [label for _, label in sorted(id2label.items())]
         base, options = base_of(adapter, hub_options)
         model, new = load_task_model(auto_class, base, labels, **options)
-        replaced, _ = merge_adapter(model, name, adapter, **hub_options)
+        replaced, unused = merge_adapter(model, name, adapter, **hub_options)
+        if unused:
+            logger.info(f"The head of the adapter {name} is of another task and is not used ({min(unused)}).")
         model.name_or_path = name
         return model, new - replaced
     config = load_config(name, **hub_options)
