@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, set_seed
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import AlignmentArguments
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
+from utils.alignment.vocabulary import vocabulary_fit
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import announce, arg, parse_arguments
 from utils.core.errors import InputError, run_script
@@ -196,10 +197,8 @@ def add_adapter(args: Arguments, encoder: PreTrainedModel, reference: PreTrained
     return trained, reference if args.model.reference_model else without_adapter(trained)
 
 
-def share(
-    args: Arguments, trainer: AlignmentTrainer, train_pairs: ChosenPairs | None, eval_pairs: ChosenPairs | None
-) -> None:
-    """Merge the adapter if asked; write `run.json` and the model's card; push them if asked."""
+def share(args: Arguments, trainer: AlignmentTrainer, **facts: object) -> None:
+    """Merge the adapter if asked; write `run.json`, with the facts, and the model's card; push them if asked."""
     model, training = args.model, args.training
     if args.lora.merge_adapter and training.should_save:
         save_encoder(load_encoder(training.output_dir, **model.hub_options()), training.output_dir)
@@ -213,8 +212,7 @@ def share(
         base_model_revision=model.commit(model.model_name_or_path),
         reference_model=model.reference_model or model.model_name_or_path,
         seed=training.seed,
-        train_data=train_pairs.fingerprints() if train_pairs else None,
-        eval_data=eval_pairs.fingerprints() if eval_pairs else None,
+        **facts,
     )
     publish(trainer, record, cache_dir=model.cache_dir, token=model.token)
 
@@ -242,6 +240,8 @@ def main() -> None:
     with training.main_process_first(desc="preparing the pairs"):
         encode = PairEncoder(words, alignment.include_special_tokens)
         train_pairs, eval_pairs = read_pairs(args, encode, reference)
+    used = {"train_data": train_pairs, "eval_data": eval_pairs}
+    fit = vocabulary_fit(words, next(pairs.pairs for pairs in used.values() if pairs))
 
     # --- Train ---
     trained, frozen = add_adapter(args, encoder, reference)
@@ -265,7 +265,8 @@ def main() -> None:
         trainer.save_metrics("eval", metrics)
 
     # --- Share ---
-    share(args, trainer, train_pairs, eval_pairs)
+    facts = {name: pairs and pairs.fingerprints() for name, pairs in used.items()}
+    share(args, trainer, vocabulary=fit, **facts)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class WordTokenizer:
             sentence of n words count as words, numbered …, -2, -1 before it and n, n + 1, … after it. Words without
             tokens, or beyond `max_length`, are missing.
         """
-        tokens, positions = (self._look_up if self.word_pooling == "token" else self._tokenize)(sentences)
+        tokens, positions = self.tokens(sentences)
         room = self.max_length - len(self.prefix) - len(self.suffix)
         batch: dict[str, list[list[int]]] = {"input_ids": [], "word_ids": [], "words": []}
         for sentence, ids, word_of_token in zip(sentences, tokens, positions):
@@ -132,8 +132,11 @@ class WordTokenizer:
         represents = WORD_POOLINGS[self.word_pooling](first, np.append(first[1:], True))
         return word_of_token[first], np.where(represents, np.cumsum(first) - 1, -1)
 
-    def _tokenize(self, sentences: Sentences) -> tuple[list[list[int]], list[np.ndarray]]:
-        """The token ids of each sentence, without special tokens, and the word that each token belongs to."""
+    def tokens(self, sentences: Sentences) -> tuple[list[list[int]], list[np.ndarray]]:
+        """The token ids of each whole sentence, without special tokens, and the position of each token's word in it."""
+        if self.word_pooling == "token":
+            look_up: Callable[[list[str]], Any] = self.tokenizer.convert_tokens_to_ids
+            return [look_up(list(words)) for words in sentences], [np.arange(len(words)) for words in sentences]
         texts = [" ".join(words) for words in sentences]
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         positions = []
@@ -144,10 +147,6 @@ class WordTokenizer:
             first_character = np.fromiter((begin for begin, _ in offsets), np.int64, len(offsets))
             positions.append(word_of_character[np.minimum(first_character, len(word_of_character) - 1)])
         return encoded["input_ids"], positions
-
-    def _look_up(self, sentences: Sentences) -> tuple[list[list[int]], list[np.ndarray]]:
-        look_up: Callable[[list[str]], Any] = self.tokenizer.convert_tokens_to_ids
-        return [look_up(list(words)) for words in sentences], [np.arange(len(words)) for words in sentences]
 
 
 def _special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

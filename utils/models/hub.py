@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, constants, errors, hf_hub_download, try_to_lo
 from utils.core.arguments import arg
 from utils.core.errors import InputError
 from utils.core.hub import hub_problem
+from utils.models.lineage import lineage
 
 
 # Every repository with a model has one of these files.
@@ -118,6 +119,12 @@ class ModelArguments(HubArguments):
         help="Encoder to start from: a local folder or a Hub id, your own repositories also without your name; anything "
         "AutoModel loads with a fast tokenizer.",
     )
+
+    def find(self, name: str, revision: str | None = None) -> str:
+        """As in `HubArguments`; raises an `InputError` also for a damaged `run.json`, which the model's card needs."""
+        found = super().find(name, revision)
+        lineage(found, revision or self.model_revision, cache_dir=self.cache_dir, token=self.token)
+        return found
 
 
 # What everybody calls a model, by the last part of its id.

@@ -40,7 +40,12 @@ def lineage(name: str, revision: str = "main", **hub_options: Any) -> list[Gener
         chain.append(Generation(name, revision, record))
         if path is None or record is None or not isinstance(record.get("base_model"), str):
             return chain
-        name, revision, beside = record["base_model"], record.get("base_model_revision") or "main", path.parent.parent
+        commit = record.get("base_model_revision")
+        name, revision, beside = (
+            record["base_model"],
+            commit if isinstance(commit, str) else "main",
+            path.parent.parent,
+        )
 
 
 def original_model(name: str, revision: str = "main", **hub_options: Any) -> tuple[str, str]:

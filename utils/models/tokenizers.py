@@ -39,9 +39,9 @@ def load_tokenizer(name: str, **hub_options: Any) -> PreTrainedTokenizerBase:
 
 
 def _with_vocabulary(name: str, **hub_options: Any) -> PreTrainedTokenizerBase:
-    """A tokenizer that has files; without any, transformers makes one of special tokens only."""
+    """A tokenizer that knows a letter; without files, transformers makes one that knows special tokens only."""
     tokenizer = AutoTokenizer.from_pretrained(name, **hub_options)
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+    if not any(any(map(str.isalnum, token)) for token in tokenizer.get_vocab().keys() - tokenizer.all_special_tokens):
         raise InputError(
             f"The model {name} has no tokenizer (tokenizer.json, vocab.txt, sentencepiece.bpe.model, ...); copy the files "
             "of the model that it was made from."

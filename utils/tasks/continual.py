@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
+from utils.alignment.vocabulary import vocabulary_fit
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
 from utils.models.adapters import without_adapter
@@ -53,6 +54,7 @@ def continual_alignment(
         reference: Any = _reference_encoder(args, model)
         pairs = _linked_pairs(args, words, reference)
         facts |= {"reference_model": reference.name_or_path, "parallel_data": pairs.fingerprints()}
+        facts["vocabulary"] = vocabulary_fit(words, pairs.pairs)
         if args.lora.use_lora and reference.name_or_path == args.model.model_name_or_path:
             reference = without_adapter(model)  # (the copy that linked the words is freed)
         alignment = ContinualAlignment(

@@ -1,0 +1,66 @@
+"""How well the vocabulary of a tokenizer fits the words of a language."""
+
+import logging
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from datasets import Dataset
+
+from utils.alignment.words import Sentences, WordTokenizer
+
+
+logger = logging.getLogger(__name__)
+
+# The fit is measured on at most this many pairs of a language.
+_SAMPLE = 2000
+# A larger share of unknown words is a reason for a warning.
+_FEW = 0.03
+
+
+def vocabulary_fit(words: WordTokenizer, pairs: Mapping[str, Dataset]) -> dict[str, dict[str, float]]:
+    """By language, and for English: `subwords_per_word` (fertility) and `unknown_words`, the share of words with an [UNK].
+
+    It is logged in one line, with a warning per language of which more than 3 % of the words, or half of the words of a
+    script, are unknown.
+
+    Args:
+        pairs: by language, with the columns `source` and `english` (lists of words).
+    """
+    fits: dict[str, dict[str, float]] = {}
+    english: list[list[str]] = []
+    for language, bitext in pairs.items():
+        sample = bitext[:: max(1, len(bitext) // _SAMPLE)]
+        english += sample["english"]
+        fits[language] = _fit(words, language, sample["source"])
+    fits["en"] = _fit(words, "en", english)
+    subwords = ", ".join(f"{fit['subwords_per_word']:.2f} ({language})" for language, fit in fits.items())
+    unknown = ", ".join(f"{fit['unknown_words']:.1%} ({language})" for language, fit in fits.items())
+    logger.info(f"Subwords per word: {subwords}. Unknown words: {unknown}.")
+    return fits
+
+
+def _fit(words: WordTokenizer, language: str, sentences: Sentences) -> dict[str, float]:
+    n_tokens, seen, unknown = 0, Counter[str](), Counter[str]()  # words by script
+    for sentence, ids, positions in zip(sentences, *words.tokens(sentences)):
+        n_tokens += len(ids)
+        scripts = list(map(_script, sentence))
+        seen.update(scripts)
+        unknown.update(scripts[k] for k in set(positions[np.array(ids) == words.tokenizer.unk_token_id].tolist()))
+    n_words = max(1, seen.total())
+    share = unknown.total() / n_words
+    scripts = [script for script, number in unknown.items() if script and 2 * number > seen[script]]
+    if share > _FEW or scripts:
+        where = f" (those in {' and '.join(sorted(scripts))})" if scripts else ""
+        logger.warning(
+            f"{share:.1%} of the words of {language} are unknown to the vocabulary of {words.tokenizer.name_or_path}{where}: "
+            "they all have the same vector. Choose an encoder that knows the language."
+        )
+    return {"subwords_per_word": round(n_tokens / n_words, 4), "unknown_words": round(share, 4)}
+
+
+def _script(word: str) -> str:
+    """The script of the first letter, by the first word of its Unicode name; empty for a word without letters."""
+    letter = next(filter(str.isalpha, word), "")
+    return unicodedata.name(letter, "").partition(" ")[0] if letter else ""
