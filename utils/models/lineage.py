@@ -63,7 +63,7 @@ def _record_of(name: str, revision: str, beside: Path | None, **hub_options: Any
     if found := file_of(name, "run.json", revision=revision, **hub_options):
         return Path(found)
     moved = beside / Path(name).name / "run.json" if beside else None
-    return moved if moved and moved.is_file() else None
+    return moved if moved and os.path.isfile(moved) else None
 
 
 def adjusted_languages(name: str, revision: str = "main", **hub_options: Any) -> list[str]:
