@@ -12,8 +12,9 @@ adjusted encoder loads wherever the original did, and keeps every weight of its 
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
+from typing import get_type_hints
 
 from torch import nn
 from transformers import PreTrainedModel, set_seed
@@ -159,7 +160,7 @@ def load_encoders(args: Arguments) -> tuple[PreTrainedModel, PreTrainedModel]:
         check_same_kind(encoder, reference)
     freeze_unused_parameters(encoder, alignment.alignment_layer)
     freeze_lower_layers(encoder, alignment.freeze_layers)
-    return encoder, reference.to(args.training.device)
+    return encoder, reference.to(args.training.device)  # type: ignore[arg-type]  # (its annotation is wrong)
 
 
 def read_pairs(
@@ -201,7 +202,8 @@ def share(args: Arguments, trainer: AlignmentTrainer, **facts: object) -> None:
     """Merge the adapter if asked; write `run.json`, with the facts, and the model's card; push them if asked."""
     model, training = args.model, args.training
     if args.lora.merge_adapter and training.should_save:
-        save_encoder(load_encoder(training.output_dir, **model.hub_options()), training.output_dir)
+        folder = str(training.output_dir)
+        save_encoder(load_encoder(folder, **model.hub_options()), folder)
     record = run_record(
         list(vars(args).values()),
         unused=[] if args.lora.use_lora else [args.lora],
@@ -219,8 +221,7 @@ def share(args: Arguments, trainer: AlignmentTrainer, **facts: object) -> None:
 
 def main() -> None:
     # --- Arguments ---
-    groups = [field.type for field in fields(Arguments)]
-    args = Arguments(*parse_arguments(*groups, description=__doc__))
+    args = Arguments(*parse_arguments(*get_type_hints(Arguments).values(), description=__doc__))
     check_arguments(args)
     data, alignment, training = args.data, args.alignment, args.training
     checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)

@@ -139,9 +139,10 @@ def _trained_rows(module: str, config: LoraConfig) -> list[int]:
 def _merge(root: nn.Module, low_rank: Tensors, config: LoraConfig) -> None:
     """Merge low-rank matrices into the modules that they name."""
     config = copy.deepcopy(config)
-    config.target_modules = {path.partition(".lora_")[0] for path in low_rank}
-    if unknown := config.target_modules - {path for path, _ in root.named_modules()}:
+    targets = {path.partition(".lora_")[0] for path in low_rank}
+    if unknown := targets - dict(root.named_modules()).keys():
         raise ValueError(f"there is no {min(unknown)}")
+    config.target_modules = sorted(targets)
     config.exclude_modules = config.modules_to_save = config.task_type = config.base_model_name_or_path = None
     config.layers_to_transform = config.layers_pattern = config.trainable_token_indices = None
     config.bias, config.inference_mode = "none", True
@@ -220,7 +221,7 @@ def save_adapter(model: PeftModel, output_dir: str | Path, state_dict: Tensors |
     with atomic_model_write(output_dir) as folder:
         model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
         Path(folder, "README.md").unlink()  # (`publish` writes the card)
-        model.get_base_model().config.save_pretrained(folder)
+        encoder_of(model).config.save_pretrained(folder)
 
 
 @dataclass
