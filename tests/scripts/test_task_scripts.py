@@ -36,6 +36,7 @@ from utils.models.adapters import adapter_config
 METRICS = {"nli": ["accuracy"], "ner": ["precision", "recall", "f1"], "qa": ["exact_match", "f1"],
            "pos": ["accuracy"]}  # fmt: skip
 EVALUATE = ("--do_eval", "--eval_languages", "en", "hi")
+FEW = ("--max_train_samples", 24, "--max_eval_samples", 10)
 
 
 def copy_of(model: str) -> str:
@@ -97,8 +98,8 @@ def test_the_whole_story(fine_tune, task, capsys, model):
 @pytest.mark.parametrize("task", KINDS)
 def test_a_fine_tuned_model_is_measured_without_training(fine_tune, task):
     """The same numbers again, whatever the batches are; and the model is not written."""
-    trained = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1)
-    again = fine_tune(task, "--model", trained, *EVALUATE, "--per_device_eval_batch_size", 3, output="again")
+    trained = fine_tune(task, "--do_train", *EVALUATE, *FEW, "--num_train_epochs", 1)
+    again = fine_tune(task, "--model", trained, *EVALUATE, *FEW, "--per_device_eval_batch_size", 3, output="again")
     for metric in METRICS[task]:
         assert results(again)[f"eval_hi_{metric}"] == pytest.approx(results(trained)[f"eval_hi_{metric}"])
     assert [line["prediction"] for line in predictions(again, "hi")] == [
@@ -195,7 +196,7 @@ def test_paraphrases(fine_tune, tmp_path):
 def test_questions_across_languages(fine_tune):
     """All pairs of question and context language, joined by id."""
     out = fine_tune("qa", "--do_train", "--do_eval", "--question_languages", "en", "hi", "--context_languages", "hi", "ru",
-                    "--num_train_epochs", 1)  # fmt: skip
+                    "--max_train_samples", 8, "--num_train_epochs", 1)  # fmt: skip
     names = ["en-hi", "en-ru", "hi", "hi-ru"]
     assert sorted(path.stem for path in (out / "predictions").iterdir()) == sorted(names)
     gold = {language: load_dataset(str(DATA / "qa"), language, split="validation") for language in ("hi", "ru")}
@@ -292,9 +293,9 @@ def test_a_plain_run_is_what_a_plain_trainer_gives(fine_tune, tmp_path, model, t
 
 @pytest.mark.parametrize("task", KINDS)
 def test_continual_learning(fine_tune, task, capsys):
-    plain = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1, output="plain")
+    plain = fine_tune(task, "--do_train", *EVALUATE, *FEW, "--num_train_epochs", 1, output="plain")
     capsys.readouterr()
-    out = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1, *CONTINUAL)
+    out = fine_tune(task, "--do_train", *EVALUATE, *FEW, "--num_train_epochs", 1, *CONTINUAL)
     printed = capsys.readouterr().out
     for name in ("task_loss", "alignment_loss", "regularization_loss"):
         assert f"'{name}'" in printed
@@ -302,7 +303,7 @@ def test_continual_learning(fine_tune, task, capsys):
     assert story["regime"] == "continual"
     assert story["parallel_data"]["hi"]["pairs"] > 0
     assert any(not torch.equal(weights(out)[name], weight) for name, weight in weights(plain).items())
-    nothing = fine_tune(task, "--do_train", *EVALUATE, "--num_train_epochs", 1, *CONTINUAL, "--alignment_weight", 0,
+    nothing = fine_tune(task, "--do_train", *EVALUATE, *FEW, "--num_train_epochs", 1, *CONTINUAL, "--alignment_weight", 0,
                         "--regularization_weight", 0, output="nothing")  # fmt: skip
     assert_same(weights(nothing), weights(plain))
 
@@ -332,14 +333,25 @@ def test_an_adapter_for_the_task(fine_tune, run, tmp_path, model, words, task):
     adjusted = str(tmp_path / "adjusted")
     run(run_align.main, "--model", model, "--language", "hi", "--parallel_dataset", DATA / "parallel", "--aligner", "dictionary",
         "--dictionary_file", words, "--use_lora", "--max_steps", 2, "--output_dir", adjusted, *QUICK)  # fmt: skip
-    train = ("--model", adjusted, "--do_train", *EVALUATE, "--max_steps", 3, "--use_lora", "--learning_rate", 0.01)
+    train = (
+        "--model",
+        adjusted,
+        "--do_train",
+        *EVALUATE,
+        *FEW,
+        "--max_steps",
+        3,
+        "--use_lora",
+        "--learning_rate",
+        0.01,
+    )
     out = fine_tune(task, *train)
     assert adapter_config(str(out)).base_model_name_or_path == adjusted
     assert not (out / "model.safetensors").exists()
-    measured = fine_tune(task, "--model", out, *EVALUATE, output="measured")
+    measured = fine_tune(task, "--model", out, *EVALUATE, *FEW, output="measured")
     merged = fine_tune(task, *train, "--merge_adapter", output="merged")
     assert adapter_config(str(merged)) is None
-    again = fine_tune(task, "--model", merged, *EVALUATE, output="again")
+    again = fine_tune(task, "--model", merged, *EVALUATE, *FEW, output="again")
     predictions = [(folder / "predictions" / "hi.jsonl").read_text() for folder in (measured, again)]
     assert predictions[0] == predictions[1]
     for name, value in results(out).items():

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import markdown
 import pytest
 import torch
 from huggingface_hub import ModelCard, ModelCardData
@@ -304,3 +305,21 @@ def test_what_would_prevent_the_push_is_known_before_the_work(hub, tmp_path):
     training.push_to_hub = False
     check_push(training)
     assert issubclass(HfHubHTTPError, OSError)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["<script>alert(1)</script>", "a\n---\nlicense: x", "a|b", "`<img src=x>`", 'x")\nimport os\n("', "x" * 300],
+)
+def test_names_break_no_card(name):
+    """Names of models and data sets, in the text and in the metadata, which are YAML."""
+    record = record_of(hyperparameters={"learning_rate": 5e-5, "name": name}) | {"base_model": name}
+    record["arguments"] |= {"dataset_name": name, "parallel_dataset": name}
+    card = ModelCard(model_card(name, record, RESULTS, "."))
+    usual = ModelCard(model_card("x", record_of(hyperparameters={"learning_rate": 5e-5, "name": "x"}), RESULTS, "."))
+    assert card.data.license is None
+    pages = [markdown.markdown(one.text, extensions=["tables", "fenced_code"]) for one in (card, usual)]
+    tags = [set(re.findall(r"<(\w+)", page)) for page in pages]
+    assert tags[0] <= tags[1]
+    assert card.text.count("\n## ") == usual.text.count("\n## ")
+    assert not re.search("^import os", card.text, re.MULTILINE)

@@ -4,6 +4,7 @@ The text is in `model_card_template.md`; here are the values that it is filled w
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard, ModelCard
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
 from utils.alignment.objectives import OBJECTIVES
-from utils.core.result_tables import ResultTable
+from utils.core.result_tables import ResultTable, markdown_text
 from utils.models.adapters import TASK_TYPES, adapters_of
 from utils.models.lineage import ancestors
 
@@ -34,6 +35,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         folder: the card shows the PNG files in it.
         hub_options: `cache_dir`, `token`.
     """
+    name = _in_code(name)
     arguments, continual = record["arguments"], record.get("regime") == "continual"
     is_adjustment, base, revision = record["task"] == ALIGNMENT, record["base_model"], record["base_model_revision"]
     chain = [base, *ancestors(base, revision or "main", **hub_options)]
@@ -87,7 +89,12 @@ def _is_folder(model: str) -> bool:
 
 
 def _shown(model: str) -> str:
-    return "a model in a local folder (not published)" if _is_folder(model) else f"`{model}`"
+    return "a model in a local folder (not published)" if _is_folder(model) else f"`{_in_code(model)}`"
+
+
+def _in_code(name: str) -> str:
+    """A name that ends neither a string in Python nor code in Markdown."""
+    return re.sub('["`]', "'", markdown_text(name))
 
 
 def _adapters(name: str, record: _Json, hub_options: _Json) -> tuple[str, dict[str, str | None]]:
@@ -95,7 +102,7 @@ def _adapters(name: str, record: _Json, hub_options: _Json) -> tuple[str, dict[s
     plain, below = adapters_of(record["base_model"], revision=record["base_model_revision"] or "main", **hub_options)
     # (For code that others run: where a folder is on this machine does not concern them.)
     models = [plain, *(adapter for adapter, _ in below)]
-    public = {model: f"path/to/{Path(model).name}" if _is_folder(model) else model for model in models}
+    public = {model: _in_code(f"path/to/{Path(model).name}" if _is_folder(model) else model) for model in models}
     task_types = {public[adapter]: config.task_type for adapter, config in below}
     return public[plain], {**task_types, name: TASK_TYPES.get(record["auto_class"].removeprefix("AutoModel"))}
 
