@@ -14,10 +14,13 @@ from helpers.trainers import (
     alignment_trainer_for,
     assert_same_weights,
     continual_trainer_for,
+    encoder_from,
     trained_weights_of,
 )
 from utils.alignment.objectives import ContrastiveObjective, LossWeights
 from utils.core.errors import InputError
+from utils.models.adapters import LoraArguments, with_lora
+from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments
 from utils.training.checkpoints import RUN_FILE, checkpoint_to_resume, is_whole, own_checkpoint, rows_hash
 from utils.training.steps import train_and_save
@@ -57,7 +60,7 @@ def stopped(tmp_path):
         ({"seed": 7}, "seed 42, now 7"),
         ({"lr_scheduler_type": "linear"}, "lr_scheduler_type constant_with_warmup, now linear"),
         ({"train_sampling_strategy": "random"}, "train_sampling_strategy"),
-        ({"n_pairs": 23}, "another training data"),
+        ({"n_pairs": 23}, r"\(another training data\)"),
         ({"objective": ContrastiveObjective()}, "alignment_objective MeanSquaredError"),
         ({"weights": LossWeights(0.5, 1)}, "alignment_weight 1.0, now 0.5"),
     ],
@@ -102,6 +105,28 @@ def test_the_base_model_and_the_code_of_the_objective_count(tmp_path, stopped, m
     monkeypatch.setattr("inspect.getsource", lambda one: f"edited {one}")
     with pytest.raises(InputError, match="another code of the objective"):
         aligned(tmp_path).train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_the_adapter_counts(tmp_path):
+    def adapter(**settings):
+        trainer = aligned(tmp_path)
+        lora = LoraArguments(use_lora=True, **settings)
+        model = with_lora(encoder_from(tmp_path), str(tmp_path / "original"), lora)
+        return AlignmentTrainer(
+            model=model, args=trainer.args, alignment_loss=trainer.alignment_loss, data_collator=trainer.data_collator,
+            train_dataset=trainer.train_dataset,
+        )  # fmt: skip
+
+    adapter(lora_rank=2).train()
+    for settings in (
+        {"lora_rank": 4},
+        {"lora_rank": 2, "lora_alpha": 9},
+        {"lora_rank": 2, "lora_target_modules": ["query"]},
+    ):
+        name = "set of trained parameters" if "lora_target_modules" in settings else list(settings)[-1]
+        with pytest.raises(InputError, match=name):
+            adapter(**settings).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    adapter(lora_rank=2).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
 
 
 def test_what_changes_nothing_is_not_compared(tmp_path, stopped):
@@ -258,6 +283,8 @@ def test_with_warn_it_goes_on_and_the_json_is_valid(tmp_path, caplog):
         train_and_save(trainer, None)
     assert trainer.state.global_step == 6
     assert caplog.text.count("not finite") == 3
+    for name in ("all_results.json", "train_results.json", "trainer_state.json"):
+        assert "NaN" not in (tmp_path / "run" / name).read_text()
     assert json.loads((tmp_path / "run" / "all_results.json").read_text())["train_loss"] is None
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sized
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from utils.alignment.sampler import LengthGroupedBatches
@@ -154,6 +156,11 @@ class ComponentTrainer(Trainer):
         write_json(folder / f"{split}_results.json", metrics)
         if combined:
             write_json(folder / "all_results.json", self._results)
+
+    def save_state(self) -> None:
+        """As `Trainer`'s, atomically and in valid JSON."""
+        if self.args.should_save:
+            write_json(Path(str(self.args.output_dir), TRAINER_STATE_NAME), asdict(self.state))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if self._is_first_save and output_dir is not None:

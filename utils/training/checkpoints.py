@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 from datasets import Dataset
+from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -20,7 +22,7 @@ from utils.alignment.losses import AlignmentLoss
 from utils.core.arguments import require
 from utils.core.errors import InputError
 from utils.core.files import check_output_dir, json_values, lock_folder, read_json_object
-from utils.models.encoders import weights_checksum
+from utils.models.encoders import layout_of
 from utils.models.layers import encoder_of
 from utils.training.arguments import ScriptTrainingArguments
 
@@ -124,7 +126,10 @@ def run_identity(trainer: Trainer, **parts: Any) -> dict[str, Any]:
         "dataloader_drop_last",
     )
     settings = {name: getattr(args, name) for name in names}
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = [(name, *parameter.shape) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if isinstance(model, PeftModel):
+        adapter = model.peft_config["default"]
+        settings |= {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
     return json_values(
         {
             **{name: getattr(value, "value", value) for name, value in settings.items()},
@@ -153,8 +158,10 @@ def loss_identity(loss: AlignmentLoss) -> dict[str, Any]:
 
 
 def model_sums(encoder: nn.Module) -> list[float]:
-    """`weights_checksum`, rounded, since devices add in different orders."""
-    return [round(weight, 4) for weight in weights_checksum(encoder)]
+    """The sums of an encoder's weights, rounded, since devices add in different orders; without adapters and random weights."""
+    random = layout_of(encoder).missing
+    weights = [weight for name, weight in encoder.state_dict().items() if name not in random and ".lora_" not in name]
+    return [round(weight.sum(dtype=torch.float64).item(), 4) for weight in weights]
 
 
 def rows_hash(rows: object) -> str | None:
