@@ -91,6 +91,9 @@ def test_the_members_of_an_archive(tmp_path):
     assert [list(read_lines(member)) for member in zip_members(path)] == [[(1, "one")], [(1, "ek")]]
     with pytest.raises(InputError, match="2 files"):
         list(read_lines(path))
+    (tmp_path / "b.zip").write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match="b.zip"):
+        zip_members(tmp_path / "b.zip")
     with pytest.raises(InputError, match="no file y"):
         list(read_lines(f"{path}/y"))
 

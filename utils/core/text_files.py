@@ -29,8 +29,15 @@ _BYTE_ORDER_MARKS = {
 
 def zip_members(path: str | Path) -> list[str]:
     """The files in a `.zip`, as paths that `read_lines` reads: `ARCHIVE.zip/FILE`."""
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [
+                name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")
+            ]
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeError) as error:
+        raise InputError(
+            f"The archive {path} is damaged or cannot be read ({error}); compress or copy it again."
+        ) from None
     return [f"{path}/{name}" for name in names]
 
 
@@ -80,7 +87,8 @@ def _promised_size(path: str | Path) -> int:
         return 0
     with open(path, "rb") as file:
         file.seek(-min(4, os.path.getsize(path)), os.SEEK_END)
-        return int.from_bytes(file.read(), "little")
+        size = int.from_bytes(file.read(), "little")
+    return size if size < 1100 * os.path.getsize(path) else 0  # (no archive grows more: this one is damaged)
 
 
 def check_growth(path: str | Path, n_bytes: int) -> None:
