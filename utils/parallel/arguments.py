@@ -31,8 +31,8 @@ class ParallelDataArguments:
     )
     parallel_file: list[str] | None = arg(
         None,
-        help="Parallel corpus in a file: .tsv (source first, or with a header), .csv, .jsonl, .parquet, or .txt with "
-        "lines `source ||| English` (Moses), each also .gz; or two files aligned line by line: `--parallel_file corpus.hi "
+        help="Parallel corpus in a file: .tsv (with or without a header), .csv, .jsonl, .parquet, or .txt with "
+        "lines `source ||| English` (Moses), each also compressed; or two files aligned line by line: `--parallel_file corpus.hi "
         "corpus.en`. With several languages LANGUAGE=FILE each: `--parallel_file hi=a.tsv ru=b.ru,b.en`.",
     )
     source_column: str | None = arg(
