@@ -105,6 +105,24 @@ def test_a_script_is_told_what_is_of_its_languages():
     assert len(measured) == 2 + len(REGIMES)
 
 
+def test_settings_that_are_mappings():
+    """By language where a key is one; otherwise JSON, which the scripts read."""
+    align = {"parallel_file": {"es": "a.tsv", "hi": ["b.hi", "b.en"]}, "lr_scheduler_kwargs": {"num_cycles": "2"}}
+    run = named(plan(grid(settings={"align": align})), "align/hi-seed1")
+    assert values_of(run, "parallel_file") == ["hi=b.hi,b.en"]
+    assert values_of(run, "lr_scheduler_kwargs") == ['{"num_cycles": "2"}']
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [("nli", "a", {"hi": {"b": "c"}}), ("nli", "a", [["b"]]), ("nli", "a", [{"b": "c"}]), ("nli", "a b", "c"), ("nli", "", "c"),
+     ("launch", "num_processes", "two"), ("launch", "num_processes", "0"), ("launch", "num_processes", ["1"])],
+)  # fmt: skip
+def test_settings_that_cannot_be_arguments(group, name, value):
+    with pytest.raises(InputError, match=name or "setting"):
+        grid(settings={group: {name: value}})
+
+
 def test_one_model_for_all_languages():
     runs = plan(grid(joint=True))
     assert Counter(run.task for run in runs) == {"align": 2, "nli": 10, "qa": 10, "xsr": 2, "distances": 2}

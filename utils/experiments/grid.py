@@ -1,5 +1,7 @@
 """The paper's grid as runs of the ordinary scripts: which runs there are, and in which order."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,8 +96,8 @@ class Grid(GridArguments):
     """What is to be run.
 
     Attributes:
-        settings: name in `SETTINGS` → arguments of these scripts by name. A value that is a mapping is by language: a
-            script gets the part for the languages that it deals with, as `LANGUAGE=VALUE`.
+        settings: name in `SETTINGS` → arguments of these scripts by name. A value that is a mapping with languages is by
+            language: a script gets the part for the languages that it deals with, as `LANGUAGE=VALUE`.
         token: of the Hub, for the environment of the runs: command lines are seen by others, and recorded.
     """
 
@@ -110,6 +112,20 @@ class Grid(GridArguments):
         if len(tokens) > 1:
             raise InputError("The settings of the scripts have different tokens; give one, or set HF_TOKEN.")
         self.token = tokens.pop() if tokens else self.token
+        for of_group in of_groups:
+            for name, value in of_group.items():
+                of_group[name] = self._checked(name, value)
+        if not re.fullmatch("[1-9][0-9]{0,5}", str(self.settings_of("launch").get("num_processes", 1))):
+            raise InputError("The setting num_processes of launch must be a number of processes, 1 or more.")
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """A setting whose mapping is by language; other mappings become JSON, as scripts read them."""
+        by_language = isinstance(value, dict) and not {ENGLISH, *self.languages}.isdisjoint(value)
+        parts = value.values() if by_language else value if isinstance(value, list) else ()
+        inner = [one for part in parts for one in (part if by_language and isinstance(part, list) else [part])]
+        if not re.fullmatch(r"[\w-]+", name) or any(isinstance(one, dict | list) for one in inner):
+            raise InputError(f"The setting {name} has values inside of values; give one, a list, or one per language.")
+        return json.dumps(value) if isinstance(value, dict) and not by_language else value
 
     def settings_of(self, *names: str) -> dict[str, Any]:
         """The settings under these names together; the last ones win."""
@@ -223,7 +239,8 @@ def as_words(settings: Mapping[str, Any], languages: Sequence[str]) -> list[str]
     words = []
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            value = [f"{language}={value[language]}" for language in languages if language in value]
+            found = {language: value[language] for language in languages if language in value}
+            value = [f"{key}={','.join(one) if isinstance(one, list) else one}" for key, one in found.items()]
         values = value if isinstance(value, list) else [value]
         if values and values[0] not in (None, "", "~", "null"):
             words += [f"--{name}", *map(str, values)]
