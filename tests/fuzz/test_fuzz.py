@@ -41,6 +41,8 @@ from utils.parallel.formats import MOSES, SentenceColumns, _read_table, read_ali
 from utils.tasks.reader import _read_file
 
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"id": str(k), "hi": text, "en": f"{tiny.TEXT[0]} {k}"} for k, text in enumerate(tiny.TEXT)]
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
