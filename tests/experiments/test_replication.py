@@ -133,6 +133,26 @@ def test_one_model_for_all_languages():
     assert values_of(named(runs, "xsr/es"), "models") == ["mbert", "{align/joint-seed1}", "{align/joint-seed2}"]
 
 
+def test_models_are_also_measured_on_further_data_sets_as_far_as_these_have_the_languages():
+    runs = {
+        run.name: run
+        for run in plan(grid(languages=["es", "ru"], cross_lingual=["es"], tasks=["qa", "mlqa", "tydiqa"]))
+    }
+    tuned = {name.partition("/")[2] for name in runs if name.startswith("qa/")}
+    for task, lacks in (("mlqa", "ru"), ("tydiqa", "es")):
+        measured = {name.partition("/")[2]: run for name, run in runs.items() if run.task == task}
+        assert measured.keys() == {name for name in tuned if f"-{lacks}-" not in name}
+        for name, run in measured.items():
+            assert run.needs == [f"qa/{name}"]
+            assert run.script == "run_qa.py"
+            assert f"{{qa/{name}}}" in run.arguments
+            assert "--do_train" not in run.arguments
+            assert not [word for word in run.arguments if lacks in word.split("-")]
+    assert "es-en" in runs["mlqa/original-seed1"].arguments
+    with pytest.raises(InputError, match="qa"):
+        grid(tasks=["nli", "mlqa"])
+
+
 def test_only_what_is_asked_for():
     runs = plan(grid(tasks=["nli"], regimes=[ORIGINAL], settings={}))
     assert [run.name for run in runs] == ["nli/original-seed1", "nli/original-seed2"]

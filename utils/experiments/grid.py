@@ -36,16 +36,45 @@ REGIMES = {
     ORIGINAL_CONTINUAL: Regime("original, continual", False, {}),
     ABLATION: Regime("adjusted, continual with alignment weight 0", True, {"alignment_weight": "0"}),
 }
+
+
+class Further(NamedTuple):
+    """Another data set on which the fine-tuned models of a task are measured: title, settings, and languages that it has."""
+
+    task: str
+    title: str
+    settings: dict[str, str]
+    languages: tuple[str, ...]
+
+
+FURTHER = {
+    "mlqa": Further(
+        "qa",
+        "Question answering (MLQA)",
+        {
+            "eval_dataset_name": "google/xtreme",
+            "eval_dataset_config_name": "MLQA.{context_language}.{question_language}",
+            "do_predict": "true",
+        },
+        ("en", "ar", "de", "es", "hi", "vi", "zh"),
+    ),
+    "tydiqa": Further(
+        "qa",
+        "Question answering (TyDi QA)",
+        {"eval_dataset_name": "google-research-datasets/tydiqa", "do_eval": "true"},
+        ("en", "ar", "bn", "fi", "id", "ko", "ru", "sw", "te"),
+    ),
+}
 # Sentence retrieval, which nothing is fine-tuned for.
 XSR = "xsr"
-GRID_TASKS = (*TASKS, XSR)
+GRID_TASKS = (*TASKS, *FURTHER, XSR)
 PAPER_TASKS = ("nli", "ner", "qa", XSR)
 # What the settings of a grid are for, by name.
 SETTINGS = {
     "parallel": "parallel pairs and word links, in all scripts",
     "align": "run_align.py",
     "continual": "continual learning",
-    **{task: f"run_{task}.py" for task in GRID_TASKS},
+    **{task: f"run_{FURTHER[task].task if task in FURTHER else task}.py" for task in GRID_TASKS},
     "distances": "run_distances.py; without them no distances are measured",
     "launch": "accelerate launch; never by language",
 }
@@ -86,6 +115,9 @@ class GridArguments:
             if unknown := [value for value in given if value not in known]:
                 raise InputError(f"--{name} {unknown[0]} is unknown; choose from {', '.join(known)}.")
             setattr(self, name, [value for value in known if value in given])
+        for task in self.tasks:
+            if task in FURTHER and FURTHER[task].task not in self.tasks:
+                raise InputError(f"--tasks {task} measures the models of {FURTHER[task].task}; add that task.")
         require(self.languages, ["--languages"], "name the languages that the model is adjusted to")
         require(self.seeds, ["--seeds"], "give one or more, such as 1 2 3")
         self.languages, self.seeds = list(dict.fromkeys(self.languages)), list(dict.fromkeys(self.seeds))
@@ -164,6 +196,8 @@ def plan(grid: Grid) -> list[Run]:
         for task in grid.tasks:
             if task in TASKS:
                 runs += _fine_tunings(grid, task, seed)
+            elif task in FURTHER:
+                runs += _further_evaluations(grid, task, seed)
     if XSR in grid.tasks:
         runs += [_retrieval(grid, language) for language in grid.languages]
     if "distances" in grid.settings:
@@ -206,9 +240,21 @@ def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
             yield Run(name, f"run_{task}.py", arguments, needs, task, regime, language, seed)
 
 
+def _further_evaluations(grid: Grid, task: str, seed: int) -> Iterator[Run]:
+    """Each fine-tuned model of a task on another data set, as far as that has the languages."""
+    further = FURTHER[task]
+    for run in _fine_tunings(grid, further.task, seed):
+        if about := [language for language in grid.about(run.language) if language in further.languages]:
+            settings = {**further.settings, **grid.settings_of(task)}
+            arguments = ["--model_name_or_path", f"{{{run.name}}}", *_sets(grid, task, about)]
+            arguments += as_words(settings, [ENGLISH, *about])
+            name = f"{task}/{run.name.partition('/')[2]}"
+            yield Run(name, run.script, arguments, [run.name], task, run.regime, run.language, seed)
+
+
 def _sets(grid: Grid, task: str, languages: Sequence[str]) -> list[str]:
     """What a task is evaluated on: English, the languages, and for QA also questions across languages."""
-    if task != "qa":
+    if task not in ("qa", "mlqa"):
         return ["--eval_languages", ENGLISH, *languages]
     across = [pair for one in languages if one in grid.cross_lingual for pair in (f"{one}-en", f"en-{one}")]
     return ["--language_pairs", *(f"{one}-{one}" for one in (ENGLISH, *languages)), *across]

@@ -10,17 +10,28 @@ from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_v
 from utils.experiments.comparison_tables import metric_name
 from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
-from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ENGLISH, ORIGINAL, REGIMES, XSR, Grid, Run
+from utils.experiments.grid import (
+    ABLATION,
+    ADJUSTED,
+    ADJUSTED_CONTINUAL,
+    ENGLISH,
+    FURTHER,
+    ORIGINAL,
+    REGIMES,
+    XSR,
+    Grid,
+    Run,
+)
 from utils.experiments.runner import check_done
 from utils.tasks.registry import TASKS
 
 
 # The parts of a report: title, and the metric that it is reported by. QA has two, in one language and across languages.
-QA, QA_ACROSS = "qa", "qa-cross"
-PARTS = {name: (spec.title, spec.selection_metric) for name, spec in TASKS.items()} | {
-    QA_ACROSS: (f"{TITLES[QA]} across languages", TASKS[QA].selection_metric),
-    XSR: (TITLES[RETRIEVAL], "accuracy"),
-}
+_ACROSS = "-cross"
+PARTS = {name: (spec.title, spec.selection_metric) for name, spec in TASKS.items()}
+PARTS |= {name: (further.title, TASKS[further.task].selection_metric) for name, further in FURTHER.items()}
+PARTS |= {f"{name}{_ACROSS}": (f"{PARTS[name][0]} across languages", PARTS[name][1]) for name in ("qa", "mlqa")}
+PARTS[XSR] = (TITLES[RETRIEVAL], "accuracy")
 # Regimes and the baselines that they are compared with.
 BASELINES = (
     *((regime, ORIGINAL) for regime in REGIMES if regime != ORIGINAL),
@@ -103,10 +114,10 @@ def _read(planned: Sequence[Run], output_dir: Path) -> list[_Found]:
 
 def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Found]]]:
     """A task by its parts: for QA questions in one language, and across languages."""
-    if task != QA:
+    if f"{task}{_ACROSS}" not in PARTS:
         yield task, list(found)
         return
-    for part, across in ((QA, False), (QA_ACROSS, True)):
+    for part, across in ((task, False), (f"{task}{_ACROSS}", True)):
         of_part = [
             (regime, language, run.only(name for name in run.sets if ("-" in name) == across))
             for regime, language, run in found
