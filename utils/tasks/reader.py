@@ -127,7 +127,7 @@ class TaskReader:
         else:
             source = (data.dataset_name, data.dataset_config_name, data.train_split)
             examples = self._from_dataset("train", data.train_language, *source, self.read_example)
-        return _first(_with_unique_ids(examples), data.max_train_samples)
+        return _chosen(examples, data.max_train_samples)
 
     def evaluation(
         self, purpose: str, language: str, labels: Sequence[str] | None = None, config: str | None = None
@@ -153,7 +153,7 @@ class TaskReader:
                 name, config = data.dataset_name, config or data.dataset_config_name
             split = data.validation_split if validates else data.test_split
             examples = self._from_dataset(purpose, language, name, config, split, read_example)
-        return _first(_with_unique_ids(examples), data.max_eval_samples if validates else data.max_predict_samples)
+        return _chosen(examples, data.max_eval_samples if validates else data.max_predict_samples)
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
@@ -273,12 +273,9 @@ def _log_skipped(n_skipped: int, where: str) -> None:
         logger.info(f"{n_skipped:,} rows of {where} have no label and are left out (--skip_unlabelled).")
 
 
-def _first(examples: Dataset, wanted: int | None) -> Dataset:
-    return examples if wanted is None else examples.select(range(min(wanted, len(examples))))
-
-
-def _with_unique_ids(examples: Dataset) -> Dataset:
-    """The examples with an id of its own each: `a`, `a#2`, `a#3` for an id that repeats."""
+def _chosen(examples: Dataset, wanted: int | None) -> Dataset:
+    """The first examples, with an id of its own each: `a`, `a#2`, `a#3` for an id that repeats."""
+    examples = examples if wanted is None else examples.select(range(min(wanted, len(examples))))
     ids: dict[str, None] = {}
     repeats: Counter[str] = Counter()
     for identity in examples["id"]:

@@ -87,17 +87,12 @@ def length_limit(wanted: int | None, usual: int, tokenizer: PreTrainedTokenizerB
 
 
 def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArguments) -> None:
-    """Train and save the model, if asked; then evaluate it in every language."""
-    if args.training.do_train:
-        train_and_save(trainer, args.checkpoint)
-    _evaluate_languages(trainer, rows, args)
-
-
-def _evaluate_languages(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArguments) -> None:
-    """Measure the sets of --do_eval and of --do_predict in all languages; write metrics and predictions, print tables.
+    """Train and save the model, if asked; measure the sets of --do_eval and of --do_predict; write metrics, print tables.
 
     `predictions/LANGUAGE.jsonl` holds those of --do_predict, or else those of --do_eval; every line names its split.
     """
+    if args.training.do_train:
+        train_and_save(trainer, args.checkpoint)
     parts = (("eval", rows.validation, args.data.validation_split), ("predict", rows.test, args.data.test_split))
     for prefix, sets, split in parts:
         if not sets:
