@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 
 import pytest
@@ -286,6 +287,9 @@ def test_with_warn_it_goes_on_and_the_json_is_valid(tmp_path, caplog):
     for name in ("all_results.json", "train_results.json", "trainer_state.json"):
         assert "NaN" not in (tmp_path / "run" / name).read_text()
     assert json.loads((tmp_path / "run" / "all_results.json").read_text())["train_loss"] is None
+    resumed = aligned(tmp_path, "resumed", on_nonfinite="warn", logging_steps=1)
+    train_and_save(resumed, str(tmp_path / "run" / "checkpoint-6"))
+    assert math.isnan(resumed.state.log_history[-1]["train_loss"])
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
@@ -304,3 +308,17 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 def test_dropping_the_last_batch_must_leave_one(tmp_path):
     with pytest.raises(InputError, match="--dataloader_drop_last leaves nothing of 24 rows in batches of 32"):
         aligned(tmp_path, dataloader_drop_last=True, per_device_train_batch_size=32).train()
+
+
+@pytest.mark.parametrize("name", ["foo", "hi_accuracy", "ru-en_word_retrieval_accuracy", "layer1_loss"])
+def test_an_unknown_metric_is_refused_before_the_training(tmp_path, name):
+    with pytest.raises(InputError, match=f"--metric_for_best_model {name}"):
+        aligned(tmp_path, eval_dataset={"hi": None}, metric_for_best_model=name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["eval_loss", "alignment_loss", "hi-en_word_retrieval_accuracy", "eval_en-hi_layer1_word_retrieval_accuracy"],
+)
+def test_known_metrics_are_not(tmp_path, name):
+    aligned(tmp_path, eval_dataset={"hi": None}, metric_for_best_model=name)

@@ -1,5 +1,6 @@
 """The trainer that adjusts an encoder."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,11 +19,15 @@ from utils.alignment.losses import AlignmentLoss
 from utils.alignment.pairs import SPECIAL_TOKEN
 from utils.alignment.words import word_vectors
 from utils.core.columns import column_array
+from utils.core.errors import InputError
 from utils.evaluation.neighbours import retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity
 from utils.training.used_embeddings import used_rows_only
+
+
+_LOSSES = ("alignment_loss", "regularization_loss")
 
 
 class AlignmentTrainer(ComponentTrainer):
@@ -51,6 +56,16 @@ class AlignmentTrainer(ComponentTrainer):
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
         alignment_loss.to(self.args.device)
+        self._check_metric()
+
+    def _check_metric(self) -> None:
+        """Raise `InputError` for a --metric_for_best_model that `evaluate` does not give."""
+        languages = self.eval_dataset if isinstance(self.eval_dataset, dict) else ["source"]
+        ways = [f"{way}_" for language in languages for way in (f"{language}-en", f"en-{language}")]
+        known = ["loss", *_LOSSES, *(f"{way}word_retrieval_accuracy" for way in ("", *ways))]
+        wanted = str(self.args.metric_for_best_model or "loss").removeprefix("eval_")
+        if re.sub(r"_layer\d+_", "_", wanted) not in known:
+            raise InputError(f"--metric_for_best_model {wanted} is not measured; choose one of {', '.join(known)}.")
 
     def identity_parts(self) -> dict[str, Any]:
         return loss_identity(self.alignment_loss)
@@ -122,7 +137,7 @@ class AlignmentTrainer(ComponentTrainer):
                 names = [f"{way}_{label}word_retrieval_accuracy" for way in (f"{language}-en", f"en-{language}")]
                 by_direction |= dict(zip(names, found))
                 accuracies += [] if label else found
-        losses = dict(zip(("alignment_loss", "regularization_loss"), sums[:2] / sums[2:].clamp(min=1)))
+        losses = dict(zip(_LOSSES, sums[:2] / sums[2:].clamp(min=1)))
         numbers = {name: loss.item() for name, loss in losses.items()} | by_direction
         numbers["loss"] = self.alignment_loss.weights.total(losses).item()
         numbers["word_retrieval_accuracy"] = sum(accuracies) / len(accuracies)

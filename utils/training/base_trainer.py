@@ -92,7 +92,9 @@ class ComponentTrainer(Trainer):
         if resume_from_checkpoint:
             resume_from_checkpoint = own_checkpoint(resume_from_checkpoint, self.args, self._identity)
             before = json.loads(Path(resume_from_checkpoint, RUN_FILE).read_text(encoding="utf-8"))
-            self._steps_before, self._loss_before = before["steps"], before["loss"]
+            # (JSON has no number for a loss that is not finite.)
+            self._steps_before, loss = before["steps"], before["loss"]
+            self._loss_before = math.nan if loss is None else loss
         return super().train(resume_from_checkpoint, **kwargs)
 
     def _check_rows(self) -> None:
@@ -123,7 +125,9 @@ class ComponentTrainer(Trainer):
             return norm
         optimizer: Any = self.optimizer
         rate, step = optimizer.param_groups[0]["lr"], self.state.global_step + 1
-        found = f"Step {step:,}: loss {loss:.4g}, norm of the gradient {norm:.4g}, learning rate {rate:.3g}"
+        found = (
+            f"Step {step:,}: loss {loss:.4g}, norm of the gradient {float(norm or 0):.4g}, learning rate {rate:.3g}"
+        )
         if self._stops:
             raise InputError(
                 f"{found}. Training stopped before this step, and nothing was saved over an earlier model; lower --learning_rate, "
@@ -163,7 +167,7 @@ class ComponentTrainer(Trainer):
             write_json(Path(str(self.args.output_dir), TRAINER_STATE_NAME), asdict(self.state))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if self._is_first_save and output_dir is not None:
+        if self._is_first_save and Path(output_dir or "").name.startswith(PREFIX_CHECKPOINT_DIR):
             self._is_first_save = False
             if self.args.should_save:
                 set_aside(Path(str(self.args.output_dir)), ["checkpoint-*"])
