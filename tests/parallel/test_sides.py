@@ -117,6 +117,19 @@ def test_codes_of_languages(name, language, same):
     assert same_language(name, language) is same
 
 
+def test_numbers_are_no_sentences(tmp_path):
+    rows = [{"id": k, "en": english, "non_english": f"kucing {k}"} for k, english in enumerate(ENGLISH)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert read(tmp_path / "a.jsonl", language="id") == [(row["non_english"], row["en"]) for row in rows]
+    for line in ("the cat\t0.9\n", "0.9\tel gato\n", "1\t2\n"):
+        (tmp_path / "a.tsv").write_text(line * 9)
+        with pytest.raises(InputError, match="--source_column"):
+            read(tmp_path / "a.tsv", language="es")
+    # Too little to see which is English: the second one.
+    (tmp_path / "a.tsv").write_text("0.9\tuno\tone\n0.8\tdos\ttwo\n")
+    assert read(tmp_path / "a.tsv", language="es") == [("uno", "one"), ("dos", "two")]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     "names",
@@ -158,7 +171,7 @@ def test_what_is_unclear_is_refused(tmp_path):
         read(path, language="ru")
     assert len(str(error.value)) < 300 + len(str(path))
     assert read(path, language="ru", source_column="2", english_column="3") == pairs_of("ru")
-    path.write_text("".join("\t".join(row) + "\n" for row in zip(ENGLISH, ENGLISH, OTHERS["id"])))
+    path.write_text("".join("\t".join(row) + "\n" for row in zip(ENGLISH, ENGLISH, FOREIGN["es"])))
     with pytest.raises(InputError, match="--source_column"):
         read(path, language="es")
 

@@ -120,15 +120,18 @@ class SentenceColumns:
         """
         present = list(rows[0])
         texts = {name: [_text(row.get(name)) for row in rows] for name in present}
-        source, english = self._named(present)
+        # Numbers are no sentences, whatever the column is called (`id` is also the code of Indonesian).
+        worded = [name for name in present if not any(texts[name]) or any(map(str.isalpha, "".join(texts[name])))]
+        source, english = self._named(present if self.source or self.english else worded)
         if not (source or english or self.source or self.english):
-            usual = next((pair for pair in _USUAL if set(pair) <= set(present)), None)
+            usual = next((pair for pair in _USUAL if set(pair) <= set(worded)), None)
             pool = {name: texts[name] for name in usual} if usual else texts
             by_sentences = usual if usual == _USUAL[0] else sides_of(pool)
-            in_order = ("1", "2") if present == ["1", "2"] else (None, None)
+            without_header = present == [str(k + 1) for k in range(len(present))]
+            in_order = worded if without_header and len(worded) == 2 else (None, None)
             source, english = by_sentences or usual or in_order
-        source = source or (None if self.source else next((s for s, _ in _USUAL if s in present), None))
-        english = english or (None if self.english else next((e for _, e in _USUAL if e in present), None))
+        source = source or (None if self.source else next((s for s, _ in _USUAL if s in worded), None))
+        english = english or (None if self.english else next((e for _, e in _USUAL if e in worded), None))
         if source is None or english is None:
             side, language, name = ("english", "English", self.english or ENGLISH)
             if source is None:
@@ -191,7 +194,7 @@ def language_of_file(path: str, language: str) -> str | None:
 
 
 def _text(value: Any) -> str:
-    words = value if isinstance(value, list) else [value]
+    words = value if isinstance(value, list) else [str(value) if isinstance(value, int | float) else value]
     return " ".join(words) if all(isinstance(word, str) for word in words) else ""
 
 
