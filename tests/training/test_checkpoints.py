@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import shutil
 
 import pytest
@@ -287,9 +286,6 @@ def test_with_warn_it_goes_on_and_the_json_is_valid(tmp_path, caplog):
     for name in ("all_results.json", "train_results.json", "trainer_state.json"):
         assert "NaN" not in (tmp_path / "run" / name).read_text()
     assert json.loads((tmp_path / "run" / "all_results.json").read_text())["train_loss"] is None
-    resumed = aligned(tmp_path, "resumed", on_nonfinite="warn", logging_steps=1)
-    train_and_save(resumed, str(tmp_path / "run" / "checkpoint-6"))
-    assert math.isnan(resumed.state.log_history[-1]["train_loss"])
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
