@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from utils.core import redaction
 from utils.core.errors import InputError, run_script
+from utils.core.redaction import redact
 
 
 def raising(error: Exception, cause: Exception | None = None):
@@ -68,6 +69,19 @@ def test_messages_logs_and_tracebacks_have_no_secrets(monkeypatch, capsys, caplo
     assert "sent <secret>" in caplog.text
     assert "KeyError" in (shown := capsys.readouterr().err)
     assert "q1w2e3r4" not in ending.value.code + caplog.text + shown
+
+
+def test_ordinary_variables_are_not_secrets(monkeypatch, tmp_path):
+    monkeypatch.setattr(redaction, "_known", set())
+    for name, value in {
+        "TOKEN_REFRESH": "disabled",
+        "SSH_AUTH_SOCK": str(tmp_path),
+        "USE_AUTH": "1",
+        "A_KEY": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    run_script(lambda: None)
+    assert redact(f"disabled {tmp_path} 1 true") == f"disabled {tmp_path} 1 true"
 
 
 def unusable(kind: str, folder):

@@ -25,7 +25,7 @@ _SHAPES = (
     re.compile(r"()\b(?:(?:hf_|api_org_|gh[oprsu]_|github_pat_|glpat-|sk-|xox[abprs]-)[\w-]{8,}|AKIA[0-9A-Z]{16}\b)"),
 )
 # Shorter values are too likely to occur by chance.
-_SHORTEST = 4
+_SHORTEST = 6
 _known: set[str] = set()
 
 
