@@ -117,6 +117,18 @@ def test_codes_of_languages(name, language, same):
     assert same_language(name, language) is same
 
 
+def test_a_column_called_source_may_be_where_a_pair_is_from(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"en": english, "es": spanish, "source": f"web {k}"} for k, (spanish, english) in enumerate(pairs_of("es"))
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert read(path, language="es") == pairs_of("es")
+    with pytest.raises(InputError, match="no column de"):
+        read(path, language="de")
+    assert read(path, language="de", source_column="es") == pairs_of("es")
+
+
 def test_numbers_are_no_sentences(tmp_path):
     rows = [{"id": k, "en": english, "non_english": f"kucing {k}"} for k, english in enumerate(ENGLISH)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -130,8 +130,10 @@ class SentenceColumns:
             without_header = present == [str(k + 1) for k in range(len(present))]
             in_order = worded if without_header and len(worded) == 2 else (None, None)
             source, english = by_sentences or usual or in_order
-        source = source or (None if self.source else next((s for s, _ in _USUAL if s in worded), None))
-        english = english or (None if self.english else next((e for _, e in _USUAL if e in worded), None))
+        # (Beside a column `en`, one called `source` may say where a pair is from.)
+        usual_names = _USUAL if self.source or self.english else _USUAL[:1]
+        source = source or (None if self.source else next((s for s, _ in usual_names if s in worded), None))
+        english = english or (None if self.english else next((e for _, e in usual_names if e in worded), None))
         if source is None or english is None:
             side, language, name = ("english", "English", self.english or ENGLISH)
             if source is None:
