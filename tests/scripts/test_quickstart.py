@@ -15,7 +15,8 @@ from helpers.paths import DATA, PROJECT
 @pytest.mark.xdist_group("sample model")
 def test_word_retrieval_rises(run, tmp_path):
     held_out = ("--validation_file", DATA / "xsr" / "hi.jsonl", "--do_eval", "--do_train", "--eval_on_start", "true")
-    training = ("--alignment_objective", "contrastive", "--learning_rate", 1e-4, "--max_steps", 10)
+    training = ("--alignment_objective", "contrastive", "--learning_rate", 3e-4, "--max_steps", 6, "--max_train_pairs", 100,
+                "--max_eval_pairs", 40, "--per_device_train_batch_size", 16)  # fmt: skip
     run(
         run_align.main, "--model", sample_model(), "--language", "hi", "--parallel_dataset", DATA / "parallel",
         *held_out, *training, "--output_dir", tmp_path / "out", "--save_strategy", "no", "--use_cpu",
@@ -25,7 +26,7 @@ def test_word_retrieval_rises(run, tmp_path):
     after = json.loads((tmp_path / "out" / "all_results.json").read_text())
     for direction in ("hi-en", "en-hi"):
         name = f"eval_{direction}_word_retrieval_accuracy"
-        assert after[name] > before[name] + 0.05
+        assert after[name] > before[name] + 0.02
 
 
 def test_the_table(tmp_path):
