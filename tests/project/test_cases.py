@@ -1,5 +1,6 @@
 """Every file of ../shared/cases ends well or in one sentence. (Skipped where the folder is missing.)"""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from utils.alignment.words import split_on_punctuation
 from utils.experiments.comparison import comparison_table, find_baselines
 from utils.experiments.comparison_tables import write_tables
 from utils.experiments.finished_runs import check_same_data, read_runs
+from utils.models.encoders import load_encoder
 from utils.parallel.aligners.pharaoh import read_pharaoh
 from utils.parallel.formats import read_bitext
 
@@ -100,6 +102,14 @@ def test_folders_of_data(folder, tmp_path):
     reader = reader_of("run_nli")
     arguments = (str(shutil.copytree(folder, tmp_path / folder.name)), None, "train", reader.read_example)
     refusal(lambda: reader._from_dataset("train", "en", *arguments))
+
+
+@pytest.mark.parametrize("folder", sorted(CASES.glob("adapter-*")), ids=lambda path: path.name)
+def test_adapters(folder, tmp_path, model):
+    adapter = shutil.copytree(folder, tmp_path / folder.name)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": model}))
+    refusal(lambda: load_encoder(str(adapter)))
 
 
 @pytest.mark.parametrize("case", folders("words"), ids=lambda path: path.name)
