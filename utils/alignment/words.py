@@ -54,7 +54,7 @@ def split_by_icu(sentence: str) -> list[str]:
             f"Text without spaces between words needs icu4py ({error}); run pip install icu4py, or separate the words and "
             "use --word_splitting space."
         ) from None
-    words = []
+    words: list[str] = []
     for word in split_on_punctuation(sentence.replace("\u200b", " ")):
         words += WordBreaker(word, "en") if UNSPACED.search(word) else [word]
     return words

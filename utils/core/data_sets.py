@@ -117,7 +117,13 @@ def _fetch(name: str, patterns: tuple[str, ...] | None, revision: str = "main", 
 
     Without a connection, files that were fetched before are enough; if one is missing, `LocalEntryNotFoundError` is raised.
     """
-    return snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns, **hub_options)
+    return snapshot_download(
+        name,
+        repo_type="dataset",
+        revision=revision,
+        allow_patterns=list(patterns) if patterns else None,
+        **hub_options,
+    )
 
 
 @cache

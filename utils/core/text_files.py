@@ -61,12 +61,12 @@ def split_member(path: str | Path) -> tuple[str, str]:
     return (f"{archive}.zip", member) if found and os.path.isfile(f"{archive}.zip") else (str(path), "")
 
 
-ARCHIVES: dict[str, Callable[[Any], IO[bytes]]] = {
+ARCHIVES: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zip": _open_zip,
-}  # type: ignore[dict-item]  # (opened for reading bytes by default)
+}
 
 
 def bare_path(path: str | Path) -> Path:
@@ -74,8 +74,8 @@ def bare_path(path: str | Path) -> Path:
     return Path(path).with_suffix("") if Path(path).suffix in ARCHIVES else Path(path)
 
 
-def open_binary(path: str | Path) -> IO[bytes]:
-    """A file opened for reading, unpacked by its suffix."""
+def open_binary(path: str | Path) -> Any:
+    """A file opened for reading bytes, unpacked by its suffix; it has `peek`."""
     if split_member(path)[1]:
         return _open_zip(path)
     return ARCHIVES.get(Path(path).suffix, lambda path: open(path, "rb"))(path)

@@ -274,7 +274,8 @@ def _belongs(english: str, share: float, held_out: bool) -> bool:
 def _look_at(bitext: Bitext, language: str, splitting: str) -> None:
     """Log the first pair of a bitext; raise `InputError` if clauses without spaces were taken for words."""
     first = bitext.select(range(min(SAMPLE, len(bitext)) if isinstance(bitext, Dataset) else SAMPLE))
-    pair = next((row for row in first if row["source"] and row["english"]), {"source": [], "english": []})
+    empty: dict[str, list[str]] = {"source": [], "english": []}
+    pair = next((row for row in first if row["source"] and row["english"]), empty)
     log_pair(language, " ".join(pair["source"]), " ".join(pair["english"]))
     unspaced = [word for words in first["source"] for word in words if UNSPACED.search(word)]
     if splitting != "subword" and len(unspaced) and sum(map(len, unspaced)) > _LONGEST_UNSPACED * len(unspaced):

@@ -52,8 +52,8 @@ def read_bitext(
     columns = SentenceColumns(language, source_column, english_column)
 
     def rows() -> Iterator[dict[str, list[str]]]:
-        two_files = len(paths) == 2
-        for source, english in _read_two_files(*paths, language) if two_files else _read_table(paths[0], columns):
+        pairs = _read_two_files(paths[0], paths[1], language) if len(paths) == 2 else _read_table(paths[0], columns)
+        for source, english in pairs:
             yield {"source": words_of(source, split, splitting), "english": words_of(english, split, splitting)}
 
     key = cache_key(read_bitext, split, columns=columns, splitting=splitting)

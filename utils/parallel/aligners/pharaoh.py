@@ -9,6 +9,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.core.errors import InputError
 from utils.core.files import atomic_write
 from utils.core.text_files import read_lines
@@ -28,8 +30,8 @@ _GIZA_WORD = re.compile(r"\S+ \(\{([0-9 ]*)\}\)")
 
 def read_links(
     path: str | Path,
-    source_lengths: Sequence[int],
-    english_lengths: Sequence[int],
+    source_lengths: Sequence[int] | np.ndarray,
+    english_lengths: Sequence[int] | np.ndarray,
     reverse: bool = False,
     min_score: float | None = None,
 ) -> Iterator[Links]:
