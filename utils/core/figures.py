@@ -52,7 +52,7 @@ def make_panels(
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(figure_text(title), fontsize=10)
-    axes = figure.subplots(n_rows, n_columns, squeeze=False, **shared)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, **shared)  # type: ignore[call-overload]
     for unused in axes.flat[n_panels:]:
         unused.set_visible(False)
     return figure, axes

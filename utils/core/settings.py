@@ -15,7 +15,7 @@ class _Loader(yaml.BaseLoader):
             raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         for place, key in enumerate(keys):
             if not isinstance(key, str):

@@ -72,7 +72,7 @@ def load_sentence_pairs(
     split: str | None = None,
     source_column: str | None = None,
     english_column: str | None = None,
-    **hub_options: str | None,
+    **hub_options: Any,
 ) -> SentencePairs:
     """Read the pairs of a language from a data set on the Hub or in a local folder.
 

@@ -165,7 +165,8 @@ def _check_results(
 ) -> None:
     """Stop if predictions and results are not of the same evaluation."""
     for metric, value in found.results.items():
-        recorded, scale = results.get(prefix + metric), scales.get(metric, 1)
+        recorded: Any = results.get(prefix + metric)
+        scale = scales.get(metric, 1)
         if not is_number(recorded) or abs(recorded / scale - value) > _ROUNDING:
             raise InputError(
                 f"The file {folder / 'all_results.json'} says {prefix}{metric} {shorten(str(recorded), 40)}, but predictions/{name}.jsonl "

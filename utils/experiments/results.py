@@ -89,8 +89,8 @@ def read_results(
         if run.task == "distances" and run.language:
             folder = output_dir / run.name
             remedy = f"remove the folder {folder}, and start again"
-            found = read_json_object(folder / "all_results.json", remedy)
-            results.distances[run.language] = {name: one for name, one in found.items() if is_number(one)}
+            numbers = read_json_object(folder / "all_results.json", remedy)
+            results.distances[run.language] = {name: one for name, one in numbers.items() if is_number(one)}
     return results
 
 

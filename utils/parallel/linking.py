@@ -82,7 +82,7 @@ def with_links_of_file(pairs: Dataset, path: str, arguments: AlignerArguments) -
     options = arguments.reverse_links, arguments.min_link_score
 
     def rows() -> Iterator[dict[str, Any]]:
-        return ({"links": links} for links in read_links(path, *lengths, *options))
+        return ({"links": links} for links in read_links(path, lengths[0], lengths[1], *options))
 
     # (What fits depends on the lengths alone.)
     key = cache_key(read_links, lengths=[length.tobytes() for length in lengths], options=options)

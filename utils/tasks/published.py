@@ -88,7 +88,7 @@ def note_on_published(task: str, data_set: str, model: str, scores: Mapping[str,
         scores: metric → language → result, in percent.
     """
     known: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    sources = {}
+    sources: dict[str, None] = {}
     for one in PUBLISHED:
         if (one.task, one.data_set, one.model) == (task, data_set, Path(model).name):
             sources[one.source] = None

@@ -111,12 +111,11 @@ class ScriptTrainingArguments(TrainingArguments):
             raise InputError(
                 f"--activation_checkpointing_kwargs has no {min(unknown)}; it has {', '.join(sorted(known))}."
             )
-        stand_in = torch.nn.Linear(1, 1)
+        stand_in: Any = torch.nn.Linear(1, 1)
         Trainer.get_optimizer_cls_and_kwargs(self, stand_in)
-        schedule = {"scheduler_specific_kwargs": self.lr_scheduler_kwargs}
-        get_scheduler(
-            self.lr_scheduler_type, torch.optim.SGD(stand_in.parameters(), self.learning_rate), 1, 2, **schedule
-        )  # type: ignore[arg-type]
+        kwargs: Any = self.lr_scheduler_kwargs
+        optimizer = torch.optim.SGD(stand_in.parameters(), self.learning_rate)
+        get_scheduler(self.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=kwargs)
 
     def assume_output_dir(self, name: str) -> dict[str, str]:
         """Set `output_dir` to `runs/NAME` if the command line does not name it; returns what was assumed, by argument."""

@@ -128,7 +128,7 @@ def run_identity(trainer: Trainer, **parts: Any) -> dict[str, Any]:
     settings = {name: getattr(args, name) for name in names}
     trained = [(name, *parameter.shape) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if isinstance(model, PeftModel):
-        adapter = model.peft_config["default"]
+        adapter: Any = model.peft_config["default"]
         settings |= {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
     return json_values(
         {
