@@ -127,7 +127,8 @@ def test_missing_damaged_and_badly_encoded_files(tmp_path):
 NUMBERS = st.integers(0, 70)
 LINKS = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6, unique=True).map(sorted), max_size=6)
 HEADERS = st.dictionaries(
-    st.text("abcdefgh_", min_size=1, max_size=9), st.text(st.characters(blacklist_categories=("Cs",)), max_size=9)
+    st.text("abcdefgh_", min_size=1, max_size=9),
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=9),
 )
 
 
