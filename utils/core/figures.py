@@ -41,7 +41,7 @@ STYLE: dict[Any, Any] = {
 
 
 def make_panels(
-    n_panels: int, n_columns: int, width: float, labels: Sequence[str], title: str, **shared: bool
+    n_panels: int, n_columns: int, width: float, labels: Sequence[str], title: str, **shared: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure `width` inches wide and its axes [rows, columns], with room below for a legend of the labels.
 
