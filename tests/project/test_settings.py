@@ -20,7 +20,8 @@ def test_pre_commit_has_the_ruff_of_the_requirements():
 
 def test_the_workflow_runs_what_every_change_must_pass():
     workflow = read(".github/workflows/ci.yml")
-    assert {"push", "pull_request", "schedule"} <= workflow["on"].keys()
+    assert {"push", "pull_request"} <= workflow["on"].keys()
+    assert "schedule" in read(".github/workflows/canary.yml")["on"]
     (job,) = workflow["jobs"].values()
     assert ".ci/run" in [step.get("run") for step in job["steps"]]
     assert "3.11" in [step.get("with", {}).get("python-version") for step in job["steps"]]
