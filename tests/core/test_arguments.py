@@ -227,7 +227,7 @@ def test_a_language_is_a_code(groups, name):
 
 @pytest.mark.parametrize("words", [["--seed", "x"], ["--optim", "x"], ["--num_train_epochs", "nan"], ["--warmup_steps", "-inf"],
     ["--lr_scheduler_kwargs", '{"num_cycles": NaN}'], ["--learning_rate"], ["--bf16", "maybe"], ["--per_device_train_batch_size",
-    10**9], ["--seed", "9" * 5000]])  # fmt: skip
+    10**9], ["--seed", "9" * 5000], ["--seed", "9" * 400], ["--output_dir", "\0"], ["--run_name", "\ud800"]])  # fmt: skip
 def test_a_command_line_that_cannot_be_read(run, words):
     with pytest.raises(InputError) as caught:
         run(lambda: arguments.parse_arguments(AlignTrainingArguments), *words)

@@ -240,7 +240,9 @@ def test_what_cannot_be_compared(measure, model, tmp_path):
 def test_a_model_that_diverged(measure, model, tmp_path):
     diverged = AutoModel.from_pretrained(model)
     with torch.no_grad():
-        diverged.embeddings.LayerNorm.bias.fill_(3e38)  # (weights that are not finite are refused when they are loaded)
+        diverged.embeddings.LayerNorm.bias.fill_(
+            3e38
+        )  # (weights that are not finite are refused when they are loaded)
     diverged.save_pretrained(tmp_path / "diverged")
     tiny.tokenizer().save_pretrained(tmp_path / "diverged")
     message = message_of(measure, "--models", model, tmp_path / "diverged")

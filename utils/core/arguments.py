@@ -78,7 +78,7 @@ def check_ranges(arguments: Any) -> None:
     for item in fields(arguments):
         value = getattr(arguments, item.name)
         for number in _numbers_in(value):
-            if not math.isfinite(number):
+            if isinstance(number, float) and not math.isfinite(number):
                 raise InputError(f"--{item.name} {number} is not a finite number; give one that is.")
         for number in _numbers_in(value) if not isinstance(value, dict) else ():
             for name, bound in {"at_least": -_LARGEST, "at_most": _LARGEST, **bounds_of(arguments, item)}.items():
@@ -220,6 +220,11 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
     if positional and arguments and not arguments[0].startswith("-"):
         arguments = [f"--{positional}", *arguments]
     arguments = [_underscored(word) for word in [*settings, *arguments]]
+    name = ""
+    for word in arguments:
+        name = word if word.startswith("--") else name
+        if not _is_text(word):
+            raise InputError(f"{name} {word!r} has characters that no name of a file can have; leave them out.")
     # (TrainingArguments checks its own values.)
     with input_errors("These arguments do not work together", Exception):
         *parsed, unknown = parser.parse_args_into_dataclasses(
@@ -237,6 +242,14 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
         check_languages(group)
     check_outputs(parsed)
     return tuple(parsed)
+
+
+def _is_text(word: str) -> bool:
+    """Whether the system can take a word for the name of a file: no NUL, no half of a surrogate pair."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
 
 
 def _underscored(word: str) -> str:
