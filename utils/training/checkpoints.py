@@ -169,7 +169,7 @@ def rows_hash(rows: object) -> str | None:
     if not isinstance(rows, Dataset):
         return None
     digest = hashlib.sha256()
-    for batch in rows.with_format("arrow").iter(10_000):
+    for batch in rows.with_format("arrow").iter(1_000):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema.remove_metadata()) as stream:
             stream.write_table(batch.replace_schema_metadata(None).combine_chunks())
