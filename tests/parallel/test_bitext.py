@@ -148,7 +148,10 @@ BAD = {
         r"Line 1 of .*null.jsonl has the value None in column es; it needs",
     ),
     "fake.parquet": (b"es en", r"fake.parquet is not a Parquet file or is damaged .*write it again"),
-    "cut.txt.gz": (gzip.compress(b"uno ||| one\n" * 50, mtime=0)[:-20], r"The archive .*cut.txt.gz is damaged after line \d+"),
+    "cut.txt.gz": (
+        gzip.compress(b"uno ||| one\n" * 50, mtime=0)[:-20],
+        r"The archive .*cut.txt.gz is damaged after line \d+",
+    ),
 }
 
 

@@ -143,6 +143,18 @@ def test_numbers_are_no_sentences(tmp_path):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_a_table_with_commas_needs_a_header(tmp_path, language):
+    """Its first pair would be lost as names of columns."""
+    path = tmp_path / "a.csv"
+    lines = [",".join(json.dumps(text, ensure_ascii=False) for text in pair) for pair in pairs_of(language)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.csv"):
+        read(path, language=language)
+    path.write_text("\n".join([f"{language},en", *lines]), encoding="utf-8")
+    assert read(path, language=language) == pairs_of(language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     "names",
     ["c.{}", "c.{}.txt", "c-{}.txt", "c.en-{x}.{}", "{}/c.txt", "{}.gz", "a_{}"],

@@ -47,40 +47,11 @@ _USUAL = [
     ("src", "tgt"), ("src", "trg"),
 ]  # fmt: skip
 # Frequent English words that are not frequent in other languages with Latin letters.
-_FREQUENT = frozenset(
-    [
-        "the",
-        "and",
-        "of",
-        "to",
-        "that",
-        "you",
-        "with",
-        "for",
-        "this",
-        "have",
-        "from",
-        "they",
-        "are",
-        "not",
-        "what",
-        "your",
-        "which",
-        "there",
-        "their",
-        "would",
-        "when",
-        "who",
-        "she",
-        "his",
-        "were",
-        "been",
-        "is",
-        "it",
-        "my",
-        "how",
-    ]
-)
+_FREQUENT = frozenset((
+    "the", "and", "of", "to", "that", "you", "with", "for", "this", "have", "from", "they", "are", "not", "what",
+    "your", "which", "there", "their", "would", "when", "who", "she", "his", "were", "been", "is", "it", "my",
+    "how"
+))  # fmt: skip
 
 
 def same_language(name: str, language: str) -> bool:
@@ -130,6 +101,11 @@ class SentenceColumns:
             without_header = present == [str(k + 1) for k in range(len(present))]
             in_order = worded if without_header and len(worded) == 2 else (None, None)
             source, english = by_sentences or usual or in_order
+            if by_sentences and not without_header and any(len(name.split()) > 2 for name in by_sentences):
+                raise InputError(
+                    f"{where} has no header, but begins with {' | '.join(present)[:80]!r}; add a first line with the names of "
+                    f"its columns, such as {self.language} and {ENGLISH}."
+                )
         # (Beside a column `en`, one called `source` may say where a pair is from.)
         usual_names = _USUAL if self.source or self.english else _USUAL[:1]
         source = source or (None if self.source else next((s for s, _ in usual_names if s in worded), None))

@@ -97,6 +97,8 @@ class AlignerArguments:
     def __post_init__(self) -> None:
         if self.links_file and self.aligner not in (None, "file"):
             raise InputError(f"--links_file is not read by --aligner {self.aligner}; leave one of the two out.")
+        if self.min_link_score is not None and not self.links_file:
+            raise InputError("--min_link_score has no effect without --links_file, which has the scores; add it.")
 
 
 def aligner_name(arguments: AlignerArguments, has_links: bool) -> str:
