@@ -18,6 +18,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 from helpers.paths import REFERENCE
 from utils.core.errors import AT_END
@@ -37,6 +38,8 @@ def _fresh(tmp_path, monkeypatch):
     datasets.disable_progress_bars()
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    yield
+    unset_hf_deepspeed_config()  # (set by the mere arguments of a test)
 
 
 def pytest_collection_finish():

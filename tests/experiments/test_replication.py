@@ -29,6 +29,9 @@ from utils.experiments.runner import carry_out, check_done, command
 from utils.tasks.registry import TASKS
 
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
+
 SCRIPTS = {
     "run_align.py": run_align, "run_nli.py": run_nli, "run_ner.py": run_ner, "run_qa.py": run_qa, "run_xsr.py": run_xsr,
     "run_distances.py": run_distances,
@@ -505,7 +508,6 @@ distances: {max_train_pairs: 20}
 """
 
 
-@pytest.mark.slow
 def test_a_run_is_launched_by_accelerate(tmp_path, model, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     settings = {"nli": {"dataset_name": "data/nli", "max_steps": 1, "use_cpu": "true", "do_eval": "true"}}
@@ -514,7 +516,6 @@ def test_a_run_is_launched_by_accelerate(tmp_path, model, monkeypatch):
     assert (tmp_path / "nli/original-seed1/all_results.json").exists()
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_it_gives_the_same_report(tmp_path, model):
     settings = tmp_path / "grid.yaml"
     settings.write_text(f"model_name_or_path: {model}\n{_REAL}", encoding="utf-8")

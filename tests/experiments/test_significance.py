@@ -21,6 +21,9 @@ from utils.experiments.significance import (
 )
 
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
+
 N_SIMULATIONS = 1000
 
 

@@ -24,6 +24,9 @@ from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
 
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
+
 TOKENS = {"input_ids": torch.tensor([[2, 11, 12, 13, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
 LABELS = ["entailment", "neutral", "contradiction"]
 

@@ -20,6 +20,9 @@ from utils.models.layers import encoder_of
 from utils.models.loading import load_config
 
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
+
 LABELS = ["entailment", "neutral", "contradiction"]
 LOADERS = {
     "encoder": load_encoder,

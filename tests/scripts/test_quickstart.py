@@ -11,7 +11,6 @@ from data.sample_model import sample_model
 from helpers.paths import DATA, PROJECT
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("sample model")
 def test_word_retrieval_rises(run, tmp_path):
     held_out = ("--validation_file", DATA / "xsr" / "hi.jsonl", "--do_eval", "--do_train", "--eval_on_start", "true")

@@ -447,7 +447,6 @@ def environment(tmp_path) -> dict[str, str]:
     return {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("divided", DIVISIONS.values(), ids=DIVISIONS)
 def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
     """The same global batch on two processes: the pooler without gradient disturbs nothing, the means are global."""
@@ -468,7 +467,6 @@ def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
         assert two_metrics[name] == pytest.approx(one_metrics[name], rel=1e-4)
 
 
-@pytest.mark.slow
 def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
     arguments = ("--num_train_epochs", 60, "--save_strategy", "steps", "--save_steps", 20)
     words = command(model, bitext, tmp_path / "out", *arguments)
@@ -484,7 +482,6 @@ def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 180
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_not(tmp_path, model, bitext):
     """SIGKILL at a random moment: with a checkpoint at every step, most often while one is written."""
     schedule = ("--num_train_epochs", 25, "--save_strategy", "steps", "--save_steps", 1, "--save_total_limit", 2)

@@ -179,7 +179,6 @@ def test_word_pooling(measure, pooling):
     assert read(out)["word_pooling"] == pooling
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_results_of_one(measure, model, bitext, tmp_path):
     alone = measure("--per_device_eval_batch_size", 5, "--layers", "all")
     words = [PROJECT / "run_distances.py", "--model", model, "--language", "hi", "--parallel_file", bitext, "--layers", "all",

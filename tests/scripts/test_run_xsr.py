@@ -204,7 +204,6 @@ def test_batch_size_changes_nothing(xsr):
         assert read(other)[name] == (pytest.approx(value) if name.endswith("spread") else value)
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_results_of_one(xsr, files, tmp_path):
     alone = xsr("--per_device_eval_batch_size", 5, "--layers", "all")
     words = [PROJECT / "run_xsr.py", "--model", MODEL, "--eval_languages", "hi", "--source_file", files["hi.hi"],

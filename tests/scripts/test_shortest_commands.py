@@ -67,7 +67,6 @@ def data_fetched(hub, since=0):
     return [log.path for log in hub.requests[since:] if log.method == "GET" and "/lfs-download/datasets/" in log.path]
 
 
-@pytest.mark.slow
 def test_from_a_language_to_a_result(hub, machine):
     said = machine.run("run_align", "--language", "hi", "--model", MBERT, "--max_train_pairs", 20, *QUICK)
     assert "runs/mbert-hi" in said.splitlines()[0]
@@ -105,7 +104,6 @@ def test_from_a_language_to_a_result(hub, machine):
     assert len(hub.requests) == before
 
 
-@pytest.mark.slow
 def test_without_adjustment_the_papers_languages_are_measured(hub, tmp_path):
     machine = Machine(hub, tmp_path)
     machine.run("run_xsr", *XSR)
@@ -114,7 +112,6 @@ def test_without_adjustment_the_papers_languages_are_measured(hub, tmp_path):
     }
 
 
-@pytest.mark.slow
 def test_evaluation_fetches_no_training_data(hub, tmp_path):
     machine = Machine(hub, tmp_path)
     model = tiny.model("Bert", "ForSequenceClassification", num_labels=3)
@@ -131,7 +128,6 @@ def test_evaluation_fetches_no_training_data(hub, tmp_path):
         assert len(data_fetched(hub, before)) == 5
 
 
-@pytest.mark.slow
 def test_languages_that_a_data_set_does_not_have_are_left_out(hub, tmp_path):
     machine = Machine(hub, tmp_path)
     model = tiny.model("Bert", "ForQuestionAnswering")
@@ -153,7 +149,6 @@ def test_languages_that_a_data_set_does_not_have_are_left_out(hub, tmp_path):
     assert {name.split("_")[1] for name in results if name.endswith("_f1")} - {"zero"} == {"en", "ru"}
 
 
-@pytest.mark.slow
 def test_a_hub_that_is_down_is_no_obstacle_once_all_is_there(hub, tmp_path):
     machine = Machine(hub, tmp_path)
     tiny.checkpoint(tmp_path / "encoder")  # (the libraries try each file of a model several times, and wait)

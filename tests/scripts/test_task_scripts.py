@@ -475,7 +475,6 @@ def command(task, model, output, words, *arguments) -> list[str]:
                                    *arguments)]  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["ner"])
 @pytest.mark.parametrize("divided", DIVISIONS.values(), ids=DIVISIONS)
 def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
@@ -499,7 +498,6 @@ def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
     ]
 
 
-@pytest.mark.slow
 def test_a_run_that_is_interrupted_goes_on(tmp_path, model, words):
     """Ctrl-C in a terminal, SIGTERM from a scheduler: a checkpoint, a sentence, and the same weights in the end."""
     how = ("--do_train", "--do_eval", "--eval_languages", "en", "--num_train_epochs", 12, "--logging_steps", 1,

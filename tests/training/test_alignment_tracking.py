@@ -30,6 +30,9 @@ from utils.evaluation.word_distances import draw_triples, measure_words, with_ve
 from utils.training.tracking import AlignmentTracker, TrackingArguments, in_evaluation_mode
 
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
+
 NAMES = ("share_nearer", "median_related", "median_unrelated", "word_retrieval_accuracy")
 
 
@@ -301,7 +304,6 @@ def test_off_is_off():
     assert TrackingArguments(track_alignment_every=1, tracking_file=["x"]).held_out_share is None
 
 
-@pytest.mark.slow
 def test_two_processes_stay_in_step(tmp_path, model, held_out):  # noqa: F811
     """The first one measures, and the model is the one of a run without tracking."""
     environment = {"HF_DATASETS_CACHE": str(tmp_path / "cache")}

@@ -26,6 +26,9 @@ from utils.training.checkpoints import RUN_FILE, checkpoint_to_resume, is_whole,
 from utils.training.steps import train_and_save
 
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
+
 SCHEDULE = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2, "logging_steps": 4}
 
 

@@ -38,6 +38,9 @@ from utils.training.continual_trainer import ContinualTrainer
 from utils.training.steps import SaveWhenInterrupted, train_and_save
 
 
+pytestmark = pytest.mark.slow  # together more than a few seconds
+
+
 HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
 
 
