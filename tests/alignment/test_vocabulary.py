@@ -10,7 +10,7 @@ import run_align
 from helpers import tiny
 from helpers.paths import DATA
 from helpers.task_scripts import CONTINUAL, QUICK
-from utils.alignment.vocabulary import vocabulary_fit
+from utils.alignment.vocabulary import sentence_fit, task_vocabulary_fit, vocabulary_fit
 from utils.alignment.words import WordTokenizer, split_on_punctuation
 
 
@@ -42,6 +42,18 @@ def test_subwords_per_word(kind, pooling, caplog):
         assert fit["xx"]["unknown_words"] == fit["en"]["unknown_words"] == 0
         assert not warnings(caplog)
     assert sum("Subwords per word" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", tiny.TOKENIZERS)
+def test_examples_of_tasks_have_the_fit_of_their_texts(kind):
+    """Ids and labels are no text; what is split into words already is taken as it is."""
+    words = WordTokenizer(tiny.tokenizer(kind))
+    texts = tiny.TEXT[:4]
+    expected = sentence_fit(words, {"xx": list(map(split_on_punctuation, texts))})
+    pairs = {"id": ["a", "b"], "premise": texts[:2], "hypothesis": texts[2:], "label": ["ж", "ж"]}
+    tagged = {"id": list("abcd"), "tokens": list(map(split_on_punctuation, texts)), "ner_tags": [["O"]] * 4}
+    for columns in (pairs, tagged):
+        assert task_vocabulary_fit(words, {"xx": Dataset.from_dict(columns)}) == expected
 
 
 def test_subwords_as_words(caplog):

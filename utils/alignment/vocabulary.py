@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Value
 
-from utils.alignment.words import Sentences, WordTokenizer
+from utils.alignment.words import Sentences, WordTokenizer, split_on_punctuation
 
 
 logger = logging.getLogger(__name__)
@@ -20,21 +20,34 @@ _FEW = 0.03
 
 
 def vocabulary_fit(words: WordTokenizer, pairs: Mapping[str, Dataset]) -> dict[str, dict[str, float]]:
-    """By language, and for English: `subwords_per_word` (fertility) and `unknown_words`, the share of words with an [UNK].
+    """The `sentence_fit` of pairs, by language and for English; the columns are `source` and `english` (lists of words)."""
+    samples = {language: bitext[:: max(1, len(bitext) // _SAMPLE)] for language, bitext in pairs.items()}
+    sentences = {language: sample["source"] for language, sample in samples.items()}
+    return sentence_fit(words, {**sentences, "en": [one for sample in samples.values() for one in sample["english"]]})
+
+
+def task_vocabulary_fit(words: WordTokenizer, examples: Mapping[str, Dataset]) -> dict[str, dict[str, float]]:
+    """The `sentence_fit` of the examples of a task, by language: of the column `tokens`, or of all texts but ids and labels."""
+    sentences: dict[str, list[list[str]]] = {}
+    for language, some in examples.items():
+        sample = some[:: max(1, len(some) // _SAMPLE)]
+        texts = [
+            name for name, kind in some.features.items() if kind == Value("string") and name not in ("id", "label")
+        ]
+        columns = [map(split_on_punctuation, sample[name]) for name in texts]
+        sentences[language] = (
+            sample["tokens"] if "tokens" in sample else [words for column in columns for words in column]
+        )
+    return sentence_fit(words, sentences)
+
+
+def sentence_fit(words: WordTokenizer, sentences: Mapping[str, Sentences]) -> dict[str, dict[str, float]]:
+    """By language `subwords_per_word` (fertility) and `unknown_words`, the share of words with an [UNK].
 
     It is logged in one line, with a warning per language of which more than 3 % of the words, or half of the words of a
     script, are unknown.
-
-    Args:
-        pairs: by language, with the columns `source` and `english` (lists of words).
     """
-    fits: dict[str, dict[str, float]] = {}
-    english: list[list[str]] = []
-    for language, bitext in pairs.items():
-        sample = bitext[:: max(1, len(bitext) // _SAMPLE)]
-        english += sample["english"]
-        fits[language] = _fit(words, language, sample["source"])
-    fits["en"] = _fit(words, "en", english)
+    fits = {language: _fit(words, language, some) for language, some in sentences.items()}
     subwords = ", ".join(f"{fit['subwords_per_word']:.2f} ({language})" for language, fit in fits.items())
     unknown = ", ".join(f"{fit['unknown_words']:.1%} ({language})" for language, fit in fits.items())
     logger.info(f"Subwords per word: {subwords}. Unknown words: {unknown}.")

@@ -8,6 +8,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from utils.alignment.vocabulary import task_vocabulary_fit
+from utils.alignment.words import WordTokenizer
 from utils.core.columns import content_fingerprint
 from utils.core.data_sets import SHORT_NAMES
 from utils.core.errors import InputError
@@ -91,6 +93,10 @@ def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgum
 
     `predictions/LANGUAGE.jsonl` holds those of --do_predict, or else those of --do_eval; every line names its split.
     """
+    examples = {name: data.examples for name, data in (rows.validation | rows.test).items()}
+    if examples and trainer.alignment is None:  # (else the pairs have been looked at)
+        tokenizer: Any = trainer.processing_class
+        trainer.vocabulary = task_vocabulary_fit(WordTokenizer(tokenizer), examples)
     if args.training.do_train:
         train_and_save(trainer, args.checkpoint)
     parts = (("eval", rows.validation, args.data.validation_split), ("predict", rows.test, args.data.test_split))
@@ -183,6 +189,7 @@ def publish_task_model(
         base_model_revision=model.commit(model.model_name_or_path),
         seed=args.training.seed,
         at_chance=trainer.at_chance,
+        **({"vocabulary": trainer.vocabulary} if trainer.vocabulary else {}),
         **(_fingerprints(examples) if trainer.is_world_process_zero() else {}),
         **facts,
     )
