@@ -9,9 +9,10 @@ import yaml
 from huggingface_hub import HfApi
 
 from helpers import tiny
+from helpers.commands import whole_commands
 from helpers.hub_data import publish_data
 from helpers.hub_server import HubServer, hub_environment
-from helpers.paths import PROJECT
+from helpers.paths import DATA, PROJECT
 from helpers.processes import run_process
 
 
@@ -163,3 +164,44 @@ def test_a_hub_that_is_down_is_no_obstacle_once_all_is_there(hub, tmp_path):
     assert first == second
     rows = [json.loads(line) for line in (tmp_path / "first" / "predictions" / "hi-en.jsonl").read_text().splitlines()]
     assert not any(text.endswith("\n") for row in rows for text in row.values() if isinstance(text, str))
+
+
+# What commands of the documentation are given beside their own arguments: sizes.
+SIZES = {
+    "run_align": ("--max_train_pairs", 20, *QUICK),
+    "run_nli": QUICK,
+    "run_xsr": ("--use_cpu",),
+    "run_distances": ("--use_cpu", "--max_links", 20),
+    "compare_runs": (),
+}
+
+
+def test_every_command_of_the_documentation_runs_with_the_hub_and_again_without_it(hub, tmp_path):
+    machine = Machine(hub, tmp_path)
+    pairs = (DATA / "parallel" / "hi.jsonl").read_text(encoding="utf-8").splitlines()[:40]
+    rows = [json.loads(line) for line in pairs]
+    (tmp_path / "held-out.tsv").write_text("\n".join(f"{row['hi']}\t{row['en']}" for row in rows), encoding="utf-8")
+    pages = [PROJECT / "README.md", *(PROJECT / "docs" / f"{name}.md" for name in ("fine_tune", "measure", "share"))]
+    waiting, made = [], {MBERT}
+    for words in (words for page in pages for words in whole_commands(page)):
+        script = next((word.removesuffix(".py") for word in words if word.endswith(".py")), None)
+        if script in SIZES:
+            waiting.append((script, words[words.index(f"{script}.py") + 1 :]))
+    outputs = {words[words.index("--output_dir") + 1] for _, words in waiting if "--output_dir" in words}
+    commands = []
+    while waiting:  # a command waits for the models that it names
+        ready = next(one for one in waiting if not (outputs - made) & set(without_output(one[1])))
+        waiting.remove(ready)
+        commands.append(ready)
+        made |= set(ready[1][ready[1].index("--output_dir") + 1 :][:1]) if "--output_dir" in ready[1] else set()
+    assert len(commands) >= 10
+    for script, words in commands:
+        machine.run(script, *words, *SIZES[script], "--overwrite_output_dir")
+    before = len(hub.requests)
+    for script, words in commands:
+        machine.run(script, *words, *SIZES[script], "--overwrite_output_dir", HF_HUB_OFFLINE="1")
+    assert len(hub.requests) == before
+
+
+def without_output(words):
+    return [word for last, word in zip(["", *words], words) if last != "--output_dir"]

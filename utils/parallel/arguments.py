@@ -27,7 +27,7 @@ class ParallelDataArguments:
     streaming: bool = arg(
         False,
         help="Stream --parallel_dataset: read only as much as is needed for --max_train_pairs, drawn from a shuffle "
-        "buffer of 10,000 pairs. For --aligner encoder or dictionary.",
+        "buffer of 10,000 pairs. For --aligner encoder or dictionary; needs a connection to the Hub in every run.",
     )
     parallel_file: list[str] | None = arg(
         None,

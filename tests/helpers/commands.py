@@ -1,0 +1,37 @@
+"""The commands in the README and in docs/."""
+
+import re
+import shlex
+from pathlib import Path
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def spans(page: Path) -> list[str]:
+    """Code within lines of text."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+
+
+def commands_in(lines: list[str]) -> list[list[str]]:
+    """The words of commands. "…" is a value, or arguments that are not repeated; N is a number."""
+    commands = []
+    for line in lines:
+        words = ["1" if word == "N" else word for word in shlex.split(line, comments=True)]
+        if words:
+            kept = [word for before, word in zip(["", *words], words) if word != "…" or before.startswith("--")]
+            commands.append(kept + ["--use_cpu"] * ("--bf16" in kept))
+    return commands
+
+
+def whole_commands(page: Path) -> list[list[str]]:
+    return commands_in([line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()])
+
+
+def partial_commands(page: Path) -> list[list[str]]:
+    """Commands and arguments within lines of text, which may lack what is required."""
+    return commands_in(
+        [span for span in spans(page) if re.match(r"(python|accelerate|make|run_\w+\.py|--\w+)\b", span)]
+    )
