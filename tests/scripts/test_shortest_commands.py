@@ -85,6 +85,7 @@ def test_from_a_language_to_a_result(hub, machine):
         place = f"{task}-mbert-hi"
         assert f"runs/{place}" in said.splitlines()[0]
         assert "en hi" in said.splitlines()[0]
+        assert ("google/xquad has no test split" in said) == (task == "qa")
         results = machine.results(place)
         for prefix in prefixes:
             found = {name.split("_")[1] for name in results if name.startswith(f"{prefix}_")}

@@ -134,6 +134,14 @@ class CrossLingualReader(TaskReader):
         Where the configuration names both languages (`MLQA.{context_language}.{question_language}`), a pair is read from
         it. Else questions and contexts are joined by their ids (XQuAD is parallel, MLQA in part).
         """
+        data = self.arguments
+        if (
+            purpose == "test"
+            and data.eval_dataset_name
+            and not data.test_file
+            and data.test_split == data.validation_split
+        ):
+            logger.info(f"{data.eval_dataset_name} has no test split: --do_predict measures {data.test_split}.")
         template = self.arguments.eval_dataset_config_name or ""
         names_both = "{question_language}" in template
 
