@@ -1,5 +1,6 @@
 """compare_runs.py on small runs written by hand: numbers worked out by hand, refusals, and what is written."""
 
+import contextlib
 import csv
 import json
 
@@ -13,6 +14,7 @@ from utils.core.errors import InputError
 from utils.core.files import write_json, write_json_lines
 from utils.evaluation.answers import answer_scores
 from utils.evaluation.entities import entity_scores
+from utils.experiments.finished_runs import read_runs
 
 
 # --- Runs as the scripts leave them ---
@@ -547,3 +549,18 @@ def test_settings_file_and_folders(grid, run, tmp_path):
     (tmp_path / "how.yaml").write_text(f"baseline: plain\noutput_dir: {tmp_path / 'out'}\n", encoding="utf-8")
     run(compare_runs.main, tmp_path / "how.yaml", *grid)
     assert "+10.0 *" in (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["é" * 3000, "a/" * 3000, "a\0b", "\ud800", ""])
+def test_names_in_records_that_no_file_can_have(tmp_path, name):
+    """They are compared, or refused in a sentence."""
+    runs = [write_alignment(tmp_path / f"run{seed}", seed=seed, base_model=name or "mbert") for seed in (1, 2)]
+    with contextlib.suppress(InputError):
+        read_runs(list(map(str, runs)))
+    for seed in (1, 2):
+        folder = write_xsr(tmp_path / f"xsr{seed}", [1, 2, 3])
+        results = json.loads((folder / "all_results.json").read_text())
+        renamed = {key.replace("hi", name): value for key, value in results.items()}
+        (folder / "all_results.json").write_text(json.dumps(renamed))
+        with contextlib.suppress(InputError):
+            read_runs([str(folder)])

@@ -1,5 +1,6 @@
 """What a finished run predicted: the examples of every language, and what each of them contributes to the metrics."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def _of_alignment(folder: Path, name: str, data: _Json, arguments: _Json, result
 
 
 def _predictions(path: Path, n_examples: int) -> list[tuple[str, dict[str, Any]]]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"There is no file {path}; run the script again with --do_eval or --do_predict.")
     rows = list(read_json(str(path), like='{"id": …, "gold": …, "prediction": …}'))
     if len(rows) != n_examples or not rows:

@@ -4,6 +4,7 @@ A *system* is what is compared: a model (with the adjustments that it has gone t
 was fine-tuned. Runs that differ in their seed alone are runs of the same system.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def _records_of(folder: Path) -> tuple[list[dict[str, Any]], str]:
         if not isinstance(model.record.get("base_model"), str):
             raise InputError(f"The run.json of {model.name} names no base_model; it is damaged: run the script again.")
     name = steps[-1]["base_model"]
-    return steps, str(Path(name).resolve()) if Path(name).is_dir() else name
+    return steps, str(Path(name).resolve()) if os.path.isdir(name) else name
 
 
 def _finished_run(folder: Path, steps: list[dict[str, Any]], label: str, name_languages: bool) -> FinishedRun:

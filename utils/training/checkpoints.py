@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import zipfile
 from collections.abc import Mapping
 from itertools import chain
@@ -52,7 +53,7 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
         resume = str(whole[0])
     elif not is_whole(Path(resume)):
         problem = f"There is no checkpoint {resume}"
-        if Path(resume).is_dir():
+        if os.path.isdir(resume):
             problem = f"The checkpoint {resume} is incomplete (model, optimizer, scheduler, random state, trainer_state.json)"
         raise InputError(f"{problem}; check the path, or give true for the last complete one.")
     if Path(resume).resolve().parent != output_dir.resolve():
