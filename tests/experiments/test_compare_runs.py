@@ -564,3 +564,18 @@ def test_names_in_records_that_no_file_can_have(tmp_path, name):
         (folder / "all_results.json").write_text(json.dumps(renamed))
         with contextlib.suppress(InputError):
             read_runs([str(folder)])
+
+
+@pytest.mark.parametrize("write", [write_nli, write_alignment])
+def test_null_in_a_record_is_as_if_it_were_missing(tmp_path, write):
+    folder = write(tmp_path / "run", **({"right": [1, 0, 1]} if write is write_nli else {}))
+    record = json.loads((folder / "run.json").read_text())
+    for name in record:
+        found = []
+        for changed in ({**record, name: None}, {other: value for other, value in record.items() if other != name}):
+            (folder / "run.json").write_text(json.dumps(changed))
+            try:
+                found.append(repr(read_runs([str(folder)])))
+            except InputError as error:
+                found.append(str(error))
+        assert found[0] == found[1], name

@@ -151,7 +151,7 @@ def _settings(step: Mapping[str, Any]) -> dict[str, Any]:
     """The hyperparameters of a training, and the fingerprint of its data (not of pairs, which depend on the seed)."""
     data = step.get("train_data")
     fingerprint = {"training data": data["sha256"][:8]} if isinstance(data, dict) and "sha256" in data else {}
-    return {**step.get("hyperparameters", {}), **fingerprint}
+    return {**(step.get("hyperparameters") or {}), **fingerprint}
 
 
 def _system(
