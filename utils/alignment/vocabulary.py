@@ -13,7 +13,7 @@ from utils.alignment.words import Sentences, WordTokenizer, split_on_punctuation
 
 logger = logging.getLogger(__name__)
 
-# The fit is measured on at most this many pairs of a language.
+# The fit is measured on every k-th row, so that about this many are looked at (less than twice as many).
 _SAMPLE = 2000
 # A larger share of unknown words is a reason for a warning.
 _FEW = 0.03

@@ -13,7 +13,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from utils.core.errors import InputError
+from utils.core.errors import look_up
 from utils.evaluation.entities import entities
 from utils.evaluation.metrics import load_metric
 from utils.tasks.chance import BLIND_ANSWER, EVERY_WORD, FREQUENT_LABEL, FREQUENT_TAG, Chance
@@ -114,9 +114,7 @@ TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
 
 def task_spec(name: str) -> TaskSpec:
     """The task of a name; raises `InputError` for an unknown one."""
-    if name not in TASKS:
-        raise InputError(f"There is no task {name}; choose from {', '.join(TASKS)}.")
-    return TASKS[name]
+    return look_up(TASKS, name, "The task")
 
 
 def recorded_task(record: Mapping[str, Any]) -> TaskSpec | None:
