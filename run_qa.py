@@ -18,6 +18,7 @@ import numpy as np
 from transformers import DataCollatorWithPadding
 
 from utils.core.arguments import arg
+from utils.core.data_sets import full_name
 from utils.core.errors import InputError, run_script
 from utils.evaluation.answers import ARTICLES, answer_scores, mean_scores, version_2_scores
 from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
@@ -28,6 +29,10 @@ from utils.tasks.reader import TaskDataArguments, read_examples
 from utils.tasks.steps import length_limit, load_model, publish_task_model, train_and_evaluate
 from utils.tasks.windows import encode_windows, find_answers, window_sizes
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
+
+
+# Models that are trained on these are evaluated on XQuAD.
+SQUAD = ("rajpurkar/squad", "rajpurkar/squad_v2")
 
 
 @dataclass
@@ -83,7 +88,7 @@ class QaDataArguments(TaskDataArguments):
             raise InputError("--language_pairs names all languages; omit --question_languages, --context_languages.")
         if bad := [pair for pair in self.language_pairs or () if not all(pair.split("-")) or pair.count("-") > 1]:
             raise InputError(f"--language_pairs {bad[0]} is not a pair of languages; write it like hi-en.")
-        if self.eval_dataset_name is None and self.dataset_name in ("rajpurkar/squad", "rajpurkar/squad_v2"):
+        if self.eval_dataset_name is None and full_name(str(self.dataset_name)) in SQUAD:
             self.eval_dataset_name = "google/xquad"
             self.test_split = self.validation_split if self.test_split == "test" else self.test_split  # (the only one)
         if self.answer_normalization == "auto":

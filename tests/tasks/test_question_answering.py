@@ -11,6 +11,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import run_qa
 from helpers import tiny
 from utils.core.errors import InputError
 from utils.core.tables import READERS, read_rows
@@ -443,3 +444,14 @@ def test_the_spans_of_a_window_grow_with_its_length_and_no_faster(monkeypatch, w
     best_spans(*logits, np.full(200, width), 20, 30)
     assert sum(sizes) == 200 * width * 30
     assert max(sizes) <= 2 * 2**22
+
+
+@pytest.mark.parametrize("name", ["rajpurkar/squad", "rajpurkar/squad_v2", "squad", "squad_v2"])
+def test_models_trained_on_squad_are_evaluated_on_xquad(name):
+    assert run_qa.QaDataArguments(dataset_name=name).eval_dataset_name == "google/xquad"
+
+
+def test_a_folder_that_is_called_like_squad_is_evaluated_itself(tmp_path, monkeypatch):
+    (tmp_path / "squad").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run_qa.QaDataArguments(dataset_name="squad").eval_dataset_name is None

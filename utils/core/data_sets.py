@@ -29,6 +29,11 @@ SHORT_NAMES = {
 }
 
 
+def full_name(dataset_name: str) -> str:
+    """The folder, or the Hub id, that a data set's name refers to; a folder goes before a short name."""
+    return dataset_name if os.path.isdir(dataset_name) else SHORT_NAMES.get(dataset_name, dataset_name)
+
+
 class NotOfferedError(InputError):
     """A data set does not have the language, configuration or split that was asked for."""
 
@@ -53,8 +58,8 @@ def load_split(
         streaming: read rows only when they are used, without a download.
         hub_options: `cache_dir`, `token`.
     """
-    local, where = os.path.isdir(dataset_name), f"The data set {dataset_name}"
-    name = dataset_name if local else SHORT_NAMES.get(dataset_name, dataset_name)
+    name, where = full_name(dataset_name), f"The data set {dataset_name}"
+    local = os.path.isdir(name)
     if local and Path(name, "state.json").is_file():  # (a folder of several splits is read below)
         return _saved(name, streaming), "default", splits[0]
     try:
@@ -71,7 +76,7 @@ def load_split(
         elif listed:
             split = _first_offered(splits, list(listed[config]), language, f"{where} has no split", arguments["split"])
             files = listed[config][split]
-            if folder != name:
+            if not local:
                 _fetch(name, tuple(files), revision=Path(folder).name, **hub_options)
             # (Other splits, whose sizes the card names, are not there.)
             parts = load_dataset(folder, config, data_files={split: files}, verification_mode="no_checks")

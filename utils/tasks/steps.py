@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from utils.alignment.vocabulary import task_vocabulary_fit
 from utils.alignment.words import WordTokenizer
 from utils.core.columns import content_fingerprint
-from utils.core.data_sets import SHORT_NAMES
+from utils.core.data_sets import full_name
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
 from utils.core.records import run_record
@@ -142,13 +142,13 @@ def _published(args: TaskArguments, prefix: str, names: Sequence[str], metrics: 
     limits = (data.train_file, data.validation_file, data.test_file, data.max_train_samples, data.max_eval_samples)
     if not training.do_train or training.max_steps > 0 or any(limits) or data.max_predict_samples:
         return ""
-    data_set = str(data.eval_dataset_name or data.dataset_name)
+    data_set = full_name(str(data.eval_dataset_name or data.dataset_name))
     original, _ = original_model(model.model_name_or_path, **model.hub_options())
     scores = {
         metric: {name: 100 * metrics[f"{prefix}_{name}_{metric}"] / best for name in names}
         for metric, best in args.task.metrics.items()
     }
-    return note_on_published(args.task.name, SHORT_NAMES.get(data_set, data_set), original, scores)
+    return note_on_published(args.task.name, data_set, original, scores)
 
 
 def at_chance(task: TaskSpec, name: str, examples: Dataset, records: Sequence[Mapping[str, Any]]) -> str:
