@@ -45,6 +45,27 @@ def test_arguments_without_effect_are_recorded_but_not_as_hyperparameters():
     assert record["arguments"]["weight"] == 3
 
 
+def test_what_makes_another_system_is_recorded():
+    @dataclass
+    class Settings:
+        unit: str = arg("word", help="", variant=str)
+        frozen: list[int] = arg(default_factory=list, help="", variant=True)
+        embeddings: bool = arg(True, help="", variant=True)
+        weight: float = arg(1.0, help="", variant=lambda weight: None if weight else "weight 0")
+        rate: float = arg(0.1, help="", hyperparameter=True)
+
+    def variant(**values):
+        return run_record([Settings(**values)])["variant"]
+
+    assert variant() == variant(rate=0.5, weight=0.5) == []
+    assert variant(unit="sentence", frozen=[0, 1], embeddings=False, weight=0.0) == [
+        "sentence", "frozen 0 1", "embeddings false", "weight 0",
+    ]  # fmt: skip
+    assert run_record([Settings(unit="both")], unused=[])["variant"] == ["both"]
+    unused = Settings(unit="both")
+    assert run_record([unused], unused=[unused])["variant"] == []
+
+
 def test_secrets_are_left_out():
     record = run_record([Arguments()])
     assert set(record["arguments"]) == {"speed", "include_special_tokens", "verbose"}

@@ -219,6 +219,16 @@ def test_the_regime_knows_the_ablation(compared, tmp_path):
     assert sorted(row["regime"] for row in rows) == found
 
 
+def test_a_recorded_variant_is_another_system(compared, tmp_path):
+    for name, variant in {"a": [], "b": ["few_shot hi=100"], "c": ["LoRA", "train_language hi"]}.items():
+        write_nli(tmp_path / name, [1, 0] * 60, variant=variant)
+    write_nli(tmp_path / "d", [1, 0] * 60, **{**CONTINUAL, "variant": ["freeze_layers front"]})
+    rows = compared(*(tmp_path / name for name in "abcd"))
+    assert {row["regime"] for row in rows} == {
+        "plain", "plain, few_shot hi=100", "plain, LoRA, train_language hi", "continual, freeze_layers front",
+    }  # fmt: skip
+
+
 def test_continual_learning_in_several_languages_is_told_apart(compared, tmp_path):
     write_nli(tmp_path / "hi", [1, 0] * 60, **CONTINUAL)
     write_nli(tmp_path / "ru", [1, 0] * 60, regime="continual", arguments={"languages": ["ru"], "alignment_weight": 0})

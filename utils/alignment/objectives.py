@@ -117,15 +117,21 @@ class AlignmentArguments:
         help=f"Linked words are {'; '.join(f'{kind.description} (`{name}`)' for name, kind in OBJECTIVES.items())}.",
         choices=list(OBJECTIVES),
         hyperparameter=True,
+        variant=str,
     )
     temperature: float = arg(0.1, help="Divides the similarities of `contrastive`.", hyperparameter=True, above=0)
     alignment_weight: float = arg(
-        ADJUSTMENT.alignment, help="Weight of the alignment loss.", hyperparameter=True, at_least=0
+        ADJUSTMENT.alignment,
+        help="Weight of the alignment loss.",
+        hyperparameter=True,
+        variant=lambda weight: None if weight else "alignment_weight 0",
+        at_least=0,
     )
     regularization_weight: float = arg(
         ADJUSTMENT.regularization,
         help="Weight of the loss that keeps English words where the original encoder has them.",
         hyperparameter=True,
+        variant=lambda weight: None if weight else "regularization_weight 0",
         at_least=0,
     )
     include_special_tokens: bool = arg(

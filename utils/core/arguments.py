@@ -49,6 +49,7 @@ def arg(
     aliases: Sequence[str] = (),
     choices: Sequence[str] = (),
     hyperparameter: bool = False,
+    variant: bool | Callable[[Any], str | None] = False,
     **bounds: float,
 ) -> Any:
     """A field of an argument dataclass; without a default, the argument is required.
@@ -57,13 +58,17 @@ def arg(
         help: explanation for `--help`, which adds the default and the range.
         aliases: other spellings, such as `["--model"]`.
         hyperparameter: whether the argument changes what is learned. Such arguments are recorded as the settings of a
-            run, shown in model cards, and distinguish systems in comparisons.
+            run and shown in model cards.
+        variant: whether another value than the default makes another *system* in comparisons (a different kind of training,
+            rather than the same with other numbers), which is then named by argument and value, or by this function of the
+            value (None: it is not named).
         bounds: `at_least`, `above`, `at_most`, `below`: the range of a number, checked by `parse_arguments`, which also
             checks that every number is finite.
     """
     if unknown := set(bounds) - set(_BOUNDS):
         raise TypeError(f"Unknown bounds {unknown}; there are {', '.join(_BOUNDS)}.")
-    metadata = {"help": help, "aliases": list(aliases), "bounds": bounds, "hyperparameter": hyperparameter}
+    metadata = {"help": help, "aliases": list(aliases), "bounds": bounds}
+    metadata |= {"hyperparameter": hyperparameter, "variant": variant}
     metadata |= {"choices": list(choices)} if choices else {}
     return field(default=default, default_factory=default_factory, metadata=metadata)
 
@@ -148,6 +153,22 @@ def hyperparameters(arguments: Any) -> list[str]:
     return list(dict.fromkeys([*getattr(arguments, "HYPERPARAMETERS", ()), *declared]))
 
 
+def variant_names(arguments: Any) -> list[str]:
+    """What makes a run with these arguments another system than one with the defaults (`variant` of `arg`)."""
+    names = []
+    for item in fields(arguments):
+        name, value = item.metadata.get("variant"), getattr(arguments, item.name)
+        if name and value != _default(item):
+            values = value if isinstance(value, list) else [value]
+            words = (str(one).lower() if isinstance(one, bool) else str(one) for one in values)
+            names.append(name(value) if callable(name) else " ".join([item.name, *words]))
+    return [name for name in names if name]
+
+
+def _default(item: Field) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
 _INHERITED = "Everything else that Trainer can do (transformers.TrainingArguments)"
 
 
@@ -178,7 +199,7 @@ class _Parser(HfArgumentParser):
                 options["metavar"] = "true|false"
             elif not 0 < len(options.get("choices") or ()) < 8:
                 options["metavar"] = name.rpartition("_")[2].upper()
-        for not_of_argparse in ("hyperparameter", "bounds"):
+        for not_of_argparse in ("hyperparameter", "variant", "bounds"):
             options.pop(not_of_argparse, None)
         options["help"] = _explained(options, self.bounds[name])
         return self.groups[self.titles[name]].add_argument(*shown, **options)
@@ -283,8 +304,7 @@ def check_unused(arguments: Any, switch: str, but: Collection[str] = ()) -> None
     `but` names the fields that have an effect without it.
     """
     for item in fields(arguments):
-        usual = item.default if item.default_factory is MISSING else item.default_factory()
-        value = getattr(arguments, item.name)
+        usual, value = _default(item), getattr(arguments, item.name)
         if value != usual and item.name not in but:
             raise InputError(f"--{item.name} {value} does nothing without --{switch} (default: {usual}); add it.")
 

@@ -3,12 +3,12 @@
 import platform
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from utils.core.arguments import hyperparameters
+from utils.core.arguments import hyperparameters, variant_names
 from utils.core.errors import InputError
 from utils.core.files import read_json_object
 from utils.core.redaction import redact
@@ -19,7 +19,8 @@ _CODE = Path(__file__).resolve().parent.parent.parent
 
 
 def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: Any) -> dict[str, Any]:
-    """How a run came about, for `run.json`: arguments, hyperparameters, versions, commit of this code, and given facts.
+    """How a run came about, for `run.json`: arguments, hyperparameters, what makes it another system than the usual one
+    (`variant`), versions, commit of this code, and given facts.
 
     Args:
         arguments: the script's argument dataclasses. Secrets are taken out.
@@ -27,11 +28,13 @@ def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: An
     """
     values: dict[str, Any] = {}
     hyperparameter_names: list[str] = []
+    variant: list[str] = []
     for group in arguments:
         values |= group.to_dict() if hasattr(group, "to_dict") else asdict(group)
         if not any(group is other for other in unused):
             hyperparameter_names += hyperparameters(group)
-    facts["hyperparameters"] = {name: values[name] for name in hyperparameter_names}
+            variant += variant_names(group) if is_dataclass(group) else []
+    facts |= {"hyperparameters": {name: values[name] for name in hyperparameter_names}, "variant": variant}
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -58,6 +61,7 @@ _SHAPE: dict[Any, Any] = {
     "seed": int | None,
     "arguments": {"languages": [str], "alignment_objective": str | None},
     "hyperparameters": {},
+    "variant": [str],
 }
 
 

@@ -174,27 +174,30 @@ def _step_label(step: Mapping[str, Any], name_languages: bool) -> str:
     """What was done to a model before the fine-tuning, such as `adjusted (hi, contrastive)`."""
     kind = kind_of(step)
     if kind == ALIGNMENT:
-        return f"adjusted ({', '.join([_languages(step), *_unusual(step)])})"
+        return f"adjusted ({', '.join([_languages(step), *_variant(step)])})"
     return f"fine-tuned ({TITLES[kind or '']}, {_regime(step, name_languages)})"
 
 
 def _regime(step: Mapping[str, Any], name_languages: bool) -> str:
     if step.get("regime") != "continual":
-        return "plain, LoRA" if step["arguments"].get("use_lora") else "plain"
+        return ", ".join(["plain", *_variant(step)])
     begin = f"continual ({_languages(step)})" if name_languages else "continual"
-    return ", ".join([begin, *_unusual(step)])
+    return ", ".join([begin, *_variant(step)])
 
 
 def _languages(step: Mapping[str, Any]) -> str:
     return " ".join(sorted(step["arguments"].get("languages") or ["?"]))
 
 
-def _unusual(step: Mapping[str, Any]) -> list[str]:
-    """What makes an alignment a different kind of training, rather than the same one with other numbers."""
+def _variant(step: Mapping[str, Any]) -> list[str]:
+    """What makes a training another kind than the usual one, rather than the same one with other numbers."""
+    if (recorded := step.get("variant")) is not None:
+        return recorded
+    # Records from before `variant`.
     arguments = step["arguments"]
+    lora = ["LoRA"] if arguments.get("use_lora") else []
+    if kind_of(step) != ALIGNMENT and step.get("regime") != "continual":
+        return lora
     objective = arguments.get("alignment_objective", "mse")
-    return [
-        *([objective] if objective != "mse" else []),
-        *(f"{name} 0" for name in ("alignment_weight", "regularization_weight") if arguments.get(name) == 0),
-        *(["LoRA"] if arguments.get("use_lora") else []),
-    ]
+    zeros = [f"{name} 0" for name in ("alignment_weight", "regularization_weight") if arguments.get(name) == 0]
+    return [*([objective] if objective != "mse" else []), *zeros, *lora]

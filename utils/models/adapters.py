@@ -233,6 +233,7 @@ class LoraArguments:
         help="Train an adapter (LoRA, by PEFT) of a few megabytes instead of the model's own weights. Every script takes "
         "the adapter's folder or repository where it takes a model.",
         hyperparameter=True,
+        variant=lambda used: "LoRA",
     )
     lora_rank: int = arg(16, help="Rank of the adapter's matrices.", hyperparameter=True, at_least=1)
     lora_alpha: float | None = arg(

@@ -73,7 +73,11 @@ class ContinualArguments(AlignmentArguments):
         "original of --model, according to its run.json.",
     )
     alignment_weight: float = arg(
-        CONTINUAL.alignment, help="Weight of the alignment loss.", hyperparameter=True, at_least=0
+        CONTINUAL.alignment,
+        help="Weight of the alignment loss.",
+        hyperparameter=True,
+        variant=lambda weight: None if weight else "alignment_weight 0",
+        at_least=0,
     )
     alignment_batch_size: int = arg(
         16,

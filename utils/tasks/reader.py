@@ -43,7 +43,7 @@ class TaskDataArguments:
     train_file: str | None = arg(None, help="Training data in a file: .jsonl, .csv, .tsv, .parquet; also .gz.")
     validation_file: list[str] | None = arg(None, help="Files for --do_eval: `en=dev.en.jsonl hi=dev.hi.jsonl`.")
     test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
-    train_language: str = arg("en", help="Code of the training language.", hyperparameter=True)
+    train_language: str = arg("en", help="Code of the training language.", hyperparameter=True, variant=True)
     eval_languages: list[str] = arg(
         default_factory=list,
         help="Codes of the languages for evaluation; all but the training language are zero-shot. Default: those of "

@@ -60,6 +60,7 @@ class AlignerArguments:
         "--dictionary_file.",
         choices=["file", *ALIGNERS],
         hyperparameter=True,
+        variant=lambda name: None if name == "file" else f"links {name}",
     )
     links_file: list[str] | None = arg(
         None,
