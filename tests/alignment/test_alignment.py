@@ -13,9 +13,11 @@ from helpers import tiny
 from helpers.pairs import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import (
+    NEGATIVES,
     OBJECTIVES,
     AlignmentArguments,
     ContrastiveObjective,
+    CosineDistance,
     LossWeights,
     MeanSquaredError,
 )
@@ -74,7 +76,7 @@ def test_a_batch_without_links_has_no_loss():
     pairs = Dataset.from_dict({"source": [["old"]], "english": [["old"]], "links": [[]]})
     batch = COLLATOR(rows(pairs, include_special_tokens=False))
     assert batch["links"].shape == (0, 2)
-    for objective in (MeanSquaredError(), ContrastiveObjective()):
+    for objective in (kind() for kind in OBJECTIVES.values()):
         assert losses(batch, objective)[0] == 0
 
 
@@ -144,28 +146,41 @@ def test_order_batching_and_padding_change_no_loss(order, batch_size, multiple):
     )
 
 
-def contrastive_loop(source, english, source_spelling, english_spelling, temperature):
-    similarity = torch.nn.functional.cosine_similarity(source[:, None], english[None], dim=-1)
-    n = len(source)
+def contrastive_loop(source, english, source_spelling, english_spelling, temperature, negatives):
+    """-log softmax of the right candidate, candidate by candidate: (vector, spelling) of either side."""
+    sides = [list(zip(source, source_spelling.tolist())), list(zip(english, english_spelling.tolist()))]
     result = []
-    for i in range(n):
-        loss = 0.0
-        for row, spelling in ((similarity[i], english_spelling), (similarity[:, i], source_spelling)):
-            candidates = [j for j in range(n) if j == i or spelling[j] != spelling[i]]
-            loss -= math.log(math.exp(row[i] / temperature) / sum(math.exp(row[j] / temperature) for j in candidates))
-        result.append(loss / 2)
+    for i in range(len(source)):
+        losses = []
+        for query_side in (0, 1):
+            (query, spelling), (right, right_spelling) = sides[query_side][i], sides[1 - query_side][i]
+            candidates = [right]
+            for side in (0, 1) if negatives == "both" else (1 - query_side,):
+                for k, (vector, other) in enumerate(sides[side]):
+                    alike = other == right_spelling or (negatives == "both" and other == spelling)
+                    if k != i and not alike:
+                        candidates.append(vector)
+            logits = [torch.cosine_similarity(query, vector, dim=0).item() / temperature for vector in candidates]
+            losses.append(math.log(sum(map(math.exp, logits))) - logits[0])
+        result.append(sum(losses) / 2)
     return torch.tensor(result)
 
 
-@given(st.integers(1, 9), st.integers(0, 100), st.sampled_from([0.1, 1.0]))
-def test_contrastive_equals_a_loop(n, seed, temperature):
+@given(st.integers(1, 9), st.integers(0, 100), st.sampled_from([0.1, 1.0]), st.sampled_from(NEGATIVES))
+def test_contrastive_equals_a_loop(n, seed, temperature, negatives):
     generator = torch.Generator().manual_seed(seed)
     source, english = torch.randn(2, n, 4, generator=generator)
-    spellings = torch.randint(-1, 4, (2, n), generator=generator)
-    expected = contrastive_loop(source, english, *spellings, temperature)
+    spellings = torch.randint(-1, 6, (2, n), generator=generator)
+    expected = contrastive_loop(source, english, *spellings, temperature, negatives)
     torch.testing.assert_close(
-        ContrastiveObjective(temperature)(source, english, *spellings), expected, rtol=1e-4, atol=1e-5
+        ContrastiveObjective(temperature, negatives)(source, english, *spellings), expected, rtol=1e-4, atol=1e-5
     )
+
+
+def test_cosine_is_one_minus_the_cosine():
+    source, english = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[6.0, 8.0], [-2.0, 0.0]])
+    losses = CosineDistance()(source, english, torch.arange(2), torch.arange(2))
+    torch.testing.assert_close(losses, torch.tensor([0.0, 2.0]))
 
 
 def test_the_same_word_is_no_negative():
@@ -174,6 +189,19 @@ def test_the_same_word_is_no_negative():
     harder, easier = (ContrastiveObjective()(source, english, different, s)[0].item() for s in (different, same))
     assert harder == pytest.approx(-math.log(math.exp(10) / (math.exp(10) + 2)), abs=1e-6)
     assert easier < harder
+
+
+def test_with_negatives_of_both_languages_a_word_competes_with_its_own_language():
+    """Of three links, four vectors beside the right one; a word that is spelt like the query is none of them."""
+    source, english = torch.eye(3), torch.eye(3)
+    objective = ContrastiveObjective(contrastive_negatives="both")
+    assert objective(source, english, torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]))[0].item() == pytest.approx(
+        -math.log(math.exp(10) / (math.exp(10) + 4)), abs=1e-6
+    )
+    # The second source word is the first one again, and the third English word is spelt like it.
+    one_masked = objective(source, english, torch.tensor([1, 1, 3]), torch.tensor([4, 5, 1]))[0].item()
+    queries = [math.exp(10) + 2, math.exp(10) + 2]
+    assert one_masked == pytest.approx(sum(math.log(total) - 10 for total in queries) / 2, abs=1e-6)
 
 
 def test_gradients_reach_both_ends_and_never_the_reference():
@@ -186,7 +214,7 @@ def test_gradients_reach_both_ends_and_never_the_reference():
     assert not f0.training
     assert f.embeddings.word_embeddings.weight.grad.abs().sum() > 0
     s, e = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
-    for objective in (MeanSquaredError(), ContrastiveObjective()):
+    for objective in (*(kind() for kind in OBJECTIVES.values()), ContrastiveObjective(contrastive_negatives="both")):
         grads = torch.autograd.grad(objective(s, e, torch.arange(3), torch.arange(3)).sum(), (s, e))
         assert all(grad.abs().sum() > 0 for grad in grads)
 
@@ -208,7 +236,9 @@ def test_layer_is_an_index_into_hidden_states(layer):
 def test_objectives_by_name():
     assert isinstance(AlignmentArguments().objective(), MeanSquaredError)
     contrastive = AlignmentArguments(alignment_objective="contrastive", temperature=0.5)
-    assert contrastive.objective() == ContrastiveObjective(0.5)
+    assert contrastive.objective() == ContrastiveObjective(0.5, "other")
+    both = AlignmentArguments(alignment_objective="contrastive", contrastive_negatives="both")
+    assert both.objective() == ContrastiveObjective(0.1, "both")
     for kind in OBJECTIVES.values():
         assert kind.description
 
@@ -216,6 +246,13 @@ def test_objectives_by_name():
 def test_an_unknown_objective_raises():
     with pytest.raises(InputError, match="barlow"):
         AlignmentArguments(alignment_objective="barlow").objective()
+
+
+@pytest.mark.parametrize("objective", ["mse", "cosine"])
+@pytest.mark.parametrize("given", [{"temperature": 0.2}, {"contrastive_negatives": "both"}])
+def test_arguments_of_another_objective_are_refused(objective, given):
+    with pytest.raises(InputError, match=f"--{next(iter(given))} .*{objective}"):
+        AlignmentArguments(alignment_objective=objective, **given)
 
 
 def test_the_weighted_sum_has_only_losses_that_count():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils.alignment.words import WORD_POOLINGS
 from utils.core.arguments import arg
-from utils.core.errors import look_up
+from utils.core.errors import InputError, look_up
 
 
 class AlignmentObjective(Protocol):
@@ -44,6 +44,20 @@ class MeanSquaredError:
 
 
 @dataclass
+class CosineDistance:
+    """One minus the cosine of the linked vectors, which may keep their lengths."""
+
+    description: ClassVar[str] = "pulled together by cosine distance"
+
+    def __call__(self, source: Tensor, english: Tensor, source_spelling: Tensor, english_spelling: Tensor) -> Tensor:
+        return 1 - F.cosine_similarity(source, english, dim=1)
+
+
+# Which vectors of a batch compete with the right one: those of the other language, or those of both languages.
+NEGATIVES = ("other", "both")
+
+
+@dataclass
 class ContrastiveObjective:
     """InfoNCE with in-batch negatives, in both directions.
 
@@ -51,27 +65,41 @@ class ContrastiveObjective:
     candidate spelt like the right one is no negative: the same word in another sentence should not be pushed away.
     Negatives come from one forward pass: they are not gathered over processes or accumulated batches.
     Wu and Dredze (EMNLP 2020); Gaschi et al. (ACL 2023).
+
+    With negatives of `both` languages, the words of the query's own language compete too (Chen et al., ICML 2020), and a
+    candidate of either language spelt like the query is no negative either.
     """
 
     description: ClassVar[str] = "pulled together by a contrastive loss (InfoNCE with in-batch negatives)"
     temperature: float = 0.1  # divides the similarities
+    contrastive_negatives: str = "other"  # of `NEGATIVES`
 
     def __call__(self, source: Tensor, english: Tensor, source_spelling: Tensor, english_spelling: Tensor) -> Tensor:
-        similarity = F.normalize(source, dim=1) @ F.normalize(english, dim=1).T / self.temperature
-        right = torch.arange(len(source), device=source.device)
-        to_english = _mask_same_spelling(similarity, english_spelling)
-        to_source = _mask_same_spelling(similarity.T, source_spelling)
-        losses = F.cross_entropy(to_english, right, reduction="none")
-        return (losses + F.cross_entropy(to_source, right, reduction="none")) / 2
+        source, english = F.normalize(source, dim=1), F.normalize(english, dim=1)
+        across = source @ english.T / self.temperature
+        to_english = self._losses(across, source, source_spelling, english_spelling)
+        to_source = self._losses(across.T, english, english_spelling, source_spelling)
+        return (to_english + to_source) / 2
+
+    def _losses(self, across: Tensor, queries: Tensor, spelling: Tensor, right_spelling: Tensor) -> Tensor:
+        """Losses [N] of queries by their similarities `across` languages [N, N], the right ones on the diagonal."""
+        both = self.contrastive_negatives == "both"
+        masked = right_spelling.unsqueeze(1) == right_spelling
+        masked = masked | (spelling.unsqueeze(1) == right_spelling) if both else masked
+        candidates = across.masked_fill(masked.fill_diagonal_(False), float("-inf"))
+        if both:
+            masked = (spelling.unsqueeze(1) == spelling) | (right_spelling.unsqueeze(1) == spelling)
+            own = queries @ queries.T / self.temperature
+            candidates = torch.cat([candidates, own.masked_fill(masked, float("-inf"))], dim=1)
+        right = torch.arange(len(queries), device=queries.device)
+        return F.cross_entropy(candidates, right, reduction="none")
 
 
-def _mask_same_spelling(similarity: Tensor, spelling: Tensor) -> Tensor:
-    """Exclude candidates spelt like the right one, which stays on the diagonal."""
-    same = spelling.unsqueeze(0) == spelling.unsqueeze(1)
-    return similarity.masked_fill(same.fill_diagonal_(False), float("-inf"))
-
-
-OBJECTIVES: dict[str, type[AlignmentObjective]] = {"mse": MeanSquaredError, "contrastive": ContrastiveObjective}
+OBJECTIVES: dict[str, type[AlignmentObjective]] = {
+    "mse": MeanSquaredError,
+    "cosine": CosineDistance,
+    "contrastive": ContrastiveObjective,
+}
 
 
 @dataclass(frozen=True)
@@ -120,6 +148,13 @@ class AlignmentArguments:
         variant=str,
     )
     temperature: float = arg(0.1, help="Divides the similarities of `contrastive`.", hyperparameter=True, above=0)
+    contrastive_negatives: str = arg(
+        "other",
+        help="Negatives of `contrastive` are the linked words of the other language, or of both languages.",
+        choices=list(NEGATIVES),
+        hyperparameter=True,
+        variant="negatives {}".format,
+    )
     alignment_weight: float = arg(
         ADJUSTMENT.alignment,
         help="Weight of the alignment loss.",
@@ -138,12 +173,25 @@ class AlignmentArguments:
         True, help="Also link [CLS] with [CLS] and [SEP] with [SEP], whatever their names.", hyperparameter=True
     )
 
+    def __post_init__(self) -> None:
+        own = {field.name for field in fields(self._kind)}
+        for name, kind in OBJECTIVES.items():
+            for field in fields(kind):
+                if field.name not in own and getattr(self, field.name) != field.default:
+                    raise InputError(
+                        f"--{field.name} does nothing with --alignment_objective {self.alignment_objective}; omit it, or use "
+                        f"--alignment_objective {name}."
+                    )
+
     @property
     def weights(self) -> LossWeights:
         """The weights of the two losses."""
         return LossWeights(self.alignment_weight, self.regularization_weight)
 
+    @property
+    def _kind(self) -> type[AlignmentObjective]:
+        return look_up(OBJECTIVES, self.alignment_objective, "--alignment_objective")
+
     def objective(self) -> AlignmentObjective:
-        """The objective with its arguments; `InputError` for an unknown name."""
-        kind = look_up(OBJECTIVES, self.alignment_objective, "--alignment_objective")
-        return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})  # type: ignore[arg-type]  # (a dataclass)
+        """The objective with its arguments."""
+        return self._kind(**{field.name: getattr(self, field.name) for field in fields(self._kind)})  # type: ignore[arg-type]  # (a dataclass)
