@@ -5,7 +5,8 @@
 
 Every sentence of one language searches for its translation among all sentences of the other, by the vectors of one
 layer of the encoder. Nothing is trained. Both directions are measured, named with the language of the queries first:
-`hi-en` is what Efimov et al. (ECIR 2023) report, `en-hi` what XTREME reports.
+`hi-en` is what Efimov et al. (ECIR 2023) report, `en-hi` what XTREME reports. MEXA (Kargaran et al., 2024) is the share
+of pairs that are each other's nearest, with its mean and maximum over the layers that are measured.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ from utils.evaluation.neighbours import RETRIEVAL_DISTANCES
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
 from utils.evaluation.sentence_retrieval import (
     Found,
-    accuracy_curves,
+    curves_by_layer,
+    mexa_table,
     retrieval_metrics,
     retrieval_table,
     retrieve_translations,
@@ -137,8 +139,10 @@ def main() -> None:
         if any(len(chosen) > 1 for chosen in layers.values()):
             subject = "Sentence retrieval" if len(models) > 1 else label
             title = f"{subject} ({args.pooling} pooling, {args.distance})"
-            plot_accuracy_by_layer(accuracy_curves(found), output_dir / "accuracy_by_layer.png", title)
+            plot_accuracy_by_layer(curves_by_layer(found), output_dir / "accuracy_by_layer.png", title)
         print(retrieval_table(found, usual).text())
+        print(f"\nMEXA, by {args.distance}: pairs that are each other's nearest (mean, max: over the layers measured)")
+        print(mexa_table(found, usual).text())
 
 
 def read_data(args: XsrArguments) -> list[SentencePairs]:

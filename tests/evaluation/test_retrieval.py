@@ -19,7 +19,9 @@ from utils.evaluation.figures import plot_accuracy_by_layer
 from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, Retrieval, retrieve
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
 from utils.evaluation.sentence_retrieval import (
-    accuracy_curves,
+    curves_by_layer,
+    mexa_by_layer,
+    mexa_table,
     retrieval_metrics,
     retrieval_table,
     retrieve_translations,
@@ -497,23 +499,61 @@ def found_at(layers, n=10) -> dict[int, Retrieval]:
 @pytest.mark.parametrize("layers", [[8], [0, 8, 12], range(13), [0, 1, 2, 12]])
 def test_the_table_fits_the_terminal(layers):
     long = "a-very-long-name-of-a-model/that-nobody-can-read"
-    found = {long: {"hi-en": found_at(layers), "en-hi": found_at(layers)}, "small": {"hi-en": found_at([0, 1, 2])}}
+    found = {
+        model: {direction: found_at(of_model) for direction in ("hi-en", "en-hi")}
+        for model, of_model in ((long, layers), ("small", [0, 1, 2]))
+    }
     lines = retrieval_table(found, {long: 8, "small": 1}).text().splitlines()
-    assert max(map(len, lines)) <= 100
-    assert len(lines) == 4
-    assert "a-very-long-n…" in lines[-3]
+    mexa = mexa_table(found, {long: 8, "small": 1}).text().splitlines()
+    assert max(map(len, lines + mexa)) <= 100
+    assert len(lines) == 5
+    assert len(mexa) == 3
+    curve = mexa_by_layer(found[long])["hi"].values()
+    assert mexa[1].split()[-2:] == [f"{100 * value:.1f}" for value in (sum(curve) / len(curve), max(curve))]
+    assert "a-very-long-n…" in lines[1]
     if len(layers) > 3:
         assert [word for word in lines[0].split() if word in ("best", "usual", "last")] == ["best", "usual", "last"]
     best = max(found[long]["hi-en"].values(), key=lambda r: r.accuracy)
-    assert f"{100 * best.accuracy:.1f}  {best.mrr:.3f}" in lines[-3]
+    assert f"{100 * best.accuracy:.1f}  {best.mrr:.3f}" in lines[1]
+
+
+def test_mexa_is_the_share_of_pairs_that_are_largest_in_row_and_column():
+    source = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    english = torch.tensor([[2.0, 0.1, 0.0], [0.5, 0.5, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, -1.0]])
+    pairs = SentencePairs("hi", list("abcd"), list("efgh"), "x")
+    random = torch.randn(2, 4, 3)
+    vectors = torch.stack([torch.cat([source, english]), random.flatten(0, 1)])
+    mexa = mexa_by_layer(retrieve_translations(vectors, pairs, [0, 5], "cosine", torch.device("cpu")))
+    for layer, both in zip((0, 5), vectors):
+        cosine = [[F.cosine_similarity(q, c, dim=0).item() for c in both[4:]] for q in both[:4]]
+        mutual = [all(cosine[i][i] > max(cosine[i][j], cosine[j][i]) for j in range(4) if j != i) for i in range(4)]
+        assert mexa["hi"][layer] == sum(mutual) / 4
+    assert mexa["hi"][0] == 1 / 4  # the first pair; 1 and 2 are nearer to each other's translations
+
+
+def test_mexa_of_collapsed_vectors_is_zero():
+    pairs = SentencePairs("hi", list("ab"), list("cd"), "x")
+    assert mexa_by_layer(retrieve_translations(torch.ones(1, 4, 3), pairs, [1], "cosine", torch.device("cpu"))) == {
+        "hi": {1: 0}
+    }
 
 
 def test_metrics_and_curves():
-    found = found_at([0, 8])
-    metrics = retrieval_metrics({"hi-en": found})
-    assert set(metrics) == {f"hi-en_layer{k}_{name}" for k in (0, 8) for name in ("accuracy", "mrr", "share_found")}
-    curves = accuracy_curves({"a": {"hi-en": found}, "b": {"hi-en": found}})
+    found = {"hi-en": found_at([0, 8]), "en-hi": found_at([0, 8])}
+    metrics = retrieval_metrics(found)
+    names = ("accuracy", "mrr", "share_found")
+    mexa = mexa_by_layer(found)["hi"]
+    assert set(metrics) == {
+        *(f"{direction}_layer{k}_{name}" for direction in found for k in (0, 8) for name in names),
+        *("hi_layer0_mexa", "hi_layer8_mexa", "hi_mexa_mean", "hi_mexa_max"),
+    }
+    assert metrics["hi_layer8_mexa"] == mexa[8]
+    assert metrics["hi_mexa_mean"] == pytest.approx((mexa[0] + mexa[8]) / 2)
+    assert metrics["hi_mexa_max"] == max(mexa.values())
+    curves = curves_by_layer({"a": found, "b": found})
+    assert list(curves) == ["hi-en", "en-hi", "hi: MEXA"]
     assert curves["hi-en"]["b"] == {k: metrics[f"hi-en_layer{k}_accuracy"] for k in (0, 8)}
+    assert curves["hi: MEXA"]["b"] == mexa
 
 
 def test_models_are_told_apart(tmp_path, monkeypatch):

@@ -89,7 +89,11 @@ def test_the_numbers_of_the_paper(xsr, files, expected, capsys):
         assert len([name for name in results if name.endswith("_accuracy")]) == 4 * 2 * 4
     table = capsys.readouterr().out.splitlines()
     assert max(map(len, table)) <= 100
-    assert [line.split()[1] for line in table[-8:]] == [f"{d}" for k in languages for d in (f"{k}-en", f"en-{k}")]
+    rows = [line.split() for line in table]
+    directions = [direction for k in languages for direction in (f"{k}-en", f"en-{k}")]
+    assert [row[1] for row in rows if len(row) > 1 and row[1] in directions] == 2 * directions  # of both runs
+    assert [row[1] for row in rows[-4:]] == [*languages]
+    assert rows[-4][-2:] == [f"{100 * results[f'es_mexa_{name}']:.1f}" for name in ("mean", "max")]
 
 
 def test_results_say_how_they_were_measured(xsr, files):
@@ -101,7 +105,8 @@ def test_results_say_how_they_were_measured(xsr, files):
     }.items()  # fmt: skip
     measured = {name for name in results if "layer" in name} - {"predictions_layer"}
     names = ("accuracy", "mrr", "share_found", "query_spread")
-    assert measured == {f"{d}_layer2_{name}" for d in ("hi-en", "en-hi") for name in names}
+    assert measured == {f"{d}_layer2_{name}" for d in ("hi-en", "en-hi") for name in names} | {"hi_layer2_mexa"}
+    assert results["hi_mexa_mean"] == results["hi_mexa_max"] == results["hi_layer2_mexa"]
     assert not (out / "accuracy_by_layer.png").exists()
     for direction in ("hi-en", "en-hi"):
         rows = read_lines(out / "predictions" / f"{direction}.jsonl")
@@ -145,7 +150,7 @@ def test_several_models_in_one_table_and_figure(xsr, tmp_path, capsys):
     assert (out / "accuracy_by_layer.png").read_bytes().startswith(b"\x89PNG")
     table = capsys.readouterr().out
     for label in labels:
-        assert table.count(label) == 2
+        assert table.count(label) == 3  # two directions, and MEXA
     alone = xsr("--model", MODEL, "--layers", "all", output="alone")
     assert read(alone) == read(out / "reference-model")
 

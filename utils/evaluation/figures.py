@@ -38,13 +38,14 @@ _DISTANCE_NAMES = {"l2": "L2 distance", "cosine": "Cosine distance"}
 
 
 def plot_accuracy_by_layer(panels: Mapping[str, Curves], path: str | Path, title: str = "") -> None:
-    """Draw accuracy by layer: a panel per direction, a line per model.
+    """Draw accuracy by layer: a panel per direction or measure, a line per model.
 
     Args:
         panels: panel title → model → layer → accuracy, 0 to 1. Models may have different layers.
         path: the PNG file, written atomically.
     """
-    n_columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(panels), 4)
+    # (Three panels of one language, two directions and MEXA, stand side by side.)
+    n_columns = 3 if len(panels) % 3 == 0 else {1: 1, 2: 2, 4: 2}.get(len(panels), 4)
     models = list(dict.fromkeys(model for curves in panels.values() for model in curves))
     layers = [layer for curves in panels.values() for curve in curves.values() for layer in curve]
     highest = max(value for curves in panels.values() for curve in curves.values() for value in curve.values())
