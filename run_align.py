@@ -251,7 +251,7 @@ def main() -> None:
         args=training,
         alignment_loss=AlignmentLoss(alignment.objective(), frozen, alignment.alignment_layer, alignment.weights),
         eval_layers=tuple(eval_layers),
-        data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if training.bf16 else None),
+        data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, 8 if training.bf16 else None, data.languages),
         train_dataset=train_pairs.all_rows if train_pairs else None,
         eval_dataset=eval_pairs.rows if eval_pairs else None,
         processing_class=tokenizer,

@@ -1,5 +1,7 @@
 """Trainers of tiny models, and what two trainings are compared by."""
 
+from dataclasses import replace
+
 import torch
 from datasets import Dataset
 from transformers import (
@@ -10,7 +12,7 @@ from transformers import (
 )
 
 from helpers import tiny
-from helpers.pairs import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs
+from helpers.pairs import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs, some_rows
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import ADJUSTMENT, CONTINUAL, LossWeights, MeanSquaredError
@@ -32,8 +34,10 @@ def encoder_from(tmp_path, **changes):
 
 
 def alignment_trainer_for(
-    tmp_path, output="run", n_pairs=24, objective=None, weights=ADJUSTMENT, eval_dataset=None, dropout=0.0, **arguments
-):
+    tmp_path, output="run", n_pairs=24, objective=None, weights=ADJUSTMENT, eval_dataset=None, dropout=0.0,
+    languages=(), **arguments
+):  # fmt: skip
+    """`languages` has the language of each pair, if there are several."""
     encoder = encoder_from(tmp_path, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     settings = {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "use_cpu": True, "logging_steps": 1,
                 "disable_tqdm": True, "save_strategy": "no"}  # fmt: skip
@@ -41,8 +45,8 @@ def alignment_trainer_for(
         model=encoder,
         args=AlignTrainingArguments(output_dir=str(tmp_path / output), **{**settings, **arguments}),
         alignment_loss=AlignmentLoss(objective or MeanSquaredError(), tiny.model(head="", seed=5), weights=weights),
-        data_collator=COLLATOR,
-        train_dataset=encode_pairs(some_pairs(n_pairs), WORD_TOKENIZER),
+        data_collator=replace(COLLATOR, languages=sorted(set(languages))),
+        train_dataset=some_rows(n_pairs, languages),
         eval_dataset=eval_dataset,
         processing_class=TOKENIZER,
     )

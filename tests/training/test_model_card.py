@@ -323,3 +323,14 @@ def test_names_break_no_card(name):
     assert tags[0] <= tags[1]
     assert card.text.count("\n## ") == usual.text.count("\n## ")
     assert not re.search("^import os", card.text, re.MULTILINE)
+
+
+def test_several_languages_have_a_table():
+    data = {"hi": {"pairs": 1000, "links": 9000}, "ru": {"pairs": 500, "links": 4000}}
+    losses = {"train_alignment_loss_hi": 0.25, "train_alignment_loss_ru": 0.125, "eval_alignment_loss_hi": 0.5}
+    results = {**losses, "eval_hi-en_word_retrieval_accuracy": 0.75}
+    rows = rows_of(model_card("adjusted", record_of(ALIGNMENT, train_data=data), results, "."))
+    assert "| hi | 1,000 | 9,000 | 0.25 | 0.5 | 0.75 |" in rows
+    assert "| ru | 500 | 4,000 | 0.125 | – | – |" in rows
+    one = model_card("adjusted", record_of(ALIGNMENT, train_data={"hi": data["hi"]}), results, ".")
+    assert not [row for row in rows_of(one) if row.startswith("| hi | 1,000")]

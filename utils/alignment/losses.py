@@ -21,6 +21,7 @@ class AlignmentTerms:
     regularization: torch.Tensor  # scalar: sum over English words
     n_links: int
     n_words: int
+    link_losses: torch.Tensor | None = None  # [links]: the terms of the first sum, if it was computed
 
     def means(self, counts: torch.Tensor | None = None, n_processes: int = 1) -> dict[str, torch.Tensor]:
         """Both losses by name: this batch's shares of the means over the global batch.
@@ -84,9 +85,11 @@ class AlignmentLoss:
         """
         links = batch["links"]
         aligned = drift = english.new_zeros(())
+        losses = None
         if source is not None:
             ends = source[links[:, 0]], english[links[:, 1]]
-            aligned = self.objective(*ends, batch["source_spelling"], batch["english_spelling"]).sum()
+            losses = self.objective(*ends, batch["source_spelling"], batch["english_spelling"])
+            aligned = losses.sum()
         if before is not None:
             drift = (english - before).square().mean(dim=1).sum()
-        return AlignmentTerms(aligned, drift, len(links), len(english))
+        return AlignmentTerms(aligned, drift, len(links), len(english), losses)

@@ -74,11 +74,13 @@ class AlignmentCollator:
     - `source_word_ids` [B, L_s]: the word of the batch, 0 … W_s - 1, that a token represents, -1 for none;
       `source_word_lengths` [W_s]: how many tokens represent it; the same for `english`;
     - `links` [N, 2]: linked words, as numbers within the batch, source first;
-    - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens).
+    - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens);
+    - with several languages, `link_languages` [N]: the language of each link, as its place in `languages`.
     """
 
     pad_token_id: int
     pad_to_multiple_of: int | None = None  # of the lengths; 8 suits half-precision matrix units
+    languages: Sequence[str] = ()  # if there are several: what the rows' column `language` can hold
 
     def __call__(self, pairs: Sequence[Mapping[str, list]]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = {}
@@ -87,6 +89,9 @@ class AlignmentCollator:
         batch["links"] = torch.from_numpy(np.concatenate(links) + np.repeat(first_word, list(map(len, links)), axis=0))
         for spelling in ("source_spelling", "english_spelling"):
             batch[spelling] = torch.from_numpy(np.concatenate([np.asarray(p[spelling], np.int64) for p in pairs]))
+        if len(self.languages) > 1:
+            of_pairs = torch.tensor([self.languages.index(pair["language"]) for pair in pairs])
+            batch["link_languages"] = of_pairs.repeat_interleave(torch.tensor(list(map(len, links))))
         return batch
 
     def _pad(self, batch: dict[str, torch.Tensor], side: str, pairs: Sequence[Mapping[str, list]]) -> np.ndarray:

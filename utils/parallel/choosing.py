@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features, Value, concatenate_datasets
 
 from utils.alignment.pairs import ROW_FEATURES, PairEncoder
 from utils.core.cache import cache_key
@@ -45,6 +45,7 @@ def choose_pairs(
     num_proc: int | None = None,
     linker: Linker | None = None,
     encoder: PairEncoder | None = None,
+    language: str | None = None,
 ) -> Dataset:
     """Link pairs, keep those that adjustment learns from, and encode them (Efimov et al., 2023, section 3).
 
@@ -57,10 +58,13 @@ def choose_pairs(
         num_proc: number of processes.
         linker: links the words of the pairs that are not too long.
         encoder: adds columns to `source`, `english` and `links`, under their names in `ENCODED`.
+        language: what to write into a column `language`, if there is to be one.
     """
     features = Features({**BITEXT_FEATURES, "links": LINKS})
     if encoder:
         features.update({ENCODED[name]: feature for name, feature in ROW_FEATURES.items()})
+    if language:
+        features["language"] = Value("string")
     lengths = np.maximum(list_lengths(bitext, "source"), list_lengths(bitext, "english"))
     short = bitext.select(np.flatnonzero(lengths <= max_words))
     if len(short):
@@ -70,7 +74,7 @@ def choose_pairs(
             batch_size=linker.batch_size if linker else 1000,
             features=features,
             num_proc=linker.num_proc(num_proc) if linker else num_proc,
-            fn_kwargs={"linker": linker, "encoder": encoder, "code": cache_key(_choose_batch)},
+            fn_kwargs={"linker": linker, "encoder": encoder, "language": language, "code": cache_key(_choose_batch)},
             desc=f"Linking words ({linker.name})" if linker else "Choosing links",
         )
     else:
@@ -83,7 +87,7 @@ def choose_pairs(
 
 
 def _choose_batch(
-    batch: Mapping[str, list], linker: Linker | None, encoder: PairEncoder | None, code: str
+    batch: Mapping[str, list], linker: Linker | None, encoder: PairEncoder | None, language: str | None, code: str
 ) -> dict[str, list]:
     """Rows are cached under `code`."""
     all_links = (linker(batch) if linker else batch)["links"]
@@ -93,6 +97,8 @@ def _choose_batch(
     columns["links"] = [links[row] for row in kept]
     if encoder:
         columns |= {ENCODED[name]: values for name, values in encoder(columns).items()}
+    if language:
+        columns["language"] = [language] * len(kept)
     return columns
 
 

@@ -186,8 +186,14 @@ class LinkableCorpus:
         """
         chosen = {}
         for language, bitext in self.pairs.items():
-            linker = self.linkers.get(language)
-            usable = partial(choose_pairs, max_words=max_words, num_proc=self.num_proc, linker=linker, encoder=encoder)
+            usable = partial(
+                choose_pairs,
+                max_words=max_words,
+                num_proc=self.num_proc,
+                linker=self.linkers.get(language),
+                encoder=encoder,
+                language=language if len(self.pairs) > 1 else None,
+            )
             chosen[language] = sample_pairs(bitext, max_pairs, seed, usable)
             if not len(chosen[language]):
                 which = f"the {len(bitext)}" if isinstance(bitext, Dataset) else "the first"
@@ -232,8 +238,9 @@ class ChosenPairs:
 
     @property
     def rows(self) -> dict[str, Dataset]:
-        """By language, the encoded rows for `AlignmentCollator`."""
+        """By language, the encoded rows for `AlignmentCollator`; of several languages with a column `language`."""
         names = {stored: name for name, stored in ENCODED.items()}
+        names |= {"language": "language"} if len(self.data) > 1 else {}
         return {
             language: data.select_columns(list(names)).rename_columns(names) for language, data in self.data.items()
         }

@@ -60,7 +60,7 @@ def continual_alignment(
         alignment = ContinualAlignment(
             pairs.all_rows,
             AlignmentLoss(continual.objective(), reference, continual.alignment_layer, continual.weights),
-            AlignmentCollator(tokenizer.pad_token_id or 0, pad_to_multiple_of=8 if args.training.bf16 else None),
+            AlignmentCollator(tokenizer.pad_token_id or 0, 8 if args.training.bf16 else None, list(pairs.data)),
             continual.alignment_batch_size,
             continual.alignment_every,
             args.pair_seed,

@@ -35,7 +35,8 @@ class AlignmentTrainer(ComponentTrainer):
 
     Both losses are means over the links and the English words of the *global* batch: with several processes or
     accumulated batches, a step equals that of one process with the whole batch. Each is logged under its own name
-    (`alignment_loss`, `regularization_loss`), beside `pairs_per_second`.
+    (`alignment_loss`, `regularization_loss`), beside `pairs_per_second`; with several languages also the alignment loss of
+    each (`alignment_loss_hi`).
 
     Args:
         alignment_loss: objective, frozen reference model (f0), layer and weights of the two losses.
@@ -55,6 +56,7 @@ class AlignmentTrainer(ComponentTrainer):
         self.can_return_loss = True
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
+        self.languages = getattr(self.data_collator, "languages", ())
         alignment_loss.to(self.args.device)
         self._check_metric()
 
@@ -62,7 +64,8 @@ class AlignmentTrainer(ComponentTrainer):
         """Raise `InputError` for a --metric_for_best_model that `evaluate` does not give."""
         languages = self.eval_dataset if isinstance(self.eval_dataset, dict) else ["source"]
         ways = [f"{way}_" for language in languages for way in (f"{language}-en", f"en-{language}")]
-        known = ["loss", *_LOSSES, *(f"{way}word_retrieval_accuracy" for way in ("", *ways))]
+        of_languages = [f"alignment_loss_{language}" for language in languages if len(languages) > 1]
+        known = ["loss", *_LOSSES, *of_languages, *(f"{way}word_retrieval_accuracy" for way in ("", *ways))]
         wanted = str(self.args.metric_for_best_model or "loss").removeprefix("eval_")
         if re.sub(r"_layer\d+_", "_", wanted) not in known:
             raise InputError(f"--metric_for_best_model {wanted} is not measured; choose one of {', '.join(known)}.")
@@ -98,6 +101,7 @@ class AlignmentTrainer(ComponentTrainer):
         loss = self.alignment_loss.weights.total(losses)
         if model.training:
             self._meter.add(losses, len(inputs["source_input_ids"]) * self.accelerator.num_processes)
+            self._by_language.add(terms.link_losses, inputs)
         return (loss, losses) if return_outputs else loss
 
     def floating_point_ops(self, inputs: Mapping[str, Tensor]) -> int:
@@ -121,7 +125,7 @@ class AlignmentTrainer(ComponentTrainer):
             `eval_alignment_loss` and `eval_regularization_loss` (means over all links, all English words),
             `eval_loss` (their weighted sum), `eval_word_retrieval_accuracy` (mean over languages and directions),
             and per direction `eval_hi-en_word_retrieval_accuracy`, the querying language first; for `eval_layers`
-            `eval_hi-en_layer5_word_retrieval_accuracy`.
+            `eval_hi-en_layer5_word_retrieval_accuracy`. Of several languages also `eval_alignment_loss_hi`.
         """
         start = time.time()
         given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -131,6 +135,8 @@ class AlignmentTrainer(ComponentTrainer):
         for language, dataset in datasets.items():
             language_sums, vectors = self._measure(dataset)
             sums += language_sums
+            if len(datasets) > 1:
+                by_direction[f"alignment_loss_{language}"] = (language_sums[0] / language_sums[2].clamp(min=1)).item()
             for layer, (source, english) in vectors.items():
                 found = [retrieve(source, english).accuracy, retrieve(english, source).accuracy]
                 label = "" if layer == self.alignment_loss.layer else f"layer{layer}_"

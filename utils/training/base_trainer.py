@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from utils.core.errors import InputError, input_errors
 from utils.core.files import RESULTS, set_aside, write_json
 from utils.models.adapters import save_adapter
 from utils.training.checkpoints import RUN_FILE, own_checkpoint, run_identity
+from utils.training.language_losses import LanguageLosses
 
 
 logger = logging.getLogger(__name__)
@@ -69,11 +70,14 @@ class ComponentTrainer(Trainer):
     loss_is_scaled_for_ga = True
     # Saves a whole model in a folder: (model, folder, weights gathered from several processes or None).
     save_weights: Callable[[Any, str, dict[str, torch.Tensor] | None], None]
+    # Of the pairs that are aligned.
+    languages: Sequence[str] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with input_errors("These arguments do not work together", ValueError, ImportError, RuntimeError):
             super().__init__(*args, **kwargs)
         self._meter = LossMeter()
+        self._by_language = LanguageLosses((), self.accelerator)
         self._step_loss: torch.Tensor | float = 0.0
         self._results: dict[str, float] = {}
         # Of the steps before the checkpoint from which this run resumes: their number, and the sum of their losses.
@@ -87,6 +91,7 @@ class ComponentTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         self._check_rows()
         self._meter = LossMeter()
+        self._by_language = LanguageLosses(self.languages, self.accelerator)
         self._identity = run_identity(self, **self.identity_parts())
         self._is_first_save, self._steps_before, self._loss_before = not resume_from_checkpoint, 0, 0.0
         if resume_from_checkpoint:
@@ -95,6 +100,7 @@ class ComponentTrainer(Trainer):
             # (JSON has no number for a loss that is not finite.)
             self._steps_before, loss = before["steps"], before["loss"]
             self._loss_before = math.nan if loss is None else loss
+            self._by_language.resume(before.get("by_language", self._by_language.state()))
         return super().train(resume_from_checkpoint, **kwargs)
 
     def _check_rows(self) -> None:
@@ -144,8 +150,10 @@ class ComponentTrainer(Trainer):
         if "train_loss" in logs:  # a mean over the steps since the checkpoint from which this run resumed
             n_steps, before = self.state.global_step, self._steps_before
             logs["train_loss"] = (self._loss_before + logs["train_loss"] * (n_steps - before)) / max(n_steps, 1)
+            logs |= {f"train_{name}": loss for name, loss in self._by_language.of_run().items()}
         if "loss" in logs:  # a step's log, not an evaluation's or the summary at the end
-            logs = {"loss": logs.pop("loss"), **self._meter.read(self.accelerator), **logs}
+            components = {**self._meter.read(self.accelerator), **self._by_language.since_last_log()}
+            logs = {"loss": logs.pop("loss"), **components, **logs}
             self._meter = LossMeter()
         super().log(logs, start_time)
 
@@ -172,6 +180,7 @@ class ComponentTrainer(Trainer):
             if self.args.should_save:
                 set_aside(Path(str(self.args.output_dir)), ["checkpoint-*"])
             self.accelerator.wait_for_everyone()  # before others write into the folder
+        self._by_language.collect()
         super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -194,7 +203,8 @@ class ComponentTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
         if Path(folder).name.startswith(PREFIX_CHECKPOINT_DIR):
             loss = self._loss_before + self._total_loss_scalar + self._tr_loss.item()
-            write_json(Path(folder, RUN_FILE), {"run": self._identity, "steps": self.state.global_step, "loss": loss})
+            progress = {"steps": self.state.global_step, "loss": loss, "by_language": self._by_language.state()}
+            write_json(Path(folder, RUN_FILE), {"run": self._identity, **progress})
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """With `--train_sampling_strategy group_by_length`, by the training rows' column `length`."""

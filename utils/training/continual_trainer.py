@@ -44,6 +44,7 @@ class ContinualTrainer(ComponentTrainer):
         self.model_accepts_loss_kwargs = False
         self.alignment = alignment
         if alignment:
+            self.languages = alignment.collator.languages
             alignment.loss.to(self.args.device)
 
     def identity_parts(self) -> dict[str, Any]:
@@ -98,6 +99,7 @@ class ContinualTrainer(ComponentTrainer):
                 terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast)
                 losses = terms.means(num_items_in_batch[1:], self.accelerator.num_processes)
                 self._meter.add(losses)
+                self._by_language.add(terms.link_losses, pairs)
                 loss = self.alignment.loss.weights.total(losses, loss)
         return (loss, outputs) if return_outputs else loss
 

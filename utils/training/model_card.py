@@ -79,6 +79,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         figures=sorted(Path(folder).glob("*.png")),
         chain=[_shown(model) for model in (name, *chain)],
         data_sets=_data_table(data_sets, hub_options.get("token")),
+        languages_table=_language_table(record, results),
         settings=_settings_table(record, results),
     )
     return f"{card}\n"
@@ -156,6 +157,24 @@ def _card_of_data(data_set: str, token: str | None) -> _Json:
     except (HTTPError, OSError, OfflineModeIsEnabled, ValueError):
         return {}
     return card.to_dict() if card else {}
+
+
+def _language_table(record: _Json, results: _Json) -> str:
+    """By language, if there are several: pairs and links, alignment losses, and how often linked words find each other."""
+    data = record.get("train_data" if record["task"] == ALIGNMENT else "parallel_data") or {}
+    columns = {
+        "mean loss in training": "train_alignment_loss_{}",
+        "loss of held-out pairs": "eval_alignment_loss_{}",
+        "words: to English": "eval_{}-en_word_retrieval_accuracy",
+        "from English": "eval_en-{}_word_retrieval_accuracy",
+    }
+    rows = []
+    for language, facts in data.items() if len(data) > 1 else ():
+        found = [results.get(name.format(language)) for name in columns.values()]
+        counts = [f"{facts[name]:,}" for name in ("pairs", "links")]
+        rows.append([language, *counts, *(None if value is None else _short(value) for value in found)])
+    table = ResultTable(["language", "pairs", "links", *columns], rows).without_empty_columns()
+    return table.markdown() if rows else ""
 
 
 def _settings_table(record: _Json, results: _Json) -> str:
