@@ -24,7 +24,7 @@ from helpers.paths import PROJECT
 from helpers.processes import ScriptProcess
 from utils.core.errors import InputError
 from utils.experiments import runner
-from utils.experiments.grid import ABLATION, ADJUSTED, ORIGINAL, REGIMES, Grid, Run, plan
+from utils.experiments.grid import ABLATION, ADJUSTED, ORIGINAL, PAPER_REGIMES, TRANSLATED, Grid, Run, plan
 from utils.experiments.runner import carry_out, check_done, command
 from utils.tasks.registry import TASKS
 
@@ -44,7 +44,7 @@ def grid(**changes) -> Grid:
         "languages": ["es", "hi"],
         "seeds": [1, 2],
         "tasks": ["nli", "qa", "xsr"],
-        "regimes": list(REGIMES),
+        "regimes": list(PAPER_REGIMES),
         "cross_lingual": ["hi"],
         "settings": {
             "parallel": {"parallel_file": {"es": "a.tsv", "hi": "b.tsv"}}, "nli": {"do_eval": "true"}, "distances": {}
@@ -73,7 +73,7 @@ def test_the_whole_grid_is_planned():
     # Of each seed two adjusted models and, for each of two tasks, one original run and four regimes in two languages.
     assert Counter(run.task for run in runs) == {"align": 4, "nli": 18, "qa": 18, "xsr": 2, "distances": 2}
     cells = {(run.task, run.regime, run.language, run.seed) for run in runs if run.task == "nli"}
-    others = {("nli", regime, language, s) for regime in REGIMES for language in ("es", "hi") for s in (1, 2)}
+    others = {("nli", regime, language, s) for regime in PAPER_REGIMES for language in ("es", "hi") for s in (1, 2)}
     expected = {cell for cell in others if cell[1] != ORIGINAL} | {("nli", ORIGINAL, None, s) for s in (1, 2)}
     assert cells == expected
 
@@ -105,7 +105,7 @@ def test_a_script_is_told_what_is_of_its_languages():
     measured = values_of(named(runs, "distances/hi"), "models")
     assert "{nli/original-seed1}" in measured
     assert "{nli/adjusted+continual-hi-seed1}" in measured
-    assert len(measured) == 2 + len(REGIMES)
+    assert len(measured) == 2 + len(PAPER_REGIMES)
 
 
 def test_settings_that_are_mappings():
@@ -134,6 +134,50 @@ def test_one_model_for_all_languages():
     assert values_of(named(runs, "nli/adjusted+continual-seed1"), "parallel_file") == ["es=a.tsv", "hi=b.tsv"]
     assert values_of(named(runs, "nli/adjusted+continual-seed1"), "languages") == ["es", "hi"]
     assert values_of(named(runs, "xsr/es"), "models") == ["mbert", "{align/joint-seed1}", "{align/joint-seed2}"]
+
+
+VARIANTS = {"mse": {}, "front": {"alignment_objective": "contrastive", "freeze_layers": "front"}}
+
+
+def test_every_variant_is_adjusted_and_fine_tuned():
+    """The original, which nothing is aligned in, has none; continual learning has those of its arguments that it takes."""
+    settings = {"variants": VARIANTS, "align": {"do_eval": True, "alignment_objective": "cosine"}}
+    runs = plan(grid(joint=True, tasks=["words", "nli", "xsr"], seeds=[1], settings=settings))
+    assert len({run.name for run in runs}) == len(runs)
+    assert Counter(run.task for run in runs) == {"words": 1, "align": 2, "nli": 1 + 2 * 4, "xsr": 2}
+    adjusted = named(runs, "align/front-joint-seed1")
+    assert values_of(adjusted, "alignment_objective") == ["contrastive"]
+    assert values_of(adjusted, "freeze_layers") == ["front"]
+    assert values_of(named(runs, "align/mse-joint-seed1"), "alignment_objective") == ["cosine"]
+    continual = named(runs, "nli/adjusted+continual-front-seed1")
+    assert continual.needs == [adjusted.name]
+    assert values_of(continual, "alignment_objective") == ["contrastive"]
+    assert "--alignment_objective" not in named(runs, "nli/original+continual-mse-seed1").arguments
+    assert "--alignment_objective" not in named(runs, "nli/adjusted-front-seed1").arguments
+    assert set(named(runs, "xsr/hi").needs) == {"align/mse-joint-seed1", "align/front-joint-seed1"}
+    assert "--do_train" not in named(runs, "words/original").arguments
+
+
+def test_training_in_the_language_is_a_run_of_each():
+    settings = {
+        "nli": {"train_file": "en.jsonl"},
+        "nli_translated": {"train_file": {"es": "es.jsonl", "hi": "hi.jsonl"}},
+    }
+    runs = plan(grid(joint=True, regimes=[ORIGINAL, TRANSLATED], seeds=[1], tasks=["nli", "qa"], settings=settings))
+    assert [run.name for run in runs if run.task == "nli"] == [
+        "nli/original-seed1", "nli/translate-train-es-seed1", "nli/translate-train-hi-seed1",
+    ]  # fmt: skip
+    in_hindi = named(runs, "nli/translate-train-hi-seed1")
+    assert values_of(in_hindi, "train_file") == ["hi.jsonl"]
+    assert values_of(in_hindi, "train_language") == ["hi"]
+    assert values_of(in_hindi, "eval_languages") == ["en", "hi"]
+    assert [run.name for run in runs if run.task == "qa"] == ["qa/original-seed1"]
+
+
+@pytest.mark.parametrize("variants", [{"a b": {}}, {"../x": {}}, {"a": "mse"}, {"a": {"b": {"c": {"d": 1}, "hi": 2}}}])
+def test_variants_that_cannot_be_arguments(variants):
+    with pytest.raises(InputError):
+        grid(settings={"variants": variants})
 
 
 def test_models_are_also_measured_on_further_data_sets_as_far_as_these_have_the_languages():

@@ -39,7 +39,9 @@ def write_grid(out, grid, right=RIGHT, but=()):
         if run.name in but:
             continue
         folder = out / run.name
-        if run.task == "align":
+        if run.task == "words":
+            write_alignment(folder, do_train=False)
+        elif run.task == "align":
             write_alignment(folder, seed=run.seed)
         elif run.task == "nli":
             base = "mbert" if run.regime == ORIGINAL else out / run.needs[0]
@@ -101,6 +103,24 @@ def test_the_numbers_are_those_of_the_runs(tmp_path):
 def unpadded(path):
     """A report, with the cells of its tables as narrow as can be."""
     return re.sub(" +", " ", path.read_text(encoding="utf-8"))
+
+
+def test_variants_have_rows_and_comparisons_of_their_own(tmp_path):
+    """With the original, with the first variant, and in what is said of the claims; also where nothing else distinguishes
+    them."""
+    settings = {"variants": {"mse": {}, "best": {"links_file": "x"}}, "align": {"do_eval": True}}
+    right = {ORIGINAL: (100, 102, 98), "adjusted-mse": (120, 121, 119), "adjusted-best": (150, 151, 149)}
+    grid = small_grid(tasks=["words", "nli"], regimes=[ORIGINAL, ADJUSTED], settings=settings)
+    write_grid(tmp_path, grid, right)
+    results = results_of(tmp_path, grid)
+    assert set(results.scores["nli"]) == set(right)
+    assert set(results.scores["words"]) == set(right)
+    assert results.comparisons["nli", "adjusted-best", ORIGINAL]["hi"].difference == pytest.approx(0.25)
+    assert results.comparisons["nli", "adjusted-best", "adjusted-mse"]["hi"].difference == pytest.approx(0.15)
+    report = unpadded(write_report(results, tmp_path, {}))
+    assert "| adjusted (best) | 75.0 ± 0.5 (+25.0*)" in report
+    assert "*adjusted (best) – adjusted (mse)*: hi +15.0*." in report
+    assert "Adjustment helps NLI in all four languages. (best) | hi +25.0* | yes, in 1 of 1 |" in report
 
 
 def verdict(results, words):

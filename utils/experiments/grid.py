@@ -3,16 +3,19 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from utils.alignment.objectives import AlignmentArguments
 from utils.core.arguments import arg, require
 from utils.core.errors import InputError
 from utils.core.redaction import is_secret, note_secrets
 from utils.tasks.registry import TASKS
 
 
+# The arguments of a variant that continual learning takes as well.
+_CONTINUAL_ARGUMENTS = {item.name for item in fields(AlignmentArguments)}
 CODE = Path(__file__).resolve().parent.parent.parent
 ENGLISH = "en"
 
@@ -25,17 +28,43 @@ class Regime(NamedTuple):
     starts_adjusted: bool
     continual: dict[str, str] | None = None
 
+    @property
+    def aligns(self) -> bool:
+        """Whether anything is aligned, before or during the fine-tuning."""
+        return self.starts_adjusted or self.continual is not None
+
 
 ORIGINAL, ADJUSTED = "original", "adjusted"
 ADJUSTED_CONTINUAL, ORIGINAL_CONTINUAL = "adjusted+continual", "original+continual"
 ABLATION = "adjusted+continual-weight-0"
+TRANSLATED = "translate-train"
 REGIMES = {
     ORIGINAL: Regime("original", False),
     ADJUSTED: Regime("adjusted", True),
     ADJUSTED_CONTINUAL: Regime("adjusted, continual", True, {}),
     ORIGINAL_CONTINUAL: Regime("original, continual", False, {}),
     ABLATION: Regime("adjusted, continual with alignment weight 0", True, {"alignment_weight": "0"}),
+    TRANSLATED: Regime("original, trained in the language", False),
 }
+PAPER_REGIMES = tuple(regime for regime in REGIMES if regime != TRANSLATED)
+
+
+class Arm(NamedTuple):
+    """A row of the report: a regime, of a variant of the alignment if the grid has several."""
+
+    regime: str
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name in folders and results."""
+        return f"{self.regime}-{self.variant}" if self.variant else self.regime
+
+    @property
+    def title(self) -> str:
+        """The name in the report."""
+        title = REGIMES[self.regime].title
+        return f"{title} ({self.variant})" if self.variant else title
 
 
 class Further(NamedTuple):
@@ -65,16 +94,18 @@ FURTHER = {
         ("en", "ar", "bn", "fi", "id", "ko", "ru", "sw", "te"),
     ),
 }
-# Sentence retrieval, which nothing is fine-tuned for.
-XSR = "xsr"
-GRID_TASKS = (*TASKS, *FURTHER, XSR)
+# Sentence retrieval, which nothing is fine-tuned for; and word retrieval, which run_align.py measures.
+XSR, WORDS = "xsr", "words"
+GRID_TASKS = (WORDS, *TASKS, *FURTHER, XSR)
 PAPER_TASKS = ("nli", "ner", "qa", XSR)
 # What the settings of a grid are for, by name.
 SETTINGS = {
     "parallel": "parallel pairs and word links, in all scripts",
     "align": "run_align.py",
     "continual": "continual learning",
-    **{task: f"run_{FURTHER[task].task if task in FURTHER else task}.py" for task in GRID_TASKS},
+    **{task: f"run_{FURTHER[task].task if task in FURTHER else task}.py" for task in GRID_TASKS if task != WORDS},
+    **{f"{task}_translated": f"run_{task}.py in the regime {TRANSLATED}: training data by language" for task in TASKS},
+    "variants": "variants of the alignment by name: arguments of run_align.py and of continual learning, beside those above",
     "distances": "run_distances.py; without them no distances are measured",
     "launch": "accelerate launch; never by language",
 }
@@ -96,8 +127,9 @@ class GridArguments:
     )
     tasks: list[str] = arg(default_factory=lambda: list(PAPER_TASKS), help=f"Tasks, of {', '.join(GRID_TASKS)}.")
     regimes: list[str] = arg(
-        default_factory=lambda: list(REGIMES),
-        help=f"Regimes, of {', '.join(REGIMES)}. The last one is the ablation --alignment_weight 0.",
+        default_factory=lambda: list(PAPER_REGIMES),
+        help=f"Regimes, of {', '.join(REGIMES)}. {ABLATION} is the ablation; {TRANSLATED} trains on data in the language, the "
+        "ceiling.",
     )
     joint: bool = arg(
         False,
@@ -130,6 +162,7 @@ class Grid(GridArguments):
     Attributes:
         settings: name in `SETTINGS` → arguments of these scripts by name. A value that is a mapping with languages is by
             language: a script gets the part for the languages that it deals with, as `LANGUAGE=VALUE`.
+        variants: name → arguments, of the alignment; empty if the grid has only one.
         token: of the Hub, for the environment of the runs: command lines are seen by others, and recorded.
     """
 
@@ -138,6 +171,20 @@ class Grid(GridArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if WORDS in self.tasks and not self.settings_of("align").get("do_eval"):
+            raise InputError(
+                f"--tasks {WORDS} measures held-out pairs; set do_eval in align, and which pairs they are."
+            )
+        variants = self.settings.pop("variants", {})
+        for name, settings in variants.items():
+            if not re.fullmatch(r"[\w+]+(-[\w+]+)*", str(name)) or not isinstance(settings, dict):
+                raise InputError(
+                    f"The variant {name} must be a name without spaces with a mapping of arguments to values."
+                )
+        self.variants = {
+            str(variant): {name: self._checked(name, value) for name, value in settings.items()}
+            for variant, settings in variants.items()
+        }
         of_groups = [of_group for of_group in self.settings.values() if isinstance(of_group, dict)]
         tokens = {str(of_group.pop(name)) for of_group in of_groups for name in list(of_group) if is_secret(name)}
         note_secrets({"token": list(tokens)})
@@ -168,6 +215,16 @@ class Grid(GridArguments):
         """The first task that models are fine-tuned for."""
         return next((task for task in self.tasks if task in TASKS), None)
 
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """The rows of the report, by name."""
+        arms = (
+            Arm(regime, variant)
+            for regime in self.regimes
+            for variant in (self.variants if REGIMES[regime].aligns and self.variants else [""])
+        )
+        return {arm.name: arm for arm in arms}
+
     def about(self, language: str | None) -> list[str]:
         """The languages of a model; None stands for all at once."""
         return self.languages if language is None else [language]
@@ -182,17 +239,16 @@ class Run:
     arguments: list[str]  # words of its command line, without the output folder; `{NAME}`: the folder of another run
     needs: list[str]  # names of the runs that must be done before
     task: str  # one of `GRID_TASKS`, or `align` or `distances`
-    regime: str | None = None
+    regime: str | None = None  # name of an arm
     language: str | None = None
     seed: int | None = None
 
 
 def plan(grid: Grid) -> list[Run]:
     """All runs of a grid: runs that others need come before them, and all runs of a seed before the next seed."""
-    runs = []
+    runs = [_word_retrieval(grid)] if WORDS in grid.tasks else []
     for seed in grid.seeds:
-        if any(REGIMES[regime].starts_adjusted for regime in grid.regimes):
-            runs += [_adjustment(grid, language, seed) for language in _adjusted_to(grid)]
+        runs += [_adjustment(grid, variant, language, seed) for variant, language in _adjusted_models(grid)]
         for task in grid.tasks:
             if task in TASKS:
                 runs += _fine_tunings(grid, task, seed)
@@ -210,34 +266,73 @@ def _adjusted_to(grid: Grid) -> list[str | None]:
     return [None] if grid.joint else list(grid.languages)
 
 
-def _adjusted(grid: Grid, language: str | None, seed: int) -> str:
-    return f"align/{'joint' if grid.joint else language}-seed{seed}"
+def _adjusted_models(grid: Grid) -> list[tuple[str, str | None]]:
+    """Variant and language of every adjusted model of a seed."""
+    variants = dict.fromkeys(arm.variant for arm in grid.arms.values() if REGIMES[arm.regime].starts_adjusted)
+    return [(variant, language) for variant in variants for language in _adjusted_to(grid)]
 
 
-def _adjustment(grid: Grid, language: str | None, seed: int) -> Run:
-    settings = {"save_total_limit": 1, **grid.settings_of("parallel", "align")}
+def _adjusted(grid: Grid, variant: str, language: str | None, seed: int) -> str:
+    return "align/" + "-".join(filter(None, [variant, "joint" if grid.joint else language, f"seed{seed}"]))
+
+
+def _word_retrieval(grid: Grid) -> Run:
+    """The original model on the held-out pairs."""
+    settings = {**grid.settings_of("parallel", "align"), "do_eval": "true"}
+    arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", *grid.languages]
+    arguments += as_words(settings, grid.languages)
+    return Run(f"{WORDS}/{ORIGINAL}", "run_align.py", arguments, [], WORDS, ORIGINAL)
+
+
+def _adjustment(grid: Grid, variant: str, language: str | None, seed: int) -> Run:
+    settings = {"save_total_limit": 1, **grid.settings_of("parallel", "align"), **grid.variants.get(variant, {})}
     languages = grid.about(language)
     arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", *languages, "--do_train"]
     arguments += [*as_words(settings, languages), "--seed", str(seed)]
-    return Run(_adjusted(grid, language, seed), "run_align.py", arguments, [], "align", None, language, seed)
+    regime = Arm(ADJUSTED, variant).name
+    return Run(
+        _adjusted(grid, variant, language, seed), "run_align.py", arguments, [], "align", regime, language, seed
+    )
 
 
 def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
-    """A run for every regime and language; one for all languages where nothing depends on them."""
-    for regime in grid.regimes:
-        _, starts_adjusted, continual = REGIMES[regime]
-        for language in [None] if regime == ORIGINAL else _adjusted_to(grid):
+    """A run for every arm and language; one for all languages where nothing depends on them."""
+    for arm in grid.arms.values():
+        for language in _languages_of(grid, arm, task):
             about = grid.about(language)
-            needs = [_adjusted(grid, language, seed)] if starts_adjusted else []
+            starts_adjusted = REGIMES[arm.regime].starts_adjusted
+            needs = [_adjusted(grid, arm.variant, language, seed)] if starts_adjusted else []
             model = f"{{{needs[0]}}}" if needs else grid.model_name_or_path
-            settings = {"save_total_limit": 1, **grid.settings_of(task)}
-            if continual is not None:
-                settings |= {"continual": "true", "languages": about}
-                settings |= grid.settings_of("parallel", "continual") | continual
             arguments = ["--model_name_or_path", model, "--do_train", *_sets(grid, task, about)]
+            settings = _settings_of_task(grid, arm, task, language)
             arguments += [*as_words(settings, [ENGLISH, *about]), "--seed", str(seed)]
-            name = f"{task}/{'-'.join(filter(None, (regime, language)))}-seed{seed}"
-            yield Run(name, f"run_{task}.py", arguments, needs, task, regime, language, seed)
+            name = f"{task}/{'-'.join(filter(None, (arm.name, language)))}-seed{seed}"
+            yield Run(name, f"run_{task}.py", arguments, needs, task, arm.name, language, seed)
+
+
+def _languages_of(grid: Grid, arm: Arm, task: str) -> list[str | None]:
+    """The languages that the fine-tunings of an arm are about, one each; None stands for all at once."""
+    if arm.regime == TRANSLATED:
+        return list(grid.languages) if f"{task}_translated" in grid.settings else []
+    return [None] if arm.regime == ORIGINAL else _adjusted_to(grid)
+
+
+def _settings_of_task(grid: Grid, arm: Arm, task: str, language: str | None) -> dict[str, Any]:
+    settings = {"save_total_limit": 1, **grid.settings_of(task)}
+    continual = REGIMES[arm.regime].continual
+    if continual is not None:
+        settings |= {
+            "continual": "true",
+            "languages": grid.about(language),
+            **grid.settings_of("parallel", "continual"),
+        }
+        settings |= {k: v for k, v in grid.variants.get(arm.variant, {}).items() if k in _CONTINUAL_ARGUMENTS}
+        settings |= continual
+    elif arm.regime == TRANSLATED:
+        of_language = grid.settings_of(f"{task}_translated").items()
+        settings |= {"train_language": language}
+        settings |= {k: v.get(language) if isinstance(v, dict) else v for k, v in of_language}
+    return settings
 
 
 def _further_evaluations(grid: Grid, task: str, seed: int) -> Iterator[Run]:
@@ -260,8 +355,15 @@ def _sets(grid: Grid, task: str, languages: Sequence[str]) -> list[str]:
     return ["--language_pairs", *(f"{one}-{one}" for one in (ENGLISH, *languages)), *across]
 
 
+def _measured(grid: Grid, language: str, seeds: Sequence[int]) -> list[str]:
+    """The adjusted models that retrieval or distances in a language are measured with."""
+    variants = [variant for variant, of in _adjusted_models(grid) if of in (None, language)]
+    with_adjusted = ADJUSTED in grid.regimes
+    return [_adjusted(grid, variant, language, seed) for seed in seeds for variant in variants if with_adjusted]
+
+
 def _retrieval(grid: Grid, language: str) -> Run:
-    needs = [_adjusted(grid, language, seed) for seed in grid.seeds] if ADJUSTED in grid.regimes else []
+    needs = _measured(grid, language, grid.seeds)
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]
     arguments = ["--models", *models, "--eval_languages", language]
     arguments += as_words(grid.settings_of(XSR), [language])
@@ -271,7 +373,7 @@ def _retrieval(grid: Grid, language: str) -> Run:
 def _distances(grid: Grid, language: str) -> Run:
     """Of the first seed: the original and the adjusted model, and the models fine-tuned for the first task."""
     seed = grid.seeds[0]
-    needs = [_adjusted(grid, language, seed)] if ADJUSTED in grid.regimes else []
+    needs = _measured(grid, language, [seed])
     if task := grid.first_task:
         needs += [run.name for run in _fine_tunings(grid, task, seed) if run.language in (None, language)]
     models = [grid.model_name_or_path, *(f"{{{name}}}" for name in needs)]

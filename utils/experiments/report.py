@@ -20,7 +20,19 @@ from utils.core.result_tables import ResultTable, markdown_text
 from utils.experiments.comparison import Comparison, note_on_resamples
 from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
 from utils.experiments.figures import plot_differences
-from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ENGLISH, ORIGINAL, REGIMES, XSR, Grid
+from utils.experiments.grid import (
+    ABLATION,
+    ADJUSTED,
+    ADJUSTED_CONTINUAL,
+    ENGLISH,
+    ORIGINAL,
+    REGIMES,
+    TRANSLATED,
+    WORDS,
+    XSR,
+    Arm,
+    Grid,
+)
 from utils.experiments.results import PARTS, Results, title_with_metric
 from utils.experiments.significance import seed_scores
 
@@ -78,7 +90,7 @@ def _draw(results: Results, output_dir: Path) -> str | None:
             if one.bootstrap
         }
         if baseline == ORIGINAL and intervals:
-            panels.setdefault(title_with_metric(part), {})[REGIMES[regime].title] = intervals
+            panels.setdefault(title_with_metric(part), {})[results.grid.arms[regime].title] = intervals
     if not panels:
         return None
     plot_differences(panels, output_dir / "differences", "Difference from the original model, fine-tuned plainly")
@@ -94,7 +106,7 @@ def _report(results: Results, conditions: Mapping[str, str], figure: str | None)
         grid=grid,
         listed=_listed,
         model=markdown_text(Path(grid.model_name_or_path).name.replace("`", "'")),
-        tasks=[PARTS[task][0][:1].lower() + PARTS[task][0][1:] for task in grid.tasks if task != XSR],
+        tasks=[PARTS[task][0][:1].lower() + PARTS[task][0][1:] for task in grid.tasks if task not in (XSR, WORDS)],
         summary=_summary([verdict for *_, verdict, is_the_papers in claims if is_the_papers]),
         smallest_set=min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0),
         claims=ResultTable(["The paper's claim", "Here", "Seen?"], [row[:3] for row in claims], 3).markdown(),
@@ -120,16 +132,24 @@ def _summary(verdicts: Sequence[str]) -> str:
 
 def _claims(results: Results) -> Iterator[tuple[str, str, str, bool]]:
     """The claims that were tested: words, differences, verdict, whether it is one of the paper's."""
-    for claim in CLAIMS:
-        if verdict := verdict_on(results, claim):
-            compared = results.comparisons[claim.part, claim.regime, claim.baseline]
-            yield claim.words, _differences(results, compared), verdict, claim.is_the_papers
+    grid = results.grid
+    for variant in grid.variants or [""]:
+        of_variant = f" ({variant})" if variant else ""
+        for claim in CLAIMS:
+            if verdict := verdict_on(results, claim, variant):
+                compared = results.comparisons[_place(grid, claim, variant)]
+                yield claim.words + of_variant, _differences(results, compared), verdict, claim.is_the_papers
+        yield from _claims_on_forgetting(results, variant, of_variant)
+
+
+def _claims_on_forgetting(results: Results, variant: str, of_variant: str) -> Iterator[tuple[str, str, str, bool]]:
     found, grid = _alignment(results), results.grid
-    stages = (ADJUSTED, _fine_tuned(grid, ADJUSTED), _fine_tuned(grid, ADJUSTED_CONTINUAL))
+    arms = [Arm(regime, variant) for regime in (ADJUSTED, ADJUSTED, ADJUSTED_CONTINUAL)]
+    stages = (arms[0].title, *(_fine_tuned(grid, arm) for arm in arms[1:]))
     adjusted, plain, continual = (found.get(stage, {}) for stage in stages)
     for words, before, after, expected in (
-        ("Fine-tuning forgets alignment (word retrieval falls).", adjusted, plain, -1),
-        ("Continual learning keeps more of it.", plain, continual, 1),
+        (f"Fine-tuning forgets alignment (word retrieval falls).{of_variant}", adjusted, plain, -1),
+        (f"Continual learning keeps more of it.{of_variant}", plain, continual, 1),
     ):
         if changes := {language: after[language][1] - before[language][1] for language in before if language in after}:
             n = sum(change * expected > 0 for change in changes.values())
@@ -138,9 +158,15 @@ def _claims(results: Results) -> Iterator[tuple[str, str, str, bool]]:
             yield words, here, f"{kind}, in {n} of {len(changes)} (first seed)", True
 
 
-def verdict_on(results: Results, claim: Claim) -> str | None:
-    """Whether a claim was seen, in a few words; None if it was not tested."""
-    compared = results.comparisons.get((claim.part, claim.regime, claim.baseline))
+def _place(grid: Grid, claim: Claim, variant: str) -> tuple[str, str, str]:
+    """The key of the comparison that decides a claim."""
+    regime, baseline = (Arm(of, variant if REGIMES[of].aligns else "").name for of in (claim.regime, claim.baseline))
+    return claim.part, regime, baseline
+
+
+def verdict_on(results: Results, claim: Claim, variant: str = "") -> str | None:
+    """Whether a claim was seen, in a few words, with a variant of the alignment; None if it was not tested."""
+    compared = results.comparisons.get(_place(results.grid, claim, variant))
     if not compared:
         return None
     directions: dict[str, list[int]] = {}  # by language: of all pairs that it is part of
@@ -169,25 +195,26 @@ def _points(results: Results, comparison: Comparison) -> str:
 
 
 def _section(results: Results, part: str) -> dict[str, Any]:
-    """The paper's table: a row per regime, a column per language; mean ± sd over seeds, difference from the original."""
+    """The paper's table: a row per arm, a column per language; mean ± sd over seeds, difference from the original."""
     scores = results.scores[part]
     names = sorted({name for of_regime in scores.values() for name in of_regime}, key=lambda n: (n != ENGLISH, n))
     foreign = [name for name in names if name != ENGLISH]
     rows = []
-    for regime in filter(scores.get, REGIMES):
+    arms = results.grid.arms
+    for regime in filter(scores.get, arms):
         of_regime, compared = scores[regime], results.comparisons.get((part, regime, ORIGINAL), {})
         cells = {name: mean_and_sd(seed_scores(values)) for name, values in of_regime.items()}
         cells |= {name: f"{cells[name]} ({_points(results, one)})" for name, one in compared.items()}
         means = [mean(of_regime[name]) for name in foreign if name in of_regime]
         mean_of_all = f"{100 * mean(means):.1f}" if len(means) == len(foreign) else None
-        rows.append([REGIMES[regime].title, *map(cells.get, names), mean_of_all])
+        rows.append([arms[regime].title, *map(cells.get, names), mean_of_all])
     columns = ["", *names, "mean without en" if ENGLISH in names else "mean"]
     return {
         "title": title_with_metric(part),
         "table": ResultTable(columns, rows).markdown(),
         "examples": [f"{results.n_examples[part][name]:,} ({name})" for name in names],
         "between_regimes": [
-            (f"{REGIMES[regime].title} – {REGIMES[baseline].title}", _differences(results, compared))
+            (f"{arms[regime].title} – {arms[baseline].title}", _differences(results, compared))
             for (of, regime, baseline), compared in results.comparisons.items()
             if of == part and baseline != ORIGINAL
         ],
@@ -215,15 +242,17 @@ def _stages(grid: Grid, language: str) -> dict[str, str]:
     """The models that were measured: name in the report → label in the results of `run_distances.py`."""
     seed = f"seed{grid.seeds[0]}"
     adjusted_to = "joint" if grid.joint else language
-    stages = {ORIGINAL: Path(grid.model_name_or_path).name, ADJUSTED: f"{adjusted_to}-{seed}"}
-    for regime in grid.regimes if grid.first_task else ():
-        end = seed if regime == ORIGINAL or grid.joint else f"{language}-{seed}"
-        stages[_fine_tuned(grid, regime)] = f"{regime}-{end}"
+    stages = {ORIGINAL: Path(grid.model_name_or_path).name}
+    for variant in grid.variants or [""]:
+        stages[Arm(ADJUSTED, variant).title] = "-".join(filter(None, [variant, adjusted_to, seed]))
+    for arm in grid.arms.values() if grid.first_task else ():
+        end = seed if arm.regime == ORIGINAL or grid.joint and arm.regime != TRANSLATED else f"{language}-{seed}"
+        stages[_fine_tuned(grid, arm)] = f"{arm.name}-{end}"
     return stages
 
 
-def _fine_tuned(grid: Grid, regime: str) -> str:
-    return f"{REGIMES[regime].title}, fine-tuned ({grid.first_task})"
+def _fine_tuned(grid: Grid, arm: Arm) -> str:
+    return f"{arm.title}, fine-tuned ({grid.first_task})"
 
 
 def _distances(results: Results) -> str:

@@ -1,11 +1,12 @@
 """The results of the runs of a grid, read and compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from utils.core.files import read_json_object
+from utils.core.records import read_record
 from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_values, comparison_table
 from utils.experiments.comparison_tables import metric_name
 from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
@@ -17,13 +18,15 @@ from utils.experiments.grid import (
     ENGLISH,
     FURTHER,
     ORIGINAL,
-    REGIMES,
+    WORDS,
     XSR,
+    Arm,
     Grid,
     Run,
 )
 from utils.experiments.runner import check_done
 from utils.tasks.registry import TASKS
+from utils.training.model_card import ALIGNMENT
 
 
 # The parts of a report: title, and the metric that it is reported by. QA has two, in one language and across languages.
@@ -32,12 +35,19 @@ PARTS = {name: (spec.title, spec.selection_metric) for name, spec in TASKS.items
 PARTS |= {name: (further.title, TASKS[further.task].selection_metric) for name, further in FURTHER.items()}
 PARTS |= {f"{name}{_ACROSS}": (f"{PARTS[name][0]} across languages", PARTS[name][1]) for name in ("qa", "mlqa")}
 PARTS[XSR] = (TITLES[RETRIEVAL], "accuracy")
-# Regimes and the baselines that they are compared with.
-BASELINES = (
-    *((regime, ORIGINAL) for regime in REGIMES if regime != ORIGINAL),
-    (ADJUSTED_CONTINUAL, ADJUSTED),
-    (ADJUSTED_CONTINUAL, ABLATION),
-)
+PARTS[WORDS] = (TITLES[ALIGNMENT], "word_retrieval_accuracy")
+
+
+def arms_with_baselines(grid: Grid) -> Iterator[tuple[str, str]]:
+    """The names of arms and of those that they are compared with: the original, other regimes, the first variant."""
+    yield from ((name, ORIGINAL) for name in grid.arms if name != ORIGINAL)
+    first, *others = grid.variants or [""]
+    for variant in (first, *others):
+        continual, adjusted, ablation = (
+            Arm(regime, variant).name for regime in (ADJUSTED_CONTINUAL, ADJUSTED, ABLATION)
+        )
+        yield from ((continual, adjusted), (continual, ablation))
+    yield from ((Arm(ADJUSTED, variant).name, Arm(ADJUSTED, first).name) for variant in others)
 
 
 @dataclass
@@ -49,10 +59,10 @@ class Results:
     n_resamples: int
     alpha: float = 0.05  # level of significance over all comparisons
     n_comparisons: int = 0  # that p-values are adjusted for
-    # Part → regime → language or pair of languages → score of every run, 0 to 1.
+    # Part → arm → language or pair of languages → score of every run, 0 to 1.
     scores: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     n_examples: dict[str, dict[str, int]] = field(default_factory=dict)  # part → language
-    # (Part, regime, baseline) → language.
+    # (Part, arm, baseline) → language.
     comparisons: dict[tuple[str, str, str], dict[str, Comparison]] = field(default_factory=dict)
     tables: list[ComparisonTable] = field(default_factory=list)  # all comparisons in full
     distances: dict[str, dict[str, Any]] = field(default_factory=dict)  # language → results of `run_distances.py`
@@ -73,13 +83,14 @@ def read_results(
     not_run = {run.name for run in runs} - {run.name for run in done} - missing.keys()
     results.missing |= dict.fromkeys(not_run, "not run yet")
     for task in grid.tasks:
-        if not (planned := [run for run in done if run.task == task]):
+        kinds = (WORDS, "align") if task == WORDS else (task,)
+        if not (planned := [run for run in done if run.task in kinds]):
             continue
-        for part, found in _parts(task, _read(planned, output_dir)):
+        for part, found in _parts(task, _read(planned, runs, grid, output_dir)):
             metric = PARTS[part][1]
             results.scores[part] = _scores(found, metric)
             results.n_examples[part] = {name: one.n_examples for *_, run in found for name, one in run.sets.items()}
-            for regime, baseline in BASELINES:
+            for regime, baseline in arms_with_baselines(grid):
                 if table := _compared(found, regime, baseline, metric, n_resamples):
                     results.tables.append(table)
                     compared = {row.language: row.comparison for row in table.rows if row.comparison}
@@ -94,11 +105,11 @@ def read_results(
     return results
 
 
-# Regime, language that it is about (None: all), and the run.
+# Name of the arm, language that it is about (None: all), and the run.
 _Found = tuple[str, str | None, FinishedRun]
 
 
-def _read(planned: Sequence[Run], output_dir: Path) -> list[_Found]:
+def _read(planned: Sequence[Run], runs: Sequence[Run], grid: Grid, output_dir: Path) -> list[_Found]:
     """The finished runs, with the cells of the grid that they are for."""
     folders = {str((output_dir / run.name).resolve()): run for run in planned}
     finished = read_runs([str(output_dir / run.name) for run in planned])
@@ -107,9 +118,23 @@ def _read(planned: Sequence[Run], output_dir: Path) -> list[_Found]:
     for run in finished:
         place = Path(run.folder).resolve()
         of = folders.get(str(place)) or folders[str(place.parent)]  # (each model has a folder in that of run_xsr.py)
-        regime = of.regime or (ORIGINAL if run.seed is None else ADJUSTED)
+        regime = of.regime or _measured_arm(runs, place, output_dir)
+        if grid.variants:  # (which the names of systems may not distinguish)
+            run = replace(run, system=System(grid.arms[regime].title, run.system.regime))
         found.append((regime, of.language if of.regime != ORIGINAL else None, run))
     return found
+
+
+def _measured_arm(runs: Sequence[Run], folder: Path, output_dir: Path) -> str:
+    """The arm of a model that was only measured: of the adjustment that it comes from."""
+    model = read_record(folder / "run.json", "start again").get("base_model")
+    made = {(output_dir / run.name).resolve(): run.regime for run in runs if run.task == "align"}
+    return made.get(Path(str(model)).resolve()) or ORIGINAL
+
+
+def _is_across(name: str) -> bool:
+    """Whether a set of QA is across languages, such as `hi-en` (but not `zh-Hans`)."""
+    return name.startswith(f"{ENGLISH}-") or name.endswith(f"-{ENGLISH}")
 
 
 def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Found]]]:
@@ -119,7 +144,7 @@ def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Foun
         return
     for part, across in ((task, False), (f"{task}{_ACROSS}", True)):
         of_part = [
-            (regime, language, run.only(name for name in run.sets if ("-" in name) == across))
+            (regime, language, run.only(name for name in run.sets if _is_across(name) == across))
             for regime, language, run in found
         ]
         if any(run.sets for *_, run in of_part):
@@ -154,4 +179,5 @@ def _compared(
 
 def _without_english(run: FinishedRun, language: str | None) -> FinishedRun:
     """The run with the sets of its language (of all if None), but not that of English alone."""
-    return run.only(name for name in run.sets if name != ENGLISH and (language is None or language in name.split("-")))
+    of_language = {language, f"{language}-{ENGLISH}", f"{ENGLISH}-{language}"}
+    return run.only(name for name in run.sets if name != ENGLISH and (language is None or name in of_language))

@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Cut the parallel text for the grids of this folder into training and held-out pairs, and link their words once.
+
+    python grids/prepare_data.py hi=en-hi.jsonl.gz hi-Latn=en-hi-Latn.jsonl.gz --output_dir runs/grid-data
+
+Writes `pairs.LANGUAGE.jsonl` and `held.LANGUAGE.jsonl` with word links beside them (`.links`), so that all variants of a grid
+learn from the same links and are measured on the same ones. Links are learned from all pairs, by the statistical aligner;
+files that exist are kept.
+"""
+
+import sys
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.alignment.words import split_on_punctuation
+from utils.core.arguments import arg, parse_arguments
+from utils.core.errors import run_script
+from utils.core.files import write_json_lines
+from utils.core.tables import one_path_each, read_rows
+from utils.parallel.aligners.pharaoh import write_pharaoh
+from utils.parallel.aligners.statistical import StatisticalAligner
+
+
+@dataclass
+class PrepareArguments:
+    """Which pairs."""
+
+    files: list[str] = arg(
+        default_factory=list, help="LANGUAGE=FILE each, with the columns `en` and the language's code."
+    )
+    output_dir: str = arg("runs/grid-data", help="Folder for the files.")
+    max_pairs: int = arg(8000, help="The first N pairs of each file are read.", at_least=2)
+    held_out: int = arg(1000, help="The last N of them are held out.", at_least=1)
+
+
+def main() -> None:
+    (args,) = parse_arguments(PrepareArguments, description=__doc__, positional="files")
+    folder = Path(args.output_dir)
+    languages = [word.partition("=")[0] for word in args.files]
+    for language, path in one_path_each(args.files, languages, "--files").items():
+        if (folder / f"held.{language}.links").exists():
+            continue
+        rows = [{"en": row["en"], language: row[language]} for _, row in islice(read_rows(path), args.max_pairs)]
+        source, english = ([split_on_punctuation(row[side]) for row in rows] for side in (language, "en"))
+        links = StatisticalAligner().align(source, english)
+        cut = len(rows) - args.held_out
+        for name, part in (("pairs", slice(cut)), ("held", slice(cut, None))):
+            write_json_lines(folder / f"{name}.{language}.jsonl", rows[part])
+            header = {"word_splitting": "punctuation", "aligner": "statistical", "pairs": len(rows[part])}
+            write_pharaoh(folder / f"{name}.{language}.links", links[part], header)
+        print(f"{language}: {cut:,} pairs, and {args.held_out:,} held out, in {folder}")
+
+
+if __name__ == "__main__":
+    run_script(main)
