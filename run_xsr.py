@@ -24,6 +24,7 @@ from utils.evaluation.figures import plot_accuracy_by_layer
 from utils.evaluation.neighbours import RETRIEVAL_DISTANCES
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
 from utils.evaluation.sentence_retrieval import (
+    ByDistance,
     Found,
     curves_by_layer,
     mexa_table,
@@ -81,11 +82,15 @@ class XsrArguments(EvaluationArguments):
         help="A sentence's vector: the mean of all its tokens, special ones included, or the first token, cls.",
         choices=list(SENTENCE_POOLINGS),
     )
-    distance: str = arg(
-        "cosine",
-        help="How nearness is measured; csls is the cosine corrected for hubness (Conneau et al., 2018).",
+    distance: list[str] = arg(
+        default_factory=lambda: ["cosine"],
+        help="How nearness is measured; csls is the cosine corrected for hubness (Conneau et al., 2018), centered the cosine "
+        "without the mean vector of each language (Libovický et al., 2020). Several stand side by side: cosine csls centered.",
         choices=list(RETRIEVAL_DISTANCES),
     )
+
+    def __post_init__(self) -> None:
+        self.distance = list(dict.fromkeys(self.distance))
 
 
 def main() -> None:
@@ -108,11 +113,11 @@ def main() -> None:
     usual = {label: usual_layer(n_layers[label]) for label in models}
 
     # --- Encode and retrieve, one encoder after the other ---
-    found: dict[str, Found] = {}
+    found: dict[str, dict[str, Found]] = {}  # by model and distance
     results: dict[str, dict[str, Any]] = {}
     for label, name in models.items():
         encoder = load_encoder(name, **args.hub_options()).to(state.device)
-        found[label] = {}
+        found[label] = {distance: {} for distance in args.distance}
         for pairs in data:
             with args.autocast():
                 vectors = encode_sentences(
@@ -125,7 +130,8 @@ def main() -> None:
                     args.max_seq_length,
                     f"{label}, {pairs.language}",
                 )
-            found[label] |= retrieve_translations(vectors, pairs, layers[label], args.distance, state.device)
+            for distance, directions in found[label].items():
+                directions |= retrieve_translations(vectors, pairs, layers[label], distance, state.device)
         if state.is_main_process:
             folder = output_dir / label if len(models) > 1 else output_dir
             predicted = usual[label] if usual[label] in layers[label] else layers[label][-1]
@@ -138,10 +144,11 @@ def main() -> None:
             write_json(output_dir / "run.json", run_record([args], base_model=models))
         if any(len(chosen) > 1 for chosen in layers.values()):
             subject = "Sentence retrieval" if len(models) > 1 else label
-            title = f"{subject} ({args.pooling} pooling, {args.distance})"
+            title = f"{subject} ({args.pooling} pooling, {' '.join(args.distance)})"
             plot_accuracy_by_layer(curves_by_layer(found), output_dir / "accuracy_by_layer.png", title)
         print(retrieval_table(found, usual).text())
-        print(f"\nMEXA, by {args.distance}: pairs that are each other's nearest (mean, max: over the layers measured)")
+        print("\nMEXA: pairs that are each other's nearest, with mean and maximum over the layers measured")
+        print("(as published with --distance cosine --layers all)")
         print(mexa_table(found, usual).text())
 
 
@@ -175,17 +182,17 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
 
 
 def write_results(
-    folder: Path, model: str, found: Found, predicted: int, data: Sequence[SentencePairs], args: XsrArguments
+    folder: Path, model: str, found: ByDistance, predicted: int, data: Sequence[SentencePairs], args: XsrArguments
 ) -> dict[str, Any]:
-    """Write the results and the record of one encoder, and its predictions at the layer `predicted`."""
-    settings = {"model": model, "pooling": args.pooling, "distance": args.distance}
+    """Write the results and the record of one encoder, and its predictions at the layer `predicted`, by the first distance."""
+    settings = {"model": model, "pooling": args.pooling, "distance": args.distance[0]}
     results = {**settings, "predictions_layer": predicted, **retrieval_metrics(found)}
     eval_data = {}
     for pairs in data:
         results |= {f"{pairs.language}_{name}": fact for name, fact in pairs.facts.items()}
         eval_data[pairs.language] = {**pairs.facts, "sha256": pairs.sha256}
         for direction in pairs.directions:
-            rows = found[direction][predicted].rows()
+            rows = found[args.distance[0]][direction][predicted].rows()
             predictions = [{**row, "layer": predicted, **settings, **pairs.facts} for row in rows]
             write_json_lines(folder / "predictions" / f"{direction}.jsonl", predictions)
     revision = args.commit(model)

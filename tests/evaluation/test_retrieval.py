@@ -61,10 +61,12 @@ def test_every_recorded_retrieval(reference_encoder, expected, number, language)
 def similarity(queries, candidates, distance):
     """The whole matrix in double precision, straight from the definitions."""
     queries, candidates = queries.double(), candidates.double()
+    if distance == "centered":
+        queries, candidates = queries - queries.mean(dim=0), candidates - candidates.mean(dim=0)
     if distance == "l2":
         return -(queries[:, None] - candidates[None]).norm(dim=2)
     cosine = F.normalize(queries, dim=1) @ F.normalize(candidates, dim=1).T
-    if distance == "cosine":
+    if distance in ("cosine", "centered"):
         return cosine
     of_queries = torch.stack([row.sort(descending=True).values[:10].mean() for row in cosine])
     of_candidates = torch.stack([column.sort(descending=True).values[:10].mean() for column in cosine.T])
@@ -182,6 +184,13 @@ def test_csls_is_fair_to_hubs():
     gold = torch.arange(30)
     assert retrieve(queries, candidates, "cosine", gold=gold).accuracy == 0
     assert retrieve(queries, candidates, "csls", gold=gold).accuracy == 1
+
+
+def test_centering_takes_away_what_a_language_shares():
+    meaning = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    source, english = meaning + torch.tensor([3.0, 0.0]), meaning + torch.tensor([0.0, 3.0])
+    assert retrieve(source, english, "cosine").accuracy < 1
+    assert retrieve(source, english, "centered").accuracy == 1
 
 
 def test_mean_reciprocal_rank():
@@ -497,23 +506,28 @@ def found_at(layers, n=10) -> dict[int, Retrieval]:
 
 
 @pytest.mark.parametrize("layers", [[8], [0, 8, 12], range(13), [0, 1, 2, 12]])
-def test_the_table_fits_the_terminal(layers):
+@pytest.mark.parametrize("n_distances", [1, 3])
+def test_the_table_fits_the_terminal(layers, n_distances):
     long = "a-very-long-name-of-a-model/that-nobody-can-read"
+    distances = ["cosine", "csls", "centered"][:n_distances]
     found = {
-        model: {direction: found_at(of_model) for direction in ("hi-en", "en-hi")}
+        model: {distance: {way: found_at(of_model) for way in ("hi-en", "en-hi")} for distance in distances}
         for model, of_model in ((long, layers), ("small", [0, 1, 2]))
     }
     lines = retrieval_table(found, {long: 8, "small": 1}).text().splitlines()
     mexa = mexa_table(found, {long: 8, "small": 1}).text().splitlines()
     assert max(map(len, lines + mexa)) <= 100
-    assert len(lines) == 5
-    assert len(mexa) == 3
-    curve = mexa_by_layer(found[long])["hi"].values()
-    assert mexa[1].split()[-2:] == [f"{100 * value:.1f}" for value in (sum(curve) / len(curve), max(curve))]
-    assert "a-very-long-n…" in lines[1]
+    assert len(lines) == 1 + 4 * n_distances
+    assert len(mexa) == 1 + 2 * n_distances
+    for distance, line in zip(distances, mexa[1:]):
+        curve = mexa_by_layer(found[long][distance])["hi"].values()
+        assert line.split()[-2:] == [f"{100 * value:.1f}" for value in (sum(curve) / len(curve), max(curve))]
+    if n_distances > 1:  # beside each other
+        assert [line.split()[1:3] for line in lines[1:4]] == [["hi-en", distance] for distance in distances]
+    assert "a-very-l" in lines[1]
     if len(layers) > 3:
         assert [word for word in lines[0].split() if word in ("best", "usual", "last")] == ["best", "usual", "last"]
-    best = max(found[long]["hi-en"].values(), key=lambda r: r.accuracy)
+    best = max(found[long]["cosine"]["hi-en"].values(), key=lambda r: r.accuracy)
     assert f"{100 * best.accuracy:.1f}  {best.mrr:.3f}" in lines[1]
 
 
@@ -539,21 +553,22 @@ def test_mexa_of_collapsed_vectors_is_zero():
 
 
 def test_metrics_and_curves():
-    found = {"hi-en": found_at([0, 8]), "en-hi": found_at([0, 8])}
-    metrics = retrieval_metrics(found)
+    first, second = ({way: found_at([0, 8]) for way in ("hi-en", "en-hi")} for _ in range(2))
+    metrics = retrieval_metrics({"cosine": first, "csls": second})
     names = ("accuracy", "mrr", "share_found")
-    mexa = mexa_by_layer(found)["hi"]
-    assert set(metrics) == {
-        *(f"{direction}_layer{k}_{name}" for direction in found for k in (0, 8) for name in names),
-        *("hi_layer0_mexa", "hi_layer8_mexa", "hi_mexa_mean", "hi_mexa_max"),
-    }
-    assert metrics["hi_layer8_mexa"] == mexa[8]
-    assert metrics["hi_mexa_mean"] == pytest.approx((mexa[0] + mexa[8]) / 2)
-    assert metrics["hi_mexa_max"] == max(mexa.values())
-    curves = curves_by_layer({"a": found, "b": found})
+    for found, by in ((first, ""), (second, "_csls")):
+        mexa = mexa_by_layer(found)["hi"]
+        expected = {f"hi{by}_mexa_mean": (mexa[0] + mexa[8]) / 2, f"hi{by}_mexa_max": max(mexa.values())}
+        for k in (0, 8):
+            expected[f"hi_layer{k}{by}_mexa"] = mexa[k]
+            expected |= {f"{way}_layer{k}{by}_{name}": getattr(found[way][k], name) for way in found for name in names}
+        assert {name: metrics.pop(name) for name in expected} == pytest.approx(expected)
+    assert not metrics
+    curves = curves_by_layer({"a": {"cosine": first}, "b": {"cosine": first, "csls": second}})
     assert list(curves) == ["hi-en", "en-hi", "hi: MEXA"]
-    assert curves["hi-en"]["b"] == {k: metrics[f"hi-en_layer{k}_accuracy"] for k in (0, 8)}
-    assert curves["hi: MEXA"]["b"] == mexa
+    assert all(list(panel) == ["a", "b, cosine", "b, csls"] for panel in curves.values())
+    assert curves["hi-en"]["b, csls"] == {k: second["hi-en"][k].accuracy for k in (0, 8)}
+    assert curves["hi: MEXA"]["a"] == mexa_by_layer(first)["hi"]
 
 
 def test_models_are_told_apart(tmp_path, monkeypatch):

@@ -128,6 +128,29 @@ def test_results_say_how_they_were_measured(xsr, files):
 
 
 @pytest.mark.usefixtures("figures")
+def test_several_distances_side_by_side(xsr, capsys, monkeypatch):
+    """One run with one pass of the encoder gives what a run for each distance gives; the first has the plain names."""
+    distances = ("csls", "cosine", "centered")
+    alone = {distance: read(xsr("--layers", 1, 2, "--distance", distance, output=distance)) for distance in distances}
+    encode, passes = run_xsr.encode_sentences, []
+    monkeypatch.setattr(run_xsr, "encode_sentences", lambda *given: passes.append(given) or encode(*given))
+    capsys.readouterr()
+    out = xsr("--layers", 1, 2, "--distance", *distances, "csls", output="all")
+    together = read(out)
+    assert len(passes) == 1
+    assert together.items() >= alone["csls"].items()
+    for distance in distances[1:]:
+        for name in ("hi-en_layer2_accuracy", "en-hi_layer1_mrr", "hi_layer1_mexa"):
+            begin, _, end = name.rpartition("_")
+            assert together[f"{begin}_{distance}_{end}"] == alone[distance][name]
+        assert together[f"hi_{distance}_mexa_mean"] == alone[distance]["hi_mexa_mean"]
+    assert {row["distance"] for row in read_lines(out / "predictions" / "hi-en.jsonl")} == {"csls"}
+    table = capsys.readouterr().out
+    assert [table.count(f"  {distance}") for distance in distances] == [3, 3, 3]
+    assert (out / "accuracy_by_layer.png").exists()
+
+
+@pytest.mark.usefixtures("figures")
 def test_several_models_in_one_table_and_figure(xsr, tmp_path, capsys):
     deeper = tiny.checkpoint(tmp_path / "deeper" / "model", num_hidden_layers=5)
     out = xsr("--models", MODEL, deeper, REFERENCE / "reference_model", "--layers", "all")

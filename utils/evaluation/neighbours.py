@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,9 @@ class Retrieval:
 
     nearest: torch.Tensor  # [N], index of the nearest candidate; of several equally near, the first
     rank: torch.Tensor  # [N], of the right candidate
-    score: torch.Tensor  # [N], similarity of the nearest, higher is nearer: cosine, negative L2 distance, or CSLS
+    score: (
+        torch.Tensor
+    )  # [N], similarity of the nearest, higher is nearer: (centered) cosine, negative L2 distance, CSLS
     gold: torch.Tensor  # [N], index of the right candidate
     query_spread: float | None = None  # `vector_spread` of the queries, if it was computed
 
@@ -69,8 +71,9 @@ class Retrieval:
 class _Space:
     """How one matrix product gives the similarities of N queries and M candidates: scale · q'·c' + bias(c) + offset(q)."""
 
-    # Makes q' or c', fp32, of vectors [any, dimensions]: block by block, so that all vectors are never copied.
-    prepare: Callable[[torch.Tensor], torch.Tensor]
+    # Make q' and c', fp32, of vectors [any, dimensions]: block by block, so that all vectors are never copied.
+    prepare_queries: Callable[[torch.Tensor], torch.Tensor]
+    prepare_candidates: Callable[[torch.Tensor], torch.Tensor]
     scale: float
     bias: torch.Tensor  # [M]
     offset: torch.Tensor  # [N]; has no influence on which candidate is nearer
@@ -83,7 +86,18 @@ def _normalize(vectors: torch.Tensor) -> torch.Tensor:
 
 def _cosine(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Space:
     zeros = torch.zeros(max(len(queries), len(candidates)), device=queries.device)
-    return _Space(_normalize, 1, zeros[: len(candidates)], zeros[: len(queries)])
+    return _Space(_normalize, _normalize, 1, zeros[: len(candidates)], zeros[: len(queries)])
+
+
+def _centered(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Space:
+    """The cosine after the mean of each side is taken away: what all sentences of a language share (Libovický et al., 2020)."""
+
+    def around_mean(side: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        mean = side.mean(dim=0, dtype=torch.float32)
+        return lambda vectors: _normalize(vectors.float() - mean)
+
+    cosine = _cosine(queries, candidates, block_size)
+    return replace(cosine, prepare_queries=around_mean(queries), prepare_candidates=around_mean(candidates))
 
 
 def _csls(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Space:
@@ -96,7 +110,7 @@ def _csls(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _
             products = query @ _normalize(candidates[columns]).T
             _keep_largest(of_queries[rows], products)
             _keep_largest(of_candidates[columns], products.T.contiguous())
-    return _Space(_normalize, 2, -of_candidates.mean(dim=1), -of_queries.mean(dim=1))
+    return _Space(_normalize, _normalize, 2, -of_candidates.mean(dim=1), -of_queries.mean(dim=1))
 
 
 def _keep_largest(largest: torch.Tensor, new: torch.Tensor) -> None:
@@ -116,10 +130,10 @@ def _l2(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Sp
     def negative_squares(vectors: torch.Tensor) -> torch.Tensor:
         return -torch.cat([prepare(block).square().sum(dim=1) for block in vectors.split(block_size)])
 
-    return _Space(prepare, 2, negative_squares(candidates), negative_squares(queries), squared=True)
+    return _Space(prepare, prepare, 2, negative_squares(candidates), negative_squares(queries), squared=True)
 
 
-RETRIEVAL_DISTANCES = {"cosine": _cosine, "l2": _l2, "csls": _csls}
+RETRIEVAL_DISTANCES = {"cosine": _cosine, "l2": _l2, "csls": _csls, "centered": _centered}
 
 
 def retrieve(
@@ -137,7 +151,8 @@ def retrieve(
     Args:
         queries: [N, dimensions].
         candidates: [M, dimensions].
-        distance: a name in `RETRIEVAL_DISTANCES` (else an `InputError`); `csls` is the cosine corrected for hubness.
+        distance: a name in `RETRIEVAL_DISTANCES` (else an `InputError`); `csls` is the cosine corrected for hubness,
+            `centered` the cosine without the mean of the queries and that of the candidates.
         block_size: queries and candidates compared at once; by default chosen for the device. Memory is a few times
             4 bytes times its square, and some numbers for each vector.
         gold: [N], index of the right candidate of every query; by default candidate i is right for query i.
@@ -153,12 +168,13 @@ def retrieve(
     best = torch.full(gold.shape, -math.inf, device=gold.device)
     nearest, farther = torch.zeros_like(gold), torch.zeros_like(gold)
     for rows in slices(len(queries), block_size):
-        query, right = space.prepare(queries[rows]), space.prepare(candidates[gold[rows]])
+        query, right = space.prepare_queries(queries[rows]), space.prepare_candidates(candidates[gold[rows]])
         own_score = space.scale * (query * right).sum(dim=1) + space.bias[gold[rows]]
         # (scale · q·c is at most this sum of squares times scale / 2.)
         tolerance = rounding * space.scale / 2 * (query.square().sum(dim=1) + right.square().sum(dim=1))
         for columns in slices(len(candidates), block_size):
-            scores = torch.addmm(space.bias[columns], query, space.prepare(candidates[columns]).T, alpha=space.scale)
+            candidate = space.prepare_candidates(candidates[columns])
+            scores = torch.addmm(space.bias[columns], query, candidate.T, alpha=space.scale)
             # One score of the right candidate everywhere: rank 1 and being the nearest are the same.
             inside = (gold[rows] >= columns.start) & (gold[rows] < columns.stop)
             scores[inside, gold[rows][inside] - columns.start] = own_score[inside]
@@ -179,7 +195,8 @@ def retrieve(
 def vector_spread(vectors: torch.Tensor, distance: str = "cosine") -> float:
     """How far vectors [N, dimensions], N > 0, lie apart, over all N² pairs.
 
-    For `l2` the root mean square of the L2 distances, for other distances the mean of 1 - cosine.
+    For `l2` the root mean square of the L2 distances, for other distances the mean of 1 - cosine (without centering, which
+    would make collapsed vectors look spread).
     """
     total, squares = torch.zeros(vectors.shape[1], dtype=torch.float64), 0.0
     for block in vectors.split(default_block_size(vectors.device)):

@@ -1,7 +1,8 @@
 """Cross-lingual sentence retrieval: both directions of one model, and the metrics, curves and tables of the results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from typing import TypeVar
 
 import torch
 
@@ -10,8 +11,11 @@ from utils.evaluation.neighbours import Retrieval, retrieve, vector_spread
 from utils.evaluation.sentence_pairs import SentencePairs
 
 
-# Direction → layer → what was found, for one model.
+T = TypeVar("T")
+# Direction → layer → what was found, for one model and distance.
 Found = dict[str, dict[int, Retrieval]]
+# Distance → what was found, for one model.
+ByDistance = Mapping[str, Found]
 
 
 def retrieve_translations(
@@ -48,75 +52,97 @@ def mexa_by_layer(found: Found) -> dict[str, dict[int, float]]:
     return mexa
 
 
-def retrieval_metrics(found: Found) -> dict[str, float]:
+def retrieval_metrics(found: ByDistance) -> dict[str, float]:
     """What is reported of one model, by name.
 
     Of every direction and layer `hi-en_layer8_accuracy`, `…_mrr`, `…_share_found`, 0 to 1, and `…_query_spread`; of every
-    language `hi_layer8_mexa`, and the mean and the maximum over the layers, `hi_mexa_mean` and `hi_mexa_max`.
+    language `hi_layer8_mexa`, and the mean and the maximum over the layers, `hi_mexa_mean` and `hi_mexa_max`. These are by
+    the first distance; the names of others have the distance in them, as in `hi-en_layer8_csls_accuracy`.
     """
-    metrics = {
-        f"{direction}_layer{layer}_{name}": getattr(retrieval, name)
-        for direction, by_layer in found.items()
-        for layer, retrieval in by_layer.items()
-        for name in ("accuracy", "mrr", "share_found", "query_spread")
-        if getattr(retrieval, name) is not None
-    }
-    for language, curve in mexa_by_layer(found).items():
-        metrics |= {f"{language}_layer{layer}_mexa": value for layer, value in curve.items()}
-        metrics |= {f"{language}_mexa_mean": fmean(curve.values()), f"{language}_mexa_max": max(curve.values())}
+    metrics: dict[str, float] = {}
+    for number, (distance, directions) in enumerate(found.items()):
+        by = f"_{distance}" if number else ""
+        for direction, by_layer in directions.items():
+            for layer, retrieval in by_layer.items():
+                values = {
+                    name: getattr(retrieval, name) for name in ("accuracy", "mrr", "share_found", "query_spread")
+                }
+                where = f"{direction}_layer{layer}{by}"
+                metrics |= {f"{where}_{name}": value for name, value in values.items() if value is not None}
+        for language, curve in mexa_by_layer(directions).items():
+            metrics |= {f"{language}_layer{layer}{by}_mexa": value for layer, value in curve.items()}
+            metrics[f"{language}{by}_mexa_mean"] = fmean(curve.values())
+            metrics[f"{language}{by}_mexa_max"] = max(curve.values())
     return metrics
 
 
-def curves_by_layer(found: Mapping[str, Found]) -> dict[str, dict[str, dict[int, float]]]:
-    """Panel → model → layer → value: for each language the accuracies of both directions, and MEXA."""
+def curves_by_layer(found: Mapping[str, ByDistance]) -> dict[str, dict[str, dict[int, float]]]:
+    """Panel → model → layer → value: for each language the accuracies of both directions, and MEXA.
+
+    With several distances there is a curve for each model and distance.
+    """
     curves: dict[str, dict[str, dict[int, float]]] = {}
-    for model, of_model in found.items():
-        mexa = mexa_by_layer(of_model)
-        for direction, by_layer in of_model.items():
-            curve = {layer: retrieval.accuracy for layer, retrieval in by_layer.items()}
-            curves.setdefault(direction, {})[model] = curve
-            if (language := direction.removeprefix("en-")) in mexa:  # after the second direction
-                curves.setdefault(f"{language}: MEXA", {})[model] = mexa[language]
+    for model, direction, distance, by_layer in _each(found):
+        label = f"{model}, {distance}" if len(found[model]) > 1 else model
+        curve = {layer: retrieval.accuracy for layer, retrieval in by_layer.items()}
+        curves.setdefault(direction, {})[label] = curve
+        language = direction.removeprefix("en-")
+        if language != direction:  # the second direction of a language
+            mexa = mexa_by_layer(found[model][distance])
+            curves.setdefault(f"{language}: MEXA", {})[label] = mexa[language]
     return curves
 
 
-def retrieval_table(found: Mapping[str, Found], usual: Mapping[str, int]) -> ResultTable:
-    """A row per model and direction with up to three layers; 100 characters wide at most.
+def retrieval_table(found: Mapping[str, ByDistance], usual: Mapping[str, int]) -> ResultTable:
+    """A row per model, direction and distance with up to three layers; 100 characters wide at most.
 
     Of more than three layers, the most accurate one, the usual one of each model and the last one are shown.
     """
     groups = _groups_of_layers(found)
     rows = []
-    for model, directions in found.items():
-        for direction, by_layer in directions.items():
-            row: list[str | int | None] = [shorten(model, 26), direction]
-            accuracy = {layer: retrieval.accuracy for layer, retrieval in by_layer.items()}
-            for layer in _layers_shown(accuracy, groups, usual[model]):
-                at_layer = by_layer.get(layer)
-                row += [layer, f"{100 * at_layer.accuracy:.1f}", f"{at_layer.mrr:.3f}"] if at_layer else [None] * 3
-            rows.append(row + [None] * (2 + 3 * len(groups) - len(row)))
+    for model, direction, distance, by_layer in _each(found):
+        row = _names(model, direction, distance, found)
+        accuracy = {layer: retrieval.accuracy for layer, retrieval in by_layer.items()}
+        for layer in _layers_shown(accuracy, groups, usual[model]):
+            at_layer = by_layer.get(layer)
+            row += [layer, f"{100 * at_layer.accuracy:.1f}", f"{at_layer.mrr:.3f}"] if at_layer else [None] * 3
+        rows.append(row + [None] * (3 + 3 * len(groups) - len(row)))
     header = [name for group in groups for name in (group, "acc %", "MRR")]
-    return ResultTable(["model", "direction", *header], rows, n_text_columns=2)
+    return ResultTable(["model", "direction", "distance", *header], rows, 3).without_empty_columns()
 
 
-def mexa_table(found: Mapping[str, Found], usual: Mapping[str, int]) -> ResultTable:
-    """A row per model and language: MEXA in percent at the layers of `retrieval_table`, its mean and maximum over all."""
+def mexa_table(found: Mapping[str, ByDistance], usual: Mapping[str, int]) -> ResultTable:
+    """A row per model, language and distance: MEXA in percent at up to three layers, its mean and maximum over all."""
     groups = _groups_of_layers(found)
+    mexa = {model: {name: mexa_by_layer(one) for name, one in of_model.items()} for model, of_model in found.items()}
     rows = []
-    for model, of_model in found.items():
-        for language, curve in mexa_by_layer(of_model).items():
-            row: list[str | int | None] = [shorten(model, 26), language]
-            for layer in _layers_shown(curve, groups, usual[model]):
-                row += [layer, f"{100 * curve[layer]:.1f}"] if layer in curve else [None] * 2
-            row += [None] * (2 + 2 * len(groups) - len(row))
-            rows.append([*row, f"{100 * fmean(curve.values()):.1f}", f"{100 * max(curve.values()):.1f}"])
+    for model, language, distance, curve in _each(mexa):
+        row = _names(model, language, distance, found)
+        for layer in _layers_shown(curve, groups, usual[model]):
+            row += [layer, f"{100 * curve[layer]:.1f}"] if layer in curve else [None] * 2
+        row += [None] * (3 + 2 * len(groups) - len(row))
+        rows.append([*row, *(f"{100 * value:.1f}" for value in (fmean(curve.values()), max(curve.values())))])
     header = [name for group in groups for name in (group, "MEXA %")]
-    return ResultTable(["model", "language", *header, "mean", "max"], rows, n_text_columns=2)
+    return ResultTable(["model", "language", "distance", *header, "mean", "max"], rows, 3).without_empty_columns()
 
 
-def _groups_of_layers(found: Mapping[str, Found]) -> tuple[str, ...]:
+def _each(found: Mapping[str, Mapping[str, Mapping[str, T]]]) -> Iterator[tuple[str, str, str, T]]:
+    """Model, direction (or language), distance and what was found, in the order of a table."""
+    for model, by_distance in found.items():
+        for direction in next(iter(by_distance.values())):
+            for distance, of_distance in by_distance.items():
+                yield model, direction, distance, of_distance[direction]
+
+
+def _names(model: str, direction: str, distance: str, found: Mapping[str, ByDistance]) -> list[str | int | None]:
+    """The first cells of a row; the distance is named if there are several."""
+    several = len(found[model]) > 1
+    return [shorten(model, 16 if several else 26), direction, distance if several else None]
+
+
+def _groups_of_layers(found: Mapping[str, ByDistance]) -> tuple[str, ...]:
     """The names of the layers that a table shows."""
-    n_layers = max(len(by_layer) for directions in found.values() for by_layer in directions.values())
+    n_layers = max(len(by_layer) for _, _, _, by_layer in _each(found))
     return ("best", "usual", "last") if n_layers > 3 else ("layer",) * n_layers
 
 
