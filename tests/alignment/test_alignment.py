@@ -204,6 +204,23 @@ def test_with_negatives_of_both_languages_a_word_competes_with_its_own_language(
     assert one_masked == pytest.approx(sum(math.log(total) - 10 for total in queries) / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("layers", [(0,), (1, -1), (0, 1, 2)])
+def test_losses_of_several_layers_are_means_from_one_pass_of_each_side(layers):
+    f, f0 = encoders()
+    batch, passes = COLLATOR(rows(some_pairs())), []
+    hooks = [model.register_forward_hook(lambda *_: passes.append(1)) for model in (f, f0)]
+    with torch.no_grad():
+        together = AlignmentLoss(MeanSquaredError(), f0, layers)(f, batch)
+        for hook in hooks:
+            hook.remove()
+        apart = [AlignmentLoss(MeanSquaredError(), f0, [layer])(f, batch) for layer in layers]
+    assert len(passes) == 3
+    assert (together.n_links, together.n_words) == (apart[0].n_links, apart[0].n_words)
+    for name in ("alignment", "regularization"):
+        expected = sum(getattr(terms, name).item() for terms in apart) / len(layers)
+        assert getattr(together, name).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_gradients_reach_both_ends_and_never_the_reference():
     f, f0 = tiny.model(head="", seed=1), tiny.model(head="", seed=2)
     loss = AlignmentLoss(MeanSquaredError(), f0)

@@ -25,7 +25,13 @@ from utils.models.encoders import (
     save_encoder,
     weights_checksum,
 )
-from utils.models.layers import freeze_lower_layers, freeze_unused_parameters, hidden_states_at, only_layers_below
+from utils.models.layers import (
+    aligned_layers,
+    freeze_lower_layers,
+    freeze_unused_parameters,
+    hidden_states_at,
+    only_layers_below,
+)
 from utils.models.tokenizers import load_tokenizer
 
 
@@ -185,6 +191,16 @@ def test_frozen_lower_layers(architecture):
     old, new = (m(input_ids=tokens, output_hidden_states=True).hidden_states for m in (before, encoder))
     assert torch.equal(old[1], new[1])
     assert not torch.equal(old[2], new[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [([-1], [-1]), ([12], [-1]), ([-1, 4], [4, -1]), ([12, 0, -1, 4], [0, 4, -1]), ([-2], [11])]
+)
+def test_aligned_layers(given, expected):
+    assert aligned_layers(given, 12) == expected
+    for unknown in (13, -14):
+        with pytest.raises(InputError, match=f"--alignment_layer {unknown}"):
+            aligned_layers([*given, unknown], 12)
 
 
 def test_what_cannot_be_loaded(tmp_path):

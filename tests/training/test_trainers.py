@@ -137,6 +137,21 @@ def test_evaluation_equals_a_loop(tmp_path):
     assert metrics["eval_word_retrieval_accuracy"] == pytest.approx(sum(means) / 4)
 
 
+def test_every_aligned_layer_is_measured(tmp_path):
+    trainer = alignment_trainer_for(tmp_path, eval_dataset={"hi": encode_pairs(some_pairs(6), WORD_TOKENIZER)})
+    trainer.alignment_loss.layers, trainer.eval_layers = (1, -1), (0, 1)
+    together = trainer.evaluate()
+    trainer.alignment_loss.layers = (-1,)
+    highest = trainer.evaluate()
+    trainer.alignment_loss.layers = (1,)
+    lower = trainer.evaluate()
+    retrieval = [name for name in highest if "retrieval" in name]
+    assert len(retrieval) == 1 + 2 * 3
+    assert {name: together[name] for name in retrieval} == {name: highest[name] for name in retrieval}
+    for name in ("eval_alignment_loss", "eval_regularization_loss", "eval_loss"):
+        assert together[name] == pytest.approx((highest[name] + lower[name]) / 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("sampling", ["random", "group_by_length"])
 def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path, sampling):
     arguments = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 4, "dropout": 0.2}

@@ -2,7 +2,7 @@
 
 Efimov et al., ECIR 2023, section 3, after Cao et al., ICLR 2020, section 2."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -46,7 +46,9 @@ class AlignmentLoss:
     # The encoder before adjustment (f0): a module, which is frozen here and never trained or saved, or a function that is
     # called like one (`utils.models.adapters.without_adapter`).
     reference_model: Callable
-    layer: int = -1  # the hidden state from which word vectors are pooled, an index into `hidden_states`
+    # The hidden states from which word vectors are pooled, as indices into `hidden_states`, the highest one last. Both
+    # losses are means over them.
+    layers: Sequence[int] = (-1,)
     weights: LossWeights = ADJUSTMENT
 
     def __post_init__(self) -> None:
@@ -66,30 +68,37 @@ class AlignmentLoss:
         A sum of weight 0 is 0, and the passes that only it needs are not made. `autocast` is the context of the encoders'
         passes (mixed precision); the losses are computed in fp32.
         """
-        source = before = None
+        source: list[torch.Tensor] = []
+        before: list[torch.Tensor] = []
         with autocast():
             if self.weights.alignment:
-                source = word_vectors(model, batch, "source", [self.layer])[0]
-            english = word_vectors(model, batch, "english", [self.layer])[0]
+                source = word_vectors(model, batch, "source", self.layers)
+            english = word_vectors(model, batch, "english", self.layers)
             if self.weights.regularization:
                 with torch.no_grad():
-                    before = word_vectors(self.reference_model, batch, "english", [self.layer])[0]
+                    before = word_vectors(self.reference_model, batch, "english", self.layers)
         return self.compare(source, english, before, batch)
 
     def compare(
-        self, source: torch.Tensor | None, english: torch.Tensor, before: torch.Tensor | None, batch: Batch
+        self,
+        source: Sequence[torch.Tensor],
+        english: Sequence[torch.Tensor],
+        before: Sequence[torch.Tensor],
+        batch: Batch,
     ) -> AlignmentTerms:
-        """The two sums from word vectors [words, dimensions]: source (f), English (f), and English before (f0).
+        """The two sums from word vectors [words, dimensions] at each layer: source (f), English (f), and English before (f0).
 
         Without source vectors, or those of f0, the sum that needs them is 0.
         """
         links = batch["links"]
-        aligned = drift = english.new_zeros(())
+        aligned = drift = english[0].new_zeros(())
         losses = None
-        if source is not None:
-            ends = source[links[:, 0]], english[links[:, 1]]
-            losses = self.objective(*ends, batch["source_spelling"], batch["english_spelling"])
+        if source:
+            spelling = batch["source_spelling"], batch["english_spelling"]
+            ends = [(theirs[links[:, 0]], ours[links[:, 1]]) for theirs, ours in zip(source, english)]
+            losses = torch.stack([self.objective(*both, *spelling) for both in ends]).mean(dim=0)
             aligned = losses.sum()
-        if before is not None:
-            drift = (english - before).square().mean(dim=1).sum()
-        return AlignmentTerms(aligned, drift, len(links), len(english), losses)
+        if before:
+            drifts = [(now - then).square().mean(dim=1).sum() for now, then in zip(english, before)]
+            drift = torch.stack(drifts).mean()
+        return AlignmentTerms(aligned, drift, len(links), len(english[0]), losses)

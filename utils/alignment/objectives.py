@@ -137,8 +137,12 @@ class AlignmentArguments:
         choices=list(WORD_POOLINGS),
         hyperparameter=True,
     )
-    alignment_layer: int = arg(
-        -1, help="Hidden state that is aligned: 0 the embeddings, -1 the last layer.", hyperparameter=True
+    alignment_layer: list[int] = arg(
+        default_factory=lambda: [-1],
+        help="Hidden states that are aligned: 0 the embeddings, -1 the last layer. Of several (`4 -1`) both losses are means "
+        "over the layers.",
+        hyperparameter=True,
+        variant=lambda layers: f"layers {' '.join(map(str, layers))}",
     )
     alignment_objective: str = arg(
         "mse",

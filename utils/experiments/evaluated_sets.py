@@ -118,7 +118,9 @@ def _of_alignment(folder: Path, name: str, data: _Json, arguments: _Json, result
     key = f"eval_{name}_word_retrieval_accuracy"
     if not is_number(results.get(key)):
         raise InputError(f"The file {folder / 'all_results.json'} has no {key}; run it again with --do_eval.")
-    representation = {"layer": arguments.get("alignment_layer"), "word_pooling": arguments.get("word_pooling")}
+    aligned = arguments.get("alignment_layer")  # (several, the highest one last; a number in older records)
+    layer = aligned[-1] if isinstance(aligned, list) and aligned else aligned
+    representation = {"layer": layer, "word_pooling": arguments.get("word_pooling")}
     found = {"word_retrieval_accuracy": results[key]}
     return EvaluatedSet("", data["sha256"], data["links"], found, representation=representation)
 

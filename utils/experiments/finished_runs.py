@@ -89,11 +89,15 @@ def check_same_data(runs: Sequence[FinishedRun]) -> None:
 def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The settings in which two trainings differ, as `learning_rate (5e-05, 2e-05)`; empty if in none."""
 
-    def shown(value: object) -> str:
-        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    def values(setting: object) -> list[object]:  # (one value is the same by itself and in a list)
+        return setting if isinstance(setting, list) else [setting]
 
-    names = [name for name in one if name in other and one[name] != other[name]]
-    return ", ".join(f"{name} ({shown(one[name])}, {shown(other[name])})" for name in names)
+    both = {name: (values(one[name]), values(other[name])) for name in one if name in other}
+    return ", ".join(
+        f"{name} ({' '.join(map(str, here))}, {' '.join(map(str, there))})"
+        for name, (here, there) in both.items()
+        if here != there
+    )
 
 
 def _with_folders_of_models(folders: Sequence[str]) -> Iterator[Path]:

@@ -86,6 +86,16 @@ def usual_layer(n_layers: int) -> int:
     return round(n_layers * 2 / 3)
 
 
+def aligned_layers(layers: Sequence[int], n_layers: int) -> list[int]:
+    """`--alignment_layer` as different indices into `hidden_states`, in ascending order; the last layer is always -1.
+
+    Raises:
+        InputError: for a layer that does not exist.
+    """
+    ascending = parse_layers(layers, n_layers, "--alignment_layer")
+    return [-1 if layer == n_layers else layer for layer in ascending]
+
+
 def parse_layers(layers: str | Sequence[str | int] | None, n_layers: int, argument: str = "--layers") -> list[int]:
     """Read `8`, `0 4 8`, `-1` or `all` as indices into `hidden_states`, ascending from 0; None means `usual_layer`.
 

@@ -12,7 +12,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
 from utils.models.adapters import without_adapter
 from utils.models.encoders import check_same_kind, load_encoder
-from utils.models.layers import encoder_of, parse_layers
+from utils.models.layers import aligned_layers, encoder_of
 from utils.models.lineage import original_model
 from utils.models.tokenizers import encoder_max_length
 from utils.parallel.corpus import ChosenPairs, ParallelCorpus
@@ -41,14 +41,14 @@ def continual_alignment(
     if not (continual.continual or tracking.track_alignment_every):
         return None, None, facts
     encoder: Any = encoder_of(model)
-    parse_layers([continual.alignment_layer], encoder.config.num_hidden_layers, "--alignment_layer")
+    layers = continual.alignment_layer = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)
     words = WordTokenizer(tokenizer, continual.word_pooling, encoder_max_length(tokenizer, encoder))
     if tracking.track_alignment_every:
         with args.training.main_process_first(desc="preparing the pairs that are tracked"):
             held_out = read_tracked_pairs(
                 tracking, parallel, links, words, lambda: _reference_encoder(args, model), args.hub_options
             )
-        tracker = AlignmentTracker(held_out.pairs, words, tracking.track_alignment_every, continual.alignment_layer)
+        tracker = AlignmentTracker(held_out.pairs, words, tracking.track_alignment_every, layers[-1])
         facts["tracking_data"] = held_out.fingerprints()
     if continual.continual:
         reference: Any = _reference_encoder(args, model)
@@ -59,7 +59,7 @@ def continual_alignment(
             reference = without_adapter(model)  # (the copy that linked the words is freed)
         alignment = ContinualAlignment(
             pairs.all_rows,
-            AlignmentLoss(continual.objective(), reference, continual.alignment_layer, continual.weights),
+            AlignmentLoss(continual.objective(), reference, layers, continual.weights),
             AlignmentCollator(tokenizer.pad_token_id or 0, 8 if args.training.bf16 else None, list(pairs.data)),
             continual.alignment_batch_size,
             continual.alignment_every,

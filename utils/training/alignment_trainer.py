@@ -39,8 +39,8 @@ class AlignmentTrainer(ComponentTrainer):
     each (`alignment_loss_hi`).
 
     Args:
-        alignment_loss: objective, frozen reference model (f0), layer and weights of the two losses.
-        eval_layers: hidden states at which evaluation measures word retrieval, beside the one that is aligned.
+        alignment_loss: objective, frozen reference model (f0), layers and weights of the two losses.
+        eval_layers: hidden states at which evaluation measures word retrieval, beside those that are aligned.
         kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes
             from `encode_pairs`, `eval_dataset` too, or is a dictionary of such by language; `data_collator` is an
             `AlignmentCollator`.
@@ -124,8 +124,9 @@ class AlignmentTrainer(ComponentTrainer):
         Returns:
             `eval_alignment_loss` and `eval_regularization_loss` (means over all links, all English words),
             `eval_loss` (their weighted sum), `eval_word_retrieval_accuracy` (mean over languages and directions),
-            and per direction `eval_hi-en_word_retrieval_accuracy`, the querying language first; for `eval_layers`
-            `eval_hi-en_layer5_word_retrieval_accuracy`. Of several languages also `eval_alignment_loss_hi`.
+            and per direction `eval_hi-en_word_retrieval_accuracy`, the querying language first. These are of the highest
+            aligned layer; of the other ones and of `eval_layers`, `eval_hi-en_layer5_word_retrieval_accuracy`. Of several
+            languages also `eval_alignment_loss_hi`.
         """
         start = time.time()
         given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -139,7 +140,7 @@ class AlignmentTrainer(ComponentTrainer):
                 by_direction[f"alignment_loss_{language}"] = (language_sums[0] / language_sums[2].clamp(min=1)).item()
             for layer, (source, english) in vectors.items():
                 found = [retrieve(source, english).accuracy, retrieve(english, source).accuracy]
-                label = "" if layer == self.alignment_loss.layer else f"layer{layer}_"
+                label = "" if layer == self.alignment_loss.layers[-1] else f"layer{layer}_"
                 names = [f"{way}_{label}word_retrieval_accuracy" for way in (f"{language}-en", f"en-{language}")]
                 by_direction |= dict(zip(names, found))
                 accuracies += [] if label else found
@@ -156,8 +157,8 @@ class AlignmentTrainer(ComponentTrainer):
 
     def _measure(self, dataset: Dataset) -> tuple[Tensor, dict[int, list[Tensor]]]:
         """Sums of both losses with their counts [4], and the vectors of linked words, source and English, by layer."""
-        aligned = self.alignment_loss.layer
-        layers = list(dict.fromkeys([aligned, *self.eval_layers]))
+        aligned = self.alignment_loss.layers
+        n_aligned, layers = len(aligned), list(dict.fromkeys([*aligned, *self.eval_layers]))
         # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
         lengths = column_array(dataset, "length").sum(axis=1)
         by_length = dataset.select(np.argsort(lengths, kind="stable"))
@@ -170,8 +171,8 @@ class AlignmentTrainer(ComponentTrainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 source = word_vectors(model, batch, "source", layers)
                 english = word_vectors(model, batch, "english", layers)
-                before = word_vectors(self.alignment_loss.reference_model, batch, "english", [aligned])[0]
-                terms = self.alignment_loss.compare(source[0], english[0], before, batch)
+                before = word_vectors(self.alignment_loss.reference_model, batch, "english", aligned)
+                terms = self.alignment_loss.compare(source[:n_aligned], english[:n_aligned], before, batch)
             found = [terms.alignment.item(), terms.regularization.item(), terms.n_links, terms.n_words]
             sums += torch.tensor(found, dtype=torch.float64)
             links = batch["links"][batch["source_spelling"] != SPECIAL_TOKEN]

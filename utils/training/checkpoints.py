@@ -150,7 +150,7 @@ def loss_identity(loss: AlignmentLoss) -> dict[str, Any]:
     return {
         "alignment_objective": type(objective).__name__,
         **vars(objective),
-        "alignment_layer": loss.layer,
+        "alignment_layer": list(loss.layers),
         "alignment_weight": loss.weights.alignment,
         "regularization_weight": loss.weights.regularization,
         "reference model": _hash(model_sums(reference)) if isinstance(reference, nn.Module) else None,
