@@ -27,6 +27,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.arguments import announce, arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.records import run_record
+from utils.core.romanization import check_romanized
 from utils.models.adapters import LoraArguments, with_lora, without_adapter
 from utils.models.encoders import check_same_kind, load_encoder, save_encoder
 from utils.models.hub import MBERT, ModelArguments, nickname
@@ -141,6 +142,7 @@ def check_arguments(args: Arguments) -> None:
         data.parallel_dataset = assumed["--parallel_dataset"] = WIKIMATRIX
     assumed |= training.assume_output_dir("-".join([nickname(model.model_name_or_path), *data.languages]))
     announce(assumed)
+    check_romanized(data.romanize, data.languages)
     check_links_to_write(args.links, data.languages, data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:

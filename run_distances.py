@@ -24,6 +24,7 @@ from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json
 from utils.core.records import run_record
+from utils.core.romanization import check_romanized
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.distance_report import (
     Measured,
@@ -106,6 +107,7 @@ def main() -> None:
     announce(assumed)
     check_output_dir(str(args.output_dir), args.overwrite_output_dir)
     require(data.languages, ["--language"], "say which language is compared with English, for example --language hi")
+    check_romanized(data.romanize, data.languages)
     check_links_to_write(links, data.languages, args.overwrite_output_dir)
     state = args.state()
 

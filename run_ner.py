@@ -65,8 +65,8 @@ def main() -> None:
         read_sentence,
         CONFIGS,
         readers_of_tags(TAGS),
-        hub_options=args.hub_options,
-        num_proc=args.num_proc,
+        texts=("tokens",),
+        **args.reader_options,
     )
     examples, labels = read_examples(reader, training, lambda rows: known_labels(args, rows and name_labels(rows)))
 

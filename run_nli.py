@@ -52,7 +52,7 @@ def main() -> None:
     data, training = args.data, args.training
 
     # --- Examples, in the training language and in all others ---
-    reader = TaskReader(data, FEATURES, read_pair, hub_options=args.hub_options, num_proc=args.num_proc)
+    reader = TaskReader(data, FEATURES, read_pair, texts=TEXTS, **args.reader_options)
     examples, labels = read_examples(
         reader, training, lambda train: known_labels(args, train and name_labels(train, LABELS))
     )

@@ -56,7 +56,7 @@ def main() -> None:
     # --- Examples, in the training language and in all others ---
     labels = known_labels(args, list(LABELS) if training.do_train else None)
     read = partial(read_sentence_pair, columns=COLUMNS, classes=LABELS, labels=labels)
-    reader = TaskReader(data, FEATURES, read, CONFIGS, hub_options=args.hub_options, num_proc=args.num_proc)
+    reader = TaskReader(data, FEATURES, read, CONFIGS, texts=COLUMNS, **args.reader_options)
     examples, _ = read_examples(reader, training)
 
     # --- Model ---

@@ -77,8 +77,8 @@ def main() -> None:
         CONFIGS,
         readers={**readers_of_tags(TAGS), ".conllu": read_conllu},
         language_names=LANGUAGE_NAMES,
-        hub_options=args.hub_options,
-        num_proc=args.num_proc,
+        texts=("tokens",),
+        **args.reader_options,
     )
     examples, _ = read_examples(reader, training)
 

@@ -142,9 +142,7 @@ def main() -> None:
 
     # --- Examples: questions in the training language, and for every pair of languages ---
     read = partial(read_question, unanswerable=data.version_2_with_negative)
-    reader = CrossLingualReader(
-        data, FEATURES, read, hub_options=args.hub_options, num_proc=args.num_proc, pairs=data.pairs()
-    )
+    reader = CrossLingualReader(data, FEATURES, read, pairs=data.pairs(), **args.reader_options)
     examples, _ = read_examples(reader, training)
 
     # --- Model ---

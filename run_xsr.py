@@ -18,6 +18,7 @@ from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json, write_json_lines
 from utils.core.records import run_record
+from utils.core.romanization import HELP, check_romanized, files_by_source, source_language
 from utils.core.tables import one_path_each
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.figures import plot_accuracy_by_layer
@@ -67,6 +68,9 @@ class XsrArguments(EvaluationArguments):
         "i of --target_file. With several languages LANGUAGE=FILE each: hi=tatoeba.hi ru=tatoeba.ru.",
     )
     target_file: list[str] | None = arg(None, help="Their English translations, in the same way.")
+    romanize: list[str] = arg(
+        default_factory=list, help=HELP.format(example="--eval_languages hi hi-Latn --romanize hi-Latn")
+    )
     max_samples: int | None = arg(
         None,
         help="Use at most this many pairs, the first, of each language: fewer are easier to retrieve.",
@@ -101,6 +105,7 @@ def main() -> None:
         args.eval_languages = args.languages_of(models) or ["es", "ru", "vi", "hi"]
         assumed["--eval_languages"] = " ".join(args.eval_languages)
     announce(assumed)
+    check_romanized(args.romanize, args.eval_languages)
     check_output_dir(str(args.output_dir), args.overwrite_output_dir)
     state, output_dir = args.state(), Path(str(args.output_dir))
 
@@ -155,8 +160,11 @@ def main() -> None:
 def read_data(args: XsrArguments) -> list[SentencePairs]:
     """The sentence pairs of every language, from files if they are given, else from the data set."""
     languages = list(dict.fromkeys(args.eval_languages))
-    source = one_path_each(args.source_file, languages, "--source_file")
-    target = one_path_each(args.target_file, languages, "--target_file")
+
+    def paths(values: list[str] | None, argument: str) -> dict[str, str]:
+        return one_path_each(files_by_source(values, languages, args.romanize), languages, argument)
+
+    source, target = paths(args.source_file, "--source_file"), paths(args.target_file, "--target_file")
     data: list[SentencePairs] = []
     for language in languages:
         if source or target:
@@ -166,7 +174,7 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
         else:
             pairs = load_sentence_pairs(
                 args.dataset_name,
-                language,
+                source_language(language, args.romanize),
                 args.dataset_config_name,
                 args.dataset_split,
                 args.source_column,
@@ -174,6 +182,8 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
                 cache_dir=args.cache_dir,
                 token=args.token,
             )
+        if language in args.romanize:
+            pairs = pairs.romanized(language)
         if same := next((other.language for other in data if other.source == pairs.source), None):
             raise InputError(f"{same} and {language} have the same sentences; give each language its own.")
         log_pair(language, pairs.source[0], pairs.english[0])

@@ -327,3 +327,17 @@ def test_help_teaches(run, capsys):
     assert "python run_xsr.py --model" in text
     for name in ("--models", "--layers", "--eval_languages", "google/xtreme", "csls"):
         assert name in text
+
+
+def test_sentences_are_romanized_in_place_or_beside_the_original(xsr, files):
+    data = ("--source_file", f"hi={files['hi.hi']}", "--target_file", f"hi={files['hi.en']}")
+    both = xsr("--eval_languages", "hi", "hi-Latn", "--romanize", "hi-Latn", *data, output="both")
+    in_place = xsr("--eval_languages", "hi", "--romanize", "hi", *data, output="in place")
+    facts, other = (json.loads((folder / "run.json").read_text())["eval_data"] for folder in (both, in_place))
+    assert facts["hi-Latn"]["sha256"] == other["hi"]["sha256"] != facts["hi"]["sha256"]
+    found = json.loads((both / "all_results.json").read_text())
+    assert {"hi-Latn-en", "en-hi-Latn", "hi-en", "en-hi"} <= {name.partition("_layer")[0] for name in found}
+
+
+def test_romanizing_a_language_that_is_not_measured_is_refused(refused):
+    assert "--romanize ru is not among the languages" in refused("--romanize", "ru")

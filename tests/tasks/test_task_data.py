@@ -122,6 +122,44 @@ def test_only_so_many(tmp_path):
     assert lengths == [2, 1, 3]
 
 
+# --- In Latin letters ---
+
+
+@pytest.mark.parametrize("source", ["files", "data set"])
+def test_a_language_is_romanized_in_place_or_beside_the_original(tmp_path, source):
+    languages = {"eval_languages": ["hi", "hi-Latn", "ru"]}
+    if source == "files":
+        files = [f"{language}={write(tmp_path / f'{language}.jsonl', PAIRS[2:])}" for language in ("hi", "ru")]
+        data = TaskDataArguments(validation_file=files, **languages)
+    else:
+        folder = folder_of_languages(tmp_path / "xnli", {"hi": PAIRS[2:], "ru": PAIRS[2:]})
+        data = TaskDataArguments(dataset_name=folder, **languages)
+    reader = TaskReader(
+        data, run_nli.FEATURES, run_nli.read_pair, romanized=["hi-Latn", "ru"], texts=["premise", "hypothesis"]
+    )
+    sets = reader.evaluation_sets("validation")
+    latin = {"premise": "nadii shaamt thii.", "hypothesis": "nadii shaamt nahiim thii.", "label": "contradiction"}
+    assert sets["hi"].to_list() == [{"id": "0", **PAIRS[2]}]
+    assert sets["hi-Latn"].to_list() == sets["ru"].to_list() == [{"id": "0", **latin}]
+
+
+def test_training_data_is_romanized_if_its_language_is(tmp_path):
+    path = write(tmp_path / "a.jsonl", SENTENCES[1:])
+    for language, words in (("hi", ["nadii", "shaamt", "thii", "."]), ("ru", SENTENCES[1]["tokens"])):
+        data = TaskDataArguments(train_file=path, train_language=language)
+        reader = TaskReader(
+            data, tagged_features("ner_tags"), run_ner.read_sentence, romanized=["hi"], texts=["tokens"]
+        )
+        assert reader.train().to_list() == [{"id": "0", "tokens": words, "ner_tags": ["O"] * 4}]
+
+
+def test_places_in_a_text_are_not_moved(tmp_path):
+    path = write(tmp_path / "a.jsonl", PAIRS)
+    reader = TaskReader(TaskDataArguments(train_file=path), run_nli.FEATURES, run_nli.read_pair, romanized=["en"])
+    with pytest.raises(InputError, match="--romanize en would move the answers"):
+        reader.train()
+
+
 # --- What can be wrong with it ---
 
 

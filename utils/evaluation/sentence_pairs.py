@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from utils.core.errors import InputError
+from utils.core.romanization import romanize
 from utils.parallel.data_sets import load_sentences
 from utils.parallel.formats import read_aligned_lines
 from utils.parallel.sides import THREE_LETTERS, SentenceColumns
@@ -50,6 +51,10 @@ class SentencePairs:
     def first(self, n: int | None) -> "SentencePairs":
         """The first n pairs; all for None."""
         return replace(self, source=self.source[:n], english=self.english[:n])
+
+    def romanized(self, language: str) -> "SentencePairs":
+        """The same pairs with the source sentences in Latin letters, as those of another language."""
+        return replace(self, language=language, source=[romanize(text, language) for text in self.source])
 
 
 def read_sentence_files(language: str, source_path: str, english_path: str) -> SentencePairs:

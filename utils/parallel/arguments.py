@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from utils.core.arguments import arg
 from utils.core.errors import InputError
+from utils.core.romanization import HELP, in_place
 
 
 @dataclass
@@ -46,6 +47,12 @@ class ParallelDataArguments:
         "`auto`: as the links file says, else `space` with a links file, `icu` for these languages, `punctuation` for others.",
         choices=["auto", "space", "punctuation", "icu"],
         hyperparameter=True,
+    )
+    romanize: list[str] = arg(
+        default_factory=list,
+        help=HELP.format(example="--languages hi hi-Latn --romanize hi-Latn"),
+        hyperparameter=True,
+        variant=in_place,
     )
     max_words: int = arg(
         64, help="Drop pairs with more words than this on either side.", hyperparameter=True, at_least=1

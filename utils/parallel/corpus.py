@@ -21,12 +21,19 @@ from utils.alignment.words import UNSPACED, UNSPACED_LANGUAGES, WordTokenizer, w
 from utils.core.arguments import require
 from utils.core.columns import content_fingerprint, list_lengths
 from utils.core.errors import InputError
+from utils.core.romanization import (
+    files_by_source,
+    romanization_key,
+    romanize,
+    romanize_columns,
+    source_language,
+)
 from utils.core.tables import one_path_each, paths_by_language
 from utils.parallel.aligners.pharaoh import read_header, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, aligner_spec
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import ENCODED, choose_pairs, sample_pairs
-from utils.parallel.data_sets import PairStream, load_bitext
+from utils.parallel.data_sets import Pair, PairStream, load_bitext
 from utils.parallel.formats import read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
 from utils.parallel.sides import SAMPLE, log_pair, same_language
@@ -77,6 +84,7 @@ class ParallelCorpus:
         require(data.languages, ["--language"], "say which language is pulled to English, for example --language hi")
         file_argument = f"--{purpose}_file"
         links_argument = "--links_file" if purpose == "parallel" else f"--{purpose}_links_file"
+        files, links_files = (files_by_source(some, data.languages, data.romanize) for some in (files, links_files))
         links = one_path_each(links_files, data.languages, links_argument)
         paths = paths_by_language(files, data.languages, file_argument)
         pairs, splitting = {}, dict(like.splitting) if like else {}
@@ -84,11 +92,12 @@ class ParallelCorpus:
             if language in links or not like:
                 splitting[language] = _word_splitting(data.word_splitting, language, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
+            source = source_language(language, data.romanize)
             name = f"{splitting[language]} {tokenizer.name_or_path if word_pooling == 'token' else ''}"
             if files:
                 require(paths.get(language), [f"{file_argument} {language}=FILE"], f"there is no file for {language}")
                 pairs[language] = read_bitext(
-                    paths[language], language, split, name, data.source_column, data.english_column
+                    paths[language], source, split, name, data.source_column, data.english_column
                 )
             elif data.parallel_dataset is None:
                 raise InputError(f"--parallel_dataset or {file_argument} is missing: there are no parallel sentences.")
@@ -99,9 +108,11 @@ class ParallelCorpus:
                 )
             else:
                 pairs[language] = load_bitext(
-                    data, language, split, name, dataset_split or data.parallel_split, **(hub_options or {})
+                    data, source, split, name, dataset_split or data.parallel_split, **(hub_options or {})
                 )
-            _look_at(pairs[language], language, splitting[language])
+            _look_at(pairs[language], source, splitting[language])
+            if language in data.romanize:
+                pairs[language] = _romanized(pairs[language], language, splitting[language], data)
         return cls(pairs, splitting, links, data.preprocessing_num_workers)
 
     def aligners(self, arguments: AlignerArguments) -> set[str]:
@@ -290,6 +301,20 @@ def _look_at(bitext: Bitext, language: str, splitting: str) -> None:
             f"The words of {language} have no spaces between them (one would be {max(unspaced, key=len)[:40]!r}); use "
             "--word_splitting icu, or separate them."
         )
+
+
+def _romanized(bitext: Bitext, language: str, splitting: str, data: ParallelDataArguments) -> Bitext:
+    """The pairs with their source words in Latin letters; the words, and thus links and tags, stay the same ones."""
+    if splitting == "subword":
+        raise InputError("--romanize changes whole words, not subwords; leave out --word_pooling token.")
+    if isinstance(bitext, Dataset):
+        return romanize_columns(bitext, ["source"], language, data.preprocessing_num_workers)
+    return bitext.map(_romanized_pair, language=language, code=romanization_key())
+
+
+def _romanized_pair(pair: Pair, language: str, code: str) -> Pair:
+    """Pairs are cached under `code`."""
+    return {**pair, "source": romanize(pair["source"], language)}
 
 
 def _word_splitting(wanted: str, language: str, links_file: str | None, word_pooling: str) -> str:

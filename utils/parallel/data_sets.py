@@ -50,6 +50,15 @@ class PairStream:
 
         return PairStream(self.rows, to_pair, self.where, cache_key(keep, stream=self.fingerprint, **options))
 
+    def map(self, change: Callable[..., Pair], **options: Any) -> "PairStream":
+        """The pairs that `change(pair, **options)` makes of these."""
+
+        def to_pair(row: Mapping) -> Pair | None:
+            pair = self.to_pair(row)
+            return pair and change(pair, **options)
+
+        return PairStream(self.rows, to_pair, self.where, cache_key(change, stream=self.fingerprint, **options))
+
     def shuffle(self, seed: int) -> "PairStream":
         """The same pairs in random order: shards shuffled, and pairs within a buffer that moves along."""
         rows = self.rows.shuffle(seed=seed, buffer_size=self._SHUFFLE_BUFFER)

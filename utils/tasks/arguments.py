@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 from utils.alignment.objectives import CONTINUAL, AlignmentArguments
 from utils.core.arguments import announce, arg, check_unused, parse_arguments, require
 from utils.core.errors import InputError
+from utils.core.romanization import check_romanized
 from utils.models.adapters import LoraArguments
 from utils.models.hub import MBERT, ModelArguments, nickname
 from utils.models.lineage import adjusted_languages
@@ -119,6 +120,11 @@ class TaskArguments(Generic[DataT]):
         return self.parallel.preprocessing_num_workers
 
     @property
+    def reader_options(self) -> dict[str, Any]:
+        """How examples are read: arguments of `TaskReader`."""
+        return {"hub_options": self.hub_options, "num_proc": self.num_proc, "romanized": self.parallel.romanize}
+
+    @property
     def pair_seed(self) -> int:
         """The seed that draws parallel pairs."""
         return self.training.seed if self.continual.alignment_seed is None else self.continual.alignment_seed
@@ -155,6 +161,9 @@ def parse_task_arguments(
         assumed["--eval_languages"] = " ".join(args.data.eval_languages)
     else:
         args.data.assume_languages([])
+    check_romanized(
+        args.parallel.romanize, [args.data.train_language, *args.data.languages(), *args.parallel.languages]
+    )
     assumed |= args.training.assume_output_dir(f"{task}-{nickname(given)}")
     assumed |= {"--model": MBERT} if assumed and given == MBERT else {}
     announce(assumed)
@@ -176,8 +185,8 @@ def _check_continual(args: TaskArguments) -> None:
     else:
         used = NEEDED_FOR_TRACKING if args.tracking.track_alignment_every else ()
         for group in (parallel, args.links, args.continual):
-            # (Workers also prepare examples.)
-            check_unused(group, "continual", but=["preprocessing_num_workers", *used])
+            # (Workers also prepare examples, which may be romanized.)
+            check_unused(group, "continual", but=["preprocessing_num_workers", "romanize", *used])
 
 
 def _choose_best_checkpoint_by(task: TaskSpec, data: TaskDataArguments, training: FineTuningArguments) -> None:

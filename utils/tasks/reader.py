@@ -15,6 +15,7 @@ from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import class_names, with_class_names
 from utils.core.data_sets import NotOfferedError, load_split
 from utils.core.errors import InputError
+from utils.core.romanization import files_by_source, romanize_columns, source_language
 from utils.core.tables import READERS, Rows, one_path_each, read_rows
 from utils.tasks.examples import TaskExamples, UnlabelledError
 
@@ -107,6 +108,8 @@ class TaskReader:
         language_names: code of a language → what `{language_name}` stands for.
         select_language: selects the rows of a language in a configuration that holds several.
         hub_options: `cache_dir`, `token`.
+        romanized: languages whose texts are written in Latin letters (`utils.core.romanization`).
+        texts: columns with these texts; if there are none, as where labels are places in a text, they stay as they are.
     """
 
     arguments: TaskDataArguments
@@ -118,6 +121,8 @@ class TaskReader:
     select_language: Callable[[Dataset, str], Dataset] | None = None
     hub_options: Mapping[str, Any] = field(default_factory=dict)
     num_proc: int | None = None
+    romanized: Sequence[str] = ()
+    texts: Sequence[str] = ()
 
     def train(self) -> Dataset:
         """The training examples."""
@@ -127,7 +132,7 @@ class TaskReader:
         else:
             source = (data.dataset_name, data.dataset_config_name, data.train_split)
             examples = self._from_dataset("train", data.train_language, *source, self.read_example)
-        return _chosen(examples, data.max_train_samples)
+        return self._in_latin(_chosen(examples, data.max_train_samples), data.train_language)
 
     def evaluation(
         self, purpose: str, language: str, labels: Sequence[str] | None = None, config: str | None = None
@@ -144,7 +149,8 @@ class TaskReader:
         # (A dictionary, in which a label is found at once however many there are.)
         read_example = partial(self.read_example, labels=dict.fromkeys(labels)) if labels else self.read_example
         if files := data.validation_file if validates else data.test_file:
-            path = one_path_each(files, data.languages(), f"--{purpose}_file").get(language)
+            values = files_by_source(files, data.languages(), self.romanized)
+            path = one_path_each(values, data.languages(), f"--{purpose}_file").get(language)
             require(path, [f"--{purpose}_file {language}=FILE"], f"there is no file for {language}")
             examples = self._from_file(str(path), read_example)
         else:
@@ -153,7 +159,8 @@ class TaskReader:
                 name, config = data.dataset_name, config or data.dataset_config_name
             split = data.validation_split if validates else data.test_split
             examples = self._from_dataset(purpose, language, name, config, split, read_example)
-        return _chosen(examples, data.max_eval_samples if validates else data.max_predict_samples)
+        wanted = data.max_eval_samples if validates else data.max_predict_samples
+        return self._in_latin(_chosen(examples, wanted), language)
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
@@ -176,6 +183,15 @@ class TaskReader:
                 logger.info("Without %s: %s", name, error)
         return found
 
+    def _in_latin(self, examples: Dataset, language: str) -> Dataset:
+        if language not in self.romanized:
+            return examples
+        if not self.texts:
+            raise InputError(
+                f"--romanize {language} would move the answers, which are places in a text; leave it out for this task."
+            )
+        return romanize_columns(examples, self.texts, language, self.num_proc)
+
     def _from_file(self, path: str, read_example: ReadExample) -> Dataset:
         skip = self.arguments.skip_unlabelled
         key = cache_key(read_example, *self.readers.values(), _read_file, read_example=read_example, skip=skip)
@@ -187,6 +203,7 @@ class TaskReader:
         self, purpose: str, language: str, name: str | None, config: str | None, split: str, read_example: ReadExample
     ) -> Dataset:
         require(name, ["--dataset_name", f"--{purpose}_file"], "there is no data")
+        language = source_language(language, self.romanized)
         english = self.language_names.get(language, language)
         configs = [one.replace("{language_name}", english) for one in ([config] if config else self.configs)]
         of_config = "--dataset_config_name" if purpose == "train" else "--eval_dataset_config_name"
