@@ -42,9 +42,9 @@ class EvenAligner(WordAligner):
     def learn(self, source, english) -> None:
         self.shown.append(len(source))
 
-    def align(self, source, english):
+    def score(self, source, english):
         self.asked.update(words[0] for words in source)
-        return [[(0, 0)] if int(words[0][1:]) % 2 == 0 else [] for words in source]
+        return [{(0, 0): 0.75} if int(words[0][1:]) % 2 == 0 else {} for words in source]
 
 
 @pytest.fixture
@@ -171,6 +171,7 @@ def test_links_that_are_written_are_those_of_all_pairs(tmp_path, aligner):
     sample = corpus.choose(MAX_WORDS, 50, seed=1)
     assert set(aligner.asked.values()) == {1}
     assert [links for _, links in read_pharaoh(tmp_path / "all.links")] == [[(0, 0)], []] * 500
+    assert [links for _, links in read_pharaoh(tmp_path / "all.links", min_score=0.76)] == [[], []] * 500
     assert sources(sample) == sources(read(tmp_path / "pairs.tsv").choose(MAX_WORDS, 50, seed=1))
 
 
@@ -206,7 +207,7 @@ def real_pairs(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["encoder", "statistical", "dictionary"])
+@pytest.mark.parametrize("name", ["encoder", "statistical", "dictionary", "dictionary+statistical+encoder"])
 def test_links_made_in_parts_are_those_of_the_whole(monkeypatch, tmp_path, real_pairs, name):
     (tmp_path / "words.txt").write_text("viejo old\nмост bridge\ncây bridge\nпуть way\n")
     how = {"aligner": name, "statistical_model": "ibm1", "dictionary_file": [str(tmp_path / "words.txt")]}
@@ -225,8 +226,36 @@ def test_links_made_in_parts_are_those_of_the_whole(monkeypatch, tmp_path, real_
     )
     aligner = make_aligner(name, inputs)
     links = [[list(link) for link in pair] for pair in aligner.align(source, english)]
-    assert sum(map(len, links)) > 10
+    assert sum(map(len, links)) > 10 or "+" in name
     assert list(corpus.pairs["hi"]["links"]) == list(in_parts.pairs["hi"]["links"]) == links
+
+
+@pytest.mark.parametrize("name", ["encoder", "statistical", "encoder+statistical"])
+def test_a_limit_keeps_the_same_links_in_every_way(tmp_path, real_pairs, name):
+    how = {"aligner": name, "statistical_model": "ibm1"}
+    words = {"word_splitting": "space"}
+    written = AlignerArguments(**how, write_links=[str(tmp_path / "all.links")])
+    corpus = read(real_pairs, written, **words)
+    corpus.write_links(written)
+    scored = [
+        [(link, round(score, 4)) for link, score in zip(*pair)]
+        for pair in zip(corpus.pairs["hi"]["links"], corpus.pairs["hi"]["scores"])
+    ]
+    limit = sorted({score for pair in scored for _, score in pair})[1]
+    kept = [[link for link, score in pair if score >= limit] for pair in scored]
+    assert 0 < sum(map(len, kept)) < sum(map(len, corpus.pairs["hi"]["links"]))
+    limited = AlignerArguments(**how, min_link_score=limit, write_links=["kept"])
+    of_file = AlignerArguments(links_file=written.write_links, min_link_score=limit)
+    assert list(read(real_pairs, limited, **words).pairs["hi"]["links"]) == kept
+    assert list(read(real_pairs, of_file, **words).pairs["hi"]["links"]) == kept
+
+
+def test_scores_are_not_among_the_chosen_pairs(real_pairs):
+    linked_first = read(real_pairs, AlignerArguments(write_links=["kept"])).choose(MAX_WORDS, None, 1)
+    assert list(linked_first.data["hi"]) == list(
+        read(real_pairs, AlignerArguments()).choose(MAX_WORDS, None, 1).data["hi"]
+    )
+    assert linked_first.data["hi"].column_names == ["source", "english", "links"]
 
 
 def test_the_layer_is_judged_on_the_whole_corpus(monkeypatch, tmp_path):

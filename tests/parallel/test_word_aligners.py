@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import sys
+from collections import defaultdict
 from dataclasses import fields
 from itertools import product
 
@@ -18,10 +19,12 @@ from helpers.tiny import ARCHITECTURES, TEXT, TOKENIZERS, model, tokenizer
 from utils.alignment.words import WordTokenizer, split_on_punctuation
 from utils.core.errors import InputError
 from utils.parallel.aligners import statistical
+from utils.parallel.aligners.agreement import AgreementAligner
+from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner
 from utils.parallel.aligners.encoder import EncoderAligner, mutual_argmax
 from utils.parallel.aligners.pharaoh import read_header, read_links, read_pharaoh, write_pharaoh
-from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, links_key, make_aligner
+from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_spec, links_key, make_aligner
 from utils.parallel.aligners.statistical import StatisticalAligner
 
 
@@ -151,6 +154,13 @@ def test_scores_of_sentences_are_ignored(tmp_path, scores):
     assert list(read_pharaoh(path)) == list(read_pharaoh(write(tmp_path / "plain", PLAIN)))
 
 
+def test_scores_are_written(tmp_path):
+    write_pharaoh(tmp_path / "links", [[(0, 0), (1, 2)], [], [(2, 1)]], {}, [[0.93, 1.0], [], [-0.0123]])
+    assert (tmp_path / "links").read_text() == "0-0:0.93 1-2:1\n\n2-1:-0.0123\n"
+    assert [links for _, links in read_pharaoh(tmp_path / "links", min_score=-0.0123)][2] == [(2, 1)]
+    assert [links for _, links in read_pharaoh(tmp_path / "links", min_score=0.95)] == [[(1, 2)], [], []]
+
+
 @pytest.mark.parametrize(
     ("min_score", "links"),
     [
@@ -257,6 +267,36 @@ def test_statistical_aligner_leaves_its_input_alone(pairs):
     assert StatisticalAligner().align([], []) == []
 
 
+def expectation_maximization(source, english, n_iterations: int) -> dict[tuple[str, str], float]:
+    """IBM model 1 (Brown et al., 1993): p(English word | source word or none), in plain Python."""
+    pairs = [([None, *s], e) for s, e in zip(source, english)]
+    p: dict = defaultdict(lambda: 1.0)
+    for _ in range(n_iterations):
+        counts: dict = defaultdict(float)
+        for s, e in pairs:
+            for there in e:
+                total = sum(p[here, there] for here in s)
+                for here in s:
+                    counts[here, there] += p[here, there] / total
+        totals: dict = defaultdict(float)
+        for (here, _), count in counts.items():
+            totals[here] += count
+        p = {key: count / totals[key[0]] for key, count in counts.items()}
+    return p
+
+
+def test_the_score_is_the_geometric_mean_of_both_translation_probabilities():
+    source, english = map(list, zip(*CORPUS[:30]))
+    aligner = StatisticalAligner("ibm1", prefix=None)
+    scored = aligner.score(source, english)
+    assert [list(links) for links in scored] == aligner.align(source, english)
+    there = expectation_maximization(source, english, 5)
+    back = expectation_maximization(english, source, 5)
+    for s, e, links in zip(source, english, scored):
+        for (i, j), score in links.items():
+            assert score == pytest.approx((there[s[i], e[j]] * back[e[j], s[i]]) ** 0.5, rel=0.02)
+
+
 def test_prefixes_unite_inflected_forms():
     # Every form occurs once: without its ending cut off nothing can be learnt from it.
     stems = {"trabaj": "work", "camin": "walk", "llam": "call", "mir": "watch", "cort": "chop", "lav": "wash"}
@@ -300,20 +340,24 @@ def naive_links(word_tokenizer: WordTokenizer, layer: int, source: list[str], en
         for (i, j), value in similarity.items()
         if value >= similarity[i, nearest_english[i]] - 1e-5 and value >= similarity[nearest_source[j], j] - 1e-5
     }
-    return [(i, j) for i, j in sorted(nearest_english.items()) if nearest_source[j] == i], close
+    return [(i, j) for i, j in sorted(nearest_english.items()) if nearest_source[j] == i], close, similarity
 
 
 @given(PAIRS, st.sampled_from(TOKENIZERS), st.integers(0, 3))
 def test_encoder_aligner_equals_a_naive_loop(pairs, kind, layer):
     word_tokenizer = WordTokenizer(MADE[kind], max_length=14)
     source, english = map(list, zip(*pairs))
-    links = EncoderAligner(ENCODER, word_tokenizer, layer, batch_size=3).align(source, english)
+    aligner = EncoderAligner(ENCODER, word_tokenizer, layer, batch_size=3)
+    links = aligner.align(source, english)
     for found, s, e in zip(links, source, english):
-        expected, close = naive_links(word_tokenizer, layer, s, e)
+        expected, close, _ = naive_links(word_tokenizer, layer, s, e)
         assert found == sorted(found)
         assert set(found) <= close
         if len(close) == len(expected):  # no ties
             assert found == expected
+    for scores, s, e in zip(aligner.score(source, english), source, english):
+        for link, score in scores.items():
+            assert score == pytest.approx(naive_links(word_tokenizer, layer, s, e)[2][link], abs=1e-4)
     # Neither the batch size matters, nor from which subwords the vectors of the adjustment are pooled.
     word_tokenizer = WordTokenizer(MADE[kind], "start", max_length=14)
     assert links == EncoderAligner(ENCODER, word_tokenizer, layer, batch_size=50).align(source, english)
@@ -480,6 +524,47 @@ def test_word_lists_without_entries(tmp_path):
         DictionaryAligner(tmp_path / "none")
 
 
+# --- Agreement ---------------------------------------------------------------------------------------------------
+
+
+class Given(WordAligner):
+    """Links that are given; counts how often it learns."""
+
+    def __init__(self, *scored, has_scores: bool = True) -> None:
+        self.scored, self.has_scores, self.shown = list(scored), has_scores, 0
+
+    def learn(self, source, english) -> None:
+        self.shown += 1
+
+    def score(self, source, english):
+        return self.scored
+
+
+LINK_SCORES = st.lists(
+    st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.sampled_from([-0.5, 0.0, 0.25, 1.0])),
+    min_size=3, max_size=3,
+)  # fmt: skip
+
+
+@given(st.lists(LINK_SCORES, min_size=2, max_size=3))
+def test_agreement_is_the_intersection_with_the_lowest_score(scored):
+    parts = [Given(*(dict(sorted(links.items())) for links in of_part)) for of_part in scored]
+    together = AgreementAligner(parts)
+    together.learn([], [])
+    assert [part.shown for part in parts] == [1] * len(parts)
+    for k, found in enumerate(together.score([], [])):
+        everywhere = set.intersection(*(set(of_part[k]) for of_part in scored))
+        assert found == {link: min(of_part[k][link] for of_part in scored) for link in everywhere}
+        assert list(found) == sorted(everywhere)
+
+
+def test_agreement_with_an_aligner_without_scores():
+    plain, scored = Given({(0, 0): 1.0}, has_scores=False), Given({(0, 0): 0.2, (1, 1): 0.9})
+    assert AgreementAligner([plain, scored]).score([], []) == [{(0, 0): 0.2}]
+    assert AgreementAligner([plain, scored]).has_scores
+    assert not AgreementAligner([plain, plain]).has_scores
+
+
 # --- Choosing ----------------------------------------------------------------------------------------------------
 
 
@@ -498,6 +583,18 @@ def test_aligners_are_made_by_name(dictionary):
     assert isinstance(made, StatisticalAligner)
     assert made.symmetrization == "grow-diag-final-and"
     assert isinstance(make_aligner("dictionary", inputs(dictionary_file=str(dictionary))), DictionaryAligner)
+    made = make_aligner("dictionary+statistical", inputs(dictionary_file=str(dictionary), min_link_score=0.1))
+    assert isinstance(made, AgreementAligner)
+    assert [type(part) for part in made.aligners] == [DictionaryAligner, StatisticalAligner]
+
+
+def test_an_agreement_needs_what_its_parts_need():
+    together = aligner_spec("encoder+statistical+dictionary")
+    assert set(together.settings) == {"aligner_layer", "statistical_model", "symmetrization"}
+    assert set(together.needs) == {"encoder", "word_tokenizer", "dictionary_file"}
+    assert together.learns_from_all
+    assert not together.in_processes
+    assert not aligner_spec("encoder+dictionary").learns_from_all
 
 
 @pytest.mark.parametrize(
@@ -506,6 +603,11 @@ def test_aligners_are_made_by_name(dictionary):
         ("dictionary", {}, ["--dictionary_file"]),
         ("encoder", {}, ["--model"]),
         ("giza", {}, ["giza", "encoder, statistical, dictionary"]),
+        ("encoder+giza", {}, ["giza", "encoder, statistical, dictionary"]),
+        ("encoder+", {}, ["encoder, statistical, dictionary"]),
+        ("encoder+file", {}, ["file", "encoder, statistical, dictionary"]),
+        ("encoder+encoder", {}, ["encoder+encoder", "once"]),
+        ("statistical+dictionary", {}, ["--dictionary_file"]),
         ("statistical", {"symmetrization": "both"}, ["--symmetrization both", "intersection", "grow-diag-final-and"]),
     ],
 )
@@ -513,6 +615,12 @@ def test_what_an_aligner_needs(name, settings, parts):
     with pytest.raises(InputError) as error:
         make_aligner(name, inputs(**settings))
     assert one_sentence(str(error.value), *parts)
+
+
+def test_a_limit_of_scores_that_do_not_exist(dictionary):
+    with pytest.raises(InputError) as error:
+        make_aligner("dictionary", inputs(dictionary_file=str(dictionary), min_link_score=0.5))
+    assert one_sentence(str(error.value), "--min_link_score", "--aligner dictionary")
 
 
 def test_links_are_cached_under_all_that_they_depend_on(dictionary, tmp_path):
@@ -524,6 +632,9 @@ def test_links_are_cached_under_all_that_they_depend_on(dictionary, tmp_path):
         links_key("statistical", inputs()),
         links_key("statistical", inputs(statistical_model="hmm")),
         links_key("statistical", inputs(symmetrization="union")),
+        links_key("statistical", inputs(min_link_score=0.5)),
+        links_key("statistical+dictionary", inputs(dictionary_file=str(dictionary))),
+        links_key("statistical+dictionary", inputs(dictionary_file=str(other))),
         *(links_key("encoder", inputs(encoder=ENCODER, word_tokenizer=words)) for words in word_tokenizers),
         links_key("encoder", inputs(encoder=ENCODER, word_tokenizer=word_tokenizers[0], aligner_layer=1)),
         links_key("encoder", inputs(encoder=model(head="", seed=1), word_tokenizer=word_tokenizers[0])),

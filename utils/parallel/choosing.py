@@ -73,6 +73,7 @@ def choose_pairs(
             batched=True,
             batch_size=linker.batch_size if linker else 1000,
             features=features,
+            remove_columns=sorted(set(short.column_names) - set(features)),  # scores
             num_proc=linker.num_proc(num_proc) if linker else num_proc,
             fn_kwargs={"linker": linker, "encoder": encoder, "language": language, "code": cache_key(_choose_batch)},
             desc=f"Linking words ({linker.name})" if linker else "Choosing links",

@@ -117,7 +117,8 @@ class ParallelCorpus:
 
     def aligners(self, arguments: AlignerArguments) -> set[str]:
         """The names of the aligners that link the words of these languages."""
-        return {aligner_name(arguments, language in self.links_files) for language in self.pairs}
+        names = (aligner_name(arguments, language in self.links_files) for language in self.pairs)
+        return {part for name in names for part in name.split("+")}
 
     def linkable(
         self, arguments: AlignerArguments, encoder: PreTrainedModel | None, word_tokenizer: WordTokenizer | None
@@ -160,7 +161,7 @@ class LinkableCorpus:
     """Sentence pairs that are linked, or that can be.
 
     By language, `pairs` has the columns `source`, `english` and, if they are linked already, `links` (lists of
-    `[i, j]`: source word i and English word j); otherwise `linkers` has what links them.
+    `[i, j]`: source word i and English word j), possibly with `scores`; otherwise `linkers` has what links them.
     """
 
     pairs: dict[str, Bitext]
@@ -173,7 +174,8 @@ class LinkableCorpus:
         for language, path in one_path_each(arguments.write_links, list(self.pairs), "--write_links").items():
             bitext = self.pairs[language]
             assert isinstance(bitext, Dataset)  # (a stream has been refused)
-            write_pharaoh(path, bitext["links"], {**self.headers[language], "pairs": len(bitext)})
+            scores = bitext["scores"] if "scores" in bitext.column_names else None
+            write_pharaoh(path, bitext["links"], {**self.headers[language], "pairs": len(bitext)}, scores)
             logger.info(f"Word links of {len(bitext):,} pairs written to {path}")
 
     def split(self, share: float) -> tuple["LinkableCorpus", "LinkableCorpus"]:

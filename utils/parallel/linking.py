@@ -1,18 +1,19 @@
 """Word links: added to pairs by an aligner, or read from a file beside them."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from utils.core.arguments import require
 from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import list_lengths
 from utils.core.errors import InputError
 from utils.core.tables import one_path_each
-from utils.parallel.aligners.base import Links, WordAligner
+from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.pharaoh import read_links
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_spec, links_key, make_aligner
 from utils.parallel.data_sets import PairStream
@@ -23,6 +24,8 @@ from utils.parallel.formats import LINKS
 BATCH = 4096
 # Pairs at the beginning of a stream that an aligner learns from.
 _FIRST_PAIRS = 512
+# Digits of scores, in files as well, so that a limit keeps the same links wherever it is applied.
+_DIGITS = 4
 
 
 class Linker:
@@ -44,16 +47,29 @@ class Linker:
         inputs = AlignerInputs(arguments, self.inputs.dictionary_file)
         return {"name": self.name, "inputs": inputs, "key": self.key, "_aligner": None, "_unseen": None}
 
-    def __call__(self, batch: Mapping[str, list]) -> dict[str, list[Links]]:
-        """The column `links` for a batch of columns `source` and `english`."""
-        self._aligner = self._aligner or make_aligner(self.name, self.inputs)
+    def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
+        """The columns `links` and, if the aligner has them, `scores`, for a batch of columns `source` and `english`."""
+        aligner = self.aligner
         if self._unseen is not None:
             corpus = self._unseen
             if isinstance(corpus, PairStream):
                 corpus = corpus.select(range(_FIRST_PAIRS))
-            self._aligner.learn(corpus["source"], corpus["english"])
+            aligner.learn(corpus["source"], corpus["english"])
             self._unseen = None
-        return {"links": self._aligner.align(batch["source"], batch["english"])}
+        limit = self.inputs.arguments.min_link_score
+        least = -math.inf if limit is None else limit
+        links = [
+            {link: rounded for link, score in pair.items() if (rounded := round(score, _DIGITS)) >= least}
+            for pair in aligner.score(batch["source"], batch["english"])
+        ]
+        scores = {"scores": [list(pair.values()) for pair in links]} if aligner.has_scores else {}
+        return {"links": [list(pair) for pair in links], **scores}
+
+    @property
+    def aligner(self) -> WordAligner:
+        """What links; another process makes its own."""
+        self._aligner = self._aligner or make_aligner(self.name, self.inputs)
+        return self._aligner
 
     def num_proc(self, wanted: int | None) -> int | None:
         """In how many processes it can link; most aligners use all cores themselves."""
@@ -65,12 +81,13 @@ class Linker:
         return 1000 if aligner_spec(self.name).in_processes else BATCH
 
     def link_all(self, pairs: Dataset, num_proc: int | None) -> Dataset:
-        """All pairs with a column `links` added."""
+        """All pairs with the columns of `__call__` added."""
+        scores = {"scores": List(Value("float32"))} if self.aligner.has_scores else {}
         return pairs.map(
             self,
             batched=True,
             batch_size=self.batch_size,
-            features=Features({**pairs.features, "links": LINKS}),
+            features=Features({**pairs.features, "links": LINKS, **scores}),
             num_proc=self.num_proc(num_proc),
             desc=f"Linking words ({self.name})",
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utils.core.errors import InputError
 from utils.core.tables import read_lines
-from utils.parallel.aligners.base import Links, Sentences, WordAligner
+from utils.parallel.aligners.base import Links, ScoredLinks, Sentences, WordAligner
 
 
 class DictionaryAligner(WordAligner):
@@ -20,6 +20,8 @@ class DictionaryAligner(WordAligner):
             not. Entries of several words (possible with tabs) never match.
         ignore_case: compare case-folded words.
     """
+
+    has_scores = False
 
     def __init__(self, path: str | Path, ignore_case: bool = True) -> None:
         self._spelling = str.casefold if ignore_case else str
@@ -38,9 +40,9 @@ class DictionaryAligner(WordAligner):
         if not self._translations:
             raise InputError(f"The file {path} has no entries; give a list of source words with English words.")
 
-    def align(self, source: Sentences, english: Sentences) -> list[Links]:
+    def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
         """The links of every pair; each depends on the pair only."""
-        return [self._link(*pair) for pair in zip(source, english)]
+        return [dict.fromkeys(self._link(*pair), 1.0) for pair in zip(source, english)]
 
     def _link(self, source: list[str], english: list[str]) -> Links:
         source_positions, english_positions = self._positions(source), self._positions(english)

@@ -13,7 +13,7 @@ from transformers.utils.logging import tqdm
 from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer, word_vectors
 from utils.core.errors import InputError
-from utils.parallel.aligners.base import Links, Sentences, WordAligner
+from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ class EncoderAligner(WordAligner):
     """Links words that are each other's nearest by the cosine of their vectors in a middle layer of an encoder.
 
     Jalili Sabet et al., Findings of EMNLP 2020 ("inter-argmax", words as averages of their subwords). No word gets
-    more than one link; special tokens and words without vector (cut off, or tokenised to nothing) get none.
+    more than one link; special tokens and words without vector (cut off, or tokenised to nothing) get none. The score
+    of a link is that cosine.
 
     Args:
         model: the encoder; the work is done on its device.
@@ -59,14 +60,13 @@ class EncoderAligner(WordAligner):
         if self.layer is None:
             self.layer = self.most_links(source, english)
 
-    def align(self, source: Sentences, english: Sentences) -> list[Links]:
-        """The links of every pair; they depend on the pair only, once the layer is known."""
-        linked: list[Links] = [[] for _ in source]
+    def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
+        """The links of every pair and their cosines; they depend on the pair only, once the layer is known."""
+        linked: list[ScoredLinks] = [{} for _ in source]
         layer = self.most_links(source, english) if self.layer is None else self.layer
-        for rows, links in self._batches(source, english, range(len(source)), [layer]):
-            pair, i, j = links[0].tolist()
-            for row, link in zip(pair, zip(i, j)):
-                linked[rows[row]].append(link)
+        for rows, [(links, cosines)] in self._batches(source, english, range(len(source)), [layer]):
+            for row, i, j, cosine in zip(*links.tolist(), cosines.tolist()):
+                linked[rows[row]][i, j] = cosine
         return linked
 
     def most_links(self, source: Sentences, english: Sentences) -> int:
@@ -77,14 +77,14 @@ class EncoderAligner(WordAligner):
         chosen = range(0, len(source), -(-len(source) // self._PROBE_PAIRS) or 1)
         n_links = np.zeros(self.n_layers + 1, np.int64)
         for _, links in self._batches(source, english, chosen, range(self.n_layers + 1)):
-            n_links += [layer_links.shape[1] for layer_links in links]
+            n_links += [len(cosines) for _, cosines in links]
         layer = max(range(self.n_layers + 1), key=lambda k: (n_links[k], -abs(3 * k - 2 * self.n_layers)))
         logger.info(f"Linking words by layer {layer} (links in {len(chosen)} pairs by layer: {n_links.tolist()})")
         return layer
 
     def _batches(
         self, source: Sentences, english: Sentences, rows: Sequence[int], layers: Sequence[int]
-    ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
+    ) -> Iterator[tuple[list[int], list[tuple[torch.Tensor, torch.Tensor]]]]:
         """Batches of pairs: their positions in the corpus and, for every layer, `_link`'s links."""
         was_training = self.model.training
         self.model.eval()
@@ -116,14 +116,20 @@ class EncoderAligner(WordAligner):
                 pair[f"{side}_words"] = [k if 0 <= k < len(sentence) else -1 for k in tokens["words"][row]]
         return pairs
 
-    def _link(self, pairs: list[dict[str, list[int]]], layers: Sequence[int]) -> list[torch.Tensor]:
-        """The links of a batch at every layer, [3, links]: pair in the batch, source word, English word; sorted."""
+    def _link(
+        self, pairs: list[dict[str, list[int]]], layers: Sequence[int]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """At every layer the links of a batch, as those of `mutual_argmax`, and their cosines [links]; on the CPU."""
         batch = {name: tensor.to(self.model.device) for name, tensor in self._collator(pairs).items()}
         (source, has_source), (english, has_english) = (
             _by_sentence(word_vectors(self.model, batch, side, layers), [pair[f"{side}_words"] for pair in pairs])
             for side in ("source", "english")
         )
-        return [mutual_argmax(s @ e.transpose(1, 2), has_source, has_english) for s, e in zip(source, english)]
+        found = []
+        for similarity in (s @ e.transpose(1, 2) for s, e in zip(source, english)):
+            links = mutual_argmax(similarity, has_source, has_english)
+            found.append((links, similarity.float().cpu()[tuple(links)]))
+        return found
 
 
 def _by_sentence(vectors: list[torch.Tensor], words: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:

@@ -18,7 +18,7 @@ from utils.parallel.aligners.base import Links
 
 
 # A sure link is i-j, a possible one i?j (NAACL 2003 shared task) or ipj (simalign's gold files); i-j:0.9 has a score.
-_LINK = re.compile(r"([0-9]{1,30})[-?p]([0-9]{1,30})(?::([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?))?", re.IGNORECASE)
+_LINK = re.compile(r"([0-9]{1,30})[-?p]([0-9]{1,30})(?::(-?[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?))?", re.IGNORECASE)
 _LINKS = re.compile(r"\s*(?:[0-9]{1,30}[-?p][0-9]{1,30}(?:\s+|$))*")
 _TO_NUMBERS = str.maketrans("-?p", "   ")
 # Scores of the whole sentence after the links, as fast_align and eflomal write them.
@@ -128,13 +128,29 @@ def read_header(path: str | Path) -> dict[str, str]:
     return header
 
 
-def write_pharaoh(path: str | Path, links: Iterable[Iterable[Sequence[int]]], header: Mapping[str, Any]) -> None:
-    """Write the links of every pair and, above them, facts about them; an atomic write, compressed for `.gz`."""
+def write_pharaoh(
+    path: str | Path,
+    links: Iterable[Iterable[Sequence[int]]],
+    header: Mapping[str, Any],
+    scores: Iterable[Iterable[float]] | None = None,
+) -> None:
+    """Write the links of every pair (`0-0`, or `0-0:0.93` with `scores`) and, above them, facts about them."""
+    comments = (f"# {key}: {' '.join(str(value).split())}" for key, value in header.items())
+    if scores is None:
+        lines = (" ".join(f"{i}-{j}" for i, j in pair) for pair in links)
+    else:
+        lines = (
+            " ".join(f"{i}-{j}:{score:.4g}" for (i, j), score in zip(pair, of_pair))
+            for pair, of_pair in zip(links, scores)
+        )
+    write_lines(path, chain(comments, lines))
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write a text file atomically, compressed for `.gz`."""
     path = Path(path)
-    comments = (f"# {key}: {' '.join(str(value).split())}\n" for key, value in header.items())
-    lines = (" ".join(f"{i}-{j}" for i, j in pair) + "\n" for pair in links)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        # Without name and time the same links make the same archive.
+        # Without name and time the same lines make the same archive.
         archive = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
         with io.TextIOWrapper(archive, encoding="utf-8", newline="\n") as text:
-            text.writelines(chain(comments, lines))
+            text.writelines(f"{line}\n" for line in lines)

@@ -12,6 +12,7 @@ from utils.core.cache import cache_key
 from utils.core.errors import InputError, look_up
 from utils.core.files import file_fingerprint
 from utils.models.encoders import weights_checksum
+from utils.parallel.aligners.agreement import AgreementAligner
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner
 from utils.parallel.aligners.encoder import EncoderAligner
@@ -57,8 +58,7 @@ class AlignerArguments:
         help="What links the words: `file` reads --links_file (the default if there is one); `encoder` links mutual "
         "nearest neighbours in a middle layer of the encoder (the default otherwise); `statistical` learns from the "
         "whole corpus, and needs memory in proportion to it (pip install sil-thot); `dictionary` looks the words up in "
-        "--dictionary_file.",
-        choices=["file", *ALIGNERS],
+        "--dictionary_file. Several joined by +, as in `encoder+statistical`: the links that all of them make.",
         hyperparameter=True,
         variant=lambda name: None if name == "file" else f"links {name}",
     )
@@ -69,7 +69,12 @@ class AlignerArguments:
     )
     reverse_links: bool = arg(False, help="The links file has English first.")
     min_link_score: float | None = arg(
-        None, help="Leave out links of the links file (0-0:0.9) with a lower score.", hyperparameter=True
+        None,
+        help="Leave out links with a lower score. The score of `--aligner encoder` is the cosine of the two words in the layer "
+        "that links (-1 to 1; which are high depends on encoder and layer: look at those that --write_links writes); of "
+        "`statistical` the geometric mean of the probabilities of either word as the translation of the other (0 to 1); of "
+        "several joined by + the lowest; of a links file the number after the link (0-0:0.9).",
+        hyperparameter=True,
     )
     dictionary_file: list[str] | None = arg(
         None, help="Word list for `--aligner dictionary`: source word, white space, English word on a line."
@@ -91,15 +96,15 @@ class AlignerArguments:
     )
     write_links: list[str] | None = arg(
         None,
-        help="Link the whole corpus, not only the pairs that are drawn, and write the links to this file, for "
+        help="Link the whole corpus, not only the pairs that are drawn, and write the links with their scores to this file, for "
         "--links_file of another run (with another seed, for example). With several languages LANGUAGE=FILE each.",
     )
 
     def __post_init__(self) -> None:
         if self.links_file and self.aligner not in (None, "file"):
             raise InputError(f"--links_file is not read by --aligner {self.aligner}; leave one of the two out.")
-        if self.min_link_score is not None and not self.links_file:
-            raise InputError("--min_link_score has no effect without --links_file, which has the scores; add it.")
+        if self.aligner not in (None, "file"):
+            aligner_spec(self.aligner)
 
 
 def aligner_name(arguments: AlignerArguments, has_links: bool) -> str:
@@ -120,8 +125,20 @@ class AlignerInputs:
 
 
 def aligner_spec(name: str) -> AlignerSpec:
-    """The entry of `ALIGNERS`; an unknown name raises `InputError`."""
-    return look_up(ALIGNERS, name, "--aligner")
+    """The entry of `ALIGNERS`, or for names joined by + what their agreement needs; an unknown name raises `InputError`."""
+    parts = {part: look_up(ALIGNERS, part, "--aligner") for part in name.split("+")}
+    specs = list(parts.values())
+    if len(specs) != name.count("+") + 1:
+        raise InputError(f"--aligner {name} names an aligner twice; name each once.")
+    if len(specs) == 1:
+        return specs[0]
+    return AlignerSpec(
+        lambda given: AgreementAligner([spec.make(given) for spec in specs]),
+        settings=[setting for spec in specs for setting in spec.settings],
+        needs={need: argument for spec in specs for need, argument in spec.needs.items()},
+        learns_from_all=any(spec.learns_from_all for spec in specs),
+        in_processes=all(spec.in_processes for spec in specs),
+    )
 
 
 def make_aligner(name: str, inputs: AlignerInputs) -> WordAligner:
@@ -130,13 +147,19 @@ def make_aligner(name: str, inputs: AlignerInputs) -> WordAligner:
     for attribute, argument in spec.needs.items():
         if getattr(inputs, attribute) is None:
             raise InputError(f"--aligner {name} needs {argument}; add it.")
-    return spec.make(inputs)
+    aligner = spec.make(inputs)
+    if inputs.arguments.min_link_score is not None and not aligner.has_scores:
+        raise InputError(
+            f"--min_link_score has no effect with --aligner {name}, whose links have no scores; leave it out."
+        )
+    return aligner
 
 
 def links_key(name: str, inputs: AlignerInputs) -> str:
     """The `cache_key` of the links that an aligner makes of given pairs."""
     spec = aligner_spec(name)
-    facts: dict[str, Any] = {argument: getattr(inputs.arguments, argument) for argument in spec.settings}
+    settings = [*spec.settings, "min_link_score"]
+    facts: dict[str, Any] = {argument: getattr(inputs.arguments, argument) for argument in settings}
     if "dictionary_file" in spec.needs and inputs.dictionary_file:
         facts["dictionary_file"] = file_fingerprint(inputs.dictionary_file)
     if "encoder" in spec.needs and inputs.encoder and inputs.word_tokenizer:

@@ -1,11 +1,13 @@
 """Word links learnt from the corpus alone."""
 
+import math
+from functools import cache
 from typing import Any
 
 from transformers.utils.logging import tqdm
 
 from utils.core.errors import InputError, look_up
-from utils.parallel.aligners.base import Links, Sentences, WordAligner
+from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 
 
 # The library's names of what fast_align's atools and Moses call so.
@@ -30,7 +32,8 @@ class StatisticalAligner(WordAligner):
 
     The model is trained in both directions and the two are joined. The default is eflomal (Östling and Tiedemann,
     PBML 2016), which makes the fewest errors; fast_align (Dyer et al., NAACL 2013) is faster and usual in the
-    literature. All need thousands of pairs, and memory in proportion to the corpus.
+    literature. All need thousands of pairs, and memory in proportion to the corpus. The score of a link is the geometric
+    mean of the probabilities of either word as the translation of the other (0 to 1).
 
     Args:
         model: one of `STATISTICAL_MODELS`.
@@ -52,31 +55,47 @@ class StatisticalAligner(WordAligner):
         self.model = model
         self.symmetrization = symmetrization
         self.prefix = prefix
-        self._learnt = None
+        self._learnt: tuple[Any, Any, Any] | None = None
 
     def learn(self, source: Sentences, english: Sentences) -> None:
         """Train on the pairs; the model then links any pairs."""
         self._learnt = self._symmetrized(source, english)
 
-    def align(self, source: Sentences, english: Sentences) -> list[Links]:
+    def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
         """Link pairs with the trained model, or else train on these first.
 
         The same pairs in the same order get the same links, except a few with fast_align, whose sums depend on the
         order in which its threads finish.
         """
-        joined = self._learnt or self._symmetrized(source, english)
+        joined, *directions = self._learnt or self._symmetrized(source, english)
+
+        @cache
+        def probability(*words: str) -> float:
+            """The geometric mean of both directions' translation probabilities."""
+            there, back = (
+                model.translation_prob(model.get_src_word_index(word), model.get_trg_word_index(other))
+                for model, word, other in zip(directions, words, reversed(words))
+            )
+            return min(math.sqrt(there * back), 1.0)
+
+        stems = [*map(self._stems, source)], [*map(self._stems, english)]
         return [
-            list(zip(*(positions.tolist() for positions in matrix.to_numpy().nonzero())))
-            for _, matrix in joined.get_best_alignments([*map(self._stems, source)], [*map(self._stems, english)])
+            {
+                (i, j): probability(words[i], others[j])
+                for i, j in zip(*(side.tolist() for side in matrix.to_numpy().nonzero()))
+            }
+            for words, others, (_, matrix) in zip(*stems, joined.get_best_alignments(*stems))
         ]
 
     def _stems(self, words: list[str]) -> list[str]:
         return [word.lower()[: self.prefix] for word in words] if self.prefix else words
 
-    def _symmetrized(self, source: Sentences, english: Sentences) -> Any:
-        joined = self._thot.SymmetrizedAlignmentModel(self._train(source, english), self._train(english, source))
+    def _symmetrized(self, source: Sentences, english: Sentences) -> tuple[Any, Any, Any]:
+        """The joined model, and those of both directions."""
+        directions = self._train(source, english), self._train(english, source)
+        joined = self._thot.SymmetrizedAlignmentModel(*directions)
         joined.heuristic = getattr(self._thot.SymmetrizationHeuristic, self._heuristic)
-        return joined
+        return joined, *directions
 
     def _train(self, source: Sentences, target: Sentences) -> Any:
         model = None
