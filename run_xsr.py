@@ -83,7 +83,9 @@ class XsrArguments(EvaluationArguments):
     )
     pooling: str = arg(
         "mean",
-        help="A sentence's vector: the mean of all its tokens, special ones included, or the first token, cls.",
+        help="A sentence's vector: the mean of all its tokens, special ones included; the first token, cls. For causal models "
+        "(Llama, Qwen, Gemma), without special tokens: weighted, a mean in which the i-th token counts i times, as in MEXA "
+        "(Kargaran et al., 2024); or the last token.",
         choices=list(SENTENCE_POOLINGS),
     )
     distance: list[str] = arg(

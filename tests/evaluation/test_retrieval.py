@@ -298,20 +298,48 @@ def test_half_precision_vectors_are_compared_in_full(distance):
 SENTENCES = [*tiny.TEXT, "Да.", *tiny.TEXT[:2], "a", " ".join(tiny.TEXT)]
 
 
+def pool_naively(states, special, pooling):
+    """The vector of one sentence without padding; `special` says which of its tokens are special."""
+    own = [state for state, is_special in zip(states, special) if not is_special] or list(states)
+    if pooling == "weighted":
+        return sum(i * state for i, state in enumerate(own, 1)) / sum(range(1, len(own) + 1))
+    return {"mean": sum(states) / len(states), "cls": states[0], "last": own[-1]}[pooling]
+
+
 def encode_one_by_one(model, tokenizer, sentences, layers, pooling):
     vectors = []
     for sentence in sentences:
-        inputs = tokenizer(sentence, truncation=True, max_length=64, return_tensors="pt")
+        inputs = tokenizer(
+            sentence, truncation=True, max_length=64, return_tensors="pt", return_special_tokens_mask=True
+        )
+        special = inputs.pop("special_tokens_mask")[0].tolist()
         inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             states = model(**inputs, output_hidden_states=True).hidden_states
-        pooled = [states[k][0].mean(dim=0) if pooling == "mean" else states[k][0, 0] for k in layers]
-        vectors.append(torch.stack(pooled))
+        vectors.append(torch.stack([pool_naively(states[k][0], special, pooling) for k in layers]))
     return torch.stack(vectors, dim=1)
 
 
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", encoding.SENTENCE_POOLINGS)
+@pytest.mark.parametrize("n_before", [0, 1, 2])
+@pytest.mark.parametrize("n_after", [0, 1])
+def test_poolings_on_literal_tensors(pooling, n_before, n_after):
+    """Sentences of 5, 3 and 1 tokens, with padding before or after them, or on both sides."""
+    tokens = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]).bool()
+    states = torch.arange(50.0).reshape(5, 5, 2).square()
+    states[~tokens] = torch.nan
+    with_special = pooling in ("mean", "cls")
+    mask = tokens if with_special else encoding.without_special_tokens(tokens, n_before, n_after)
+    vectors = encoding.SENTENCE_POOLINGS[pooling](states.bfloat16(), mask)
+    assert vectors.dtype == torch.float32
+    for vector, sentence, own in zip(vectors, states.bfloat16().float(), tokens):
+        n = int(own.sum())
+        special = [i < n_before or i >= n - n_after for i in range(n)]
+        torch.testing.assert_close(vector, pool_naively(sentence[own], special, pooling))
+
+
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, "Llama"])
+@pytest.mark.parametrize("pooling", encoding.SENTENCE_POOLINGS)
 def test_vectors_are_those_of_single_sentences(architecture, pooling):
     model, tokenizer = tiny.model(architecture, head=""), tiny.tokenizer("bytes")
     single = encode_one_by_one(model, tokenizer, SENTENCES, [0, 1, 2], pooling)

@@ -88,10 +88,16 @@ _ARCHITECTURES = {
                    "sep_token_id": 3},
 }  # fmt: skip
 ARCHITECTURES = tuple(_ARCHITECTURES)
+_CAUSAL = {
+    "Llama": {**_SIZES, "num_key_value_heads": 1},
+    "Qwen2": {**_SIZES, "num_key_value_heads": 1},
+    "Gemma": {**_SIZES, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0},
+}
+CAUSAL_ARCHITECTURES = tuple(_CAUSAL)
 
 
 def config(architecture: str = "Bert", **changes: object):
-    sizes = {"vocab_size": 500, "max_position_embeddings": 64, **_ARCHITECTURES[architecture], **changes}
+    sizes = {"vocab_size": 500, "max_position_embeddings": 64, **(_ARCHITECTURES | _CAUSAL)[architecture], **changes}
     return getattr(transformers, f"{architecture}Config")(**sizes)
 
 

@@ -93,7 +93,7 @@ class WordTokenizer:
         look_up(WORD_POOLINGS, word_pooling, "--word_pooling")
         self.tokenizer = tokenizer
         self.word_pooling = word_pooling
-        self.prefix, self.suffix = _special_tokens_around(tokenizer)
+        self.prefix, self.suffix = special_tokens_around(tokenizer)
         self.max_length = max_length
         if max_length <= len(self.prefix) + len(self.suffix):
             raise InputError(f"A maximum length of {max_length} tokens leaves no room for words; raise it.")
@@ -149,7 +149,7 @@ class WordTokenizer:
         return encoded["input_ids"], positions
 
 
-def _special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer puts before and after a single sentence, whatever they are called."""
     encoded = tokenizer("a", return_special_tokens_mask=True)
     ids, special = encoded["input_ids"], encoded["special_tokens_mask"]

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from utils.alignment.words import WordTokenizer, pool_words
+from utils.alignment.words import WordTokenizer, pool_words, special_tokens_around
 from utils.core.errors import InputError, look_up
 from utils.evaluation.neighbours import slices
 from utils.models.layers import hidden_states_at, only_layers_below
@@ -60,13 +60,35 @@ def mean_of_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return states.float().masked_fill(~mask[..., None], 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
-def first_token(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def first_token(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """The first token."""
-    return states[:, 0].float()
+    return states[torch.arange(len(states), device=states.device), tokens.byte().argmax(dim=1)].float()
 
 
-# Hidden states [batch, length, dimensions] and mask [batch, length] → vectors [batch, dimensions], fp32.
-SENTENCE_POOLINGS = {"mean": mean_of_tokens, "cls": first_token}
+def last_token(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The last token."""
+    last = tokens.shape[1] - 1 - tokens.flip(1).byte().argmax(dim=1)
+    return states[torch.arange(len(states), device=states.device), last].float()
+
+
+def weighted_mean(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The mean in which token i of n counts i times (Muennighoff, 2022): a causal model has read more at later tokens."""
+    weights = (tokens.cumsum(dim=1) * tokens).float()
+    weights /= weights.sum(dim=1, keepdim=True)
+    return (states.float().masked_fill(~tokens[..., None], 0) * weights[..., None]).sum(dim=1)
+
+
+def without_special_tokens(tokens: torch.Tensor, n_before: int, n_after: int) -> torch.Tensor:
+    """The mask [batch, length] of tokens without the first and last ones, which are special; all if there are no others."""
+    position = tokens.cumsum(dim=1)
+    own = tokens & (position > n_before) & (position <= position[:, -1:] - n_after)
+    return torch.where(own.any(dim=1, keepdim=True), own, tokens)
+
+
+# Hidden states [batch, length, dimensions] and a mask [batch, length] of tokens → vectors [batch, dimensions], fp32.
+SENTENCE_POOLINGS = {"mean": mean_of_tokens, "cls": first_token, "weighted": weighted_mean, "last": last_token}
+# Those for which special tokens are no tokens.
+_WITHOUT_SPECIAL = ("weighted", "last")
 
 
 def encode_sentences(
@@ -96,6 +118,7 @@ def encode_sentences(
         InputError: for an unknown pooling or an unusable `max_length`, or if vectors contain nan or inf.
     """
     pool, state = look_up(SENTENCE_POOLINGS, pooling, "The pooling"), PartialState()
+    around = [len(ids) for ids in special_tokens_around(tokenizer)] if pooling in _WITHOUT_SPECIAL else [0, 0]
     distinct = list(dict.fromkeys(sentences))
     share = longest_first([len(text) for text in distinct])[state.process_index :: state.num_processes]
     tokenize = _tokenize_chunks(model, tokenizer, distinct, max_length)
@@ -109,7 +132,8 @@ def encode_sentences(
             for rows in slices(len(chunk), batch_size):
                 ids = [tokens for _, tokens in chunk[rows]]
                 states, mask = encode_batch(model, ids, needed, tokenizer.pad_token_id)
-                parts.append(torch.stack([pool(layer, mask) for layer in states]))
+                tokens = without_special_tokens(mask, *around)
+                parts.append(torch.stack([pool(layer, tokens) for layer in states]))
                 progress.update(len(ids))
             # This waits for the device, so it is not done for every batch.
             vectors[:, [i for i, _ in chunk]] = torch.cat(parts, dim=1).cpu()
