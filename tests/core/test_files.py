@@ -11,7 +11,16 @@ import pytest
 
 from helpers.paths import PROJECT
 from utils.core.errors import AT_END, InputError, run_script
-from utils.core.files import RESULTS, check_output_dir, set_aside, write_json, write_json_lines, write_text
+from utils.core.files import (
+    RESULTS,
+    check_output_dir,
+    is_locked,
+    lock_folder,
+    set_aside,
+    write_json,
+    write_json_lines,
+    write_text,
+)
 from utils.training.arguments import AlignTrainingArguments
 from utils.training.checkpoints import checkpoint_to_resume
 
@@ -80,6 +89,17 @@ def test_two_runs_in_one_folder_are_refused_until_one_has_died(held):
     other.wait()
     check_output_dir(folder, overwrite=True)
     check_output_dir(folder, overwrite=True)
+    AT_END.close()
+
+
+def test_a_lock_is_seen_without_taking_it(held, tmp_path):
+    folder, other = held
+    assert is_locked(folder)
+    other.kill()
+    other.wait()
+    assert not is_locked(folder)
+    assert not is_locked(tmp_path / "not there")
+    lock_folder(folder)
     AT_END.close()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 import replicate
 import run_align
@@ -329,6 +330,26 @@ def test_what_is_done_is_skipped(monkeypatch, tmp_path):
     assert all(check_done(run, tmp_path) for run in runs)
 
 
+def test_a_run_that_a_killed_grid_has_left_behind_is_waited_for(monkeypatch, tmp_path):
+    """It holds the lock of its folder. Other runs do not wait."""
+    fake(monkeypatch, {})
+    folder = tmp_path / "nli" / "a1"
+    folder.mkdir(parents=True)
+    left_behind = FileLock(folder / "_lock")
+    left_behind.acquire()
+    at_work = {}
+
+    def release_in_the_end(seconds):
+        if check_done(a_run("nli/a2"), tmp_path) and left_behind.is_locked:
+            at_work["nli/a1"] = check_done(a_run("nli/a1"), tmp_path)
+            left_behind.release()
+
+    monkeypatch.setattr(runner.time, "sleep", release_in_the_end)
+    assert carry_out([a_run("nli/a1"), a_run("nli/a2")], grid(), tmp_path, n_jobs=2) == {}
+    assert at_work == {"nli/a1": False}
+    assert check_done(a_run("nli/a1"), tmp_path)
+
+
 @pytest.mark.parametrize("program", ["pass", "raise SystemExit(1)"])
 def test_other_settings_are_refused(monkeypatch, tmp_path, program):
     """Also those of a run that was cut off, whose checkpoint would be gone on with."""
@@ -465,12 +486,15 @@ for number in (signal.SIGINT, signal.SIGTERM):
 out = pathlib.Path(sys.argv[1])
 carry_out([Run("nli/a1", "", [], [], "nli")], Grid(), out)
 """
-# Has a child, as `accelerate launch` does, which takes a moment to save something when it is told to stop.
+# Has a child, as `accelerate launch` does, which locks its folder, as every script does, and takes a moment to save something when it is told to stop.
 _PROGRAM = """
 import subprocess, sys, time
 child = '''
 import os, pathlib, signal, sys, time
+from filelock import FileLock
 folder = pathlib.Path(sys.argv[1])
+lock = FileLock(folder / "_lock")
+lock.acquire()
 def stop(*_):
     time.sleep(0.5); (folder / "saved").touch(); os._exit(143)
 signal.signal(signal.SIGTERM, stop)

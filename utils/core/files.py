@@ -120,6 +120,17 @@ def lock_folder(folder: Path) -> None:
         ) from None
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a script that is running has locked a folder (`lock_folder`)."""
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        FileLock(folder / _LOCK).acquire(timeout=0).lock.release()
+    except Timeout:
+        return True
+    return False
+
+
 def _unlock(lock: BaseFileLock, folder: Path, is_new: bool) -> None:
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release(force=True)

@@ -1,6 +1,5 @@
 """Carries out the runs of a grid: skips those that are done, resumes interrupted ones from their last checkpoint."""
 
-import fcntl
 import logging
 import os
 import shlex
@@ -12,14 +11,16 @@ import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from utils.core.errors import InputError
-from utils.core.files import read_json_object, write_json, write_text
+from utils.core.files import is_locked, read_json_object, write_json, write_text
 from utils.core.redaction import redact
 from utils.experiments.grid import CODE, Grid, Run, as_words
 from utils.tasks.registry import TASKS
@@ -94,19 +95,22 @@ def _drop_weights(runs: Sequence[Run], done: Container[str], output_dir: Path) -
 
 
 @contextmanager
-def alone_in(output_dir: Path) -> Iterator[int]:
-    """Lock a folder, after waiting until no other process works in it; yields the file descriptor of the lock.
+def alone_in(output_dir: Path) -> Iterator[None]:
+    """Lock a folder, after waiting until no other replicate.py works in it.
 
-    The runs inherit the descriptor: a run that survives this process (after a kill) keeps the lock until it ends.
+    (A run that survives a killed replicate.py keeps the lock of its own folder until it ends.)
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    with open(output_dir / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning(f"Another replicate.py, or a run that one has left behind, works in {output_dir}; waiting.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock.fileno()
+    lock = FileLock(output_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning(f"Another replicate.py works in {output_dir}; waiting.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass
@@ -139,7 +143,7 @@ def carry_out(
     failed: dict[str, str] = {}
     started: list[_Started] = []
     bar = tqdm(total=len(runs), initial=len(done), unit="run", disable=None)
-    with alone_in(output_dir) as lock, bar:
+    with alone_in(output_dir), bar:
         try:
             while waiting or started:
                 for run in list(waiting):
@@ -147,11 +151,13 @@ def carry_out(
                         waiting.remove(run)
                         failed[run.name] = f"not started, since {needed} failed"
                         bar.update()
-                ready = [run for run in waiting if done.issuperset(run.needs)]
-                for run in ready[: n_jobs - len(started)]:
+                ready = (
+                    run for run in waiting if done.issuperset(run.needs) and not _is_at_work(output_dir / run.name)
+                )
+                for run in list(islice(ready, n_jobs - len(started))):
                     waiting.remove(run)
                     slot = min(set(range(n_jobs)) - {one.slot for one in started})
-                    started.append(_start(run, grid, output_dir, n_jobs, slot, lock))
+                    started.append(_start(run, grid, output_dir, n_jobs, slot))
                 for one in [one for one in started if one.process.poll() is not None]:
                     started.remove(one)
                     if why := _finish(one, output_dir):
@@ -170,7 +176,17 @@ def carry_out(
     return failed
 
 
-def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock: int) -> _Started:
+def _is_at_work(folder: Path) -> bool:
+    """Whether a run that a killed replicate.py has left behind still works in a folder; says so once."""
+    if locked := is_locked(folder):
+        _warn_once(f"A run that was left behind works in {folder}; waiting for it.")
+    return locked
+
+
+_warn_once = cache(logger.warning)
+
+
+def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int) -> _Started:
     environment = {**os.environ, **({"HF_TOKEN": grid.token} if grid.token else {})}
     processes = int(grid.settings_of("launch").get("num_processes", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -186,7 +202,7 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int, lock:
         log.flush()
         # (In its own session: Ctrl-C reaches this process alone, which then signals the run.)
         process = subprocess.Popen(
-            words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, pass_fds=[lock]
+            words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
     return _Started(run, path, process, time.monotonic(), slot)
 
@@ -215,12 +231,16 @@ def _stop(processes: Sequence[subprocess.Popen]) -> None:
             process.poll()
         time.sleep(0.1)
     for process in processes:
-        _signal(process, signal.SIGKILL)
+        _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
         process.wait()
 
 
 def _signal(process: subprocess.Popen, number: int) -> bool:
     """Send a signal to all processes of a run; returns whether there were any."""
+    if not hasattr(os, "killpg"):  # on Windows, which has no process groups of this kind
+        if number and process.poll() is None:
+            process.terminate()
+        return process.poll() is None
     try:
         os.killpg(process.pid, number)
         return True
