@@ -250,6 +250,26 @@ def test_a_limit_keeps_the_same_links_in_every_way(tmp_path, real_pairs, name):
     assert list(read(real_pairs, of_file, **words).pairs["hi"]["links"]) == kept
 
 
+def test_a_corpus_is_linked_by_the_word_list_that_it_made(tmp_path, real_pairs):
+    words, path = {"word_splitting": "space"}, str(tmp_path / "words.tsv")
+    arguments = AlignerArguments("statistical", write_dictionary=[path], min_dictionary_count=3)
+    corpus = read(real_pairs, arguments, **words)
+    corpus.write_links(arguments)
+    counts = Counter(
+        (row["source"][i].casefold(), row["english"][j].casefold())
+        for row in corpus.pairs["hi"]
+        for i, j in choosing.one_to_one(row["links"])
+    )
+    entries = [line.split("\t") for line in Path(path).read_text().splitlines() if not line.startswith("#")]
+    assert {(s, e): int(n) for s, e, n, *_ in entries} == {pair: n for pair, n in counts.items() if n >= 3}
+    again = AlignerArguments("dictionary", dictionary_file=[path], min_link_score=0.3, write_links=["kept"])
+    linked = read(real_pairs, again, **words).pairs["hi"]
+    found = {(row["source"][i].casefold(), row["english"][j].casefold()) for row in linked for i, j in row["links"]}
+    assert found <= {(s, e) for s, e, _, p, q in entries if float(p) * float(q) >= 0.09 - 1e-4}
+    assert all(score >= 0.3 - 1e-6 for scores in linked["scores"] for score in scores)
+    assert sum(map(len, linked["links"])) > 20
+
+
 def test_scores_are_not_among_the_chosen_pairs(real_pairs):
     linked_first = read(real_pairs, AlignerArguments(write_links=["kept"])).choose(MAX_WORDS, None, 1)
     assert list(linked_first.data["hi"]) == list(
@@ -502,8 +522,10 @@ def test_a_stream_gives_the_pairs_of_the_data_set(tmp_path):
 
 def test_what_a_stream_cannot_do(tmp_path, aligner):
     folder = write_data_set(tmp_path / "data", 600)
-    with pytest.raises(InputError, match="--write_links needs the whole corpus.*leave --streaming out"):
-        read(folder, AlignerArguments("dictionary", dictionary_file=[__file__], write_links=["x"]), streaming=True)
+    for written in ("write_links", "write_dictionary"):
+        arguments = AlignerArguments("dictionary", dictionary_file=[__file__], **{written: ["x"]})
+        with pytest.raises(InputError, match=f"--{written} needs the whole corpus.*leave --streaming out"):
+            read(folder, arguments, streaming=True)
     with pytest.raises(InputError, match="--aligner statistical needs the whole corpus.*leave --streaming out"):
         read(folder, AlignerArguments("statistical"), streaming=True)
     (tmp_path / "links").write_text("0-0\n" * 600)

@@ -21,7 +21,7 @@ from utils.core.errors import InputError
 from utils.parallel.aligners import statistical
 from utils.parallel.aligners.agreement import AgreementAligner
 from utils.parallel.aligners.base import WordAligner
-from utils.parallel.aligners.dictionary import DictionaryAligner
+from utils.parallel.aligners.dictionary import DictionaryAligner, write_dictionary
 from utils.parallel.aligners.encoder import EncoderAligner, mutual_argmax
 from utils.parallel.aligners.pharaoh import read_header, read_links, read_pharaoh, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_spec, links_key, make_aligner
@@ -507,6 +507,74 @@ def test_repeated_words_are_linked_one_to_one(tmp_path_factory, source, english)
     assert all(source[i] == english[j] != "d" for i, j in links)
     assert len({i for i, _ in links}) == len({j for _, j in links}) == len(links)
     assert len(links) == sum(min(source.count(letter), english.count(letter)) for letter in "abc")
+
+
+PROBABLE = "# es en\ncasa\thouse\t9\t0.9\t0.4\ncasa\thome\t1\t.1\t1\nhogar\thome\t4\t1\t0.64\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "english", "links"),
+    [
+        ("casa", "house", {(0, 0): 0.6}),
+        ("CASA", "a home", {(0, 1): 0.1**0.5}),
+        ("casa", "home house", {(0, 1): 0.6}),  # the more probable of two translations
+        ("casa hogar", "home", {(1, 0): 0.8}),
+        ("casa hogar", "home house", {(0, 1): 0.6, (1, 0): 0.8}),
+        ("casa x casa", "house home house", {(0, 0): 0.6, (2, 2): 0.6}),
+    ],
+)
+def test_dictionary_with_probabilities(tmp_path, source, english, links):
+    aligner = DictionaryAligner(write(tmp_path / "list", PROBABLE))
+    assert aligner.has_scores
+    assert aligner.score([source.split()], [english.split()]) == [pytest.approx(links)]
+
+
+@pytest.mark.parametrize("line", ["a\tb", "a\tb\t1\t0.5", "a\tb\t1\tx\t1", "a\tb\t1\t1.5\t1", "a\tb\t1\tnan\t1"])
+def test_bad_lines_of_a_word_list_with_probabilities(tmp_path, line):
+    path = write(tmp_path / "list", f"{PROBABLE}{line}\n")
+    with pytest.raises(InputError) as error:
+        DictionaryAligner(path)
+    assert one_sentence(str(error.value), "Line 5", path)
+
+
+def test_word_list_made_of_links(tmp_path):
+    linked = [
+        (["Casa", "azul"], ["blue", "house"], [(0, 1), (1, 0)]),
+        (["casa", "#casa"], ["house", "#house"], [(0, 0), (1, 1)]),
+        (["casa", "#casa"], ["Home", "#house"], [(0, 0), (1, 1)]),
+        (["azul", "hogar"], ["azure", "home"], [(1, 1)]),
+    ]
+    assert write_dictionary(tmp_path / "1", linked, 1, {"aligner": "encoder"}) == 4
+    assert (tmp_path / "1").read_text().splitlines() == [
+        "# aligner: encoder",
+        "# source word\tEnglish word\tcount\tp(English|source)\tp(source|English)",
+        "azul\tblue\t1\t1\t1",
+        "casa\thouse\t2\t0.6667\t1",
+        "casa\thome\t1\t0.3333\t0.5",
+        "hogar\thome\t1\t1\t0.5",
+    ]
+    # Rare words are counted, but not written.
+    assert write_dictionary(tmp_path / "2.gz", linked, 2, {}) == 1
+    (links,) = DictionaryAligner(tmp_path / "2.gz").score([["la", "casa"]], [["the", "house"]])
+    assert links == {(1, 1): pytest.approx((2 / 3) ** 0.5, abs=1e-4)}
+
+
+SPELLINGS = st.sampled_from(["casa", "Casa", "ß", "a", "#", "\u0130"])
+
+
+@given(st.lists(st.tuples(SPELLINGS, SPELLINGS), min_size=1, max_size=9))
+def test_a_word_list_scores_what_it_was_made_of(tmp_path_factory, pairs):
+    path = tmp_path_factory.mktemp("words") / "list"
+    write_dictionary(path, [([source], [english], [(0, 0)]) for source, english in [*pairs, ("a", "a")]], 1, {})
+    aligner = DictionaryAligner(path)
+    folded = [(source.casefold(), english.casefold()) for source, english in [*pairs, ("a", "a")]]
+    for source, english in folded:
+        together, of_source, of_english = (
+            folded.count((source, english)), [s for s, _ in folded].count(source), [e for _, e in folded].count(english)
+        )  # fmt: skip
+        score = together / (of_source * of_english) ** 0.5
+        expected = {} if source == "#" else {(0, 0): pytest.approx(score, rel=1e-3)}
+        assert aligner.score([[source]], [[english]]) == [expected]
 
 
 @pytest.mark.parametrize("line", ["casa", "casa house home", "casa\thouse\thome", "casa\t", "\thouse"])

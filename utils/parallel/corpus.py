@@ -29,10 +29,11 @@ from utils.core.romanization import (
     source_language,
 )
 from utils.core.tables import one_path_each, paths_by_language
+from utils.parallel.aligners.dictionary import write_dictionary
 from utils.parallel.aligners.pharaoh import read_header, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, aligner_spec
 from utils.parallel.arguments import ParallelDataArguments
-from utils.parallel.choosing import ENCODED, choose_pairs, sample_pairs
+from utils.parallel.choosing import ENCODED, choose_pairs, one_to_one, sample_pairs
 from utils.parallel.data_sets import Pair, PairStream, load_bitext
 from utils.parallel.formats import read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
@@ -143,8 +144,9 @@ class ParallelCorpus:
                 name, AlignerInputs(arguments, dictionaries.get(language), encoder, word_tokenizer), bitext
             )
             learns_from_all = aligner_spec(name).learns_from_all
-            if learns_from_all or arguments.write_links:
-                argument = f"--aligner {name}" if learns_from_all else "--write_links"
+            if learns_from_all or arguments.write_links or arguments.write_dictionary:
+                argument = "--write_links" if arguments.write_links else "--write_dictionary"
+                argument = f"--aligner {name}" if learns_from_all else argument
                 if isinstance(bitext, PairStream):
                     raise InputError(
                         f"{argument} needs the whole corpus, of which --streaming reads only some pairs; leave "
@@ -170,13 +172,21 @@ class LinkableCorpus:
     num_proc: int | None = None
 
     def write_links(self, arguments: AlignerArguments) -> None:
-        """Write the links of all pairs to the Pharaoh files of `--write_links`, one per language."""
+        """Write the links of all pairs to the files of `--write_links` and `--write_dictionary`, one per language."""
         for language, path in one_path_each(arguments.write_links, list(self.pairs), "--write_links").items():
             bitext = self.pairs[language]
             assert isinstance(bitext, Dataset)  # (a stream has been refused)
             scores = bitext["scores"] if "scores" in bitext.column_names else None
             write_pharaoh(path, bitext["links"], {**self.headers[language], "pairs": len(bitext)}, scores)
             logger.info(f"Word links of {len(bitext):,} pairs written to {path}")
+        for language, path in one_path_each(
+            arguments.write_dictionary, list(self.pairs), "--write_dictionary"
+        ).items():
+            bitext = self.pairs[language]
+            linked = zip(bitext["source"], bitext["english"], map(one_to_one, bitext["links"]))
+            header = {**self.headers[language], "pairs": len(bitext)}
+            n_entries = write_dictionary(path, linked, arguments.min_dictionary_count or 2, header)
+            logger.info(f"A word list of {n_entries:,} entries written to {path}")
 
     def split(self, share: float) -> tuple["LinkableCorpus", "LinkableCorpus"]:
         """The corpus without, and the corpus of, about this share (0 to 1) of its pairs.

@@ -43,7 +43,7 @@ class Linker:
 
     def __getstate__(self) -> dict[str, Any]:
         """What rows are cached under, and what other processes get: how to make the aligner, not the aligner."""
-        arguments = replace(self.inputs.arguments, write_links=None)
+        arguments = replace(self.inputs.arguments, write_links=None, write_dictionary=None, min_dictionary_count=None)
         inputs = AlignerInputs(arguments, self.inputs.dictionary_file)
         return {"name": self.name, "inputs": inputs, "key": self.key, "_aligner": None, "_unseen": None}
 
@@ -108,12 +108,13 @@ def with_links_of_file(pairs: Dataset, path: str, arguments: AlignerArguments) -
 
 
 def check_links_to_write(arguments: AlignerArguments, languages: list[str], overwrite: bool) -> None:
-    """Raise `InputError` early if `--write_links` lacks a language, or names a file that exists."""
-    paths = one_path_each(arguments.write_links, languages, "--write_links")
-    for language in languages if paths else []:
-        require(paths.get(language), [f"--write_links {language}=FILE"], f"there is no file for {language}")
-        if os.path.exists(paths[language]) and not overwrite:
-            raise InputError(
-                f"--write_links {paths[language]} exists already; give another name, read it with --links_file, or add "
-                "--overwrite_output_dir."
-            )
+    """Raise `InputError` early if `--write_links` or `--write_dictionary` lacks a language, or names a file that exists."""
+    for written, read in (("write_links", "links_file"), ("write_dictionary", "dictionary_file")):
+        paths = one_path_each(getattr(arguments, written), languages, f"--{written}")
+        for language in languages if paths else []:
+            require(paths.get(language), [f"--{written} {language}=FILE"], f"there is no file for {language}")
+            if os.path.exists(paths[language]) and not overwrite:
+                raise InputError(
+                    f"--{written} {paths[language]} exists already; give another name, read it with --{read}, or add "
+                    "--overwrite_output_dir."
+                )

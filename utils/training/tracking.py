@@ -180,7 +180,7 @@ class TrackingArguments:
 # Arguments of continual learning that tracking uses without it.
 NEEDED_FOR_TRACKING = frozenset(
     {item.name for group in (ParallelDataArguments, AlignerArguments) for item in fields(group)}
-    - {"max_train_pairs", "write_links"}
+    - {"max_train_pairs", "write_links", "write_dictionary", "min_dictionary_count"}
     | {"word_pooling", "alignment_layer", "reference_model"}
 )
 

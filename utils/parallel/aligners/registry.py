@@ -72,12 +72,15 @@ class AlignerArguments:
         None,
         help="Leave out links with a lower score. The score of `--aligner encoder` is the cosine of the two words in the layer "
         "that links (-1 to 1; which are high depends on encoder and layer: look at those that --write_links writes); of "
-        "`statistical` the geometric mean of the probabilities of either word as the translation of the other (0 to 1); of "
+        "`statistical` the geometric mean of the probabilities of either word as the translation of the other (0 to 1), and of "
+        "`dictionary` the same of a list with probabilities; of "
         "several joined by + the lowest; of a links file the number after the link (0-0:0.9).",
         hyperparameter=True,
     )
     dictionary_file: list[str] | None = arg(
-        None, help="Word list for `--aligner dictionary`: source word, white space, English word on a line."
+        None,
+        help="Word list for `--aligner dictionary`: source word, white space, English word on a line; or one of --write_dictionary, "
+        "whose probabilities are the scores of links.",
     )
     aligner_layer: int | None = arg(
         None,
@@ -99,10 +102,21 @@ class AlignerArguments:
         help="Link the whole corpus, not only the pairs that are drawn, and write the links with their scores to this file, for "
         "--links_file of another run (with another seed, for example). With several languages LANGUAGE=FILE each.",
     )
+    write_dictionary: list[str] | None = arg(
+        None,
+        help="Link the whole corpus, and write the one-to-one links as a word list to this file, for --dictionary_file: on each "
+        "line source word, English word, how often they are linked, and the share of this count in all links of the source "
+        "word and of the English word. With several languages LANGUAGE=FILE each.",
+    )
+    min_dictionary_count: int | None = arg(
+        None, help="Write only words that are linked at least so often. Default: 2.", at_least=1
+    )
 
     def __post_init__(self) -> None:
         if self.links_file and self.aligner not in (None, "file"):
             raise InputError(f"--links_file is not read by --aligner {self.aligner}; leave one of the two out.")
+        if self.min_dictionary_count is not None and not self.write_dictionary:
+            raise InputError("--min_dictionary_count has no effect without --write_dictionary; give both.")
         if self.aligner not in (None, "file"):
             aligner_spec(self.aligner)
 
