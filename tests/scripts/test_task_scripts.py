@@ -94,6 +94,38 @@ def test_the_whole_story(fine_tune, task, capsys, model):
     assert re.search(r"^zero-shot +[0-9.]+", printed, re.M)
 
 
+@pytest.mark.parametrize("task", [*KINDS, "pos"])
+def test_translate_train(fine_tune, task, tmp_path, capsys):
+    """Trained on a file in Hindi: Hindi selects the checkpoint, English and Russian are zero-shot."""
+    load_dataset(str(DATA / task), "hi", split="train").to_json(tmp_path / "hi.jsonl", force_ascii=False)
+    out = fine_tune(task, "--train_file", tmp_path / "hi.jsonl", "--train_language", "hi", "--dataset_name", DATA / task,
+                    "--do_train", "--do_eval", "--eval_languages", "en", "hi", "ru", "--max_steps", 2, "--eval_strategy", "steps",
+                    "--eval_steps", 1, "--save_strategy", "steps", "--save_steps", 1, "--max_eval_samples", 6)  # fmt: skip
+    found, story, metric = results(out), record(out), METRICS[task][-1]
+    assert found[f"eval_zero_shot_{metric}"] == pytest.approx(
+        (found[f"eval_en_{metric}"] + found[f"eval_ru_{metric}"]) / 2
+    )
+    assert found[f"eval_hi_gap_{metric}"] == pytest.approx(found[f"eval_en_{metric}"] - found[f"eval_hi_{metric}"])
+    assert story["arguments"]["metric_for_best_model"] == f"eval_hi_{metric}"
+    assert (story["zero_shot"], story["variant"]) == (["en", "ru"], ["train_language hi"])
+    assert "examples in hi" in (out / "README.md").read_text()
+    assert "Published" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_few_shot(fine_tune, task, capsys):
+    out = fine_tune(task, "--do_train", "--do_eval", "--eval_languages", "en", "hi", "ru", "--few_shot", "hi=3",
+                    "--max_train_samples", 8, "--max_steps", 1, "--max_eval_samples", 6)  # fmt: skip
+    found, story, metric = results(out), record(out), METRICS[task][-1]
+    assert found[f"eval_zero_shot_{metric}"] == pytest.approx(found[f"eval_ru_{metric}"])
+    assert (story["zero_shot"], story["variant"]) == (["ru"], ["few_shot hi=3"])
+    assert story["train_data"]["examples"] == 11
+    printed = capsys.readouterr().out
+    assert "hi (3 shots)" in printed
+    assert "Transfer gap" in printed
+    assert "in ru without any training data" in (out / "README.md").read_text()
+
+
 @pytest.mark.parametrize("task", KINDS)
 def test_a_fine_tuned_model_is_measured_without_training(fine_tune, task):
     """The same numbers again, whatever the batches are; and the model is not written."""

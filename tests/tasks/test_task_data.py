@@ -122,6 +122,40 @@ def test_only_so_many(tmp_path):
     assert lengths == [2, 1, 3]
 
 
+# --- A few examples of other languages ---
+
+
+@pytest.mark.parametrize("source", ["files", "data set"])
+def test_few_shot(tmp_path, source):
+    """The first N of each language stand behind the training examples, with ids of their own."""
+    if source == "files":
+        few = {language: f"{language}={write(tmp_path / f'{language}.jsonl', PAIRS)}" for language in ("hi", "ru")}
+        data = {"train_file": write(tmp_path / "en.jsonl", PAIRS), "few_shot_file": list(few.values())}
+    else:
+        data = {"dataset_name": folder_of_languages(tmp_path / "xnli", dict.fromkeys(("en", "hi", "ru"), PAIRS))}
+    examples = nli(few_shot=["hi=2", "ru=1"], max_train_samples=1, **data).train()
+    texts = [pair["premise"] for pair in PAIRS]
+    assert examples["premise"] == [texts[0], texts[0], texts[1], texts[0]]
+    assert examples["id"] == ["0", "0#2", "1", "0#3"]
+    assert nli(max_train_samples=1, **data | {"few_shot_file": None}).train().to_list() == examples.to_list()[:1]
+
+
+@pytest.mark.parametrize(
+    "few_shot", [["hi"], ["hi=0"], ["hi=-1"], ["hi=x"], ["=3"], ["en=3"], ["hi=1", "hi=2"], ["hi=1.5"]]
+)
+def test_few_shot_that_means_nothing(few_shot):
+    with pytest.raises(InputError, match="--few_shot"):
+        TaskDataArguments(few_shot=few_shot)
+
+
+def test_too_few_examples_for_few_shot(tmp_path):
+    path = write(tmp_path / "a.jsonl", PAIRS)
+    with pytest.raises(InputError, match="only 3 examples in hi; lower --few_shot hi=4"):
+        nli(train_file=path, few_shot=["hi=4"], few_shot_file=[path]).train()
+    with pytest.raises(InputError, match="--few_shot_file has no effect"):
+        TaskDataArguments(few_shot_file=[path])
+
+
 # --- In Latin letters ---
 
 

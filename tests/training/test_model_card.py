@@ -48,7 +48,7 @@ def record_of(task="text-classification", **changes) -> dict:
     }
     return {
         "task": task, "regime": "continual", "base_model": BASE, "base_model_revision": None, "arguments": arguments,
-        "train_data": {"examples": 1000}, "eval_data": {"en": {}, "hi": {}}, "predict_data": {},
+        "train_data": {"examples": 1000}, "eval_data": {"en": {}, "hi": {}}, "predict_data": {}, "zero_shot": ["hi"],
         "versions": {"torch": "2.13.0", "transformers": "5.23.0", "evaluate": "0.4.6"},
         **(of_adjustment if task == ALIGNMENT else of_task), **changes,
     }  # fmt: skip
@@ -101,6 +101,14 @@ def test_a_reader_learns_what_was_done():
     assert "efimov2023impact" in text
     assert "cao2020multilingual" in text
     assert 'AutoModelForSequenceClassification.from_pretrained("somebody/nli-hi")' in text
+
+
+def test_few_shot_languages_are_not_called_zero_shot():
+    record = record_of()
+    record["arguments"]["few_shot"] = ["hi=100", "ru=50"]
+    text = card_of({**record, "zero_shot": []}).text
+    assert "on 1,000 examples in en, among them 100 in hi and 50 in ru" in text
+    assert "without any training data" not in text
 
 
 def test_the_example_that_the_readme_shows():

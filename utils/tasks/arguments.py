@@ -148,7 +148,7 @@ def parse_task_arguments(
     args: TaskArguments[DataT] = TaskArguments(task_spec(task), *groups)
     assumed = args.training.assume_actions()
     do_train = args.training.do_train
-    of_training = {"continual": args.continual, "select_on": args.data, "use_lora": args.lora}
+    of_training = {"continual": args.continual, "select_on": args.data, "few_shot": args.data, "use_lora": args.lora}
     for name, group in of_training.items() if not do_train else ():
         if getattr(group, name):
             raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
@@ -162,7 +162,7 @@ def parse_task_arguments(
     else:
         args.data.assume_languages([])
     check_romanized(
-        args.parallel.romanize, [args.data.train_language, *args.data.languages(), *args.parallel.languages]
+        args.parallel.romanize, [*args.data.trained_languages(), *args.data.languages(), *args.parallel.languages]
     )
     assumed |= args.training.assume_output_dir(f"{task}-{nickname(given)}")
     assumed |= {"--model": MBERT} if assumed and given == MBERT else {}

@@ -1,16 +1,17 @@
 """Reads the examples of a task in many languages, from files or data sets."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
-from datasets import Dataset, Features
+from datasets import Dataset, Features, concatenate_datasets
 from transformers import TrainingArguments
 
-from utils.core.arguments import arg, require
+from utils.core.arguments import arg, is_language, require
 from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import class_names, with_class_names
 from utils.core.data_sets import NotOfferedError, load_split
@@ -45,9 +46,20 @@ class TaskDataArguments:
     validation_file: list[str] | None = arg(None, help="Files for --do_eval: `en=dev.en.jsonl hi=dev.hi.jsonl`.")
     test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
     train_language: str = arg("en", help="Code of the training language.", hyperparameter=True, variant=True)
+    few_shot: list[str] = arg(
+        default_factory=list,
+        help="Few-shot: add the first N training examples of these languages, `hi=100 ru=100`. They are then not "
+        "zero-shot.",
+        hyperparameter=True,
+        variant=True,
+    )
+    few_shot_file: list[str] | None = arg(
+        None,
+        help="Files of these examples, LANGUAGE=FILE each. Default: --train_split of the data set for evaluation.",
+    )
     eval_languages: list[str] = arg(
         default_factory=list,
-        help="Codes of the languages for evaluation; all but the training language are zero-shot. Default: those of "
+        help="Codes of the languages for evaluation; all without training data are zero-shot. Default: those of "
         "the files, else en and the languages that the model was adjusted to, else en es ru vi hi.",
     )
     select_on: str | None = arg(
@@ -74,6 +86,26 @@ class TaskDataArguments:
     def __post_init__(self) -> None:
         self.eval_languages = list(dict.fromkeys(self.eval_languages))
         self.assumes_languages = not self.eval_languages
+        for value in self.few_shot:
+            language, _, number = value.partition("=")
+            if not is_language(language) or not re.fullmatch("0*[1-9][0-9]{0,8}", number, re.ASCII):
+                raise InputError(f"--few_shot {value} is not LANGUAGE=NUMBER; write it like hi=100.")
+        if len(self.trained_languages()) <= len(self.few_shot):
+            raise InputError(
+                f"--few_shot {' '.join(self.few_shot)}: name each language once, and not --train_language."
+            )
+        if self.few_shot_file and not self.few_shot:
+            raise InputError(
+                "--few_shot_file has no effect without --few_shot; add it, for example --few_shot hi=100."
+            )
+
+    def shots(self) -> dict[str, int]:
+        """The number of training examples in each language of `--few_shot`."""
+        return {language: int(number) for language, _, number in (value.partition("=") for value in self.few_shot)}
+
+    def trained_languages(self) -> list[str]:
+        """The languages that have training examples."""
+        return list(dict.fromkeys([self.train_language, *self.shots()]))
 
     def assume_languages(self, adjusted_to: Sequence[str]) -> None:
         """Set `eval_languages` if the command line does not name them; `adjusted_to` are those of the model."""
@@ -125,7 +157,28 @@ class TaskReader:
     texts: Sequence[str] = ()
 
     def train(self) -> Dataset:
-        """The training examples."""
+        """The training examples: those of the training language, then those of `--few_shot`."""
+        few = [self._few(language, number) for language, number in self.arguments.shots().items()]
+        examples = self._train()
+        return _chosen(concatenate_datasets([examples, *few]), None) if few else examples
+
+    def _few(self, language: str, number: int) -> Dataset:
+        """The first examples of a language, of its file or of the data set that is evaluated."""
+        data = self.arguments
+        files = files_by_source(data.few_shot_file, list(data.shots()), self.romanized)
+        if path := one_path_each(files, list(data.shots()), "--few_shot_file").get(language):
+            examples, where = self._from_file(path, self.read_example), f"The file {path}"
+        else:
+            name, config = self._evaluated_data_set()
+            examples = self._from_dataset("few_shot", language, name, config, data.train_split, self.read_example)
+            where = f"The data set {name}"
+        if len(examples) < number:
+            raise InputError(
+                f"{where} has only {len(examples)} examples in {language}; lower --few_shot {language}={number}."
+            )
+        return self._in_latin(_chosen(examples, number), language)
+
+    def _train(self) -> Dataset:
         data = self.arguments
         if data.train_file:
             examples = self._from_file(data.train_file, self.read_example)
@@ -154,13 +207,18 @@ class TaskReader:
             require(path, [f"--{purpose}_file {language}=FILE"], f"there is no file for {language}")
             examples = self._from_file(str(path), read_example)
         else:
-            name, config = data.eval_dataset_name, config or data.eval_dataset_config_name
-            if name is None:
-                name, config = data.dataset_name, config or data.dataset_config_name
+            name, config = self._evaluated_data_set(config)
             split = data.validation_split if validates else data.test_split
             examples = self._from_dataset(purpose, language, name, config, split, read_example)
         wanted = data.max_eval_samples if validates else data.max_predict_samples
         return self._in_latin(_chosen(examples, wanted), language)
+
+    def _evaluated_data_set(self, config: str | None = None) -> tuple[str | None, str | None]:
+        """Name and configuration of the data set for evaluation."""
+        data = self.arguments
+        if data.eval_dataset_name is None:
+            return data.dataset_name, config or data.eval_dataset_config_name or data.dataset_config_name
+        return data.eval_dataset_name, config or data.eval_dataset_config_name
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
@@ -207,7 +265,7 @@ class TaskReader:
         english = self.language_names.get(language, language)
         configs = [one.replace("{language_name}", english) for one in ([config] if config else self.configs)]
         of_config = "--dataset_config_name" if purpose == "train" else "--eval_dataset_config_name"
-        arguments = {"config": of_config, "split": f"--{purpose}_split"}
+        arguments = {"config": of_config, "split": "--train_split" if purpose == "few_shot" else f"--{purpose}_split"}
         rows, config, split = load_split(str(name), language, configs, [split], arguments, **self.hub_options)
         assert isinstance(rows, Dataset)  # (it is not streamed)
         if self.select_language:

@@ -15,7 +15,6 @@ from utils.core.data_sets import full_name
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
 from utils.core.records import run_record
-from utils.core.result_tables import ResultTable
 from utils.models.adapters import with_lora
 from utils.models.encoders import load_task_model, save_task_model
 from utils.models.lineage import original_model
@@ -26,6 +25,7 @@ from utils.tasks.chance import confidence_interval
 from utils.tasks.examples import TaskExamples, TaskRows
 from utils.tasks.published import note_on_published
 from utils.tasks.registry import TaskSpec
+from utils.tasks.summary import ENGLISH, language_table, summarize
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.sharing import publish
 from utils.training.steps import train_and_save
@@ -103,20 +103,15 @@ def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgum
     for prefix, sets, split in parts:
         if not sets:
             continue
-        metrics = trainer.evaluate_sets(sets, prefix)
-        names = list(sets)
-        if zero_shot := [name for name in sets if name != args.data.train_language]:
-            for metric in args.task.metrics:
-                mean = sum(metrics[f"{prefix}_{name}_{metric}"] for name in zero_shot) / len(zero_shot)
-                metrics[f"{prefix}_zero_shot_{metric}"] = mean
-            names.append("zero_shot")
+        zero_shot = [name for name in sets if name not in args.data.trained_languages()]
+        metrics = summarize(trainer.evaluate_sets(sets, prefix), prefix, list(sets), zero_shot, args.task)
         trainer.log_metrics(prefix, metrics)
         trainer.save_metrics(prefix, metrics)
         if trainer.is_world_process_zero():
             for name, records in trainer.records.items():
                 path = Path(str(trainer.args.output_dir), "predictions", f"{name}.jsonl")
                 write_json_lines(path, ({**record, "split": split} for record in records))
-            print(_language_table(metrics, prefix, names, args.task))
+            print(language_table(metrics, prefix, list(sets), args.task, args.data.shots()))
             if note := _published(args, prefix, list(sets), metrics):
                 print(note)
             name = args.data.train_language
@@ -126,21 +121,12 @@ def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgum
                 trainer.at_chance = True
 
 
-def _language_table(metrics: Mapping[str, float], prefix: str, names: Sequence[str], task: TaskSpec) -> str:
-    """A line per set, with its metrics in percent."""
-    rows = [
-        [name.replace("_", "-")]
-        + [f"{100 * metrics[f'{prefix}_{name}_{metric}'] / best:.1f}" for metric, best in task.metrics.items()]
-        for name in names
-    ]
-    return ResultTable([prefix, *(metric.replace("_", " ") for metric in task.metrics)], rows).text()
-
-
 def _published(args: TaskArguments, prefix: str, names: Sequence[str], metrics: Mapping[str, float]) -> str:
     """How the results of a whole run on the usual data compare with published ones; else an empty text."""
     data, training, model = args.data, args.training, args.model
     limits = (data.train_file, data.validation_file, data.test_file, data.max_train_samples, data.max_eval_samples)
-    if not training.do_train or training.max_steps > 0 or any(limits) or data.max_predict_samples:
+    in_english_alone = training.do_train and data.trained_languages() == [ENGLISH]
+    if not in_english_alone or training.max_steps > 0 or any(limits) or data.max_predict_samples:
         return ""
     data_set = full_name(str(data.eval_dataset_name or data.dataset_name))
     original, _ = original_model(model.model_name_or_path, **model.hub_options())
@@ -189,6 +175,7 @@ def publish_task_model(
         base_model_revision=model.commit(model.model_name_or_path),
         seed=args.training.seed,
         at_chance=trainer.at_chance,
+        zero_shot=[name for name in args.data.set_names() if name not in args.data.trained_languages()],
         **({"vocabulary": trainer.vocabulary} if trainer.vocabulary else {}),
         **(_fingerprints(examples) if trainer.is_world_process_zero() else {}),
         **facts,
