@@ -19,6 +19,7 @@ from typing import get_type_hints
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
+from utils.alignment.language_sampling import LanguageSamplingArguments
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import AlignmentArguments
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
@@ -101,7 +102,7 @@ class AlignDataArguments(ParallelDataArguments):
 
 
 @dataclass
-class AdjustmentArguments(AlignmentArguments):
+class AdjustmentArguments(AlignmentArguments, LanguageSamplingArguments):
     """Which words are pulled together, how, and in which layers."""
 
     max_seq_length: int | None = arg(
@@ -135,6 +136,7 @@ def check_arguments(args: Arguments) -> None:
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
     if training.do_train and not args.alignment.weights.losses():
         raise InputError("--alignment_weight and --regularization_weight are both 0; training needs one of them.")
+    args.alignment.check_sampling(data.languages, args.alignment.weights.losses(), training.train_sampling_strategy)
     if training.do_eval != bool(data.held_out_by):
         given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
         raise InputError(f"{given[0]} does nothing without {missing}; give both (held-out pairs: --validation_file).")
@@ -254,6 +256,7 @@ def main() -> None:
         model=trained,
         args=training,
         alignment_loss=AlignmentLoss(alignment.objective(), frozen, alignment.alignment_layer, alignment.weights),
+        sampling=alignment.sampling,
         eval_layers=tuple(eval_layers),
         data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, 8 if training.bf16 else None, data.languages),
         train_dataset=train_pairs.all_rows if train_pairs else None,

@@ -14,6 +14,7 @@ from transformers import (
 from helpers import tiny
 from helpers.pairs import COLLATOR, TOKENIZER, WORD_TOKENIZER, some_pairs, some_rows
 from utils.alignment.continual import ContinualAlignment
+from utils.alignment.language_sampling import BY_SIZE
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import ADJUSTMENT, CONTINUAL, LossWeights, MeanSquaredError
 from utils.alignment.pairs import encode_pairs
@@ -35,7 +36,7 @@ def encoder_from(tmp_path, **changes):
 
 def alignment_trainer_for(
     tmp_path, output="run", n_pairs=24, objective=None, weights=ADJUSTMENT, eval_dataset=None, dropout=0.0,
-    languages=(), **arguments
+    languages=(), sampling=BY_SIZE, **arguments
 ):  # fmt: skip
     """`languages` has the language of each pair, if there are several."""
     encoder = encoder_from(tmp_path, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
@@ -48,6 +49,7 @@ def alignment_trainer_for(
         data_collator=replace(COLLATOR, languages=sorted(set(languages))),
         train_dataset=some_rows(n_pairs, languages),
         eval_dataset=eval_dataset,
+        sampling=sampling,
         processing_class=TOKENIZER,
     )
 

@@ -467,6 +467,22 @@ def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
         assert two_metrics[name] == pytest.approx(one_metrics[name], rel=1e-4)
 
 
+def test_two_processes_draw_the_languages_of_one(tmp_path, bitext):
+    model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    files = ("--languages", "hi", "ru", "--parallel_file", f"hi={bitext}", f"ru={bitext}", "--save_steps", 8)
+    sampled = (*files, "--language_sampling", "ucb", "--optim", "sgd", "--learning_rate", 0.1, "--num_train_epochs", 2)
+    one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *sampled)
+    two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *sampled)
+    for n_processes, words in enumerate((one, two), start=1):
+        run_process(words, tmp_path / "log", environment(tmp_path), n_processes=n_processes)
+    kept = [json.loads((tmp_path / name / "checkpoint-16/run_state.json").read_text()) for name in ("one", "two")]
+    assert kept[0]["bandit"]["drawn"] == kept[1]["bandit"]["drawn"]
+    for losses in zip(*(part["by_language"] for part in kept)):
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    for name in ("train_alignment_loss_hi", "train_alignment_loss_ru"):
+        assert results(tmp_path / "two")[name] == pytest.approx(results(tmp_path / "one")[name], rel=1e-4)
+
+
 def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
     arguments = ("--num_train_epochs", 60, "--save_strategy", "steps", "--save_steps", 20)
     words = command(model, bitext, tmp_path / "out", *arguments)

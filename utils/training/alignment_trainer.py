@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import speed_metrics
 
+from utils.alignment.language_sampling import BY_SIZE, LanguageBandit, LanguageSampling
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.pairs import SPECIAL_TOKEN
+from utils.alignment.sampler import MixedLanguages, OneLanguageAtATime
 from utils.alignment.words import word_vectors
 from utils.core.columns import column_array
 from utils.core.errors import InputError
@@ -40,6 +43,7 @@ class AlignmentTrainer(ComponentTrainer):
 
     Args:
         alignment_loss: objective, frozen reference model (f0), layers and weights of the two losses.
+        sampling: how often pairs of each language are drawn.
         eval_layers: hidden states at which evaluation measures word retrieval, beside those that are aligned.
         kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes
             from `encode_pairs`, `eval_dataset` too, or is a dictionary of such by language; `data_collator` is an
@@ -50,13 +54,18 @@ class AlignmentTrainer(ComponentTrainer):
     save_weights = staticmethod(save_encoder)
 
     def __init__(
-        self, *args: Any, alignment_loss: AlignmentLoss, eval_layers: Sequence[int] = (), **kwargs: Any
+        self,
+        *args: Any,
+        alignment_loss: AlignmentLoss,
+        sampling: LanguageSampling = BY_SIZE,
+        eval_layers: Sequence[int] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.can_return_loss = True
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
-        self.languages = getattr(self.data_collator, "languages", ())
+        self.languages, self.sampling = getattr(self.data_collator, "languages", ()), sampling
         alignment_loss.to(self.args.device)
         self._check_metric()
 
@@ -71,19 +80,38 @@ class AlignmentTrainer(ComponentTrainer):
             raise InputError(f"--metric_for_best_model {wanted} is not measured; choose one of {', '.join(known)}.")
 
     def identity_parts(self) -> dict[str, Any]:
-        return loss_identity(self.alignment_loss)
+        return {**loss_identity(self.alignment_loss), "language_sampling": asdict(self.sampling)}
 
     # --- Training ---
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        if self.sampling.name == "ucb":
+            self.bandit = LanguageBandit(len(self.languages), self._order_seed)
         with used_rows_only(self, self.train_dataset):
             return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """With --language_sampling, batches of languages in other shares than the numbers of their pairs."""
+        rows = self.train_dataset
+        if self.sampling.name == "size" or not isinstance(rows, Dataset):
+            return super()._get_train_sampler(train_dataset)
+        numbers = {language: number for number, language in enumerate(self.languages)}
+        languages = np.array([numbers[language] for language in column_array(rows, "language")])
+        per_block = {} if self.args.train_sampling_strategy == "group_by_length" else {"batches_per_block": 1}
+        given = self._lengths_and_batches()
+        if self.bandit:
+            return OneLanguageAtATime(*given, languages=languages, bandit=self.bandit, **per_block)
+        shares = self.sampling.shares(np.bincount(languages, minlength=len(numbers)))
+        return MixedLanguages(*given, languages=languages, shares=shares, **per_block)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """The batches of one optimizer step and, for the means, their links and English words over all processes."""
         self._meter.begin_step(*self.alignment_loss.weights.losses())
+        if self.bandit and self.state.global_step % LanguageBandit.EVERY == 0:
+            self._by_language.collect()
+            self.bandit.update(*self._by_language.totals)
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = [sum(len(b["links"]) for b in batches), sum(len(b["english_word_lengths"]) for b in batches)]
         return batches, self.accelerator.reduce(torch.tensor(counts, dtype=torch.float32, device=device), "sum")

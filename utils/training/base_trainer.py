@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
@@ -19,6 +20,7 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from utils.alignment.language_sampling import LanguageBandit
 from utils.alignment.sampler import LengthGroupedBatches
 from utils.core.columns import column_array
 from utils.core.errors import InputError, input_errors
@@ -72,6 +74,8 @@ class ComponentTrainer(Trainer):
     save_weights: Callable[[Any, str, dict[str, torch.Tensor] | None], None]
     # Of the pairs that are aligned.
     languages: Sequence[str] = ()
+    # With --language_sampling ucb, what draws the language of each step.
+    bandit: LanguageBandit | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with input_errors("These arguments do not work together", ValueError, ImportError, RuntimeError):
@@ -100,7 +104,8 @@ class ComponentTrainer(Trainer):
             # (JSON has no number for a loss that is not finite.)
             self._steps_before, loss = before["steps"], before["loss"]
             self._loss_before = math.nan if loss is None else loss
-            self._by_language.resume(before.get("by_language", self._by_language.state()))
+            for name, part in self._kept().items():
+                part.resume(before.get(name, part.state()))
         return super().train(resume_from_checkpoint, **kwargs)
 
     def _check_rows(self) -> None:
@@ -203,15 +208,27 @@ class ComponentTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
         if Path(folder).name.startswith(PREFIX_CHECKPOINT_DIR):
             loss = self._loss_before + self._total_loss_scalar + self._tr_loss.item()
-            progress = {"steps": self.state.global_step, "loss": loss, "by_language": self._by_language.state()}
+            progress = {name: part.state() for name, part in self._kept().items()}
+            progress |= {"steps": self.state.global_step, "loss": loss}
             write_json(Path(folder, RUN_FILE), {"run": self._identity, **progress})
+
+    def _kept(self) -> dict[str, Any]:
+        """What checkpoints keep of this trainer itself, by name: objects with `state` and `resume`."""
+        return {"by_language": self._by_language} | ({"bandit": self.bandit} if self.bandit else {})
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """With `--train_sampling_strategy group_by_length`, by the training rows' column `length`."""
-        # (`train_dataset` may have lost the columns that are not inputs of the model, among them the length.)
-        args, rows = self.args, self.train_dataset
-        if args.train_sampling_strategy != "group_by_length" or not isinstance(rows, Dataset):
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(self.train_dataset, Dataset):
             return super()._get_train_sampler(train_dataset)
+        return LengthGroupedBatches(*self._lengths_and_batches())
+
+    def _lengths_and_batches(self) -> tuple[np.ndarray, int, int]:
+        """The lengths of the training rows, the rows of an optimizer step, and the seed of their order."""
+        # (The data set of the sampler may have lost the columns that are not inputs of the model, among them the length.)
+        args, rows = self.args, self.train_dataset
         batch_size = args.train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
-        seed = args.seed if args.data_seed is None else args.data_seed
-        return LengthGroupedBatches(column_array(rows, "length"), batch_size, seed)
+        return column_array(rows, "length"), batch_size, self._order_seed
+
+    @property
+    def _order_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
