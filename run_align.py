@@ -14,6 +14,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import get_type_hints
 
 from torch import nn
@@ -27,6 +28,7 @@ from utils.alignment.vocabulary import vocabulary_fit
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import announce, arg, parse_arguments
 from utils.core.errors import InputError, run_script
+from utils.core.files import write_json_lines
 from utils.core.records import run_record
 from utils.core.romanization import check_romanized
 from utils.models.adapters import LoraArguments, with_lora, without_adapter
@@ -271,6 +273,8 @@ def main() -> None:
         metrics = trainer.evaluate()
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
+        for direction, found in trainer.word_predictions.items() if training.should_save else ():
+            write_json_lines(Path(str(training.output_dir), "predictions", f"{direction}.jsonl"), found)
 
     # --- Share ---
     facts = {name: pairs and pairs.fingerprints() for name, pairs in used.items()}

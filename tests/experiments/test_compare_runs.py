@@ -205,6 +205,19 @@ def test_word_retrieval_has_no_examples_to_test(compared, tmp_path, capsys):
     assert "without predictions of single examples nothing can be tested" in capsys.readouterr().out
 
 
+def test_word_retrieval_is_tested_over_pairs(compared, tmp_path):
+    write_alignment(tmp_path / "original", do_train=False, found=[1, 2] * 60)
+    for seed in range(3):
+        write_alignment(tmp_path / f"adjusted{seed}", seed, found=[3, 4, 3, 2] * 30)
+    adjusted = [tmp_path / f"adjusted{seed}" for seed in range(3)]
+    rows = compared(tmp_path / "original", *adjusted, "--baseline", "mbert")
+    row = next(row for row in rows if row["language"] == "hi-en" and row["runs"] == "3")
+    assert numbers(row, "mean", "difference") == pytest.approx((0.6, 0.3))
+    assert float(row["p_bootstrap"]) < 0.001
+    assert row["mark"] == "*"
+    assert row["examples"] == "120"
+
+
 # --- Systems ---
 
 

@@ -42,7 +42,8 @@ def write_nli(folder, right, language="hi", prefix="eval", **options):
     return write_run(folder, NLI, {language: rows}, results, **options)
 
 
-def write_alignment(folder, seed=1, accuracy=0.5, base_model="mbert", **arguments):
+def write_alignment(folder, seed=1, accuracy=0.5, base_model="mbert", found=(), **arguments):
+    """What run_align.py leaves; `found` are the links that were found of 5 of each pair, the same in both directions."""
     record = {
         "task": "cross-lingual-adjustment",
         "base_model": base_model,
@@ -50,9 +51,13 @@ def write_alignment(folder, seed=1, accuracy=0.5, base_model="mbert", **argument
         "arguments": {
             "do_train": True, "languages": ["hi"], "alignment_objective": "mse", "alignment_layer": -1, **arguments
         },
-        "eval_data": {"hi": {"pairs": 90, "links": 500, "sha256": "c" * 64}},
+        "eval_data": {"hi": {"pairs": len(found) or 90, "links": 5 * len(found) or 500, "sha256": "c" * 64}},
     }  # fmt: skip
     write_json(folder / "run.json", record)
+    accuracy = sum(found) / len(found) / 5 if found else accuracy
+    for name in ("hi-en", "en-hi") if found else ():
+        rows = [{"id": k, "gold": 5, "prediction": n} for k, n in enumerate(found)]
+        write_json_lines(folder / "predictions" / f"{name}.jsonl", rows)
     results = {f"eval_{name}_word_retrieval_accuracy": accuracy for name in ("hi-en", "en-hi")}
     write_json(folder / "all_results.json", results)
     return folder

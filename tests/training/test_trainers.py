@@ -132,6 +132,13 @@ def test_evaluation_equals_a_loop(tmp_path):
             for query, accuracy in zip((f"{language}-en", f"en-{language}"), accuracies[language, layer]):
                 name = f"eval_{query}_{label}word_retrieval_accuracy"
                 assert metrics[name] == pytest.approx(accuracy, abs=0.1)
+    for direction, found in trainer.word_predictions.items():
+        rows = data[direction.replace("-en", "").replace("en-", "")]
+        assert [row["id"] for row in found] == list(range(len(rows)))
+        assert [row["gold"] for row in found] == [sum(word != -1 for word in row["source_spelling"]) for row in rows]
+        share = sum(row["prediction"] for row in found) / sum(row["gold"] for row in found)
+        assert metrics[f"eval_{direction}_word_retrieval_accuracy"] == pytest.approx(share)
+    assert len(trainer.word_predictions) == 4
     means = [metrics[f"eval_{a}-{b}_word_retrieval_accuracy"] for a, b in
              (("hi", "en"), ("en", "hi"), ("ru", "en"), ("en", "ru"))]  # fmt: skip
     assert metrics["eval_word_retrieval_accuracy"] == pytest.approx(sum(means) / 4)

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -95,7 +95,7 @@ def _of_task(folder: Path, record: _Json, results: _Json, spec: TaskSpec) -> dic
     rules = {name: record["arguments"][name] for name in spec.rules if name in record["arguments"]}
     sets = {}
     for name, data in (record.get(f"{prefix}_data") or {}).items():
-        rows = _predictions(folder / "predictions" / f"{name}.jsonl", data["examples"])
+        rows = _predictions(folder, name, data["examples"])
         sets[name] = _evaluated(rows, spec.score_prediction, data["sha256"], rows[0][1].get("split", ""))
         sets[name].rules = rules
         _check_results(folder, name, sets[name], results, f"{prefix}_{name}_", spec.metrics)
@@ -106,7 +106,7 @@ def _of_retrieval(folder: Path, name: str, data: _Json, arguments: _Json, result
     def score(row: _Json) -> dict[str, Any]:
         return {"accuracy": float(row["prediction"] == row["gold"]), "mrr": 1 / row["rank"]}
 
-    rows = _predictions(folder / "predictions" / f"{name}.jsonl", data["sentences"])
+    rows = _predictions(folder, name, data["sentences"])
     found = _evaluated(rows, score, data["sha256"], data.get("split") or "")
     found.representation = {key: rows[0][1].get(key) for key in ("layer", "pooling", "distance")}
     _check_results(folder, name, found, results, f"{name}_layer{rows[0][1].get('layer')}_", {})
@@ -114,18 +114,29 @@ def _of_retrieval(folder: Path, name: str, data: _Json, arguments: _Json, result
 
 
 def _of_alignment(folder: Path, name: str, data: _Json, arguments: _Json, results: _Json) -> EvaluatedSet:
-    """Word retrieval, of which no predictions are kept."""
+    """Word retrieval. Older runs have kept no predictions; of newer ones there is a line for every pair."""
     key = f"eval_{name}_word_retrieval_accuracy"
     if not is_number(results.get(key)):
         raise InputError(f"The file {folder / 'all_results.json'} has no {key}; run it again with --do_eval.")
     aligned = arguments.get("alignment_layer")  # (several, the highest one last; a number in older records)
     layer = aligned[-1] if isinstance(aligned, list) and aligned else aligned
     representation = {"layer": layer, "word_pooling": arguments.get("word_pooling")}
-    found = {"word_retrieval_accuracy": results[key]}
-    return EvaluatedSet("", data["sha256"], data["links"], found, representation=representation)
+    if (folder / "predictions" / f"{name}.jsonl").exists():
+        found = _evaluated(_predictions(folder, name, data["pairs"]), _score_links, data["sha256"], "")
+        _check_results(folder, name, found, results, f"eval_{name}_", {})
+        return replace(found, representation=representation)
+    of_all = {"word_retrieval_accuracy": results[key]}
+    return EvaluatedSet("", data["sha256"], data["links"], of_all, representation=representation)
 
 
-def _predictions(path: Path, n_examples: int) -> list[tuple[str, dict[str, Any]]]:
+def _score_links(row: _Json) -> dict[str, tuple[int, int, int]]:
+    """A link that is not found is a false positive and a false negative: F1 over all pairs is then the accuracy."""
+    wrong = row["gold"] - row["prediction"]
+    return {"word_retrieval_accuracy": (row["prediction"], wrong, wrong)}
+
+
+def _predictions(folder: Path, name: str, n_examples: int) -> list[tuple[str, dict[str, Any]]]:
+    path = folder / "predictions" / f"{name}.jsonl"
     if not os.path.isfile(path):
         raise InputError(f"There is no file {path}; run the script again with --do_eval or --do_predict.")
     rows = list(read_json(str(path), like='{"id": …, "gold": …, "prediction": …}'))

@@ -23,7 +23,7 @@ from utils.alignment.sampler import MixedLanguages, OneLanguageAtATime
 from utils.alignment.words import word_vectors
 from utils.core.columns import column_array
 from utils.core.errors import InputError
-from utils.evaluation.neighbours import retrieve
+from utils.evaluation.neighbours import Retrieval, retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity
@@ -66,6 +66,8 @@ class AlignmentTrainer(ComponentTrainer):
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
         self.languages, self.sampling = getattr(self.data_collator, "languages", ()), sampling
+        # Of the last evaluation, by direction: for every pair its links (`gold`), and those that were found (`prediction`).
+        self.word_predictions: dict[str, list[dict[str, int]]] = {}
         alignment_loss.to(self.args.device)
         self._check_metric()
 
@@ -162,16 +164,17 @@ class AlignmentTrainer(ComponentTrainer):
         sums, by_direction = torch.zeros(4, dtype=torch.float64), dict[str, float]()
         accuracies: list[float] = []
         for language, dataset in datasets.items():
-            language_sums, vectors = self._measure(dataset)
+            language_sums, vectors, pair_of_link = self._measure(dataset)
             sums += language_sums
             if len(datasets) > 1:
                 by_direction[f"alignment_loss_{language}"] = (language_sums[0] / language_sums[2].clamp(min=1)).item()
             for layer, (source, english) in vectors.items():
-                found = [retrieve(source, english).accuracy, retrieve(english, source).accuracy]
                 label = "" if layer == self.alignment_loss.layers[-1] else f"layer{layer}_"
-                names = [f"{way}_{label}word_retrieval_accuracy" for way in (f"{language}-en", f"en-{language}")]
-                by_direction |= dict(zip(names, found))
-                accuracies += [] if label else found
+                ways = {f"{language}-en": retrieve(source, english), f"en-{language}": retrieve(english, source)}
+                by_direction |= {f"{way}_{label}word_retrieval_accuracy": one.accuracy for way, one in ways.items()}
+                if not label:
+                    accuracies += [one.accuracy for one in ways.values()]
+                    self.word_predictions |= {way: _by_pair(one, pair_of_link) for way, one in ways.items()}
         losses = dict(zip(_LOSSES, sums[:2] / sums[2:].clamp(min=1)))
         numbers = {name: loss.item() for name, loss in losses.items()} | by_direction
         numbers["loss"] = self.alignment_loss.weights.total(losses).item()
@@ -183,14 +186,17 @@ class AlignmentTrainer(ComponentTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _measure(self, dataset: Dataset) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """Sums of both losses with their counts [4], and the vectors of linked words, source and English, by layer."""
+    def _measure(self, dataset: Dataset) -> tuple[Tensor, dict[int, list[Tensor]], np.ndarray]:
+        """Sums of both losses with their counts [4], the vectors of linked words, source and English, by layer, and the pair
+        (row of the data set) that each of them is from."""
         aligned = self.alignment_loss.layers
         n_aligned, layers = len(aligned), list(dict.fromkeys([*aligned, *self.eval_layers]))
         # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
         lengths = column_array(dataset, "length").sum(axis=1)
-        by_length = dataset.select(np.argsort(lengths, kind="stable"))
-        share = by_length.shard(self.accelerator.num_processes, self.accelerator.process_index)
+        n_processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        pairs = np.argsort(lengths, kind="stable")[rank::n_processes]
+        share = dataset.select(pairs)
+        n_links = [sum(word != SPECIAL_TOKEN for word in words) for words in share["source_spelling"]]
         model = self.model.eval()
         sums = torch.zeros(4, dtype=torch.float64)
         vectors: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
@@ -207,9 +213,11 @@ class AlignmentTrainer(ComponentTrainer):
             for layer, source_words, english_words in zip(layers, source, english):
                 vectors[layer].append((source_words[links[:, 0]].cpu(), english_words[links[:, 1]].cpu()))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        all_sums, all_vectors = zip(*gather_object([(sums, vectors)]))
+        of_processes = gather_object([(sums, vectors, np.repeat(pairs, n_links))])
+        all_sums, all_vectors, all_pairs = zip(*of_processes)
         sides = {layer: zip(*(pair for part in all_vectors for pair in part[layer])) for layer in layers}
-        return torch.stack(all_sums).sum(dim=0), {layer: list(map(torch.cat, both)) for layer, both in sides.items()}
+        of_layers = {layer: list(map(torch.cat, both)) for layer, both in sides.items()}
+        return torch.stack(all_sums).sum(dim=0), of_layers, np.concatenate(all_pairs)
 
     # --- Checkpoints ---
 
@@ -222,3 +230,9 @@ class AlignmentTrainer(ComponentTrainer):
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+
+def _by_pair(found: Retrieval, pair_of_link: np.ndarray) -> list[dict[str, int]]:
+    right = (found.nearest == found.gold).cpu().numpy()
+    gold, prediction = np.bincount(pair_of_link), np.bincount(pair_of_link, right).astype(int)
+    return [{"id": k, "gold": n, "prediction": m} for k, (n, m) in enumerate(zip(gold.tolist(), prediction.tolist()))]
