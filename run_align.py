@@ -34,7 +34,7 @@ from utils.core.romanization import check_romanized
 from utils.models.adapters import LoraArguments, with_lora, without_adapter
 from utils.models.encoders import check_same_kind, load_encoder, save_encoder
 from utils.models.hub import MBERT, ModelArguments, nickname
-from utils.models.layers import aligned_layers, freeze_lower_layers, freeze_unused_parameters, parse_layers
+from utils.models.layers import aligned_layers, freeze_layers, freeze_unused_parameters, parse_layers
 from utils.models.tokenizers import load_tokenizer, sentence_length_limit
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
@@ -113,9 +113,6 @@ class AdjustmentArguments(AlignmentArguments, LanguageSamplingArguments):
         hyperparameter=True,
         at_least=1,
     )
-    freeze_layers: int = arg(
-        0, help="Freeze the embeddings and the first N layers (0: train all).", hyperparameter=True, at_least=0
-    )
 
 
 @dataclass
@@ -157,17 +154,13 @@ def load_encoders(args: Arguments) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The encoder to adjust (f), with the parameters frozen that are not trained, and the frozen encoder (f0)."""
     model, alignment = args.model, args.alignment
     encoder = load_encoder(model.model_name_or_path, **model.hub_options())
-    n_layers = encoder.config.num_hidden_layers
-    alignment.alignment_layer = aligned_layers(alignment.alignment_layer, n_layers)
-    highest = alignment.alignment_layer[-1]
-    if 0 < (n_frozen := alignment.freeze_layers) >= highest % (n_layers + 1):
-        raise InputError(f"--freeze_layers {n_frozen} leaves nothing to train below layer {highest}; choose less.")
+    alignment.alignment_layer = aligned_layers(alignment.alignment_layer, encoder.config.num_hidden_layers)
     reference = encoder if args.lora.use_lora else copy.deepcopy(encoder)
     if model.reference_model:
         reference = load_encoder(model.reference_model, **{**model.hub_options(), "revision": "main"})
         check_same_kind(encoder, reference)
     freeze_unused_parameters(encoder, alignment.alignment_layer[-1])
-    freeze_lower_layers(encoder, alignment.freeze_layers)
+    freeze_layers(encoder, alignment.freeze_layers, alignment.freeze_embeddings, alignment.alignment_layer[-1])
     return encoder, reference.to(args.training.device)  # type: ignore[arg-type]  # (its annotation is wrong)
 
 

@@ -1,7 +1,5 @@
 """An adjusted checkpoint is the original one in everything but the weights that were trained."""
 
-import copy
-
 import pytest
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -26,9 +24,6 @@ from utils.models.encoders import (
     weights_checksum,
 )
 from utils.models.layers import (
-    aligned_layers,
-    freeze_lower_layers,
-    freeze_unused_parameters,
     hidden_states_at,
     only_layers_below,
 )
@@ -160,47 +155,6 @@ def test_sentence_transformers_loads_it(tmp_path):
     encoder, tokenizer = load_encoder(str(tmp_path / "adjusted")), load_tokenizer(folder)
     state = encoder(**tokenizer("The quiet river", return_tensors="pt")).last_hidden_state
     torch.testing.assert_close(torch.tensor(vectors), state.mean(dim=1).detach(), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-@pytest.mark.parametrize("layer", [-1, 1])
-def test_only_what_matters_is_trainable(architecture, layer):
-    encoder = tiny.model(architecture, head="")
-    freeze_unused_parameters(encoder, layer)
-    tokens = torch.tensor([[2, 7, 8, 3]])
-    states = encoder(input_ids=tokens, output_hidden_states=True).hidden_states
-    states[layer].square().sum().backward()
-    for name, parameter in encoder.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad, name
-    assert not [n for n, p in encoder.named_parameters() if "pooler" in n and p.requires_grad]
-
-
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-def test_frozen_lower_layers(architecture):
-    encoder = tiny.model(architecture, head="")
-    whole = sum(p.requires_grad for p in encoder.parameters())
-    freeze_lower_layers(encoder, 0)
-    assert sum(p.requires_grad for p in encoder.parameters()) == whole
-    freeze_lower_layers(encoder, 1)
-    assert not encoder.get_input_embeddings().weight.requires_grad
-    before = copy.deepcopy(encoder)
-    optimizer = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
-    tokens = torch.tensor([[2, 7, 8, 3]])
-    encoder(input_ids=tokens).last_hidden_state.square().sum().backward()
-    optimizer.step()
-    old, new = (m(input_ids=tokens, output_hidden_states=True).hidden_states for m in (before, encoder))
-    assert torch.equal(old[1], new[1])
-    assert not torch.equal(old[2], new[2])
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"), [([-1], [-1]), ([12], [-1]), ([-1, 4], [4, -1]), ([12, 0, -1, 4], [0, 4, -1]), ([-2], [11])]
-)
-def test_aligned_layers(given, expected):
-    assert aligned_layers(given, 12) == expected
-    for unknown in (13, -14):
-        with pytest.raises(InputError, match=f"--alignment_layer {unknown}"):
-            aligned_layers([*given, unknown], 12)
 
 
 def test_what_cannot_be_loaded(tmp_path):

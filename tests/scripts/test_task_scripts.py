@@ -390,6 +390,18 @@ def test_an_adapter_for_the_task(fine_tune, run, tmp_path, model, words, task):
             assert results(measured)[name] == pytest.approx(value, rel=1e-3)
 
 
+def test_layers_stay_frozen_while_a_task_is_learned(fine_tune, model):
+    train = ("--do_train", "--max_steps", 2, "--learning_rate", 0.01, *CONTINUAL)
+    out = fine_tune("ner", *train, "--freeze_layers", "back", "--freeze_embeddings", "true")
+    before, after = load_file(f"{model}/model.safetensors"), weights(out)
+    changed = {name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".layer.0." in name for name in changed)
+    assert {"frozen back", "embeddings frozen"} <= set(record(out)["variant"])
+    with pytest.raises(InputError, match="--freeze_layers .* without --continual"):
+        fine_tune("ner", "--do_train", "--freeze_layers", "back", output="plain")
+
+
 def test_an_adapter_with_continual_learning(fine_tune, model):
     """The original model is the one below the adapter: no second copy of it, and the same result as with one."""
     train = (

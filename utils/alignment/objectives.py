@@ -144,6 +144,21 @@ class AlignmentArguments:
         hyperparameter=True,
         variant=lambda layers: f"layers {' '.join(map(str, layers))}",
     )
+    freeze_layers: list[str] = arg(
+        default_factory=lambda: ["0"],
+        help="Layers that are not trained, numbered from 0 (layer 0 makes hidden state 1): a range (`0-5`), a list (`2 3 7`), "
+        "the lower half (`front`) or the upper one (`back`); a single number N means the first N layers. With --continual "
+        "they are frozen for the task as well.",
+        hyperparameter=True,
+        variant=lambda layers: f"frozen {' '.join(layers)}",
+    )
+    freeze_embeddings: bool | None = arg(
+        None,
+        help="Freeze the embeddings. Default: if the first layer is frozen. (AlignFreeze trains them: `--freeze_layers front "
+        "--freeze_embeddings false`.)",
+        hyperparameter=True,
+        variant=lambda frozen: f"embeddings {'frozen' if frozen else 'trained'}",
+    )
     alignment_objective: str = arg(
         "mse",
         help=f"Linked words are {'; '.join(f'{kind.description} (`{name}`)' for name, kind in OBJECTIVES.items())}.",

@@ -167,8 +167,11 @@ def with_lora(
     encoder = encoder_of(model)
     prefix = "" if encoder is model else f"{model.base_model_prefix}."
     behind = {prefix + name for name in parameters_behind(encoder, layer)}
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     targets = [name for name in linear if f"{name}.weight" in behind]
+    if not targets:
+        raise InputError("--use_lora finds no linear module to adapt; align a higher layer, or freeze fewer layers.")
     chosen = [] if lora.lora_target_modules == ["auto"] else lora.lora_target_modules
     for end in chosen:
         if not any(f".{name}".endswith(f".{end}") for name in targets):
@@ -179,7 +182,7 @@ def with_lora(
         lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]  # (any number will do)
         target_modules=chosen or "all-linear",
         exclude_modules=[name for name in linear if name not in targets],
-        modules_to_save=_modules_without(model, behind) if prefix else None,
+        modules_to_save=_modules_without(model, behind | frozen) if prefix else None,
         task_type=next((kind for end, kind in TASK_TYPES.items() if type(model).__name__.endswith(end)), None),
         base_model_name_or_path=base,
         revision=revision,

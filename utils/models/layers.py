@@ -1,5 +1,6 @@
 """The encoder inside a model, its hidden states, which of its layers are needed, and which parameters are trained."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -65,11 +66,57 @@ def freeze_unused_parameters(encoder: nn.Module, layer: int = -1) -> None:
         parameter.requires_grad_(parameter.requires_grad and name in used)
 
 
-def freeze_lower_layers(encoder: nn.Module, n_layers: int) -> None:
-    """Freeze the first `n_layers` layers and, unless it is 0, the embeddings."""
-    behind = parameters_behind(encoder, n_layers) if n_layers else set()
+def freeze_layers(
+    encoder: PreTrainedModel, layers: Sequence[str], embeddings: bool | None = None, aligned: int = -1
+) -> None:
+    """Freeze the layers that `--freeze_layers` names, and the embeddings (None: if the first layer is frozen).
+
+    The parameters of a layer are those that its output depends on, and its input does not: what layers share belongs to
+    the lowest of them, a normalisation after the last layer to that one. Frozen layers keep their dropout.
+
+    Raises:
+        InputError: for layers that do not exist, or if nothing is frozen, or nothing is left to train behind the hidden
+            state `aligned`.
+    """
+    chosen = parse_frozen_layers(layers, encoder.config.num_hidden_layers)
+    if embeddings is None:
+        embeddings = 0 in chosen
+    frozen = parameters_behind(encoder, 0) if embeddings else set()
+    # Neighbouring layers together: each border costs a backward pass.
+    for first in (layer for layer in chosen if layer - 1 not in chosen):
+        end = next(layer for layer in range(first, max(chosen) + 2) if layer not in chosen)
+        frozen |= parameters_behind(encoder, end) - parameters_behind(encoder, first)
+    shown = f"--freeze_layers {' '.join(layers)}"
+    if chosen and not frozen:
+        raise InputError(f"{shown} names only layers above --alignment_layer, which are not trained anyway; omit it.")
+    if frozen and frozen >= parameters_behind(encoder, aligned):
+        raise InputError(f"{shown} leaves nothing to train up to --alignment_layer {aligned}; name fewer layers.")
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name not in behind)
+        parameter.requires_grad_(parameter.requires_grad and name not in frozen)
+
+
+def parse_frozen_layers(layers: Sequence[str], n_layers: int) -> set[int]:
+    """Read `6` (the first six), `0-5`, `2 3 7`, `front` or `back` as layers, numbered from 0.
+
+    `front` is the lower half, `back` the upper one (Bakos et al., NAACL 2025).
+
+    Raises:
+        InputError: for anything else, or a layer that does not exist.
+    """
+    words, half = " ".join(layers).split(), n_layers // 2
+    halves = {"front": f"0-{half - 1}", "back": f"{half}-{n_layers - 1}"}
+    if len(words) == 1 and re.fullmatch("[0-9]{1,4}", words[0]):
+        words = [f"0-{int(words[0]) - 1}"] if int(words[0]) else []
+    elif len(words) == 1 and words[0] in halves:
+        words = [halves[words[0]]]
+    ranges = [re.fullmatch("([0-9]{1,4})(?:-([0-9]{1,4}))?", word) for word in words]
+    found = [range(int(one[1]), int(one[2] or one[1]) + 1) for one in ranges if one]
+    if len(found) < len(words) or not all(found) or any(layer >= n_layers for one in found for layer in one):
+        raise InputError(
+            f"--freeze_layers {' '.join(layers)}: the encoder has the layers 0 to {n_layers - 1}; give a range like "
+            f"0-{half}, a list like 0 {half}, front, back, or the number of the first layers."
+        )
+    return {layer for one in found for layer in one}
 
 
 def parameters_behind(encoder: nn.Module, layer: int) -> set[str]:

@@ -17,6 +17,7 @@ from utils.core.files import write_json_lines
 from utils.core.records import run_record
 from utils.models.adapters import with_lora
 from utils.models.encoders import load_task_model, save_task_model
+from utils.models.layers import aligned_layers, encoder_of, freeze_layers
 from utils.models.lineage import original_model
 from utils.models.loading import load_config
 from utils.models.tokenizers import encoder_max_length, load_tokenizer, sentence_length_limit
@@ -69,6 +70,10 @@ def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tupl
     model, new = load_task_model(args.task.auto_class, name, labels, **options)
     if new and not args.training.do_train:
         raise _not_fine_tuned(args, f" (it lacks {min(new)})")
+    if (continual := args.continual).continual:
+        encoder = encoder_of(model)
+        highest = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)[-1]
+        freeze_layers(encoder, continual.freeze_layers, continual.freeze_embeddings, highest)
     tokenizer = load_tokenizer(name, **options)
     if not args.lora.use_lora:
         return model, tokenizer
