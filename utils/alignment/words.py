@@ -60,14 +60,12 @@ def split_by_icu(sentence: str) -> list[str]:
     return words
 
 
-def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[str]]:
+def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[str], list[str]]:
     """The function that splits sentences into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s, by `icu`."""
-    splitters: dict[str, Callable] = {
-        "space": split_on_spaces,
-        "punctuation": split_on_punctuation,
-        "icu": split_by_icu,
-    }
-    return {**splitters, "subword": tokenizer.tokenize}[splitting]
+    if splitting == "subword":
+        assert tokenizer is not None
+        return tokenizer.tokenize
+    return {"space": split_on_spaces, "punctuation": split_on_punctuation, "icu": split_by_icu}[splitting]
 
 
 class WordTokenizer:

@@ -62,7 +62,7 @@ class ParallelCorpus:
     def read(
         cls,
         data: ParallelDataArguments,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         word_pooling: str,
         files: list[str] | None,
         links_files: list[str] | None,
@@ -94,7 +94,7 @@ class ParallelCorpus:
                 splitting[language] = _word_splitting(data.word_splitting, language, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
             source = source_language(language, data.romanize)
-            name = f"{splitting[language]} {tokenizer.name_or_path if word_pooling == 'token' else ''}"
+            name = f"{splitting[language]} {tokenizer.name_or_path if tokenizer and word_pooling == 'token' else ''}"
             if files:
                 require(paths.get(language), [f"{file_argument} {language}=FILE"], f"there is no file for {language}")
                 pairs[language] = read_bitext(
