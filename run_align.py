@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import get_type_hints
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
+from utils.alignment.causal import assume_for_causal
 from utils.alignment.language_sampling import LanguageSamplingArguments
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import AlignmentArguments
@@ -59,6 +61,13 @@ class AlignModelArguments(ModelArguments):
         None,
         help="The frozen encoder f0, with which English words are compared and `--aligner encoder` links words. Default: "
         "--model before training. Name the original here to measure an adjusted model with --do_eval.",
+    )
+    dtype: str = arg(
+        "float32",
+        help="Type of the encoder's weights. With bfloat16 they take half the memory; they must be frozen (--use_lora), for "
+        "small steps of training would be rounded away. Matrices of adapters and losses are in float32.",
+        choices=["float32", "bfloat16"],
+        hyperparameter=True,
     )
 
 
@@ -136,6 +145,11 @@ def check_arguments(args: Arguments) -> None:
     if training.do_train and not args.alignment.weights.losses():
         raise InputError("--alignment_weight and --regularization_weight are both 0; training needs one of them.")
     args.alignment.check_sampling(data.languages, args.alignment.weights.losses(), training.train_sampling_strategy)
+    if training.do_train and model.dtype != "float32" and not args.lora.use_lora:
+        raise InputError(
+            f"--dtype {model.dtype} would round small steps of training away; add --use_lora, which freezes the weights, or "
+            "use --bf16, which only computes in bfloat16."
+        )
     if training.do_eval != bool(data.held_out_by):
         given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
         raise InputError(f"{given[0]} does nothing without {missing}; give both (held-out pairs: --validation_file).")
@@ -153,11 +167,13 @@ def check_arguments(args: Arguments) -> None:
 def load_encoders(args: Arguments) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The encoder to adjust (f), with the parameters frozen that are not trained, and the frozen encoder (f0)."""
     model, alignment = args.model, args.alignment
-    encoder = load_encoder(model.model_name_or_path, **model.hub_options())
+    dtype = getattr(torch, model.dtype)
+    encoder = load_encoder(model.model_name_or_path, dtype, **model.hub_options())
+    assume_for_causal(alignment, encoder)
     alignment.alignment_layer = aligned_layers(alignment.alignment_layer, encoder.config.num_hidden_layers)
     reference = encoder if args.lora.use_lora else copy.deepcopy(encoder)
     if model.reference_model:
-        reference = load_encoder(model.reference_model, **{**model.hub_options(), "revision": "main"})
+        reference = load_encoder(model.reference_model, dtype, **{**model.hub_options(), "revision": "main"})
         check_same_kind(encoder, reference)
     freeze_unused_parameters(encoder, alignment.alignment_layer[-1])
     freeze_layers(encoder, alignment.freeze_layers, alignment.freeze_embeddings, alignment.alignment_layer[-1])

@@ -16,6 +16,7 @@ from utils.core.arguments import (
     check_ranges,
     check_unused,
     hyperparameters,
+    is_given,
     parse_arguments,
 )
 from utils.core.errors import InputError
@@ -303,3 +304,30 @@ def test_every_path_of_every_script_is_read_or_written(groups):
                 assert re.fullmatch(f"{arguments._READ.pattern}|{arguments._WRITTEN.pattern}|cache_dir", item.name), (
                     item.name
                 )
+
+
+def test_what_is_given(run, tmp_path):
+    @dataclass
+    class Group:
+        """Some arguments."""
+
+        first: str = arg("a", help="x", aliases=["--one"])
+        second: bool = arg(True, help="x")
+        third_name: int = arg(3, help="x")
+        fourth: list[str] = arg(default_factory=list, help="x")
+
+    def main():
+        return parse_arguments(Group)[0]
+
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("third_name: 3\n")
+    for words, names in (
+        ((), set()),
+        (("--one", "a"), {"first"}),
+        (("--no_second",), {"second"}),
+        (("--second=true", "--third-name", "3"), {"second", "third_name"}),
+        ((settings, "--fourth", "first", "second"), {"third_name", "fourth"}),
+    ):
+        arguments = run(main, *words)
+        assert {name for name in vars(Group()) if is_given(arguments, name)} == names
+    assert not is_given(Group(), "first")

@@ -15,6 +15,7 @@ from transformers import (
 from helpers import tiny
 from helpers.checkpoints import load_report
 from utils.core.errors import InputError
+from utils.models.adapters import LoraArguments, save_adapter, with_lora
 from utils.models.encoders import (
     layout_of,
     load_encoder,
@@ -25,6 +26,7 @@ from utils.models.encoders import (
 )
 from utils.models.layers import (
     hidden_states_at,
+    is_causal,
     only_layers_below,
 )
 from utils.models.tokenizers import load_tokenizer
@@ -216,3 +218,32 @@ def test_layers_that_are_not_needed_are_left_out(architecture):
     with pytest.raises(KeyError), only_layers_below(encoder, [1]):
         raise KeyError
     assert len(encoder(ids, output_hidden_states=True).hidden_states) == 7
+
+
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, *tiny.CAUSAL_ARCHITECTURES])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_causal_models_are_recognised(architecture, dtype):
+    encoder = tiny.model(architecture, "").to(dtype)
+    assert is_causal(encoder) == (architecture in tiny.CAUSAL_ARCHITECTURES)
+
+
+def test_weights_in_bfloat16(tmp_path):
+    folder = tiny.checkpoint(tmp_path / "model", "Llama", "ForCausalLM", "bytes")
+    encoder, whole = load_encoder(folder, torch.bfloat16), load_encoder(folder)
+    assert {weight.dtype for weight in encoder.parameters()} == {torch.bfloat16}
+    assert encoder.rotary_emb.inv_freq.dtype == torch.float32
+    for name, weight in whole.named_parameters():
+        assert torch.equal(encoder.get_parameter(name), weight.bfloat16())
+    tokens = torch.arange(6).view(1, 6)
+    adapted = with_lora(encoder, folder, LoraArguments(use_lora=True))
+    assert {weight.dtype for weight in adapted.parameters() if weight.requires_grad} == {torch.float32}
+    hidden_states_at(adapted, tokens, torch.ones_like(tokens), [1])[0].float().sum().backward()
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1)
+    save_adapter(adapted, tmp_path / "adapter")
+    merged, rounded = (load_encoder(str(tmp_path / "adapter"), dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert rounded.rotary_emb.inv_freq.dtype == torch.float32
+    for name, weight in merged.named_parameters():
+        assert torch.equal(rounded.get_parameter(name), weight.bfloat16())

@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForMaskedLM
 
 import run_align
+import run_xsr
 from helpers import tiny
 from helpers.checkpoints import load_report
 from helpers.paths import PROJECT
 from helpers.processes import ScriptProcess, run_process
 from helpers.scripts import DIVISIONS
 from utils.alignment.words import split_on_punctuation
-from utils.core.errors import run_script
+from utils.core.errors import InputError, run_script
 from utils.models.adapters import adapter_config
 from utils.models.encoders import layout_of, load_encoder
 from utils.parallel.aligners.pharaoh import read_header
@@ -534,3 +535,61 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(align, capsys):
     align(*schedule, "--resume_from_checkpoint", "true")
     assert (out / "model.safetensors").exists()
     assert json.loads((last / "trainer_state.json").read_text())["global_step"] == int(last.name.split("-")[1])
+
+
+# --- Causal models -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoder(tmp_path):
+    """A folder with a tiny causal model whose tokenizer has neither special tokens around a sentence nor a pad token."""
+
+    def save(architecture: str) -> str:
+        folder = tmp_path / architecture
+        tiny.model(architecture, "ForCausalLM", vocab_size=512).save_pretrained(folder)
+        tokenizer = tiny.tokenizer("bytes", begin=None, end=None)
+        tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
+        tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    return save
+
+
+@pytest.mark.parametrize("architecture", tiny.CAUSAL_ARCHITECTURES)
+def test_decoders(align, run, tmp_path, decoder, architecture):
+    """Frozen weights in bfloat16, an adapter in fp32, which loads again and is measured."""
+    folder = decoder(architecture)
+    out = align("--model", folder, "--use_lora", "--dtype", "bfloat16", "--max_steps", 2, "--learning_rate", 0.01)
+    record = json.loads((out / "run.json").read_text())
+    taken = {"word_pooling": "end", "include_special_tokens": False, "alignment_layer": [1], "dtype": "bfloat16"}
+    assert record["hyperparameters"].items() >= taken.items()
+    adapter = load_file(out / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
+    assert all(".layers.0." in name for name in adapter)  # up to the middle
+    before, after = load_encoder(folder), load_encoder(str(out))
+    assert {weight.dtype for weight in after.parameters()} == {torch.float32}
+    moved = {name for name, weight in after.named_parameters() if not torch.equal(weight, before.get_parameter(name))}
+    assert moved
+    assert all(name.startswith("layers.0.") for name in moved)
+    sides = ("--source_file", tmp_path / "a", "--target_file", tmp_path / "b")
+    for path, lines in zip(sides[1::2], (tiny.TEXT[1:4], tiny.TEXT[3:6])):
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    models = ("--models", folder, out, "--eval_languages", "hi", "--layers", "all")
+    run(run_xsr.main, *models, *sides, "--pooling", "weighted", "--use_cpu", "--output_dir", tmp_path / "xsr")
+    measured = results(tmp_path / "xsr")
+    spreads = [measured[f"{name}/hi-en_layer1_query_spread"] for name in (architecture, "out")]
+    assert spreads[0] != spreads[1]
+
+
+def test_given_arguments_win_over_those_for_decoders(align, decoder):
+    given = {"word_pooling": "avg", "include_special_tokens": True}
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value).lower())]
+    out = align("--model", decoder("Llama"), "--max_steps", 1, *words, "--alignment-layer=-1")
+    record = json.loads((out / "run.json").read_text())
+    assert record["hyperparameters"].items() >= {**given, "alignment_layer": [-1]}.items()
+
+
+def test_weights_in_bfloat16_are_not_trained(align):
+    with pytest.raises(InputError, match="--use_lora"):
+        align("--dtype", "bfloat16")
+    assert results(align("--dtype", "bfloat16", "--use_lora", "--max_steps", 1))["train_loss"] > 0

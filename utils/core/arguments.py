@@ -177,6 +177,7 @@ class _Parser(HfArgumentParser):
 
     def __init__(self, dataclasses: Sequence[Any], **options: Any) -> None:
         self.titles: dict[str, str] = {}
+        self.spellings: dict[str, str] = {}  # of every argument → its name
         self.bounds: dict[str, Mapping[str, float]] = {}
         for group in dataclasses:
             title = (group.__doc__ or group.__name__).split("\n")[0].rstrip(".")
@@ -189,6 +190,7 @@ class _Parser(HfArgumentParser):
         name = options.get("dest") or names[0].lstrip("-")
         if name not in self.titles:  # --help
             return super().add_argument(*names, **options)
+        self.spellings |= dict.fromkeys(names, name)
         if not self.groups:
             titles = sorted(dict.fromkeys(self.titles.values()), key=_INHERITED.__eq__)  # (inherited ones last)
             self.groups = {title: self.add_argument_group(title) for title in titles}
@@ -257,7 +259,9 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
         if positional and not unknown[0].startswith("-"):
             remedy = f"write {positional} before everything else, or after --{positional}."
         raise InputError(f"There is no argument {unknown[0]}; {remedy}")
+    given = {parser.spellings.get(word.partition("=")[0]) for word in arguments if word.startswith("--")}
     for group in parsed:
+        group.given = given
         note_secrets(vars(group))
         check_ranges(group)
         check_languages(group)
@@ -309,11 +313,20 @@ def check_unused(arguments: Any, switch: str, but: Collection[str] = ()) -> None
             raise InputError(f"--{item.name} {value} does nothing without --{switch} (default: {usual}); add it.")
 
 
-def announce(assumed: Mapping[str, str]) -> None:
-    """Say in one line which arguments the command line does not name, and what was assumed for them."""
+def is_given(arguments: Any, name: str) -> bool:
+    """Whether the command line or its file of settings names an argument of a dataclass of `parse_arguments`."""
+    return name in getattr(arguments, "given", ())
+
+
+def announce(assumed: Mapping[str, Any], why: str = "") -> None:
+    """Say in one line which arguments the command line does not name, what was assumed for them, and why (`for …`)."""
     if assumed:
-        words = [f"{name} {value}".strip() for name, value in assumed.items()]
-        logger.info("Not given, so assumed: %s.", ", ".join(words))
+        values = {name: value if isinstance(value, list) else [value] for name, value in assumed.items()}
+        words = [
+            " ".join([name, *(str(one).lower() if isinstance(one, bool) else str(one) for one in of_name)])
+            for name, of_name in values.items()
+        ]
+        logger.info("Not given, so assumed%s: %s.", f" {why}" if why else "", ", ".join(map(str.strip, words)))
 
 
 def require(value: object, arguments: Sequence[str], why: str) -> None:

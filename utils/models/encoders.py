@@ -56,30 +56,40 @@ def layout_of(encoder: nn.Module) -> CheckpointLayout:
     return _LAYOUTS.get(encoder) or CheckpointLayout()
 
 
-def load_encoder(name: str, **hub_options: Any) -> PreTrainedModel:
-    """The bare encoder (`AutoModel`) of a Hub repository or a folder, in fp32 and evaluation mode.
+def load_encoder(name: str, dtype: torch.dtype = torch.float32, **hub_options: Any) -> PreTrainedModel:
+    """The bare encoder (`AutoModel`) of a Hub repository or a folder, in evaluation mode.
 
     An adapter is merged into its base model, which may be an adapter itself. `save_encoder` writes the encoder in the
     layout of the checkpoint that was read (`layout_of`).
+
+    Args:
+        dtype: type of the weights; adapters are merged in fp32.
 
     Raises:
         InputError: if there is no such model or it cannot be read.
     """
     if adapter := adapter_config(name, **hub_options):
-        return _adapted_encoder(name, adapter, hub_options)
+        encoder = _adapted_encoder(name, adapter, hub_options)
+        for weight in encoder.parameters():  # (not buffers, which encode positions)
+            weight.data = weight.data.to(dtype)
+        return encoder
     config = load_config(name, **hub_options)
     architectures = copy.copy(config.architectures)
-    encoder, report = _load(AutoModel, name, config, hub_options)
+    encoder, report = _load(AutoModel, name, config, hub_options, dtype)
     _LAYOUTS[encoder] = _checkpoint_layout(encoder, weight_files(name, **hub_options), report, architectures)
     return encoder.eval()
 
 
 def _load(
-    auto_class: Any, name: str, config: PreTrainedConfig, hub_options: Mapping[str, Any]
+    auto_class: Any,
+    name: str,
+    config: PreTrainedConfig,
+    hub_options: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[PreTrainedModel, dict[str, set]]:
     """A model whose encoder has all its weights from the checkpoint, and the report of `from_pretrained`."""
-    # fp32 whatever the checkpoint is stored in: the losses compare small differences, Adam adds small steps.
-    how = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True, "config": config}
+    # By default fp32 whatever the checkpoint is stored in: losses compare small differences, Adam adds small steps.
+    how = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True, "config": config}
     with loading(name):
         files = weight_files(name, **hub_options)
         if wrapped := wrapped_name(files):

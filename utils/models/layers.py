@@ -128,6 +128,14 @@ def parameters_behind(encoder: nn.Module, layer: int) -> set[str]:
     return {name for name, gradient in zip(trainable, gradients) if gradient is not None}
 
 
+def is_causal(encoder: PreTrainedModel) -> bool:
+    """Whether tokens see only what stands before them: whether the first of two does not depend on the second."""
+    tokens = torch.tensor([[0, 0], [0, 1]], device=next(encoder.parameters()).device)
+    with torch.no_grad():
+        first, second = hidden_states_at(encoder, tokens, torch.ones_like(tokens), [-1])[0][:, 0].float()
+    return torch.allclose(first, second, rtol=1e-3, atol=1e-5)
+
+
 def usual_layer(n_layers: int) -> int:
     """The layer that usually finds translations best: 8 of 12, or two thirds of any other number."""
     return round(n_layers * 2 / 3)
