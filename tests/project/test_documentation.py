@@ -23,6 +23,8 @@ PAGES = [
     *sorted(path for path in (PROJECT / "docs").glob("*.md") if path.name != "example_card.md"),
 ]
 SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if path.stem != "quickstart")
+# What is run by `python -m`, with arguments of its own.
+MODULES = ["utils.tasks.project_labels"]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -70,12 +72,15 @@ def test_commands_parse(page, parses, capsys):
         check_command(words, parses, capsys)
     for words in partial_commands(page):
         if not words[0].startswith("--"):
-            check_command([*words, *([] if "--output_dir" in words else ["--output_dir", "out"])], parses, capsys)
+            extra = [] if {"--output_dir", "-m"} & set(words) else ["--output_dir", "out"]
+            check_command([*words, *extra], parses, capsys)
 
 
 def check_command(words: list[str], parses, capsys) -> None:
     script = next((word for word in words if word.endswith(".py")), None)
-    if script and Path(script).stem in SCRIPTS:
+    if module := next((word for word in words if word in MODULES), None):
+        assert parses(module, words[words.index(module) + 1 :]), (words, capsys.readouterr().err)
+    elif script and Path(script).stem in SCRIPTS:
         assert parses(Path(script).stem, words[words.index(script) + 1 :]), (words, capsys.readouterr().err)
     elif script and script != "quickstart.py":
         source = (PROJECT / script).read_text(encoding="utf-8")
@@ -93,13 +98,13 @@ def check_command(words: list[str], parses, capsys) -> None:
 def test_arguments_in_the_text_exist(page, parses, capsys):
     """Some script has all arguments of a piece of code such as `--aligner encoder`, and takes their values."""
     known = {}
-    for script in SCRIPTS:
+    for script in (*SCRIPTS, *MODULES):
         parses(script, ["--help"])
         known[script] = set(re.findall(r"--\w+", capsys.readouterr().out))
     benchmarks = "".join(path.read_text(encoding="utf-8") for path in PROJECT.glob("benchmarks/*.py"))
     for words in (line for line in partial_commands(page) if line[0].startswith("--")):
         flags = {word.partition("=")[0] for word in words if word.startswith("--")}
-        able = [script for script in SCRIPTS if flags <= known[script]]
+        able = [script for script in known if flags <= known[script]]
         assert able or all(f'"{flag}"' in benchmarks for flag in flags), words
         if able and len(words) > len(flags):
             assert any(readable(parses, script, words, capsys) for script in able), words
