@@ -79,7 +79,8 @@ def test_commands_parse(page, parses, capsys):
 def check_command(words: list[str], parses, capsys) -> None:
     script = next((word for word in words if word.endswith(".py")), None)
     if module := next((word for word in words if word in MODULES), None):
-        assert parses(module, words[words.index(module) + 1 :]), (words, capsys.readouterr().err)
+        given = words[words.index(module) + 1 :]
+        assert not given or parses(module, given), (words, capsys.readouterr().err)
     elif script and Path(script).stem in SCRIPTS:
         assert parses(Path(script).stem, words[words.index(script) + 1 :]), (words, capsys.readouterr().err)
     elif script and script != "quickstart.py":
