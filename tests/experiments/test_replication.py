@@ -25,7 +25,8 @@ from helpers.paths import PROJECT
 from helpers.processes import ScriptProcess
 from utils.core.errors import InputError
 from utils.experiments import runner
-from utils.experiments.grid import ABLATION, ADJUSTED, ORIGINAL, PAPER_REGIMES, TRANSLATED, Grid, Run, plan
+from utils.experiments.arms import ABLATION, ADJUSTED, ORIGINAL, PAPER_REGIMES, TRANSLATED
+from utils.experiments.grid import Grid, Run, plan
 from utils.experiments.runner import carry_out, check_done, command
 from utils.tasks.registry import TASKS
 

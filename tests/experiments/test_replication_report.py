@@ -9,9 +9,11 @@ import pytest
 import replicate
 from helpers.figures import inked
 from helpers.runs import write_alignment, write_nli, write_xsr
+from utils.core.errors import InputError
 from utils.core.files import write_json
+from utils.experiments.arms import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL
 from utils.experiments.figures import plot_differences
-from utils.experiments.grid import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL, Grid, plan
+from utils.experiments.grid import Grid, plan
 from utils.experiments.report import CLAIMS, as_html, verdict_on, write_report
 from utils.experiments.results import read_results
 from utils.experiments.runner import alone_in, mark_done
@@ -121,6 +123,38 @@ def test_variants_have_rows_and_comparisons_of_their_own(tmp_path):
     assert "| adjusted (best) | 75.0 ± 0.5 (+25.0*)" in report
     assert "*adjusted (best) – adjusted (mse)*: hi +15.0*." in report
     assert "Adjustment helps NLI in all four languages. (best) | hi +25.0* | yes, in 1 of 1 |" in report
+
+
+def test_what_fine_tuning_forgets_is_tested_over_all_seeds(tmp_path):
+    """Word retrieval of every fine-tuned model, beside that of the model before its fine-tuning."""
+    after = {ORIGINAL: 1, ADJUSTED: 2, ADJUSTED_CONTINUAL: 3, ABLATION: 3}
+    grid = small_grid(tasks=["words", "nli", "forgetting"], settings={"align": {"do_eval": True}})
+    runs = write_grid(tmp_path, grid)
+    for run in runs:
+        if run.task in ("words", "align"):
+            write_alignment(tmp_path / run.name, run.seed, found=[4 if run.seed else 2] * 120, do_train=bool(run.seed))
+        elif run.task == "forgetting":
+            base = tmp_path / run.needs[0]
+            found = [after[run.regime]] * 120
+            write_alignment(tmp_path / run.name, None, found=found, base_model=str(base), do_train=False)
+    results = results_of(tmp_path, grid)
+    changes = results.comparisons["forgetting", ADJUSTED, f"{ADJUSTED}, before"]
+    assert {name: one.difference for name, one in changes.items()} == pytest.approx({"hi-en": -0.4, "en-hi": -0.4})
+    assert results.comparisons["forgetting", ORIGINAL, f"{ORIGINAL}, before"]["hi-en"].difference == pytest.approx(
+        -0.2
+    )
+    assert results.scores["forgetting"][f"{ADJUSTED}, before"]["hi-en"] == pytest.approx([0.8] * 3)
+    assert verdict(results, "forgets").startswith("yes")
+    assert verdict(results, "keeps more").startswith("yes")
+    assert verdict(results, "that keeps it") == "no significant difference"
+    report = unpadded(write_report(results, tmp_path, {}))
+    assert "| adjusted, before fine-tuning | 80.0" in report
+
+
+@pytest.mark.parametrize("tasks", [["words", "nli"], ["forgetting", "nli"], ["words", "forgetting"]])
+def test_what_forgetting_needs(tasks):
+    with pytest.raises(InputError):
+        small_grid(tasks=tasks, settings={} if tasks == ["words", "nli"] else {"align": {"do_eval": True}})
 
 
 def verdict(results, words):

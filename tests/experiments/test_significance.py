@@ -6,7 +6,9 @@ from scipy import stats
 from statsmodels.stats import contingency_tables, multitest, power
 
 from utils.evaluation.entities import entity_scores
+from utils.experiments.comparison import Comparison
 from utils.experiments.significance import (
+    Bootstrap,
     SeedScores,
     cautions,
     corpus_f1,
@@ -352,3 +354,13 @@ def test_what_seeds_alone_may_make():
     assert seeds_may_make(system, near) is True
     assert seeds_may_make(system, far) is False  # (its own seeds unknown)
     assert seeds_may_make(far, seed_scores([60.5])) is False
+
+
+def test_the_difference_that_would_be_seen():
+    """At 5 % and a power of 80 % it is 2.8 standard errors, and such a true difference is significant in 80 % of samples."""
+    comparison = Comparison(None, 0.0, Bootstrap(0.0, -0.196, 0.196, 1.0))
+    assert comparison.detectable(0.05) == pytest.approx(0.280, abs=5e-4)
+    assert comparison.detectable(0.05 / 20) > comparison.detectable(0.05)
+    assert Comparison(None, 0.0).detectable(0.05) is None
+    differences = np.random.default_rng(0).normal(comparison.detectable(0.05), 0.1, 20_000)
+    assert (np.abs(differences) > 1.96 * 0.1).mean() == pytest.approx(0.8, abs=0.02)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,17 @@ class Comparison:
     p_mcnemar: float | None = None  # for single runs that are right or wrong
     p_holm: float | None = None  # the bootstrap's p-value, adjusted for all tests of the table
     cautions: list[str] = field(default_factory=list)  # why the difference cannot support a claim, as short phrases
+
+    def detectable(self, alpha: float, power: float = 0.8) -> float | None:
+        """The true difference that a test at level `alpha` would find significant with this power; None without predictions.
+
+        Of the normal approximation, with the standard error that the interval of the bootstrap implies (at 95 %).
+        """
+        if self.bootstrap is None:
+            return None
+        quantile = NormalDist().inv_cdf
+        error = (self.bootstrap.high - self.bootstrap.low) / (2 * quantile(0.975))
+        return (quantile(1 - alpha / 2) + quantile(power)) * error
 
     def mark(self, alpha: float) -> str:
         """`*` for a significant difference, `(*)` for one that is significant but cannot support a claim."""

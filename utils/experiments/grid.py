@@ -5,105 +5,44 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from utils.alignment.objectives import AlignmentArguments
 from utils.core.arguments import arg, require
 from utils.core.errors import InputError
 from utils.core.redaction import is_secret, note_secrets
+from utils.experiments.arms import (
+    ABLATION,
+    ADJUSTED,
+    ENGLISH,
+    FORGETTING,
+    FURTHER,
+    GRID_TASKS,
+    ORIGINAL,
+    PAPER_REGIMES,
+    PAPER_TASKS,
+    REGIMES,
+    TRANSLATED,
+    WORDS,
+    XSR,
+    Arm,
+)
 from utils.tasks.registry import TASKS
 
 
 # The arguments of a variant that continual learning takes as well.
 _CONTINUAL_ARGUMENTS = {item.name for item in fields(AlignmentArguments)}
 CODE = Path(__file__).resolve().parent.parent.parent
-ENGLISH = "en"
-
-
-class Regime(NamedTuple):
-    """How models are fine-tuned: title in the report, whether they start from an adjusted model, and for continual learning
-    arguments beside those of the task."""
-
-    title: str
-    starts_adjusted: bool
-    continual: dict[str, str] | None = None
-
-    @property
-    def aligns(self) -> bool:
-        """Whether anything is aligned, before or during the fine-tuning."""
-        return self.starts_adjusted or self.continual is not None
-
-
-ORIGINAL, ADJUSTED = "original", "adjusted"
-ADJUSTED_CONTINUAL, ORIGINAL_CONTINUAL = "adjusted+continual", "original+continual"
-ABLATION = "adjusted+continual-weight-0"
-TRANSLATED = "translate-train"
-REGIMES = {
-    ORIGINAL: Regime("original", False),
-    ADJUSTED: Regime("adjusted", True),
-    ADJUSTED_CONTINUAL: Regime("adjusted, continual", True, {}),
-    ORIGINAL_CONTINUAL: Regime("original, continual", False, {}),
-    ABLATION: Regime("adjusted, continual with alignment weight 0", True, {"alignment_weight": "0"}),
-    TRANSLATED: Regime("original, trained in the language", False),
-}
-PAPER_REGIMES = tuple(regime for regime in REGIMES if regime != TRANSLATED)
-
-
-class Arm(NamedTuple):
-    """A row of the report: a regime, of a variant of the alignment if the grid has several."""
-
-    regime: str
-    variant: str = ""
-
-    @property
-    def name(self) -> str:
-        """The name in folders and results."""
-        return f"{self.regime}-{self.variant}" if self.variant else self.regime
-
-    @property
-    def title(self) -> str:
-        """The name in the report."""
-        title = REGIMES[self.regime].title
-        return f"{title} ({self.variant})" if self.variant else title
-
-
-class Further(NamedTuple):
-    """Another data set on which the fine-tuned models of a task are measured: title, settings, and languages that it has."""
-
-    task: str
-    title: str
-    settings: dict[str, str]
-    languages: tuple[str, ...]
-
-
-FURTHER = {
-    "mlqa": Further(
-        "qa",
-        "Question answering (MLQA)",
-        {
-            "eval_dataset_name": "google/xtreme",
-            "eval_dataset_config_name": "MLQA.{context_language}.{question_language}",
-            "do_predict": "true",
-        },
-        ("en", "ar", "de", "es", "hi", "vi", "zh"),
-    ),
-    "tydiqa": Further(
-        "qa",
-        "Question answering (TyDi QA)",
-        {"eval_dataset_name": "google-research-datasets/tydiqa", "do_eval": "true"},
-        ("en", "ar", "bn", "fi", "id", "ko", "ru", "sw", "te"),
-    ),
-}
-# Sentence retrieval, which nothing is fine-tuned for; and word retrieval, which run_align.py measures.
-XSR, WORDS = "xsr", "words"
-GRID_TASKS = (WORDS, *TASKS, *FURTHER, XSR)
-PAPER_TASKS = ("nli", "ner", "qa", XSR)
 # What the settings of a grid are for, by name.
 SETTINGS = {
     "parallel": "parallel pairs and word links, in all scripts",
     "align": "run_align.py",
     "continual": "continual learning",
-    **{task: f"run_{FURTHER[task].task if task in FURTHER else task}.py" for task in GRID_TASKS if task != WORDS},
+    **{
+        task: f"run_{FURTHER[task].task if task in FURTHER else task}.py"
+        for task in GRID_TASKS
+        if task not in (WORDS, FORGETTING)
+    },
     **{f"{task}_translated": f"run_{task}.py in the regime {TRANSLATED}: training data by language" for task in TASKS},
     "variants": "variants of the alignment by name: arguments of run_align.py and of continual learning, beside those above",
     "distances": "run_distances.py; without them no distances are measured",
@@ -171,10 +110,13 @@ class Grid(GridArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if WORDS in self.tasks and not self.settings_of("align").get("do_eval"):
+        measured = [task for task in (WORDS, FORGETTING) if task in self.tasks]
+        if measured and not self.settings_of("align").get("do_eval"):
             raise InputError(
-                f"--tasks {WORDS} measures held-out pairs; set do_eval in align, and which pairs they are."
+                f"--tasks {measured[0]} measures held-out pairs; set do_eval in align, and which they are."
             )
+        if FORGETTING in self.tasks and not (WORDS in self.tasks and self.first_task):
+            raise InputError(f"--tasks {FORGETTING} compares with {WORDS} after fine-tuning; add {WORDS} and a task.")
         variants = self.settings.pop("variants", {})
         for name, settings in variants.items():
             if not re.fullmatch(r"[\w+]+(-[\w+]+)*", str(name)) or not isinstance(settings, dict):
@@ -217,13 +159,20 @@ class Grid(GridArguments):
 
     @property
     def arms(self) -> dict[str, Arm]:
-        """The rows of the report, by name."""
+        """What is fine-tuned, by name."""
         arms = (
             Arm(regime, variant)
             for regime in self.regimes
             for variant in (self.variants if REGIMES[regime].aligns and self.variants else [""])
         )
         return {arm.name: arm for arm in arms}
+
+    @property
+    def rows(self) -> dict[str, Arm]:
+        """The rows of the report, by name."""
+        arms = self.arms
+        before = [arm._replace(is_before=True) for arm in arms.values() if arm.regime in (ORIGINAL, ADJUSTED)]
+        return arms | {arm.name: arm for arm in before if FORGETTING in self.tasks}
 
     def about(self, language: str | None) -> list[str]:
         """The languages of a model; None stands for all at once."""
@@ -254,6 +203,8 @@ def plan(grid: Grid) -> list[Run]:
                 runs += _fine_tunings(grid, task, seed)
             elif task in FURTHER:
                 runs += _further_evaluations(grid, task, seed)
+            elif task == FORGETTING:
+                runs += [_forgetting(grid, run) for run in _fine_tunings(grid, str(grid.first_task), seed)]
     if XSR in grid.tasks:
         runs += [_retrieval(grid, language) for language in grid.languages]
     if "distances" in grid.settings:
@@ -278,10 +229,21 @@ def _adjusted(grid: Grid, variant: str, language: str | None, seed: int) -> str:
 
 def _word_retrieval(grid: Grid) -> Run:
     """The original model on the held-out pairs."""
-    settings = {**grid.settings_of("parallel", "align"), "do_eval": "true"}
-    arguments = ["--model_name_or_path", grid.model_name_or_path, "--languages", *grid.languages]
-    arguments += as_words(settings, grid.languages)
+    arguments = _measuring(grid, grid.model_name_or_path, grid.languages)
     return Run(f"{WORDS}/{ORIGINAL}", "run_align.py", arguments, [], WORDS, ORIGINAL)
+
+
+def _forgetting(grid: Grid, run: Run) -> Run:
+    """A fine-tuned model on the held-out pairs."""
+    name = f"{FORGETTING}/{run.name.partition('/')[2]}"
+    arguments = _measuring(grid, f"{{{run.name}}}", grid.about(run.language))
+    return Run(name, "run_align.py", arguments, [run.name], FORGETTING, run.regime, run.language, run.seed)
+
+
+def _measuring(grid: Grid, model: str, languages: Sequence[str]) -> list[str]:
+    """The arguments that measure word retrieval of a model, compared with the original one."""
+    settings = {"reference_model": grid.model_name_or_path, **grid.settings_of("parallel", "align")}
+    return ["--model_name_or_path", model, "--languages", *languages, *as_words(settings, languages)]
 
 
 def _adjustment(grid: Grid, variant: str, language: str | None, seed: int) -> Run:

@@ -7,23 +7,23 @@ from typing import Any
 
 from utils.core.files import read_json_object
 from utils.core.records import read_record
-from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_values, comparison_table
-from utils.experiments.comparison_tables import metric_name
-from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
-from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
-from utils.experiments.grid import (
+from utils.experiments.arms import (
     ABLATION,
     ADJUSTED,
     ADJUSTED_CONTINUAL,
     ENGLISH,
+    FORGETTING,
     FURTHER,
     ORIGINAL,
     WORDS,
     XSR,
     Arm,
-    Grid,
-    Run,
 )
+from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_values, comparison_table
+from utils.experiments.comparison_tables import metric_name
+from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
+from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
+from utils.experiments.grid import Grid, Run
 from utils.experiments.runner import check_done
 from utils.tasks.registry import TASKS
 from utils.training.model_card import ALIGNMENT
@@ -36,6 +36,9 @@ PARTS |= {name: (further.title, TASKS[further.task].selection_metric) for name, 
 PARTS |= {f"{name}{_ACROSS}": (f"{PARTS[name][0]} across languages", PARTS[name][1]) for name in ("qa", "mlqa")}
 PARTS[XSR] = (TITLES[RETRIEVAL], "accuracy")
 PARTS[WORDS] = (TITLES[ALIGNMENT], "word_retrieval_accuracy")
+PARTS[FORGETTING] = (f"{TITLES[ALIGNMENT]} before and after fine-tuning", "word_retrieval_accuracy")
+# The kinds of runs that a part consists of, if not of those with its name.
+_KINDS = {WORDS: (WORDS, "align"), FORGETTING: (FORGETTING, WORDS, "align")}
 
 
 def arms_with_baselines(grid: Grid) -> Iterator[tuple[str, str]]:
@@ -48,6 +51,7 @@ def arms_with_baselines(grid: Grid) -> Iterator[tuple[str, str]]:
         )
         yield from ((continual, adjusted), (continual, ablation))
     yield from ((Arm(ADJUSTED, variant).name, Arm(ADJUSTED, first).name) for variant in others)
+    yield from ((arm._replace(is_before=False).name, name) for name, arm in grid.rows.items() if arm.is_before)
 
 
 @dataclass
@@ -83,10 +87,10 @@ def read_results(
     not_run = {run.name for run in runs} - {run.name for run in done} - missing.keys()
     results.missing |= dict.fromkeys(not_run, "not run yet")
     for task in grid.tasks:
-        kinds = (WORDS, "align") if task == WORDS else (task,)
-        if not (planned := [run for run in done if run.task in kinds]):
+        planned = [run for run in done if run.task in _KINDS.get(task, (task,))]
+        if not planned:
             continue
-        for part, found in _parts(task, _read(planned, runs, grid, output_dir)):
+        for part, found in _parts(task, _read(task, planned, runs, grid, output_dir)):
             metric = PARTS[part][1]
             results.scores[part] = _scores(found, metric)
             results.n_examples[part] = {name: one.n_examples for *_, run in found for name, one in run.sets.items()}
@@ -109,7 +113,7 @@ def read_results(
 _Found = tuple[str, str | None, FinishedRun]
 
 
-def _read(planned: Sequence[Run], runs: Sequence[Run], grid: Grid, output_dir: Path) -> list[_Found]:
+def _read(task: str, planned: Sequence[Run], runs: Sequence[Run], grid: Grid, output_dir: Path) -> list[_Found]:
     """The finished runs, with the cells of the grid that they are for."""
     folders = {str((output_dir / run.name).resolve()): run for run in planned}
     finished = read_runs([str(output_dir / run.name) for run in planned])
@@ -119,8 +123,10 @@ def _read(planned: Sequence[Run], runs: Sequence[Run], grid: Grid, output_dir: P
         place = Path(run.folder).resolve()
         of = folders.get(str(place)) or folders[str(place.parent)]  # (each model has a folder in that of run_xsr.py)
         regime = of.regime or _measured_arm(runs, place, output_dir)
-        if grid.variants:  # (which the names of systems may not distinguish)
-            run = replace(run, system=System(grid.arms[regime].title, run.system.regime))
+        if task == FORGETTING != of.task:
+            regime = grid.arms[regime]._replace(is_before=True).name
+        if grid.variants or task == FORGETTING:  # (which the names of systems may not distinguish)
+            run = replace(run, system=System(grid.rows[regime].title, run.system.regime))
         found.append((regime, of.language if of.regime != ORIGINAL else None, run))
     return found
 
