@@ -42,6 +42,7 @@ from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.corpus import HELD_OUT_SEED, ChosenPairs, ParallelCorpus
 from utils.parallel.linking import check_links_to_write
+from utils.parallel.sides import ENGLISH
 from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments
 from utils.training.checkpoints import checkpoint_to_resume
@@ -155,7 +156,8 @@ def check_arguments(args: Arguments) -> None:
         raise InputError(f"{given[0]} does nothing without {missing}; give both (held-out pairs: --validation_file).")
     if not (data.parallel_dataset or data.parallel_file) and (training.do_train or not data.validation_file):
         data.parallel_dataset = assumed["--parallel_dataset"] = WIKIMATRIX
-    assumed |= training.assume_output_dir("-".join([nickname(model.model_name_or_path), *data.languages]))
+    to_anchor = [] if data.anchor_language == ENGLISH else ["to", data.anchor_language]
+    assumed |= training.assume_output_dir("-".join([nickname(model.model_name_or_path), *data.languages, *to_anchor]))
     announce(assumed)
     check_romanized(data.romanize, data.languages)
     check_links_to_write(args.links, data.languages, data.overwrite_output_dir)
@@ -268,6 +270,7 @@ def main() -> None:
         args=training,
         alignment_loss=AlignmentLoss(alignment.objective(), frozen, alignment.alignment_layer, alignment.weights),
         sampling=alignment.sampling,
+        anchor=data.anchor_language,
         eval_layers=tuple(eval_layers),
         data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, 8 if training.bf16 else None, data.languages),
         train_dataset=train_pairs.all_rows if train_pairs else None,

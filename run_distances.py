@@ -45,6 +45,7 @@ from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.corpus import ChosenPairs, ParallelCorpus
 from utils.parallel.linking import check_links_to_write
+from utils.parallel.sides import anchor_name
 
 
 @dataclass(kw_only=True)
@@ -106,7 +107,9 @@ def main() -> None:
         assumed["--languages"] = " ".join(adjusted_to)
     announce(assumed)
     check_output_dir(str(args.output_dir), args.overwrite_output_dir)
-    require(data.languages, ["--language"], "say which language is compared with English, for example --language hi")
+    require(
+        data.languages, ["--language"], "say which language is compared with the anchor, for example --language hi"
+    )
     check_romanized(data.romanize, data.languages)
     check_links_to_write(links, data.languages, args.overwrite_output_dir)
     state = args.state()
@@ -166,9 +169,9 @@ def main() -> None:
             eval_data=corpus.fingerprints(),
         )
         write_json(Path(str(args.output_dir)) / "run.json", record)
-        write_results(Path(str(args.output_dir)), words, measured, results, args.seed)
+        write_results(Path(str(args.output_dir)), words, measured, results, args.seed, data.anchor_language)
         print("Median distances; related word nearer; word retrieval accuracy")
-        print(distance_table(measured).text())
+        print(distance_table(measured, data.anchor_language).text())
 
 
 def read_corpus(
@@ -225,18 +228,18 @@ def check_same_vocabulary(word_tokenizers: Mapping[str, WordTokenizer]) -> None:
 
 
 def write_results(
-    folder: Path, words: Words, measured: Mapping[str, Measured], results: Mapping[str, Any], seed: int
+    folder: Path, words: Words, measured: Mapping[str, Measured], results: Mapping[str, Any], seed: int, anchor: str
 ) -> None:
     """Write results, distances and, per language, histograms of the highest layers; curves if there are several layers."""
-    metrics = {label: distance_metrics(of_model, seed) for label, of_model in measured.items()}
+    metrics = {label: distance_metrics(of_model, seed, anchor) for label, of_model in measured.items()}
     write_json(folder / "all_results.json", {**results, **by_label(metrics)})
     write_distances(folder / "distances.arrow", measured, words)
     for language, (_, triples) in words.items():
-        subject = f"{len(triples):,} links, {language} and English"
+        subject = f"{len(triples):,} links, {language} and {anchor_name(anchor)}"
         highest = {label: of_model[language][max(of_model[language])] for label, of_model in measured.items()}
         plot_distances(highest, folder / f"distances_{language}", f"Related and unrelated words: {subject}")
         if any(len(of_model[language]) > 1 for of_model in measured.values()):
-            curves = curves_by_layer(language, measured, metrics)
+            curves = curves_by_layer(language, measured, metrics, anchor)
             plot_distances_by_layer(curves, folder / f"layers_{language}", f"Layer by layer: {subject}")
 
 

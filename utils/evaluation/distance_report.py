@@ -42,7 +42,7 @@ def flatten(measured: Measured) -> Iterator[tuple[str, int, str, WordDistances]]
                 yield language, layer, distance, found
 
 
-def distance_metrics(measured: Measured, seed: int = 0) -> dict[str, float]:
+def distance_metrics(measured: Measured, seed: int = 0, anchor: str = "en") -> dict[str, float]:
     """The numbers of one model by name.
 
     `hi_layer12_cosine_median_related`, `…_median_unrelated`, `…_median_difference`, `…_share_nearer`, each also with the
@@ -61,8 +61,8 @@ def distance_metrics(measured: Measured, seed: int = 0) -> dict[str, float]:
             name = f"{language}_{where}_{name}"
             metrics[name] = float(statistic(values))
             metrics[f"{name}_low"], metrics[f"{name}_high"] = bootstrap_interval(values, statistic, seed=seed)
-        metrics[f"{language}-en_{where}_word_retrieval_accuracy"] = found.to_english
-        metrics[f"en-{language}_{where}_word_retrieval_accuracy"] = found.from_english
+        metrics[f"{language}-{anchor}_{where}_word_retrieval_accuracy"] = found.to_english
+        metrics[f"{anchor}-{language}_{where}_word_retrieval_accuracy"] = found.from_english
         metrics[f"{language}_{where}_spread_source"] = found.spread_source
         metrics[f"{language}_{where}_spread_english"] = found.spread_english
     return metrics
@@ -73,22 +73,22 @@ _CURVES = {
     "Median, related words": "{language}_layer{layer}_{distance}_median_related",
     "Median, unrelated words": "{language}_layer{layer}_{distance}_median_unrelated",
     "Related word nearer": "{language}_layer{layer}_{distance}_share_nearer",
-    "Retrieval, {language} to en": "{language}-en_layer{layer}_{distance}_word_retrieval_accuracy",
-    "Retrieval, en to {language}": "en-{language}_layer{layer}_{distance}_word_retrieval_accuracy",
+    "Retrieval, {language} to {anchor}": "{language}-{anchor}_layer{layer}_{distance}_word_retrieval_accuracy",
+    "Retrieval, {anchor} to {language}": "{anchor}-{language}_layer{layer}_{distance}_word_retrieval_accuracy",
 }
 
 
 def curves_by_layer(
-    language: str, measured: Mapping[str, Measured], metrics: Mapping[str, Mapping[str, float]]
+    language: str, measured: Mapping[str, Measured], metrics: Mapping[str, Mapping[str, float]], anchor: str = "en"
 ) -> DistancePanels:
     """The panels of `plot_distances_by_layer` for one language; `metrics` has the `distance_metrics` of each model."""
     panels: dict[str, dict[str, dict[str, dict[int, list[float]]]]] = {}
     for model, of_model in measured.items():
         for _, layer, distance, _ in flatten({language: of_model[language]}):
             for title, name in _CURVES.items():
-                name = name.format(language=language, layer=layer, distance=distance)
+                name = name.format(language=language, layer=layer, distance=distance, anchor=anchor)
                 keys = [key for key in (name, f"{name}_low", f"{name}_high") if key in metrics[model]]
-                curves = panels.setdefault(distance, {}).setdefault(title.format(language=language), {})
+                curves = panels.setdefault(distance, {}).setdefault(title.format(language=language, anchor=anchor), {})
                 curves.setdefault(model, {})[layer] = [metrics[model][key] for key in keys]
     return panels
 
@@ -133,7 +133,7 @@ def write_distances(path: str | Path, measured: Mapping[str, Measured], words: W
                 file.write_table(pyarrow.table(columns, schema=_SCHEMA))
 
 
-def distance_table(measured: Mapping[str, Measured]) -> ResultTable:
+def distance_table(measured: Mapping[str, Measured], anchor: str = "en") -> ResultTable:
     """A row per model, language and distance at the highest layer of each model; 100 characters wide at most.
 
     The columns `related` and `unrelated` are median distances, `to en` and `from en` word retrieval accuracies.
@@ -145,5 +145,15 @@ def distance_table(measured: Mapping[str, Measured]) -> ResultTable:
                 medians = [f"{np.median(values):.3f}" for values in (found.related, found.unrelated)]
                 shares = [f"{100 * share:.1f}" for share in (found.share_nearer, found.to_english, found.from_english)]
                 rows.append([shorten(model, 22), language, layer, distance, *medians, *shares])
-    columns = ["model", "language", "layer", "distance", "related", "unrelated", "nearer %", "to en %", "from en %"]
+    columns = [
+        "model",
+        "language",
+        "layer",
+        "distance",
+        "related",
+        "unrelated",
+        "nearer %",
+        f"to {anchor} %",
+        f"from {anchor} %",
+    ]
     return ResultTable(columns, rows, n_text_columns=4)

@@ -79,11 +79,12 @@ def evaluated_sets(folder: Path, record: _Json) -> dict[str, EvaluatedSet]:
     try:
         if spec := recorded_task(record):
             return _of_task(folder, record, results, spec)
+        anchor = record["arguments"].get("anchor_language") or "en"
         of_direction = _of_alignment if kind_of(record) == ALIGNMENT else _of_retrieval
         return {
             name: of_direction(folder, name, data, record["arguments"], results)
             for language, data in (record.get("eval_data") or {}).items()
-            for name in (f"{language}-en", f"en-{language}")
+            for name in (f"{language}-{anchor}", f"{anchor}-{language}")
         }
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"The file {folder / 'run.json'} is damaged; run the script again.") from None

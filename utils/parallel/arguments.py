@@ -18,11 +18,18 @@ class ParallelDataArguments:
         "`--languages es ru vi hi`.",
         hyperparameter=True,
     )
+    anchor_language: str = arg(
+        "en",
+        help="The other side of the pairs, to which languages are pulled in place of English: `--languages uk "
+        "--anchor_language ru`. Its words are those that the regularizer keeps.",
+        hyperparameter=True,
+        variant=lambda anchor: f"to {anchor}",
+    )
     parallel_dataset: str | None = arg(None, help="Parallel corpus: a data set on the Hub or in a local folder.")
     parallel_config: str | None = arg(
         None,
         help="Its configuration; {language} stands for the language. Default: the first of en-{language}, "
-        "{language}-en, {language} that the data set has.",
+        "{language}-en, {language} that the data set has (of uk-ru, ru-uk with --anchor_language ru).",
     )
     parallel_split: str = arg("train", help="Its split.")
     streaming: bool = arg(
@@ -39,7 +46,11 @@ class ParallelDataArguments:
     source_column: str | None = arg(
         None, help="Column of the source sentences, if it is not named by the language's code."
     )
-    english_column: str | None = arg(None, help="Column of the English sentences, if it is not named `en`.")
+    english_column: str | None = arg(
+        None,
+        aliases=["--anchor_column"],
+        help="Column of the English sentences, if it is not named `en` (or of those of --anchor_language).",
+    )
     word_splitting: str = arg(
         "auto",
         help="How sentences are split into words: `space` for tokenised text, `punctuation` also separates "
@@ -69,9 +80,10 @@ class ParallelDataArguments:
     )
 
     def __post_init__(self) -> None:
-        if len(set(self.languages)) < len(self.languages) or "en" in self.languages:
+        if len(set(self.languages)) < len(self.languages) or self.anchor_language in self.languages:
             raise InputError(
-                f"--languages {' '.join(self.languages)}: name each once, and not en, which is the other side."
+                f"--languages {' '.join(self.languages)}: name each once, and not {self.anchor_language}, which is the "
+                "other side."
             )
         if self.parallel_dataset and self.parallel_file:
             raise InputError("--parallel_dataset and --parallel_file are both given; leave one out.")

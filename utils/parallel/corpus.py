@@ -37,7 +37,7 @@ from utils.parallel.choosing import ENCODED, choose_pairs, one_to_one, sample_pa
 from utils.parallel.data_sets import Pair, PairStream, load_bitext
 from utils.parallel.formats import read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
-from utils.parallel.sides import SAMPLE, log_pair, same_language
+from utils.parallel.sides import ENGLISH, SAMPLE, log_pair, same_language
 
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,9 @@ class ParallelCorpus:
             like: split words as in this corpus, unless these pairs have links of their own.
             hub_options: `cache_dir` and `token`.
         """
-        require(data.languages, ["--language"], "say which language is pulled to English, for example --language hi")
+        require(
+            data.languages, ["--language"], "say which language is pulled to the other side, for example --language hi"
+        )
         file_argument = f"--{purpose}_file"
         links_argument = "--links_file" if purpose == "parallel" else f"--{purpose}_links_file"
         files, links_files = (files_by_source(some, data.languages, data.romanize) for some in (files, links_files))
@@ -91,14 +93,14 @@ class ParallelCorpus:
         pairs, splitting = {}, dict(like.splitting) if like else {}
         for language in data.languages:
             if language in links or not like:
-                splitting[language] = _word_splitting(data.word_splitting, language, links.get(language), word_pooling)
+                splitting[language] = _word_splitting(data, language, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
             source = source_language(language, data.romanize)
             name = f"{splitting[language]} {tokenizer.name_or_path if tokenizer and word_pooling == 'token' else ''}"
             if files:
                 require(paths.get(language), [f"{file_argument} {language}=FILE"], f"there is no file for {language}")
                 pairs[language] = read_bitext(
-                    paths[language], source, split, name, data.source_column, data.english_column
+                    paths[language], source, split, name, data.source_column, data.english_column, data.anchor_language
                 )
             elif data.parallel_dataset is None:
                 raise InputError(f"--parallel_dataset or {file_argument} is missing: there are no parallel sentences.")
@@ -111,7 +113,7 @@ class ParallelCorpus:
                 pairs[language] = load_bitext(
                     data, source, split, name, dataset_split or data.parallel_split, **(hub_options or {})
                 )
-            _look_at(pairs[language], source, splitting[language])
+            _look_at(pairs[language], source, data.anchor_language, splitting[language])
             if language in data.romanize:
                 pairs[language] = _romanized(pairs[language], language, splitting[language], data)
         return cls(pairs, splitting, links, data.preprocessing_num_workers)
@@ -301,18 +303,20 @@ def _belongs(english: str, share: float, held_out: bool) -> bool:
     return (zlib.crc32(english.encode()) < share * 2**32) == held_out
 
 
-def _look_at(bitext: Bitext, language: str, splitting: str) -> None:
+def _look_at(bitext: Bitext, language: str, anchor: str, splitting: str) -> None:
     """Log the first pair of a bitext; raise `InputError` if clauses without spaces were taken for words."""
     first = bitext.select(range(min(SAMPLE, len(bitext)) if isinstance(bitext, Dataset) else SAMPLE))
     empty: dict[str, list[str]] = {"source": [], "english": []}
     pair = next((row for row in first if row["source"] and row["english"]), empty)
-    log_pair(language, " ".join(pair["source"]), " ".join(pair["english"]))
-    unspaced = [word for words in first["source"] for word in words if UNSPACED.search(word)]
-    if splitting != "subword" and len(unspaced) and sum(map(len, unspaced)) > _LONGEST_UNSPACED * len(unspaced):
-        raise InputError(
-            f"The words of {language} have no spaces between them (one would be {max(unspaced, key=len)[:40]!r}); use "
-            "--word_splitting icu, or separate them."
-        )
+    log_pair(language, " ".join(pair["source"]), " ".join(pair["english"]), anchor)
+    for side, code in (("source", language), ("english", anchor)):
+        unspaced = [word for words in first[side] for word in words if UNSPACED.search(word)]
+        are_clauses = sum(map(len, unspaced)) > _LONGEST_UNSPACED * len(unspaced)
+        if are_clauses and splitting != "subword" and code != ENGLISH:
+            raise InputError(
+                f"The words of {code} have no spaces between them (one would be {max(unspaced, key=len)[:40]!r}); use "
+                "--word_splitting icu, or separate them."
+            )
 
 
 def _romanized(bitext: Bitext, language: str, splitting: str, data: ParallelDataArguments) -> Bitext:
@@ -329,9 +333,9 @@ def _romanized_pair(pair: Pair, language: str, code: str) -> Pair:
     return {**pair, "source": romanize(pair["source"], language)}
 
 
-def _word_splitting(wanted: str, language: str, links_file: str | None, word_pooling: str) -> str:
+def _word_splitting(data: ParallelDataArguments, language: str, links_file: str | None, word_pooling: str) -> str:
     """How sentences become words, so that links of `--write_links`, which record it, and of tokenised text fit."""
-    recorded = read_header(links_file).get("word_splitting") if links_file else None
+    wanted, recorded = data.word_splitting, read_header(links_file).get("word_splitting") if links_file else None
     if recorded and (recorded == "subword") != (word_pooling == "token"):
         between, remedy = ("subwords", "use") if recorded == "subword" else ("words", "do without")
         raise InputError(f"The links in {links_file} are between {between}; {remedy} --word_pooling token with them.")
@@ -339,4 +343,7 @@ def _word_splitting(wanted: str, language: str, links_file: str | None, word_poo
         return "subword"
     if wanted != "auto" or recorded or links_file:
         return wanted if wanted != "auto" else recorded or "space"
-    return "icu" if any(same_language(language, code) for code in UNSPACED_LANGUAGES) else "punctuation"
+    # (`icu` splits languages with spaces as `punctuation` does, so that one splitter serves both sides.)
+    sides = (language, data.anchor_language)
+    unspaced = any(same_language(side, code) for side in sides for code in UNSPACED_LANGUAGES)
+    return "icu" if unspaced else "punctuation"

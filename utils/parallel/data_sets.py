@@ -14,7 +14,6 @@ from utils.parallel.formats import BITEXT_FEATURES, Split, flat_row, words_of
 from utils.parallel.sides import ENGLISH, PARALLEL, SAMPLE, SentenceColumns
 
 
-_CONFIGS = [f"{ENGLISH}-{{language}}", f"{{language}}-{ENGLISH}", "{language}"]
 Pair = dict[str, list[str]]
 
 
@@ -94,8 +93,11 @@ def load_bitext(
     `split` splits a sentence into words, and `splitting` is its name (see `words_of`); `hub_options` are `cache_dir`
     and `token`. `InputError` names what the data set offers instead.
     """
-    name, columns = str(data.parallel_dataset), SentenceColumns(language, data.source_column, data.english_column)
-    configs = [data.parallel_config] if data.parallel_config else _CONFIGS
+    anchor = data.anchor_language
+    columns = SentenceColumns(language, data.source_column, data.english_column, anchor)
+    # (A configuration that is called after one language has the pairs with English.)
+    usual = [f"{anchor}-{{language}}", f"{{language}}-{anchor}", *["{language}"] * (anchor == ENGLISH)]
+    name, configs = str(data.parallel_dataset), [data.parallel_config] if data.parallel_config else usual
     rows, names, config, part = load_sentences(
         name, configs, [dataset_split], columns, PARALLEL, data.streaming, **hub_options
     )

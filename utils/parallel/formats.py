@@ -15,7 +15,7 @@ from utils.core.cache import cache_key, dataset_from_files
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, read_csv, read_rows, read_tsv
 from utils.core.text_files import read_lines, split_member, zip_members
-from utils.parallel.sides import SAMPLE, SentenceColumns, check_english, in_order, language_of_file
+from utils.parallel.sides import ENGLISH, SAMPLE, SentenceColumns, check_english, in_order, language_of_file
 
 
 # Suffixes of files with lines `source ||| English`, as Moses and fast_align read them.
@@ -33,6 +33,7 @@ def read_bitext(
     splitting: str,
     source_column: str | None = None,
     english_column: str | None = None,
+    anchor: str = ENGLISH,
 ) -> Dataset:
     """Read all pairs of a parallel corpus, also empty ones, from one file, or from two line-aligned files.
 
@@ -43,16 +44,17 @@ def read_bitext(
         split: splits a sentence into words.
         splitting: a name for `split`, for the cache; see `words_of`.
         source_column, english_column: names of the columns, if they are not the usual ones.
+        anchor: code of the language that takes the place of English.
     """
-    paths = _sides_of_zip(paths[0], language) if len(paths) == 1 and paths[0].endswith(".zip") else paths
+    paths = _sides_of_zip(paths[0], language, anchor) if len(paths) == 1 and paths[0].endswith(".zip") else paths
     if len(paths) > 2:
         raise InputError(
             f"{' '.join(paths)} are {len(paths)} files for {language}; give one, or two that are aligned."
         )
-    columns = SentenceColumns(language, source_column, english_column)
+    columns = SentenceColumns(language, source_column, english_column, anchor)
 
     def rows() -> Iterator[dict[str, list[str]]]:
-        pairs = _read_two_files(paths[0], paths[1], language) if len(paths) == 2 else _read_table(paths[0], columns)
+        pairs = _read_two_files(*paths, language, anchor) if len(paths) == 2 else _read_table(paths[0], columns)
         for source, english in pairs:
             yield {"source": words_of(source, split, splitting), "english": words_of(english, split, splitting)}
 
@@ -72,9 +74,9 @@ def words_of(text: object, split: Split, splitting: str) -> list[str]:
     return split(text or "")
 
 
-def _sides_of_zip(path: str, language: str) -> list[str]:
+def _sides_of_zip(path: str, language: str, anchor: str) -> list[str]:
     """The files of both languages in an archive of OPUS; the archive if it has one of another kind."""
-    sides = [member for member in zip_members(path) if language_of_file(member, language)]
+    sides = [member for member in zip_members(path) if language_of_file(member, language, anchor)]
     return sides if len(sides) > 1 else [path]
 
 
@@ -94,17 +96,18 @@ def _read_table(path: str, columns: SentenceColumns) -> Iterator[tuple[Text, Tex
         yield _text(row, names[0], where), _text(row, names[1], where)
 
 
-def _read_two_files(first: str, second: str, language: str) -> Iterator[tuple[str, str]]:
-    lines = read_aligned_lines(*in_order(first, second, language))
+def _read_two_files(first: str, second: str, language: str, anchor: str) -> Iterator[tuple[str, str]]:
+    lines = read_aligned_lines(*in_order(first, second, language, anchor), anchor)
     return ((source, english) for _, source, english in lines)
 
 
-def read_aligned_lines(source_path: str, english_path: str) -> Iterator[tuple[int, str, str]]:
+def read_aligned_lines(source_path: str, english_path: str, anchor: str = ENGLISH) -> Iterator[tuple[int, str, str]]:
     """The number, from 1, and both lines of two text files.
 
     Raises `InputError` for files of different length, and if the English one is not in Latin letters.
     """
-    check_english([line for _, line in islice(read_lines(english_path), SAMPLE)], f"The file {english_path}")
+    if anchor == ENGLISH:
+        check_english([line for _, line in islice(read_lines(english_path), SAMPLE)], f"The file {english_path}")
     for number, pair in enumerate(zip_longest(read_lines(source_path), read_lines(english_path)), 1):
         if None in pair:
             n_source, n_english = (sum(1 for _ in read_lines(path)) for path in (source_path, english_path))

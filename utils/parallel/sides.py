@@ -1,7 +1,8 @@
 """Which columns or files hold the sentences of a language, and which the English ones.
 
 They are found by their names; where these do not say it, by the sentences: English ones are in Latin letters and have
-frequent English words.
+frequent English words. With another `--anchor_language` names and order alone decide. Its sentences are called `english`
+everywhere in the code: what is pulled to an anchor, and how, does not depend on the language of the anchor.
 """
 
 import logging
@@ -67,18 +68,23 @@ class SentenceColumns:
     language: str  # code of the source language
     source: str | None = None  # the name of the column, if the user has given it
     english: str | None = None
+    anchor: str = ENGLISH  # code of the language that takes the place of English
 
     def _named(self, present: Sequence[str]) -> tuple[str | None, str | None]:
         """The columns with the given names, or else named after the languages; None for those that are not there."""
         named = []
-        for name, language in ((self.source, self.language), (self.english, ENGLISH)):
+        for name, language in ((self.source, self.language), (self.english, self.anchor)):
             fitting = sorted((n for n in present if same_language(n, language)), key=language.__ne__)
             named.append(name if name in present else None if name else next(iter(fitting), None))
         return named[0], named[1]
 
+    @property
+    def _usual(self) -> list[tuple[str, str]]:
+        return _USUAL if self.anchor == ENGLISH else _USUAL[1:]
+
     def are_in(self, first: Sequence[str], second: Sequence[str]) -> bool:
         """Whether the first line of a table, of which the cells of the second are also given, is a header."""
-        usual = [] if self.source or self.english else [name for pair in _USUAL for name in pair]
+        usual = [] if self.source or self.english else [name for pair in self._usual for name in pair]
         found = {name for name in (*self._named(first), *usual) if name in first}
         # Where every line names the languages, the first one is not a header.
         return bool(found) and not found <= {one for one, two in zip(first, second) if one == two}
@@ -95,23 +101,23 @@ class SentenceColumns:
         worded = [name for name in present if not any(texts[name]) or any(map(str.isalpha, "".join(texts[name])))]
         source, english = self._named(present if self.source or self.english else worded)
         if not (source or english or self.source or self.english):
-            usual = next((pair for pair in _USUAL if set(pair) <= set(worded)), None)
+            usual = next((pair for pair in self._usual if set(pair) <= set(worded)), None)
             pool = {name: texts[name] for name in usual} if usual else texts
-            by_sentences = usual if usual == _USUAL[0] else sides_of(pool)
+            by_sentences = usual if usual == _USUAL[0] else sides_of(pool) if self.anchor == ENGLISH else None
             without_header = present == [str(k + 1) for k in range(len(present))]
             in_order = worded if without_header and len(worded) == 2 else (None, None)
             source, english = by_sentences or usual or in_order
             if by_sentences and not without_header and any(len(name.split()) > 2 for name in by_sentences):
                 raise InputError(
                     f"{where} has no header, but begins with {' | '.join(present)[:80]!r}; add a first line with the names of "
-                    f"its columns, such as {self.language} and {ENGLISH}."
+                    f"its columns, such as {self.language} and {self.anchor}."
                 )
         # (Beside a column `en`, one called `source` may say where a pair is from.)
-        usual_names = _USUAL if self.source or self.english else _USUAL[:1]
+        usual_names = self._usual if self.source or self.english else self._usual[: self.anchor == ENGLISH]
         source = source or (None if self.source else next((s for s, _ in usual_names if s in worded), None))
         english = english or (None if self.english else next((e for _, e in usual_names if e in worded), None))
         if source is None or english is None:
-            side, language, name = ("english", "English", self.english or ENGLISH)
+            side, language, name = ("english", anchor_name(self.anchor), self.english or self.anchor)
             if source is None:
                 side, language, name = ("source", self.language, self.source or self.language)
             line = " | ".join(column[0] for column in texts.values())
@@ -119,7 +125,8 @@ class SentenceColumns:
                 f"{where} has no column {name} for the {language} sentences, only {', '.join(map(str, present))[:80]}; name "
                 f"the right one with {arguments[side]} (the first row is {line[:80]!r})."
             )
-        check_english(texts[english], f"{where}, column {english},")
+        if self.anchor == ENGLISH:
+            check_english(texts[english], f"{where}, column {english},")
         return source, english
 
 
@@ -146,26 +153,33 @@ def check_english(sentences: Sequence[str], where: str) -> None:
         )
 
 
-def log_pair(language: str, source: str, english: str) -> None:
+def anchor_name(anchor: str) -> str:
+    """What the anchor's side is called in text."""
+    return "English" if anchor == ENGLISH else anchor
+
+
+def log_pair(language: str, source: str, english: str, anchor: str = ENGLISH) -> None:
     """Show a pair as it was read, so that a user sees what was taken for which side."""
     logger.info(f"{language}: {source[:200]}")
-    logger.info(f"{ENGLISH}: {english[:200]}")
+    logger.info(f"{anchor}: {english[:200]}")
 
 
-def in_order(first: str, second: str, language: str) -> tuple[str, str]:
+def in_order(first: str, second: str, language: str, anchor: str = ENGLISH) -> tuple[str, str]:
     """Two files as source and English: by their names, else by their sentences, else as they are given."""
-    sides = [language_of_file(path, language) for path in (first, second)]
+    sides = [language_of_file(path, language, anchor) for path in (first, second)]
     if sides[0] == sides[1]:
+        if anchor != ENGLISH:
+            return first, second
         texts = {path: [line for _, line in islice(read_lines(path), SAMPLE)] for path in (first, second)}
         return sides_of(texts) or (first, second)
-    return (second, first) if sides[0] == ENGLISH or sides[1] == language else (first, second)
+    return (second, first) if sides[0] == anchor or sides[1] == language else (first, second)
 
 
-def language_of_file(path: str, language: str) -> str | None:
-    """The language, or `en`, whose code stands last in a file's name (`train.en-hi.en.gz`) or is the name of its folder."""
+def language_of_file(path: str, language: str, anchor: str = ENGLISH) -> str | None:
+    """The language, or the anchor, whose code stands last in a file's name (`train.en-hi.en.gz`) or is the name of its folder."""
     bare = bare_path(path)
     for part in [*reversed(re.split(r"[._-]", bare.name)), bare.parent.name]:
-        for code in (ENGLISH, language):
+        for code in (anchor, language):
             if same_language(part, code):
                 return code
     return None

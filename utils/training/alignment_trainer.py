@@ -44,6 +44,7 @@ class AlignmentTrainer(ComponentTrainer):
     Args:
         alignment_loss: objective, frozen reference model (f0), layers and weights of the two losses.
         sampling: how often pairs of each language are drawn.
+        anchor: what the side in the place of English is called in the names of metrics.
         eval_layers: hidden states at which evaluation measures word retrieval, beside those that are aligned.
         kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes
             from `encode_pairs`, `eval_dataset` too, or is a dictionary of such by language; `data_collator` is an
@@ -58,6 +59,7 @@ class AlignmentTrainer(ComponentTrainer):
         *args: Any,
         alignment_loss: AlignmentLoss,
         sampling: LanguageSampling = BY_SIZE,
+        anchor: str = "en",
         eval_layers: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
@@ -66,6 +68,7 @@ class AlignmentTrainer(ComponentTrainer):
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
         self.languages, self.sampling = getattr(self.data_collator, "languages", ()), sampling
+        self.anchor = anchor
         # Of the last evaluation, by direction: for every pair its links (`gold`), and those that were found (`prediction`).
         self.word_predictions: dict[str, list[dict[str, int]]] = {}
         alignment_loss.to(self.args.device)
@@ -74,7 +77,7 @@ class AlignmentTrainer(ComponentTrainer):
     def _check_metric(self) -> None:
         """Raise `InputError` for a --metric_for_best_model that `evaluate` does not give."""
         languages = self.eval_dataset if isinstance(self.eval_dataset, dict) else ["source"]
-        ways = [f"{way}_" for language in languages for way in (f"{language}-en", f"en-{language}")]
+        ways = [f"{way}_" for language in languages for way in self._directions(language)]
         of_languages = [f"alignment_loss_{language}" for language in languages if len(languages) > 1]
         known = ["loss", *_LOSSES, *of_languages, *(f"{way}word_retrieval_accuracy" for way in ("", *ways))]
         wanted = str(self.args.metric_for_best_model or "loss").removeprefix("eval_")
@@ -170,7 +173,7 @@ class AlignmentTrainer(ComponentTrainer):
                 by_direction[f"alignment_loss_{language}"] = (language_sums[0] / language_sums[2].clamp(min=1)).item()
             for layer, (source, english) in vectors.items():
                 label = "" if layer == self.alignment_loss.layers[-1] else f"layer{layer}_"
-                ways = {f"{language}-en": retrieve(source, english), f"en-{language}": retrieve(english, source)}
+                ways = dict(zip(self._directions(language), (retrieve(source, english), retrieve(english, source))))
                 by_direction |= {f"{way}_{label}word_retrieval_accuracy": one.accuracy for way, one in ways.items()}
                 if not label:
                     accuracies += [one.accuracy for one in ways.values()]
@@ -185,6 +188,10 @@ class AlignmentTrainer(ComponentTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _directions(self, language: str) -> tuple[str, str]:
+        """From a language to the anchor, and back."""
+        return f"{language}-{self.anchor}", f"{self.anchor}-{language}"
 
     def _measure(self, dataset: Dataset) -> tuple[Tensor, dict[int, list[Tensor]], np.ndarray]:
         """Sums of both losses with their counts [4], the vectors of linked words, source and English, by layer, and the pair

@@ -16,6 +16,7 @@ from utils.alignment.objectives import OBJECTIVES
 from utils.core.result_tables import ResultTable, markdown_text
 from utils.models.adapters import TASK_TYPES, adapters_of
 from utils.models.lineage import ancestors
+from utils.parallel.sides import ENGLISH, anchor_name
 
 
 # `task` in the `run.json` of an adjustment. (That of a fine-tuning is its pipeline tag.)
@@ -51,7 +52,13 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
     class_end = next((end for end, task_type in TASK_TYPES.items() if head and task_type == adapters[head]), "")
     metadata = ModelCardData(
         model_name=name.rpartition("/")[2],
-        language=sorted({"en", *arguments.get("languages", []), *arguments.get("eval_languages", [])}),
+        language=sorted(
+            {
+                _anchor(record) if is_adjustment else "en",
+                *arguments.get("languages", []),
+                *arguments.get("eval_languages", []),
+            }
+        ),
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="feature-extraction" if is_adjustment else record["task"],
         tags=[ALIGNMENT, "cross-lingual", *["continual-learning"] * continual, *["lora"] * is_adapter],
@@ -68,6 +75,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         record=record,
         arguments=arguments,
         is_adjustment=is_adjustment,
+        anchor=anchor_name(_anchor(record)),
         objectives=OBJECTIVES,
         continual=continual,
         evaluated=list(dict.fromkeys(label for _, _, label, *_ in found)),
@@ -83,6 +91,11 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         settings=_settings_table(record, results),
     )
     return f"{card}\n"
+
+
+def _anchor(record: _Json) -> str:
+    """The language to which others were pulled."""
+    return record["arguments"].get("anchor_language") or ENGLISH
 
 
 def _is_folder(model: str) -> bool:
@@ -110,11 +123,12 @@ def _adapters(name: str, record: _Json, hub_options: _Json) -> tuple[str, dict[s
 
 def _measured(record: _Json, results: _Json) -> list[tuple[str, float, str, str, str]]:
     """Key, value, language (or direction), metric and set of everything that says how good the model is."""
+    anchor = _anchor(record)
     keys = {
         f"{prefix}_{label}_{metric}": (label, metric, prefix)
         for prefix in _SETS
         for language in record.get(f"{prefix}_data") or {}
-        for label in (language, f"{language}-en", f"en-{language}")
+        for label in (language, f"{language}-{anchor}", f"{anchor}-{language}")
         for metric in record["metrics"]
     }
     return [(key, results[key], *parts) for key, parts in keys.items() if key in results]
@@ -162,11 +176,12 @@ def _card_of_data(data_set: str, token: str | None) -> _Json:
 def _language_table(record: _Json, results: _Json) -> str:
     """By language, if there are several: pairs and links, alignment losses, and how often linked words find each other."""
     data = record.get("train_data" if record["task"] == ALIGNMENT else "parallel_data") or {}
+    anchor = _anchor(record)
     columns = {
         "mean loss in training": "train_alignment_loss_{}",
         "loss of held-out pairs": "eval_alignment_loss_{}",
-        "words: to English": "eval_{}-en_word_retrieval_accuracy",
-        "from English": "eval_en-{}_word_retrieval_accuracy",
+        f"words: to {anchor_name(anchor)}": f"eval_{{}}-{anchor}_word_retrieval_accuracy",
+        f"from {anchor_name(anchor)}": f"eval_{anchor}-{{}}_word_retrieval_accuracy",
     }
     rows = []
     for language, facts in data.items() if len(data) > 1 else ():
