@@ -47,6 +47,7 @@ from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments
 from utils.training.checkpoints import checkpoint_to_resume
 from utils.training.model_card import ALIGNMENT
+from utils.training.relinking import Relinker, check_realigning
 from utils.training.sharing import check_push, publish
 from utils.training.steps import train_and_save
 
@@ -123,6 +124,14 @@ class AdjustmentArguments(AlignmentArguments, LanguageSamplingArguments):
         hyperparameter=True,
         at_least=1,
     )
+    realign_every: int = arg(
+        0,
+        help="With --aligner encoder: every N optimizer steps link the words of the training pairs anew, with the encoder as it "
+        "is then (0: never). Pairs and batches stay the same ones.",
+        hyperparameter=True,
+        variant=True,
+        at_least=0,
+    )
 
 
 @dataclass
@@ -160,6 +169,9 @@ def check_arguments(args: Arguments) -> None:
     assumed |= training.assume_output_dir("-".join([nickname(model.model_name_or_path), *data.languages, *to_anchor]))
     announce(assumed)
     check_romanized(data.romanize, data.languages)
+    check_realigning(
+        args.alignment.realign_every, args.links, bool(training.do_train and args.alignment.weights.alignment)
+    )
     check_links_to_write(args.links, data.languages, data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
@@ -265,6 +277,9 @@ def main() -> None:
 
     # --- Train ---
     trained, frozen = add_adapter(args, encoder, reference)
+    relinker = None
+    if alignment.realign_every and train_pairs:
+        relinker = Relinker(alignment.realign_every, train_pairs.pairs, encode, args.links)
     trainer = AlignmentTrainer(
         model=trained,
         args=training,
@@ -272,6 +287,7 @@ def main() -> None:
         sampling=alignment.sampling,
         anchor=data.anchor_language,
         eval_layers=tuple(eval_layers),
+        relinker=relinker,
         data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, 8 if training.bf16 else None, data.languages),
         train_dataset=train_pairs.all_rows if train_pairs else None,
         eval_dataset=eval_pairs.rows if eval_pairs else None,

@@ -15,9 +15,12 @@ precision and recall of the links that adjustment learns from: those of words wi
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 
@@ -33,7 +36,9 @@ from utils.core.files import write_json
 from utils.core.tables import read_lines
 from utils.models.encoders import load_encoder
 from utils.models.tokenizers import encoder_max_length, load_tokenizer
-from utils.parallel.aligners.base import Links, WordAligner
+from utils.parallel.aligners.agreement import AgreementAligner
+from utils.parallel.aligners.base import Links, ScoredLinks, Sentences, WordAligner
+from utils.parallel.aligners.dictionary import DictionaryAligner, write_dictionary
 from utils.parallel.aligners.encoder import EncoderAligner
 from utils.parallel.aligners.statistical import STATISTICAL_MODELS, SYMMETRIZATIONS, StatisticalAligner
 from utils.parallel.choosing import one_to_one
@@ -99,7 +104,8 @@ def measure(name: str, aligner: WordAligner, gold: GoldLinks, extra: Sequence[tu
     source = gold.source + [words for words, _ in extra]
     english = gold.english + [words for _, words in extra]
     begin = time.perf_counter()
-    links = aligner.align(source, english)[: len(gold.source)]
+    aligner.learn(source, english)
+    links = aligner.align(gold.source, gold.english)
     seconds = time.perf_counter() - begin
     precision, recall, error_rate = agreement(links, gold.sure, gold.possible)
     kept_precision, kept_recall, _ = agreement([one_to_one(pair) for pair in links], gold.sure, gold.possible)
@@ -109,6 +115,37 @@ def measure(name: str, aligner: WordAligner, gold: GoldLinks, extra: Sequence[tu
         name, gold.language + ("*" if gold.partial else ""), len(extra), precision, recall, error_rate,
         kept_precision, kept_recall, sum(map(len, links)), seconds, len(source) / seconds,
     )  # fmt: skip
+
+
+class LimitedAligner(WordAligner):
+    """Another aligner's links with at least this score."""
+
+    def __init__(self, aligner: WordAligner, limit: float) -> None:
+        self.aligner, self.limit = aligner, limit
+
+    def learn(self, source: Sentences, english: Sentences) -> None:
+        self.aligner.learn(source, english)
+
+    def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
+        found = self.aligner.score(source, english)
+        return [{link: score for link, score in pair.items() if score >= self.limit} for pair in found]
+
+
+class AlignerByItsWordList(WordAligner):
+    """Links by the word list that is made of another aligner's links of all pairs."""
+
+    def __init__(self, aligner: WordAligner) -> None:
+        self.aligner = aligner
+
+    def learn(self, source: Sentences, english: Sentences) -> None:
+        self.aligner.learn(source, english)
+        links = map(one_to_one, self.aligner.align(source, english))
+        with tempfile.TemporaryDirectory() as folder:
+            write_dictionary(f"{folder}/words", zip(source, english, links), 2, {})
+            self.word_list = DictionaryAligner(f"{folder}/words")
+
+    def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
+        return self.word_list.score(source, english)
 
 
 def read_parallel(paths: Sequence[str], language: str, n_pairs: int) -> list[tuple[list[str], list[str]]]:
@@ -129,13 +166,24 @@ def candidates(
     args: argparse.Namespace, model: PreTrainedModel | None
 ) -> Iterator[tuple[str, Callable[[], WordAligner], int]]:
     """Name, maker and number of extra training pairs of everything that is to be compared."""
-    for n_pairs in args.pairs if args.parallel else [0]:
-        for kind in args.statistical:
-            for heuristic in args.symmetrization:
-                yield f"{kind} {heuristic}", lambda k=kind, h=heuristic: StatisticalAligner(k, h), n_pairs
     if model is not None:
         tokenizer = load_tokenizer(args.model)
         words = WordTokenizer(tokenizer, max_length=encoder_max_length(tokenizer, model))
+    for n_pairs in args.pairs if args.parallel else [0]:
+        for kind, heuristic in product(args.statistical, args.symmetrization):
+            name, make = f"{kind} {heuristic}", partial(StatisticalAligner, kind, heuristic)
+            yield name, make, n_pairs
+            for limit in args.limits:
+                yield f"{name} >= {limit}", lambda of=make, at=limit: LimitedAligner(of(), at), n_pairs
+            if args.word_list:
+                yield f"word list of {name}", lambda of=make: AlignerByItsWordList(of()), n_pairs
+            if args.agreement and model is not None:
+                yield (
+                    f"encoder+{name}",
+                    lambda of=make: AgreementAligner([EncoderAligner(model, words), of()]),
+                    n_pairs,
+                )
+    if model is not None:
         layers = range(model.config.num_hidden_layers + 1) if args.layers is None else args.layers
         for layer in [*layers, None]:
             name = "encoder, layer of most links" if layer is None else f"encoder, layer {layer}"
@@ -149,6 +197,11 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", type=int, default=[10_000], help="how much of that text is used")
     parser.add_argument("--statistical", nargs="*", default=["eflomal", "fast_align"], choices=STATISTICAL_MODELS)
     parser.add_argument("--symmetrization", nargs="+", default=["intersection"], choices=SYMMETRIZATIONS)
+    parser.add_argument(
+        "--limits", nargs="*", type=float, default=[], help="also only statistical links of these scores"
+    )
+    parser.add_argument("--word_list", action="store_true", help="also link by the word list of the statistical links")
+    parser.add_argument("--agreement", action="store_true", help="also the links of both statistics and --model")
     parser.add_argument("--model", metavar="NAME", help="encoder; without one only the others are compared")
     parser.add_argument("--layers", nargs="*", type=int, help="layers of the encoder (all)")
     parser.add_argument("--batch_size", type=int, default=64)

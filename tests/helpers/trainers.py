@@ -36,7 +36,7 @@ def encoder_from(tmp_path, **changes):
 
 def alignment_trainer_for(
     tmp_path, output="run", n_pairs=24, objective=None, weights=ADJUSTMENT, eval_dataset=None, dropout=0.0,
-    languages=(), sampling=BY_SIZE, **arguments
+    languages=(), sampling=BY_SIZE, relinker=None, **arguments
 ):  # fmt: skip
     """`languages` has the language of each pair, if there are several."""
     encoder = encoder_from(tmp_path, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
@@ -50,6 +50,7 @@ def alignment_trainer_for(
         train_dataset=some_rows(n_pairs, languages),
         eval_dataset=eval_dataset,
         sampling=sampling,
+        relinker=relinker,
         processing_class=TOKENIZER,
     )
 

@@ -740,6 +740,7 @@ def test_benchmark_of_aligners(tmp_path, run, capsys):
     run(
         compare_aligners.main, "--gold", *paths[:2], "--parallel", paths[2], "--pairs", 10, 900,
         "--statistical", "fast_align", "--model", REFERENCE / "model", "--layers", 1, "--json", result_file,
+        "--limits", 0.9, "--word_list", "--agreement",
     )  # fmt: skip
     results = json.loads(result_file.read_text())["results"]
     assert [(r["aligner"].split(",")[0], r["language"], r["training_pairs"]) for r in results] == [

@@ -484,6 +484,17 @@ def test_two_processes_draw_the_languages_of_one(tmp_path, bitext):
         assert results(tmp_path / "two")[name] == pytest.approx(results(tmp_path / "one")[name], rel=1e-4)
 
 
+def test_two_processes_link_the_same_words_anew(tmp_path, bitext):
+    model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    arguments = ("--max_train_pairs", 12, "--optim", "sgd", "--learning_rate", 0.1, "--realign_every", 1)
+    for n_processes, name in enumerate(("one", "two"), start=1):
+        words = command(model, bitext, tmp_path / name, *arguments, "--per_device_train_batch_size", 6 // n_processes)
+        run_process(words, tmp_path / "log", environment(tmp_path), n_processes=n_processes)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
 def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):
     arguments = ("--num_train_epochs", 60, "--save_strategy", "steps", "--save_steps", 20)
     words = command(model, bitext, tmp_path / "out", *arguments)

@@ -75,6 +75,7 @@ class AlignmentCollator:
       `source_word_lengths` [W_s]: how many tokens represent it; the same for `english`;
     - `links` [N, 2]: linked words, as numbers within the batch, source first;
     - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens);
+    - of rows with a column `row`, this column [B];
     - with several languages, `link_languages` [N]: the language of each link, as its place in `languages`.
     """
 
@@ -89,6 +90,8 @@ class AlignmentCollator:
         batch["links"] = torch.from_numpy(np.concatenate(links) + np.repeat(first_word, list(map(len, links)), axis=0))
         for spelling in ("source_spelling", "english_spelling"):
             batch[spelling] = torch.from_numpy(np.concatenate([np.asarray(p[spelling], np.int64) for p in pairs]))
+        if "row" in pairs[0]:
+            batch["row"] = torch.tensor([pair["row"] for pair in pairs])
         if len(self.languages) > 1:
             of_pairs = torch.tensor([self.languages.index(pair["language"]) for pair in pairs])
             batch["link_languages"] = of_pairs.repeat_interleave(torch.tensor(list(map(len, links))))

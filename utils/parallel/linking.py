@@ -13,7 +13,7 @@ from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import list_lengths
 from utils.core.errors import InputError
 from utils.core.tables import one_path_each
-from utils.parallel.aligners.base import WordAligner
+from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 from utils.parallel.aligners.pharaoh import read_links
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_spec, links_key, make_aligner
 from utils.parallel.data_sets import PairStream
@@ -26,6 +26,17 @@ BATCH = 4096
 _FIRST_PAIRS = 512
 # Digits of scores, in files as well, so that a limit keeps the same links wherever it is applied.
 _DIGITS = 4
+
+
+def scored_links(
+    aligner: WordAligner, source: Sentences, english: Sentences, limit: float | None = None
+) -> list[ScoredLinks]:
+    """The links of every pair with at least the score `limit`, and their scores of `_DIGITS` digits."""
+    least = -math.inf if limit is None else limit
+    return [
+        {link: rounded for link, score in pair.items() if (rounded := round(score, _DIGITS)) >= least}
+        for pair in aligner.score(source, english)
+    ]
 
 
 class Linker:
@@ -56,12 +67,7 @@ class Linker:
                 corpus = corpus.select(range(_FIRST_PAIRS))
             aligner.learn(corpus["source"], corpus["english"])
             self._unseen = None
-        limit = self.inputs.arguments.min_link_score
-        least = -math.inf if limit is None else limit
-        links = [
-            {link: rounded for link, score in pair.items() if (rounded := round(score, _DIGITS)) >= least}
-            for pair in aligner.score(batch["source"], batch["english"])
-        ]
+        links = scored_links(aligner, batch["source"], batch["english"], self.inputs.arguments.min_link_score)
         scores = {"scores": [list(pair.values()) for pair in links]} if aligner.has_scores else {}
         return {"links": [list(pair) for pair in links], **scores}
 

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel
-from transformers.trainer_utils import speed_metrics
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, speed_metrics
 
 from utils.alignment.language_sampling import BY_SIZE, LanguageBandit, LanguageSampling
 from utils.alignment.losses import AlignmentLoss
@@ -27,6 +28,7 @@ from utils.evaluation.neighbours import Retrieval, retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity
+from utils.training.relinking import Relinker
 from utils.training.used_embeddings import used_rows_only
 
 
@@ -45,6 +47,7 @@ class AlignmentTrainer(ComponentTrainer):
         alignment_loss: objective, frozen reference model (f0), layers and weights of the two losses.
         sampling: how often pairs of each language are drawn.
         anchor: what the side in the place of English is called in the names of metrics.
+        relinker: links the words of the training pairs anew every few steps.
         eval_layers: hidden states at which evaluation measures word retrieval, beside those that are aligned.
         kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes
             from `encode_pairs`, `eval_dataset` too, or is a dictionary of such by language; `data_collator` is an
@@ -61,9 +64,17 @@ class AlignmentTrainer(ComponentTrainer):
         sampling: LanguageSampling = BY_SIZE,
         anchor: str = "en",
         eval_layers: Sequence[int] = (),
+        relinker: Relinker | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.relinker = relinker
+        if relinker and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise InputError(
+                "--realign_every needs the whole model in every process, so neither FSDP nor DeepSpeed; leave it out."
+            )
+        if relinker:
+            self.train_dataset = relinker.numbered(self.train_dataset)  # type: ignore[arg-type]
         self.can_return_loss = True
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
@@ -85,13 +96,16 @@ class AlignmentTrainer(ComponentTrainer):
             raise InputError(f"--metric_for_best_model {wanted} is not measured; choose one of {', '.join(known)}.")
 
     def identity_parts(self) -> dict[str, Any]:
-        return {**loss_identity(self.alignment_loss), "language_sampling": asdict(self.sampling)}
+        parts = {**loss_identity(self.alignment_loss), "language_sampling": asdict(self.sampling)}
+        return parts | (self.relinker.identity() if self.relinker else {})
 
     # --- Training ---
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if self.sampling.name == "ucb":
             self.bandit = LanguageBandit(len(self.languages), self._order_seed)
+        if self.relinker:
+            self.relinker.forget()
         with used_rows_only(self, self.train_dataset):
             return super().train(*args, **kwargs)
 
@@ -118,6 +132,11 @@ class AlignmentTrainer(ComponentTrainer):
             self._by_language.collect()
             self.bandit.update(*self._by_language.totals)
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if relinker := self.relinker:
+            processes = self.accelerator.num_processes, self.accelerator.process_index
+            relinker.begin_step(self.state.global_step, self.model, *processes)
+            # (Here rather than when a batch is loaded, which may be steps before.)
+            batches = [relinker.relinked(batch, self.train_dataset, self.data_collator) for batch in batches]
         counts = [sum(len(b["links"]) for b in batches), sum(len(b["english_word_lengths"]) for b in batches)]
         return batches, self.accelerator.reduce(torch.tensor(counts, dtype=torch.float32, device=device), "sum")
 
@@ -228,8 +247,15 @@ class AlignmentTrainer(ComponentTrainer):
 
     # --- Checkpoints ---
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.relinker and self.args.should_save and Path(output_dir or "").name.startswith(PREFIX_CHECKPOINT_DIR):
+            self.relinker.save(str(output_dir))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         encoder = self.accelerator.unwrap_model(model or self.model)
+        if self.relinker:
+            self.relinker.load(resume_from_checkpoint)
         if isinstance(encoder, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
