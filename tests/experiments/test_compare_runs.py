@@ -9,7 +9,7 @@ import pytest
 import compare_runs
 from helpers.paths import PROJECT
 from helpers.processes import ScriptProcess, run_process
-from helpers.runs import NER, QA, write_alignment, write_nli, write_run, write_xsr
+from helpers.runs import NER, NLI, QA, write_alignment, write_nli, write_run, write_xsr
 from utils.core.errors import InputError
 from utils.core.files import write_json, write_json_lines
 from utils.evaluation.answers import answer_scores
@@ -341,6 +341,32 @@ def test_tables(grid, run, tmp_path, capsys):
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["runs"] == [str(folder) for folder in (*grid, tmp_path / "en")]
     assert record["arguments"]["n_resamples"] == 10_000
+
+
+def write_languages(folder, seed, regime="plain", **n_right):
+    """NLI in several languages: how many of 10 examples are right."""
+    rows = {
+        language: [
+            {"id": f"x{k}", "gold": "neutral", "prediction": "neutral" if k < n else "entailment"} for k in range(10)
+        ]
+        for language, n in n_right.items()
+    }
+    results = {f"eval_{language}_accuracy": n / 10 for language, n in n_right.items()}
+    return write_run(folder, NLI, rows, results, seed=seed, regime=regime, arguments={"languages": ["hi"]})
+
+
+def test_the_transfer_gap_is_that_of_the_means(compared, tmp_path, capsys):
+    """English minus the language, over the same seeds; the note ranks the languages."""
+    runs = [write_languages(tmp_path / "one", 1, en=9, hi=5, ru=7), write_languages(tmp_path / "two", 2, en=7, hi=4, ru=8),
+            write_languages(tmp_path / "other", 1, "continual", hi=6, ru=6)]  # fmt: skip
+    rows = {(row["language"], row["regime"]): row["gap"] for row in compared(*runs)}
+    assert (rows.pop(("en", "plain")), rows.pop(("hi", "continual")), rows.pop(("ru", "continual"))) == ("", "", "")
+    assert {place: float(gap) for place, gap in rows.items()} == pytest.approx(
+        {("hi", "plain"): 0.35, ("ru", "plain"): 0.05}
+    )
+    printed = capsys.readouterr().out
+    assert "mbert, plain: hi 35.0, ru 5.0." in printed
+    assert any(line.split("|")[1:2] == [" language "] and " gap " in line for line in printed.splitlines())
 
 
 def test_the_same_table_every_time_whatever_the_order(grid, compared):

@@ -25,6 +25,7 @@ from utils.experiments.significance import (
     seed_scores,
     seeds_may_make,
 )
+from utils.parallel.sides import ENGLISH
 
 
 # The metrics of tables, unless the user chooses others.
@@ -45,6 +46,9 @@ class Row:
     score: SeedScores  # 0 to 1
     is_baseline: bool = False  # whether other systems are compared with this one
     comparison: "Comparison | None" = None  # with the baseline; None for the baseline itself, and where there is none
+    gap: float | None = (
+        None  # transfer gap: the same runs in English, minus this; None for English, or if they have none
+    )
 
     @property
     def n_seeds(self) -> int | None:
@@ -135,7 +139,7 @@ def comparison_table(
     if not rows:
         known = sorted({metric for run in runs for one in run.sets.values() for metric in one.results})
         raise InputError(f"No run has the metric {' or '.join(metrics or ())}; there are {', '.join(known)}.")
-    notes = []
+    notes = list(_measure_gaps(rows))
     if baselines is None:
         notes.append("Nothing is compared: --baseline names the system that the others are compared with.")
     else:
@@ -179,6 +183,27 @@ def _rows(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> Iterator[Row]:
             if all(metric in one.results for one in sets):
                 score = seed_scores([one.results[metric] for one in sets])
                 yield Row(task, language, metric, sets[0].split, system, of_system, sets[0].n_examples, score)
+
+
+def _measure_gaps(rows: Sequence[Row]) -> Iterator[str]:
+    """Set the transfer gap of every row; yields notes that rank the languages of every system by it."""
+    in_english = {(row.task, row.metric, row.system): row for row in rows if row.language == ENGLISH}
+    ranked: dict[tuple[str, str], dict[System, list[Row]]] = {}
+    for row in rows:
+        english = in_english.get((row.task, row.metric, row.system))
+        if english and english is not row and english.runs.keys() == row.runs.keys():
+            row.gap = english.score.mean - row.score.mean
+            ranked.setdefault((row.task, row.metric), {}).setdefault(row.system, []).append(row)
+    for (task, metric), systems in ranked.items():
+        several = [(system, found) for system, found in sorted(systems.items()) if len(found) > 1]
+        listed = "; ".join(f"{system}: {_by_gap(found)}" for system, found in several)
+        if listed:
+            yield f"{TITLES[task]}, transfer gap (English minus language, {metric}), the largest first: {listed}."
+
+
+def _by_gap(rows: Sequence[Row]) -> str:
+    gaps = sorted((-(row.gap or 0), row.language) for row in rows)
+    return ", ".join(f"{language} {-100 * gap:.1f}" for gap, language in gaps)
 
 
 def _compare_rows(

@@ -51,6 +51,7 @@ def _values(table: ComparisonTable, row: Row) -> dict[str, Any]:
         "examples": row.n_examples,
         "mean": row.score.mean,
         "sd": row.score.sd,
+        "gap": row.gap,
         "baseline": baseline,
         "difference": comparison and comparison.difference,
         "low": bootstrap and bootstrap.low,
@@ -71,7 +72,7 @@ def metric_name(metric: str) -> str:
 
 def _sections(table: ComparisonTable) -> Iterator[tuple[str, ResultTable]]:
     """Title and table of every task and metric, in percent, without columns in which all values are missing."""
-    columns = ["language", "model", "regime", "seeds", "mean ± sd", "difference"]
+    columns = ["language", "model", "regime", "seeds", "mean ± sd", "gap", "difference"]
     columns += [f"{100 * (1 - table.alpha):g} % interval", "p", "p (Holm)", "t-test", "McNemar"]
     for (task, metric), rows in groupby(table.rows, lambda row: (row.task, row.metric)):
         cells = ResultTable(columns, [_cells(table, row) for row in rows], n_text_columns=3)
@@ -79,7 +80,13 @@ def _sections(table: ComparisonTable) -> Iterator[tuple[str, ResultTable]]:
 
 
 def _cells(table: ComparisonTable, row: Row) -> list[Any]:
-    cells = [row.language, *row.system, row.n_seeds, mean_and_sd(row.score)]
+    cells = [
+        row.language,
+        *row.system,
+        row.n_seeds,
+        mean_and_sd(row.score),
+        None if row.gap is None else f"{100 * row.gap:.1f}",
+    ]
     if (comparison := row.comparison) is None:
         return [*cells, "baseline" if row.is_baseline else None, *[None] * 5]
     bootstrap = comparison.bootstrap

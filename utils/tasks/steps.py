@@ -21,12 +21,13 @@ from utils.models.layers import aligned_layers, encoder_of, freeze_layers
 from utils.models.lineage import original_model
 from utils.models.loading import load_config
 from utils.models.tokenizers import encoder_max_length, load_tokenizer, sentence_length_limit
+from utils.parallel.sides import ENGLISH
 from utils.tasks.arguments import TaskArguments
 from utils.tasks.chance import confidence_interval
 from utils.tasks.examples import TaskExamples, TaskRows
 from utils.tasks.published import note_on_published
 from utils.tasks.registry import TaskSpec
-from utils.tasks.summary import ENGLISH, language_table, summarize
+from utils.tasks.summary import language_table, summarize
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 from utils.training.sharing import publish
 from utils.training.steps import train_and_save

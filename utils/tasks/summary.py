@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from utils.core.result_tables import ResultTable
+from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TaskSpec
-
-
-ENGLISH = "en"
 
 
 def summarize(
