@@ -119,3 +119,12 @@ def checkpoint(
     model(architecture, head, **changes).save_pretrained(folder)
     tokenizer(kind).save_pretrained(folder)
     return str(folder)
+
+
+def decoder(folder: Path, architecture: str = "Llama") -> str:
+    """A folder with a causal model, whose tokenizer has neither special tokens around a sentence nor a pad token."""
+    model(architecture, "ForCausalLM", vocab_size=512).save_pretrained(folder)
+    made = tokenizer("bytes", begin=None, end=None)
+    made.pad_token, made.eos_token = None, "[SEP]"
+    made.save_pretrained(folder)
+    return str(folder)

@@ -551,25 +551,10 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(align, capsys):
 # --- Causal models -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def decoder(tmp_path):
-    """A folder with a tiny causal model whose tokenizer has neither special tokens around a sentence nor a pad token."""
-
-    def save(architecture: str) -> str:
-        folder = tmp_path / architecture
-        tiny.model(architecture, "ForCausalLM", vocab_size=512).save_pretrained(folder)
-        tokenizer = tiny.tokenizer("bytes", begin=None, end=None)
-        tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
-        tokenizer.save_pretrained(folder)
-        return str(folder)
-
-    return save
-
-
 @pytest.mark.parametrize("architecture", tiny.CAUSAL_ARCHITECTURES)
-def test_decoders(align, run, tmp_path, decoder, architecture):
+def test_decoders(align, run, tmp_path, architecture):
     """Frozen weights in bfloat16, an adapter in fp32, which loads again and is measured."""
-    folder = decoder(architecture)
+    folder = tiny.decoder(tmp_path / architecture, architecture)
     out = align("--model", folder, "--use_lora", "--dtype", "bfloat16", "--max_steps", 2, "--learning_rate", 0.01)
     record = json.loads((out / "run.json").read_text())
     taken = {"word_pooling": "end", "include_special_tokens": False, "alignment_layer": [1], "dtype": "bfloat16"}
@@ -592,10 +577,10 @@ def test_decoders(align, run, tmp_path, decoder, architecture):
     assert spreads[0] != spreads[1]
 
 
-def test_given_arguments_win_over_those_for_decoders(align, decoder):
+def test_given_arguments_win_over_those_for_decoders(align, tmp_path):
     given = {"word_pooling": "avg", "include_special_tokens": True}
     words = [word for name, value in given.items() for word in (f"--{name}", str(value).lower())]
-    out = align("--model", decoder("Llama"), "--max_steps", 1, *words, "--alignment-layer=-1")
+    out = align("--model", tiny.decoder(tmp_path / "decoder"), "--max_steps", 1, *words, "--alignment-layer=-1")
     record = json.loads((out / "run.json").read_text())
     assert record["hyperparameters"].items() >= {**given, "alignment_layer": [-1]}.items()
 

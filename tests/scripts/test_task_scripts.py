@@ -402,6 +402,14 @@ def test_layers_stay_frozen_while_a_task_is_learned(fine_tune, model):
         fine_tune("ner", "--do_train", "--freeze_layers", "back", output="plain")
 
 
+def test_a_decoder_without_pad_token(fine_tune, tmp_path):
+    folder = tiny.decoder(tmp_path / "decoder")
+    out = fine_tune("nli", "--model", folder, "--use_lora", "--do_train", "--do_eval", "--max_steps", 1)
+    again = fine_tune("nli", "--model", out, "--do_eval", output="again")
+    first, second = (json.loads((folder / "eval_results.json").read_text()) for folder in (out, again))
+    assert first["eval_en_loss"] == pytest.approx(second["eval_en_loss"], rel=1e-3)
+
+
 def test_an_adapter_with_continual_learning(fine_tune, model):
     """The original model is the one below the adapter: no second copy of it, and the same result as with one."""
     train = (

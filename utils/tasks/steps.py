@@ -76,6 +76,8 @@ def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tupl
         highest = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)[-1]
         freeze_layers(encoder, continual.freeze_layers, continual.freeze_embeddings, highest)
     tokenizer = load_tokenizer(name, **options)
+    if model.config.pad_token_id is None:  # (a causal model looks for the last token before the padding)
+        model.config.pad_token_id = tokenizer.pad_token_id
     if not args.lora.use_lora:
         return model, tokenizer
     return with_lora(model, name, args.lora, args.model.commit(name)), tokenizer
