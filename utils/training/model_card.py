@@ -41,9 +41,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
     is_adjustment, base, revision = record["task"] == ALIGNMENT, record["base_model"], record["base_model_revision"]
     chain = [base, *ancestors(base, revision or "main", **hub_options)]
     published = next((model for model in chain if not _is_folder(model)), None)
-    of_task = None if arguments.get("train_file") else arguments.get("dataset_name")
-    read = (arguments.get("parallel_dataset"), of_task, arguments.get("eval_dataset_name"))  # on the Hub or in folders
-    data_sets = list(dict.fromkeys(filter(None, read)))
+    data_sets, english = _data_sets(arguments), _anchor(record) if is_adjustment else ENGLISH
     is_adapter = arguments.get("use_lora", False) and not arguments["merge_adapter"]
     found = _measured(record, results)
     rows = [(_SETS[prefix], label, metric.replace("_", " "), f"{v:.4g}") for _, v, label, metric, prefix in found]
@@ -52,13 +50,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
     class_end = next((end for end, task_type in TASK_TYPES.items() if head and task_type == adapters[head]), "")
     metadata = ModelCardData(
         model_name=name.rpartition("/")[2],
-        language=sorted(
-            {
-                _anchor(record) if is_adjustment else "en",
-                *arguments.get("languages", []),
-                *arguments.get("eval_languages", []),
-            }
-        ),
+        language=sorted({english, *arguments.get("languages", []), *arguments.get("eval_languages", [])}),
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="feature-extraction" if is_adjustment else record["task"],
         tags=[ALIGNMENT, "cross-lingual", *["continual-learning"] * continual, *["lora"] * is_adapter],
@@ -91,6 +83,13 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         settings=_settings_table(record, results),
     )
     return f"{card}\n"
+
+
+def _data_sets(arguments: _Json) -> list[str]:
+    """What was read, on the Hub or in folders."""
+    of_task = None if arguments.get("train_file") else arguments.get("dataset_name")
+    read = (arguments.get("parallel_dataset"), of_task, arguments.get("eval_dataset_name"))
+    return list(dict.fromkeys(filter(None, read)))
 
 
 def _anchor(record: _Json) -> str:
