@@ -28,7 +28,7 @@ from utils.alignment.objectives import AlignmentArguments
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
 from utils.alignment.vocabulary import vocabulary_fit
 from utils.alignment.words import WordTokenizer
-from utils.core.arguments import announce, arg, parse_arguments
+from utils.core.arguments import announce, arg, check_unused, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json_lines
 from utils.core.records import run_record
@@ -172,6 +172,8 @@ def check_arguments(args: Arguments) -> None:
     check_realigning(
         args.alignment.realign_every, args.links, bool(training.do_train and args.alignment.weights.alignment)
     )
+    if not (args.alignment.needs_links or training.do_eval):
+        check_unused(args.links, "alignment_unit word")
     check_links_to_write(args.links, data.languages, data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
@@ -213,6 +215,7 @@ def read_pairs(
     if linked and data.validation_split_percentage:
         linked, linked_held_out = linked.split(data.validation_split_percentage / 100)
     if linked and training.do_train:
+        linked = linked if args.alignment.needs_links else linked.unlinked()
         train_pairs = linked.choose(data.max_words, data.max_train_pairs, training.seed, encode)
     if linked_held_out and training.do_eval:
         eval_pairs = linked_held_out.choose(data.max_words, data.max_eval_pairs, HELD_OUT_SEED, encode)

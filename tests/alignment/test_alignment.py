@@ -54,6 +54,8 @@ def test_collator_numbers_words_through():
         "links": [[0, 0], [1, 2]], "source_spelling": [-1, -1], "english_spelling": [-1, -1],
     }  # fmt: skip
     batch = AlignmentCollator(pad_token_id=9)([first, second])
+    checksums = [batch.pop(f"{side}_sentence") for side in ("source", "english")]
+    assert len(set(torch.cat(checksums).tolist())) == 4
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "source_input_ids": [[2, 10, 11, 12, 3], [2, 13, 3, 9, 9]],
         "source_attention_mask": [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]],
@@ -70,6 +72,7 @@ def test_collator_numbers_words_through():
     padded = AlignmentCollator(pad_token_id=9, pad_to_multiple_of=8)([first, second])
     assert padded["source_input_ids"].shape == padded["english_word_ids"].shape == (2, 8)
     assert padded["links"].tolist() == batch["links"].tolist()
+    assert padded["source_sentence"].tolist() == checksums[0].tolist()
 
 
 def test_a_batch_without_links_has_no_loss():

@@ -42,7 +42,7 @@ def fine_tune(run, tmp_path, model, words):
         names = [] if "--model" in given else ["--model", model]
         files = {"--train_file", "--dataset_name"} & set(given)
         data = [] if files else ["--dataset_name", DATA / task]
-        dictionary = ["--dictionary_file", words] if "--continual" in given else []
+        dictionary = ["--dictionary_file", words] if "dictionary" in given else []
         out = tmp_path / output
         run(SCRIPTS[task].main, *names, *data, *dictionary, "--output_dir", out, *QUICK, *SHORT[task], *given)
         return out

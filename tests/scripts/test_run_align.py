@@ -84,7 +84,40 @@ def test_the_same_seed_gives_the_same_model(align):
     assert not all(torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
 
 
-@pytest.mark.parametrize("objective", ["mse", "contrastive"])
+def test_sentences_need_no_links(align, tmp_path, capsys):
+    """No word is linked, and no pair is dropped because it has no link."""
+    out = align("--do_train", "--alignment_unit", "sentence", "--max_steps", 2)
+    record = json.loads((out / "run.json").read_text())
+    settings = record["hyperparameters"]
+    assert (settings["alignment_objective"], settings["contrastive_negatives"]) == ("contrastive", "both")
+    assert record["variant"] == ["unit sentence", "contrastive", "negatives both"]
+    assert record["train_data"]["hi"]["pairs"] == 24
+    assert record["train_data"]["hi"]["links"] == 0
+    logged = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    assert "sentence_loss" in logged[0]
+    assert "alignment_loss" not in logged[0]
+    assert "the vectors of sentences and of their English translations" in (out / "README.md").read_text()
+    unused = message_of(align, capsys, "--alignment_unit", "sentence", "--aligner", "statistical", output="other")
+    assert "--aligner statistical does nothing without --alignment_unit word" in unused
+
+
+def test_sentences_are_measured_beside_words(align):
+    out = align(
+        "--do_train",
+        "--do_eval",
+        "--validation_split_percentage",
+        50,
+        "--alignment_unit",
+        "sentence",
+        "--max_steps",
+        2,
+    )
+    measured = results(out)
+    assert measured["eval_sentence_loss"] > 0
+    assert measured["eval_links"] > 0
+
+
+@pytest.mark.parametrize("objective", ["mse", "cosine", "contrastive"])
 @pytest.mark.parametrize("pooling", ["avg", "token"])
 def test_objectives_and_pooling(align, objective, pooling):
     out = align("--alignment_objective", objective, "--word_pooling", pooling, "--max_steps", 2)
@@ -493,6 +526,22 @@ def test_two_processes_link_the_same_words_anew(tmp_path, bitext):
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_negatives_come_from_all_processes(tmp_path, bitext, accumulated):
+    """Two processes, with or without accumulation, take the step of one with the whole batch."""
+    model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    how = ("--do_train", "--alignment_unit", "both", "--max_train_pairs", 12, "--optim", "sgd", "--learning_rate", 0.1)
+    divided = ("--per_device_train_batch_size", 3 // accumulated, "--gradient_accumulation_steps", accumulated)
+    one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *how)
+    two = command(model, bitext, tmp_path / "two", *divided, *how)
+    for n_processes, words in enumerate((one, two), start=1):
+        run_process(words, tmp_path / "log", environment(tmp_path), n_processes=n_processes)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-5, atol=1e-5)
+    assert results(tmp_path / "two")["train_loss"] == pytest.approx(results(tmp_path / "one")["train_loss"], rel=1e-4)
 
 
 def test_a_killed_run_can_be_resumed(tmp_path, model, bitext):

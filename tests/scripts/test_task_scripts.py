@@ -339,6 +339,22 @@ def test_continual_learning(fine_tune, task, capsys):
     assert_same(weights(nothing), weights(plain))
 
 
+@pytest.mark.parametrize("task", KINDS)
+def test_continual_learning_of_sentences(fine_tune, task, capsys):
+    """They need no word links: an aligner is refused."""
+    given = dict(zip(CONTINUAL[1::2], CONTINUAL[2::2]))
+    pairs = ("--continual", *(word for name in ("--language", "--parallel_dataset") for word in (name, given[name])))
+    how = ("--do_train", "--max_steps", 2, "--logging_steps", 1, *FEW, "--alignment_unit", "sentence", "--use_lora")
+    story = record(fine_tune(task, *how, *pairs, "--gradient_accumulation_steps", 2))
+    printed = capsys.readouterr().out
+    assert "'sentence_loss'" in printed
+    assert "'alignment_loss'" not in printed
+    assert story["hyperparameters"]["alignment_objective"] == "contrastive"
+    assert story["parallel_data"]["hi"]["links"] == 0
+    with pytest.raises(InputError, match="--aligner dictionary does nothing without --alignment_unit word"):
+        fine_tune(task, *how, *CONTINUAL, output="other")
+
+
 def test_the_original_model_is_found_by_the_records(run, fine_tune, tmp_path, model, words):
     """original → adjusted → fine-tuned → fine-tuned again: f0 is the original, unless it is named."""
     adjusted = tmp_path / "adjusted"

@@ -138,7 +138,7 @@ def test_the_card_says_what_the_objective_does():
         record["arguments"]["alignment_objective"] = name
         text = model_card("adjusted", record, {}, ".")
         assert objective in text
-        assert "1,234 sentence pairs" in text
+        assert "1,234 sentence pairs, the vectors of words and" in text
         assert "Nothing was measured" in text
 
 

@@ -5,7 +5,7 @@ A new objective is a class here and an entry in `OBJECTIVES`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,15 @@ from utils.core.errors import InputError, look_up
 
 
 class AlignmentObjective(Protocol):
-    """Losses [N] of N links from their word vectors [N, dimensions] and the words' checksums [N].
+    """Losses [N] of N pairs of words or sentences from their vectors [N, dimensions] and checksums [N].
 
     A dataclass whose fields are arguments of the same name in `AlignmentArguments`. `description` completes the sentence
-    "Linked words are …" in `--help` and in model cards.
+    "Translations are …" in `--help` and in model cards. With `has_negatives` the loss of a pair depends on the other pairs:
+    those of all processes and accumulated batches of an optimizer step are given to it together.
     """
 
     description: ClassVar[str]
+    has_negatives: ClassVar[bool]
 
     def __call__(
         self, source: Tensor, english: Tensor, source_spelling: Tensor, english_spelling: Tensor
@@ -38,6 +40,7 @@ class MeanSquaredError:
     """
 
     description: ClassVar[str] = "pulled together by mean squared error"
+    has_negatives: ClassVar[bool] = False
 
     def __call__(self, source: Tensor, english: Tensor, source_spelling: Tensor, english_spelling: Tensor) -> Tensor:
         return (source - english).square().mean(dim=1)
@@ -48,6 +51,7 @@ class CosineDistance:
     """One minus the cosine of the linked vectors, which may keep their lengths."""
 
     description: ClassVar[str] = "pulled together by cosine distance"
+    has_negatives: ClassVar[bool] = False
 
     def __call__(self, source: Tensor, english: Tensor, source_spelling: Tensor, english_spelling: Tensor) -> Tensor:
         return 1 - F.cosine_similarity(source, english, dim=1)
@@ -61,16 +65,17 @@ NEGATIVES = ("other", "both")
 class ContrastiveObjective:
     """InfoNCE with in-batch negatives, in both directions.
 
-    Each linked word should be closer, by cosine similarity, to its link than to any other linked word of the batch. A
+    Each word should be closer, by cosine similarity, to its link than to any other linked word of the batch. A
     candidate spelt like the right one is no negative: the same word in another sentence should not be pushed away.
-    Negatives come from one forward pass: they are not gathered over processes or accumulated batches.
     Wu and Dredze (EMNLP 2020); Gaschi et al. (ACL 2023).
 
     With negatives of `both` languages, the words of the query's own language compete too (Chen et al., ICML 2020), and a
-    candidate of either language spelt like the query is no negative either.
+    candidate of either language spelt like the query is no negative either. Of sentences this is the loss of Nguyen,
+    Gaschi et al. (2025): -1 / 2|P| Σ [log σ(x, y) + log σ(y, x)], σ a softmax over all other sentences of the batch.
     """
 
     description: ClassVar[str] = "pulled together by a contrastive loss (InfoNCE with in-batch negatives)"
+    has_negatives: ClassVar[bool] = True
     temperature: float = 0.1  # divides the similarities
     contrastive_negatives: str = "other"  # of `NEGATIVES`
 
@@ -103,15 +108,40 @@ OBJECTIVES: dict[str, type[AlignmentObjective]] = {
 
 
 @dataclass(frozen=True)
-class LossWeights:
-    """How much each of the two losses counts. A loss of weight 0 is not computed in training."""
+class AlignmentUnit:
+    """What is aligned, and the arguments that are usual for it."""
 
-    alignment: float
+    description: str
+    words: bool
+    sentences: bool
+    objective: str
+    negatives: str
+
+
+UNITS = {
+    "word": AlignmentUnit("words", words=True, sentences=False, objective="mse", negatives="other"),
+    "sentence": AlignmentUnit("sentences", words=False, sentences=True, objective="contrastive", negatives="both"),
+    "both": AlignmentUnit(
+        "words and sentences", words=True, sentences=True, objective="contrastive", negatives="both"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each of the losses counts. A loss of weight 0 is not computed in training."""
+
+    alignment: float  # of linked words
     regularization: float
+    sentence: float = 0.0  # alignment of sentences
 
     def losses(self) -> dict[str, float]:
         """The weights of the losses that are computed, by the names under which they are logged."""
-        weights = {"alignment_loss": self.alignment, "regularization_loss": self.regularization}
+        weights = {
+            "alignment_loss": self.alignment,
+            "regularization_loss": self.regularization,
+            "sentence_loss": self.sentence,
+        }
         return {name: weight for name, weight in weights.items() if weight}
 
     def total(self, losses: Mapping[str, Tensor], task_loss: Tensor | None = None) -> Tensor:
@@ -128,8 +158,16 @@ CONTINUAL = LossWeights(alignment=0.01, regularization=1.0)
 
 @dataclass
 class AlignmentArguments:
-    """Which words are pulled together, and how."""
+    """What is pulled together, and how. What is None by default is known after `__post_init__`."""
 
+    alignment_unit: str = arg(
+        "word",
+        help="Pull together linked words (`word`), sentences, as the means of their tokens, which needs no word links "
+        "(`sentence`), or both (`both`).",
+        choices=list(UNITS),
+        hyperparameter=True,
+        variant="unit {}".format,
+    )
     word_pooling: str = arg(
         "avg",
         help="A word's vector: the mean of its subwords (`avg`), its first (`start`) or its last (`end`); `token`: "
@@ -160,19 +198,21 @@ class AlignmentArguments:
         variant=lambda frozen: f"embeddings {'frozen' if frozen else 'trained'}",
     )
     alignment_objective: str = arg(
-        "mse",
-        help=f"Linked words are {'; '.join(f'{kind.description} (`{name}`)' for name, kind in OBJECTIVES.items())}.",
+        None,
+        help=f"Translations are {'; '.join(f'{kind.description} (`{name}`)' for name, kind in OBJECTIVES.items())}. "
+        "Default: mse of words, contrastive of sentences or both.",
         choices=list(OBJECTIVES),
         hyperparameter=True,
-        variant=str,
+        variant=lambda name: None if name == "mse" else name,
     )
     temperature: float = arg(0.1, help="Divides the similarities of `contrastive`.", hyperparameter=True, above=0)
     contrastive_negatives: str = arg(
-        "other",
-        help="Negatives of `contrastive` are the linked words of the other language, or of both languages.",
+        None,
+        help="Negatives of `contrastive` are the words or sentences of the other language (`other`), or of both languages "
+        "(`both`). Default: other of words, both of sentences or both.",
         choices=list(NEGATIVES),
         hyperparameter=True,
-        variant="negatives {}".format,
+        variant=lambda negatives: "negatives both" if negatives == "both" else None,
     )
     alignment_weight: float = arg(
         ADJUSTMENT.alignment,
@@ -193,24 +233,34 @@ class AlignmentArguments:
     )
 
     def __post_init__(self) -> None:
-        own = {field.name for field in fields(self._kind)}
-        for name, kind in OBJECTIVES.items():
-            for field in fields(kind):
-                if field.name not in own and getattr(self, field.name) != field.default:
-                    raise InputError(
-                        f"--{field.name} does nothing with --alignment_objective {self.alignment_objective}; omit it, or use "
-                        f"--alignment_objective {name}."
-                    )
+        unit = look_up(UNITS, self.alignment_unit, "--alignment_unit")
+        self.alignment_objective = self.alignment_objective or unit.objective
+        kinds, own = dict[str, Any](OBJECTIVES), {field.name for field in fields(self._kind)}
+        for name in [name for kind in kinds.values() for name in vars(kind())]:
+            if name not in own and getattr(self, name) != self.__dataclass_fields__[name].default:
+                other = next(other for other, kind in kinds.items() if name in vars(kind()))
+                raise InputError(
+                    f"--{name} does nothing with --alignment_objective {self.alignment_objective}; omit it, or use "
+                    f"--alignment_objective {other}."
+                )
+        if "contrastive_negatives" in own:
+            self.contrastive_negatives = self.contrastive_negatives or unit.negatives
+
+    @property
+    def needs_links(self) -> bool:
+        """Whether words are aligned."""
+        return UNITS[self.alignment_unit].words
 
     @property
     def weights(self) -> LossWeights:
-        """The weights of the two losses."""
-        return LossWeights(self.alignment_weight, self.regularization_weight)
+        """The weights of the losses; that of alignment is of words, sentences or each of both."""
+        unit, weight = UNITS[self.alignment_unit], self.alignment_weight
+        return LossWeights(weight * unit.words, self.regularization_weight, weight * unit.sentences)
 
     @property
-    def _kind(self) -> type[AlignmentObjective]:
+    def _kind(self) -> Any:  # (a dataclass)
         return look_up(OBJECTIVES, self.alignment_objective, "--alignment_objective")
 
     def objective(self) -> AlignmentObjective:
         """The objective with its arguments."""
-        return self._kind(**{field.name: getattr(self, field.name) for field in fields(self._kind)})  # type: ignore[arg-type]  # (a dataclass)
+        return self._kind(**{field.name: getattr(self, field.name) for field in fields(self._kind)})

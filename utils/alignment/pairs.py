@@ -75,6 +75,7 @@ class AlignmentCollator:
       `source_word_lengths` [W_s]: how many tokens represent it; the same for `english`;
     - `links` [N, 2]: linked words, as numbers within the batch, source first;
     - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens);
+    - `source_sentence`, `english_sentence` [B]: checksums of the sentences' tokens;
     - of rows with a column `row`, this column [B];
     - with several languages, `link_languages` [N]: the language of each link, as its place in `languages`.
     """
@@ -111,6 +112,8 @@ class AlignmentCollator:
         first_word = np.cumsum(words_in_sentence) - words_in_sentence
         words = np.where(words < 0, -1, words + first_word[:, None])
         batch[f"{side}_input_ids"] = torch.from_numpy(ids)
+        checksums = [zlib.crc32(row[length].tobytes()) for row, length in zip(ids, real)]
+        batch[f"{side}_sentence"] = torch.tensor(checksums)
         batch[f"{side}_attention_mask"] = torch.from_numpy(real.astype(np.int64))
         batch[f"{side}_word_ids"] = torch.from_numpy(words)
         batch[f"{side}_word_lengths"] = torch.from_numpy(

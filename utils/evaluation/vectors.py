@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from utils.alignment.sentences import mean_of_tokens
 from utils.alignment.words import WordTokenizer, pool_words, special_tokens_around
 from utils.core.errors import InputError, look_up
 from utils.evaluation.neighbours import slices
@@ -52,12 +53,6 @@ def encode_batch(
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy a tensor of the CPU to a device, without waiting for the device where that is possible."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def mean_of_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean of all tokens, special ones included (Efimov et al., ECIR 2023)."""
-    # Sums over half-precision states lose digits, and padding may hold anything.
-    return states.float().masked_fill(~mask[..., None], 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
 def first_token(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

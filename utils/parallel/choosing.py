@@ -52,8 +52,10 @@ def choose_pairs(
     As in the published code, pairs with more than `max_words` words on a side are dropped, then all links but the
     `informative_links`, then the pairs that have no link left. One pass does it all and writes one Arrow file.
 
+    Without links only pairs with an empty side are dropped, and the column `links` is empty.
+
     Args:
-        bitext: columns `source` and `english`, and `links` if there is no linker.
+        bitext: columns `source` and `english`, and perhaps `links`.
         max_words: the longest sentence, on either side.
         num_proc: number of processes.
         linker: links the words of the pairs that are not too long.
@@ -80,9 +82,11 @@ def choose_pairs(
         )
     else:
         chosen = Dataset.from_dict({name: [] for name in features}, features)
+    linked = linker or "links" in bitext.column_names
+    lack = "have no one-to-one link between different words" if linked else "have an empty side"
     logger.info(
         f"{len(chosen):,} of {len(bitext):,} pairs kept: {len(bitext) - len(short):,} are longer than {max_words} "
-        f"words on a side, {len(short) - len(chosen):,} have no one-to-one link between different words."
+        f"words on a side, {len(short) - len(chosen):,} {lack}."
     )
     return chosen
 
@@ -91,9 +95,13 @@ def _choose_batch(
     batch: Mapping[str, list], linker: Linker | None, encoder: PairEncoder | None, language: str | None, code: str
 ) -> dict[str, list]:
     """Rows are cached under `code`."""
-    all_links = (linker(batch) if linker else batch)["links"]
-    links = [informative_links(*pair) for pair in zip(batch["source"], batch["english"], all_links)]
-    kept = [row for row, of_pair in enumerate(links) if of_pair]
+    all_links = (linker(batch) if linker else batch).get("links")
+    if all_links is None:
+        links: list[Links] = [[] for _ in batch["source"]]
+        kept = [row for row, pair in enumerate(zip(batch["source"], batch["english"])) if all(pair)]
+    else:
+        links = [informative_links(*pair) for pair in zip(batch["source"], batch["english"], all_links)]
+        kept = [row for row, of_pair in enumerate(links) if of_pair]
     columns = {side: [batch[side][row] for row in kept] for side in ("source", "english")}
     columns["links"] = [links[row] for row in kept]
     if encoder:

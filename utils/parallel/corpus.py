@@ -165,7 +165,8 @@ class LinkableCorpus:
     """Sentence pairs that are linked, or that can be.
 
     By language, `pairs` has the columns `source`, `english` and, if they are linked already, `links` (lists of
-    `[i, j]`: source word i and English word j), possibly with `scores`; otherwise `linkers` has what links them.
+    `[i, j]`: source word i and English word j), possibly with `scores`; otherwise `linkers` has what links them, if links
+    are needed.
     """
 
     pairs: dict[str, Bitext]
@@ -200,6 +201,14 @@ class LinkableCorpus:
             for wanted in (False, True)
         )
         return replace(self, pairs=rest), replace(self, pairs=held_out)
+
+    def unlinked(self) -> "LinkableCorpus":
+        """The corpus for what needs no links: none are made, and no pair is dropped because it has none."""
+        pairs = {
+            language: bitext.select_columns(["source", "english"]) if isinstance(bitext, Dataset) else bitext
+            for language, bitext in self.pairs.items()
+        }
+        return replace(self, pairs=pairs, linkers={})
 
     def choose(
         self, max_words: int, max_pairs: int | None, seed: int, encoder: PairEncoder | None = None

@@ -90,6 +90,10 @@ class ContinualArguments(AlignmentArguments):
     alignment_every: int = arg(1, help="Use pairs at every N-th optimizer step only.", hyperparameter=True, at_least=1)
     alignment_seed: int | None = arg(None, help="Seed that draws the pairs. Default: --seed.", at_least=0)
 
+    def __post_init__(self) -> None:
+        if self.continual:
+            super().__post_init__()
+
 
 DataT = TypeVar("DataT", bound=TaskDataArguments)
 
@@ -181,6 +185,8 @@ def _check_continual(args: TaskArguments) -> None:
         require(parallel.languages, ["--language"], "--continual needs a language to keep close to English")
         given = parallel.parallel_dataset or parallel.parallel_file
         require(given, ["--parallel_dataset", "--parallel_file"], "--continual needs parallel sentences")
+        if not (args.continual.needs_links or args.tracking.track_alignment_every):
+            check_unused(args.links, "alignment_unit word")
         check_links_to_write(args.links, parallel.languages, args.data.overwrite_output_dir)
     else:
         used = NEEDED_FOR_TRACKING if args.tracking.track_alignment_every else ()

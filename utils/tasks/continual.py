@@ -81,6 +81,7 @@ def _linked_pairs(args: TaskArguments, words: WordTokenizer, reference: PreTrain
             linkable.write_links(args.links)
         if args.tracking.held_out_share:
             linkable, _ = linkable.split(args.tracking.held_out_share)
+        linkable = linkable if args.continual.needs_links else linkable.unlinked()
         encoder = PairEncoder(words, args.continual.include_special_tokens)
         return linkable.choose(parallel.max_words, parallel.max_train_pairs, args.pair_seed, encoder)
 

@@ -18,10 +18,9 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, speed_metrics
 
 from utils.alignment.language_sampling import BY_SIZE, LanguageBandit, LanguageSampling
-from utils.alignment.losses import AlignmentLoss
+from utils.alignment.losses import AlignmentLoss, count_terms, side_vectors
 from utils.alignment.pairs import SPECIAL_TOKEN
 from utils.alignment.sampler import MixedLanguages, OneLanguageAtATime
-from utils.alignment.words import word_vectors
 from utils.core.columns import column_array
 from utils.core.errors import InputError
 from utils.evaluation.neighbours import Retrieval, retrieve
@@ -32,19 +31,20 @@ from utils.training.relinking import Relinker
 from utils.training.used_embeddings import used_rows_only
 
 
-_LOSSES = ("alignment_loss", "regularization_loss")
+# Under this name a batch carries what its loss needs of the others of its optimizer step.
+_PART = "part_of_step"
 
 
 class AlignmentTrainer(ComponentTrainer):
     """Adjusts an encoder by the weighted sum of alignment and regularization loss.
 
-    Both losses are means over the links and the English words of the *global* batch: with several processes or
-    accumulated batches, a step equals that of one process with the whole batch. Each is logged under its own name
-    (`alignment_loss`, `regularization_loss`), beside `pairs_per_second`; with several languages also the alignment loss of
+    The losses are means over the links, the pairs and the English words of the *global* batch, from which negatives come,
+    too: with several processes or accumulated batches, a step equals that of one process with the whole batch. Each is
+    logged under its own name (`alignment_loss`, `sentence_loss`, `regularization_loss`), beside `pairs_per_second`; with several languages also the alignment loss of
     each (`alignment_loss_hi`).
 
     Args:
-        alignment_loss: objective, frozen reference model (f0), layers and weights of the two losses.
+        alignment_loss: objective, frozen reference model (f0), layers and weights of the losses.
         sampling: how often pairs of each language are drawn.
         anchor: what the side in the place of English is called in the names of metrics.
         relinker: links the words of the training pairs anew every few steps.
@@ -90,10 +90,21 @@ class AlignmentTrainer(ComponentTrainer):
         languages = self.eval_dataset if isinstance(self.eval_dataset, dict) else ["source"]
         ways = [f"{way}_" for language in languages for way in self._directions(language)]
         of_languages = [f"alignment_loss_{language}" for language in languages if len(languages) > 1]
-        known = ["loss", *_LOSSES, *of_languages, *(f"{way}word_retrieval_accuracy" for way in ("", *ways))]
+        known = [
+            "loss",
+            *self._measured_losses,
+            *of_languages,
+            *(f"{way}word_retrieval_accuracy" for way in ("", *ways)),
+        ]
         wanted = str(self.args.metric_for_best_model or "loss").removeprefix("eval_")
         if re.sub(r"_layer\d+_", "_", wanted) not in known:
             raise InputError(f"--metric_for_best_model {wanted} is not measured; choose one of {', '.join(known)}.")
+
+    @property
+    def _measured_losses(self) -> list[str]:
+        """The names of the losses that evaluation measures: those of words, and of sentences if they are aligned."""
+        sentences = ["sentence_loss"] if self.alignment_loss.weights.sentence else []
+        return ["alignment_loss", "regularization_loss", *sentences]
 
     def identity_parts(self) -> dict[str, Any]:
         parts = {**loss_identity(self.alignment_loss), "language_sampling": asdict(self.sampling)}
@@ -126,7 +137,7 @@ class AlignmentTrainer(ComponentTrainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The batches of one optimizer step and, for the means, their links and English words over all processes."""
+        """The batches of one optimizer step and, for the means, their links, English words and pairs over all processes."""
         self._meter.begin_step(*self.alignment_loss.weights.losses())
         if self.bandit and self.state.global_step % LanguageBandit.EVERY == 0:
             self._by_language.collect()
@@ -137,18 +148,20 @@ class AlignmentTrainer(ComponentTrainer):
             relinker.begin_step(self.state.global_step, self.model, *processes)
             # (Here rather than when a batch is loaded, which may be steps before.)
             batches = [relinker.relinked(batch, self.train_dataset, self.data_collator) for batch in batches]
-        counts = [sum(len(b["links"]) for b in batches), sum(len(b["english_word_lengths"]) for b in batches)]
-        return batches, self.accelerator.reduce(torch.tensor(counts, dtype=torch.float32, device=device), "sum")
+        for batch, part in zip(batches, self.alignment_loss.parts(self.model_wrapped, batches, self.accelerator)):
+            batch[_PART] = part
+        counts = torch.tensor(count_terms(batches), dtype=torch.float32, device=device)
+        return batches, self.accelerator.reduce(counts, "sum")
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of both losses: this batch's share of their means over the global batch.
+        """The weighted sum of the losses: this batch's share of their means over the global batch.
 
-        `num_items_in_batch` [2] has the links and English words of the global batch, by default this batch's own. With
-        `return_outputs`, the two losses by name as well.
+        `num_items_in_batch` [3] has the links, English words and pairs of the global batch, by default this batch's own.
+        With `return_outputs`, the losses by name as well.
         """
-        terms = self.alignment_loss(model, inputs, self.accelerator.autocast)
+        terms = self.alignment_loss(model, inputs, self.accelerator.autocast, inputs.pop(_PART, None))
         losses = terms.means(num_items_in_batch, self.accelerator.num_processes)
         loss = self.alignment_loss.weights.total(losses)
         if model.training:
@@ -167,15 +180,15 @@ class AlignmentTrainer(ComponentTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measure both losses and word retrieval on held-out pairs: rows of `encode_pairs`, or a dictionary by language.
+        """Measure the losses and word retrieval on held-out pairs: rows of `encode_pairs`, or a dictionary by language.
 
         Word retrieval (Cao et al., 2020, section 4): every linked word looks for its link among all linked words of
         the other side, in all held-out pairs of its language, by cosine similarity; accuracy is how often the
         nearest one is the very word it is linked with, in that sentence. Special tokens take no part.
 
         Returns:
-            `eval_alignment_loss` and `eval_regularization_loss` (means over all links, all English words),
-            `eval_loss` (their weighted sum), `eval_word_retrieval_accuracy` (mean over languages and directions),
+            `eval_alignment_loss` and `eval_regularization_loss` (means over all links, all English words), and
+            `eval_sentence_loss` if sentences are aligned; `eval_loss` (their weighted sum), `eval_word_retrieval_accuracy` (mean over languages and directions),
             and per direction `eval_hi-en_word_retrieval_accuracy`, the querying language first. These are of the highest
             aligned layer; of the other ones and of `eval_layers`, `eval_hi-en_layer5_word_retrieval_accuracy`. Of several
             languages also `eval_alignment_loss_hi`.
@@ -183,13 +196,14 @@ class AlignmentTrainer(ComponentTrainer):
         start = time.time()
         given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         datasets: dict[str, Dataset] = given if isinstance(given, dict) else {"source": given}
-        sums, by_direction = torch.zeros(4, dtype=torch.float64), dict[str, float]()
+        sums, by_direction = torch.zeros(2, 3, dtype=torch.float64), dict[str, float]()
         accuracies: list[float] = []
         for language, dataset in datasets.items():
             language_sums, vectors, pair_of_link = self._measure(dataset)
             sums += language_sums
             if len(datasets) > 1:
-                by_direction[f"alignment_loss_{language}"] = (language_sums[0] / language_sums[2].clamp(min=1)).item()
+                of_links = language_sums[:, 0].tolist()
+                by_direction[f"alignment_loss_{language}"] = of_links[0] / max(of_links[1], 1)
             for layer, (source, english) in vectors.items():
                 label = "" if layer == self.alignment_loss.layers[-1] else f"layer{layer}_"
                 ways = dict(zip(self._directions(language), (retrieve(source, english), retrieve(english, source))))
@@ -197,11 +211,11 @@ class AlignmentTrainer(ComponentTrainer):
                 if not label:
                     accuracies += [one.accuracy for one in ways.values()]
                     self.word_predictions |= {way: _by_pair(one, pair_of_link) for way, one in ways.items()}
-        losses = dict(zip(_LOSSES, sums[:2] / sums[2:].clamp(min=1)))
+        losses = dict(zip(self._measured_losses, sums[0] / sums[1].clamp(min=1)))
         numbers = {name: loss.item() for name, loss in losses.items()} | by_direction
         numbers["loss"] = self.alignment_loss.weights.total(losses).item()
         numbers["word_retrieval_accuracy"] = sum(accuracies) / len(accuracies)
-        numbers["links"] = int(sums[2])
+        numbers["links"] = int(sums[1, 0])
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in numbers.items()}
         metrics |= speed_metrics(metric_key_prefix, start, num_samples=sum(map(len, datasets.values())))
         self.log(metrics)
@@ -213,10 +227,10 @@ class AlignmentTrainer(ComponentTrainer):
         return f"{language}-{self.anchor}", f"{self.anchor}-{language}"
 
     def _measure(self, dataset: Dataset) -> tuple[Tensor, dict[int, list[Tensor]], np.ndarray]:
-        """Sums of both losses with their counts [4], the vectors of linked words, source and English, by layer, and the pair
+        """Sums of the losses and their counts [2, 3], the vectors of linked words, source and English, by layer, and the pair
         (row of the data set) that each of them is from."""
         aligned = self.alignment_loss.layers
-        n_aligned, layers = len(aligned), list(dict.fromkeys([*aligned, *self.eval_layers]))
+        n, layers = len(aligned), list(dict.fromkeys([*aligned, *self.eval_layers]))
         # Every process takes its own share: a distributed sampler would repeat pairs to even the shares out.
         lengths = column_array(dataset, "length").sum(axis=1)
         n_processes, rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -224,19 +238,20 @@ class AlignmentTrainer(ComponentTrainer):
         share = dataset.select(pairs)
         n_links = [sum(word != SPECIAL_TOKEN for word in words) for words in share["source_spelling"]]
         model = self.model.eval()
-        sums = torch.zeros(4, dtype=torch.float64)
+        sentences = bool(self.alignment_loss.weights.sentence)
+        sums = torch.zeros(2, 3, dtype=torch.float64)
         vectors: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
         for batch in DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator):
             batch = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
             with torch.no_grad(), self.compute_loss_context_manager():
-                source = word_vectors(model, batch, "source", layers)
-                english = word_vectors(model, batch, "english", layers)
-                before = word_vectors(self.alignment_loss.reference_model, batch, "english", aligned)
-                terms = self.alignment_loss.compare(source[:n_aligned], english[:n_aligned], before, batch)
-            found = [terms.alignment.item(), terms.regularization.item(), terms.n_links, terms.n_words]
-            sums += torch.tensor(found, dtype=torch.float64)
+                source, english = (
+                    side_vectors(model, batch, side, layers, sentences=sentences) for side in ("source", "english")
+                )
+                before = side_vectors(self.alignment_loss.reference_model, batch, "english", aligned).words
+                terms = self.alignment_loss.compare(source.of_first(n), english.of_first(n), before, batch)
+            sums += torch.tensor([[loss.item() for loss in terms.sums().values()], terms.counts], dtype=torch.float64)
             links = batch["links"][batch["source_spelling"] != SPECIAL_TOKEN]
-            for layer, source_words, english_words in zip(layers, source, english):
+            for layer, source_words, english_words in zip(layers, source.words, english.words):
                 vectors[layer].append((source_words[links[:, 0]].cpu(), english_words[links[:, 1]].cpu()))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         of_processes = gather_object([(sums, vectors, np.repeat(pairs, n_links))])

@@ -152,6 +152,7 @@ def loss_identity(loss: AlignmentLoss) -> dict[str, Any]:
         **vars(objective),
         "alignment_layer": list(loss.layers),
         "alignment_weight": loss.weights.alignment,
+        "sentence_weight": loss.weights.sentence,
         "regularization_weight": loss.weights.regularization,
         "reference model": _hash(model_sums(reference)) if isinstance(reference, nn.Module) else None,
         "code of the objective": _hash(code),

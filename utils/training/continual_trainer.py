@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.alignment.continual import ContinualAlignment
+from utils.alignment.losses import count_terms
 from utils.models.encoders import save_task_model
 from utils.models.layers import encoder_of
 from utils.training.base_trainer import ComponentTrainer
@@ -15,6 +16,8 @@ from utils.training.checkpoints import loss_identity, rows_hash
 
 # Under this name a task's batch carries its share of the parallel pairs.
 _PAIRS = "parallel_pairs"
+# And under this one the pairs carry what their loss needs of the others of the optimizer step.
+_PART = "part_of_step"
 
 
 class ContinualTrainer(ComponentTrainer):
@@ -23,10 +26,10 @@ class ContinualTrainer(ComponentTrainer):
     loss = task + 0.01 · alignment + 1 · regularization (Efimov et al., ECIR 2023, section 3): beside every batch of the
     task goes a batch of parallel pairs, whose linked words are kept together in the task model's own encoder, and whose
     English words are kept where the original encoder had them. Each loss is logged under its own name (`task_loss`,
-    `alignment_loss`, `regularization_loss`).
+    `alignment_loss`, `sentence_loss`, `regularization_loss`).
 
-    All three are means over the *global* batch, over processes and accumulated batches: the task loss by its labels
-    (those that are not -100), the others by links and English words. So a step equals that of one process with the
+    All are means over the *global* batch, over processes and accumulated batches: the task loss by its labels
+    (those that are not -100), the others by links, pairs and English words. So a step equals that of one process with the
     whole batch. (Trainer alone divides a token classifier's loss by the tokens of each part.) Without pairs, or with
     both weights 0, a run is bit-for-bit identical to `Trainer`'s.
 
@@ -58,10 +61,10 @@ class ContinualTrainer(ComponentTrainer):
     ) -> tuple[list[dict[str, Any]], Tensor]:
         """The task's batches of one optimizer step, each with its share of the step's pairs.
 
-        With them [3]: labels, links and English words of the step, over all processes.
+        With them [4]: labels, links, English words and pairs of the step, over all processes.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = torch.zeros(3, device=device)
+        counts = torch.zeros(4, device=device)
         counts[0] = sum(map(_n_labels, batches))
         if self.alignment:
             self._meter.begin_step("task_loss")
@@ -69,12 +72,15 @@ class ContinualTrainer(ComponentTrainer):
             self._meter.begin_step(*self.alignment.loss.weights.losses())
             n_processes, rank = self.accelerator.num_processes, self.accelerator.process_index
             n_shares = len(batches) * n_processes
-            shares = self.alignment.batches(self.state.global_step, n_shares, range(rank, n_shares, n_processes))
-            for batch, pairs in zip(batches, shares):
+            drawn = self.alignment.batches(self.state.global_step, n_shares, range(rank, n_shares, n_processes))
+            shares = [pairs and self._prepare_inputs(pairs) for pairs in drawn]
+            counts[1:] = torch.tensor(count_terms(filter(None, shares)))
+            all_have_pairs = n_shares <= self.alignment.batch_size
+            encoder = encoder_of(self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False))
+            parts = self.alignment.loss.parts(encoder, shares, self.accelerator, all_have_pairs)
+            for batch, pairs, part in zip(batches, shares, parts):
                 if pairs:
-                    counts[1] += len(pairs["links"])
-                    counts[2] += len(pairs["english_word_lengths"])
-                    batch[_PAIRS] = pairs
+                    batch[_PAIRS] = {**pairs, _PART: part}
         return batches, self.accelerator.reduce(counts, "sum")
 
     def compute_loss(
@@ -82,7 +88,7 @@ class ContinualTrainer(ComponentTrainer):
     ) -> Tensor | tuple[Tensor, Any]:
         """The task loss and, in training, the weighted losses of the pairs: this batch's share of the step's means.
 
-        `num_items_in_batch` [3] has the labels, links and English words of the step; None outside of training.
+        `num_items_in_batch` [4] has the labels, links, English words and pairs of the step; None outside of training.
         """
         pairs = inputs.pop(_PAIRS, None)
         n_labels = _n_labels(inputs)
@@ -96,7 +102,7 @@ class ContinualTrainer(ComponentTrainer):
             self._meter.add({"task_loss": loss})
             if self.alignment and pairs is not None:
                 encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
-                terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast)
+                terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast, pairs.pop(_PART, None))
                 losses = terms.means(num_items_in_batch[1:], self.accelerator.num_processes)
                 self._meter.add(losses)
                 self._by_language.add(terms.link_losses, pairs)

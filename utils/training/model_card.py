@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
-from utils.alignment.objectives import OBJECTIVES
+from utils.alignment.objectives import OBJECTIVES, UNITS
 from utils.core.result_tables import ResultTable, markdown_text
 from utils.models.adapters import TASK_TYPES, adapters_of
 from utils.models.lineage import ancestors
@@ -69,6 +69,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         is_adjustment=is_adjustment,
         anchor=anchor_name(_anchor(record)),
         objectives=OBJECTIVES,
+        unit=UNITS[arguments.get("alignment_unit", "word")].description,
         continual=continual,
         evaluated=list(dict.fromkeys(label for _, _, label, *_ in found)),
         auto_class=f"AutoModel{class_end}" if head else record["auto_class"],
@@ -194,7 +195,7 @@ def _language_table(record: _Json, results: _Json) -> str:
 def _settings_table(record: _Json, results: _Json) -> str:
     """Hyperparameters, seed, losses and versions."""
     rows = [*record["hyperparameters"].items(), ("seed", record.get("seed"))]
-    losses = ("train_loss", "eval_alignment_loss", "eval_regularization_loss")
+    losses = ("train_loss", "eval_alignment_loss", "eval_sentence_loss", "eval_regularization_loss")
     rows += [(name, results.get(name)) for name in losses]
     rows += [(package, record["versions"].get(package)) for package in ("transformers", "torch")]
     return _markdown(["", ""], [(name, _short(v)) for name, v in rows if v is not None], n_text_columns=2)
