@@ -6,7 +6,8 @@
 
 A line of a gold file is {"en": [words], "es": [words], "sure": [[i, j], …], "possible": [[i, j], …]}: English word i
 with foreign word j, counted from 0; `possible` includes `sure` and may be missing. A file that has "content_links"
-instead, links of some words only, gives recall alone. A line of a parallel file is {"en": text, "es": text}.
+instead, links of some words only, gives recall alone. A line of a parallel file is {"en": text, "es": text}. Limits, agreement and
+word lists share the model of the line before, so that their time is what they add to it.
 
 Columns: precision and recall of the links, alignment error rate (Och and Ney, Computational Linguistics 2003), then
 precision and recall of the links that adjustment learns from: those of words without another link. All in percent.
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -117,6 +118,14 @@ def measure(name: str, aligner: WordAligner, gold: GoldLinks, extra: Sequence[tu
     )  # fmt: skip
 
 
+class LearnsOnce(StatisticalAligner):
+    """A statistical aligner that several others share: what it has learnt is not learnt again."""
+
+    def learn(self, source: Sentences, english: Sentences) -> None:
+        if self._learnt is None:
+            super().learn(source, english)
+
+
 class LimitedAligner(WordAligner):
     """Another aligner's links with at least this score."""
 
@@ -164,30 +173,39 @@ def read_parallel(paths: Sequence[str], language: str, n_pairs: int) -> list[tup
 
 def candidates(
     args: argparse.Namespace, model: PreTrainedModel | None
-) -> Iterator[tuple[str, Callable[[], WordAligner], int]]:
-    """Name, maker and number of extra training pairs of everything that is to be compared."""
+) -> Iterator[tuple[str, Callable[[str], WordAligner], int]]:
+    """Name, maker (of a language) and number of extra training pairs of everything that is to be compared."""
     if model is not None:
         tokenizer = load_tokenizer(args.model)
         words = WordTokenizer(tokenizer, max_length=encoder_max_length(tokenizer, model))
     for n_pairs in args.pairs if args.parallel else [0]:
         for kind, heuristic in product(args.statistical, args.symmetrization):
-            name, make = f"{kind} {heuristic}", partial(StatisticalAligner, kind, heuristic)
+            name, make = f"{kind} {heuristic}", cache(partial(_statistical, kind, heuristic))
             yield name, make, n_pairs
             for limit in args.limits:
-                yield f"{name} >= {limit}", lambda of=make, at=limit: LimitedAligner(of(), at), n_pairs
+                yield (
+                    f"{name} >= {limit}",
+                    lambda language, of=make, at=limit: LimitedAligner(of(language), at),
+                    n_pairs,
+                )
             if args.word_list:
-                yield f"word list of {name}", lambda of=make: AlignerByItsWordList(of()), n_pairs
+                yield f"word list of {name}", lambda language, of=make: AlignerByItsWordList(of(language)), n_pairs
             if args.agreement and model is not None:
                 yield (
                     f"encoder+{name}",
-                    lambda of=make: AgreementAligner([EncoderAligner(model, words), of()]),
+                    lambda language, of=make: AgreementAligner([EncoderAligner(model, words), of(language)]),
                     n_pairs,
                 )
     if model is not None:
         layers = range(model.config.num_hidden_layers + 1) if args.layers is None else args.layers
         for layer in [*layers, None]:
             name = "encoder, layer of most links" if layer is None else f"encoder, layer {layer}"
-            yield name, lambda at=layer: EncoderAligner(model, words, at, args.batch_size), 0
+            yield name, lambda language, at=layer: EncoderAligner(model, words, at, args.batch_size), 0
+
+
+def _statistical(kind: str, heuristic: str, language: str) -> WordAligner:
+    """A statistical aligner, to be shared by all that compares links of this language."""
+    return LearnsOnce(kind, heuristic)
 
 
 def main() -> None:
@@ -218,7 +236,7 @@ def main() -> None:
     )
     for name, make, n_pairs in candidates(args, model):
         for links in gold:
-            result = measure(name, make(), links, read_parallel(args.parallel, links.language, n_pairs))
+            result = measure(name, make(links.language), links, read_parallel(args.parallel, links.language, n_pairs))
             results.append(result)
             print(_line(result), flush=True)
     if any(links.partial for links in gold):

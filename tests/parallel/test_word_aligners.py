@@ -744,11 +744,24 @@ def test_benchmark_of_aligners(tmp_path, run, capsys):
     )  # fmt: skip
     results = json.loads(result_file.read_text())["results"]
     assert [(r["aligner"].split(",")[0], r["language"], r["training_pairs"]) for r in results] == [
-        *[("fast_align intersection", language, n) for n in (10, len(text)) for language in ("es", "es*")],
+        *[
+            (name, language, n)
+            for n in (10, len(text))
+            for name in [
+                "fast_align intersection",
+                "fast_align intersection >= 0.9",
+                "word list of fast_align intersection",
+                "encoder+fast_align intersection",
+            ]
+            for language in ("es", "es*")
+        ],
         *[("encoder", language, 0) for _ in range(2) for language in ("es", "es*")],
     ]
-    assert results[2]["error_rate"] < 0.05
-    assert results[2]["precision"] == results[2]["one_to_one_precision"] > 0.95
-    assert results[3]["precision"] is None
-    assert results[3]["recall"] > 0.95
+    statistical, partial_links, limited, _, word_list, _, agreed = results[8:15]
+    assert statistical["error_rate"] < 0.05
+    assert statistical["precision"] == statistical["one_to_one_precision"] > 0.95
+    assert partial_links["precision"] is None
+    assert partial_links["recall"] > 0.95
+    assert word_list["recall"] > 0.9
+    assert max(limited["links"], agreed["links"]) <= statistical["links"]
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(results) + 1
