@@ -124,6 +124,21 @@ def test_few_shot(fine_tune, task, capsys):
     assert "hi (3 shots)" in printed
     assert "Transfer gap" in printed
     assert "in ru without any training data" in (out / "README.md").read_text()
+    again = fine_tune(
+        task,
+        "--model",
+        out,
+        "--do_eval",
+        "--eval_languages",
+        "en",
+        "hi",
+        "ru",
+        "--max_eval_samples",
+        6,
+        output="again",
+    )
+    assert record(again)["zero_shot"] == ["ru"]
+    assert results(again)[f"eval_zero_shot_{metric}"] == pytest.approx(found[f"eval_zero_shot_{metric}"])
 
 
 @pytest.mark.parametrize("task", KINDS)

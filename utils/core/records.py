@@ -59,7 +59,12 @@ _SHAPE: dict[Any, Any] = {
     **dict.fromkeys(("train_data", "eval_data", "predict_data"), {"examples": int, "sha256": str, ...: _DATA}),
     "base_model": str | dict | None,
     "seed": int | None,
-    "arguments": {"languages": [str], "alignment_objective": str | None},
+    "arguments": {
+        "languages": [str],
+        "alignment_objective": str | None,
+        "train_language": str | None,
+        "few_shot": [str],
+    },
     "hyperparameters": {},
     "variant": [str],
 }

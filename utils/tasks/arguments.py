@@ -9,7 +9,7 @@ from utils.core.errors import InputError
 from utils.core.romanization import check_romanized
 from utils.models.adapters import LoraArguments
 from utils.models.hub import MBERT, ModelArguments, nickname
-from utils.models.lineage import adjusted_languages
+from utils.models.lineage import adjusted_languages, lineage
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.linking import check_links_to_write
@@ -160,6 +160,9 @@ def parse_task_arguments(
     args.tracking.check(args.parallel, do_train)
     given = args.model.model_name_or_path
     args.model.model_name_or_path = args.model.find(given)
+    if not do_train:
+        model = lineage(args.model.model_name_or_path, **args.model.hub_options())[0]
+        args.data.take_training_languages(model.record or {})
     if args.data.assumes_languages:
         args.data.assume_languages(adjusted_languages(args.model.model_name_or_path, **args.model.hub_options()))
         assumed["--eval_languages"] = " ".join(args.data.eval_languages)

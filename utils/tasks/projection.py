@@ -55,8 +55,8 @@ def project_tags(tags: Sequence[str], links: Links, words: Sequence[str]) -> tup
     for word, english in sorted(map(tuple, links)):
         linked[word].append(tags[english])
     projected, n_known = [], 0
-    for position, word in enumerate(words):
-        is_punctuation = all(unicodedata.category(sign).startswith("P") for sign in word)
+    for position, text in enumerate(words):
+        is_punctuation = all(unicodedata.category(sign).startswith("P") for sign in text)
         found = Counter(linked[position]).most_common(1)
         projected.append(found[0][0] if found else "PUNCT" if is_punctuation else "X")
         n_known += bool(found) or is_punctuation

@@ -18,6 +18,7 @@ from utils.core.data_sets import NotOfferedError, load_split
 from utils.core.errors import InputError
 from utils.core.romanization import files_by_source, romanize_columns, source_language
 from utils.core.tables import READERS, Rows, one_path_each, read_rows
+from utils.parallel.sides import ENGLISH
 from utils.tasks.examples import TaskExamples, UnlabelledError
 
 
@@ -86,6 +87,13 @@ class TaskDataArguments:
     def __post_init__(self) -> None:
         self.eval_languages = list(dict.fromkeys(self.eval_languages))
         self.assumes_languages = not self.eval_languages
+        self._check_few_shot()
+        if self.few_shot_file and not self.few_shot:
+            raise InputError(
+                "--few_shot_file has no effect without --few_shot; add it, for example --few_shot hi=100."
+            )
+
+    def _check_few_shot(self) -> None:
         for value in self.few_shot:
             language, _, number = value.partition("=")
             if not is_language(language) or not re.fullmatch("0*[1-9][0-9]{0,8}", number, re.ASCII):
@@ -94,10 +102,14 @@ class TaskDataArguments:
             raise InputError(
                 f"--few_shot {' '.join(self.few_shot)}: name each language once, and not --train_language."
             )
-        if self.few_shot_file and not self.few_shot:
-            raise InputError(
-                "--few_shot_file has no effect without --few_shot; add it, for example --few_shot hi=100."
-            )
+
+    def take_training_languages(self, record: Mapping[str, Any]) -> None:
+        """Set the languages with training examples to those of a model that is only measured, from its `run.json`."""
+        trained = record.get("arguments") or {}
+        if record.get("task_name") and self.train_language == ENGLISH:
+            self.train_language = trained.get("train_language") or ENGLISH
+            self.few_shot = list(trained.get("few_shot") or ())
+            self._check_few_shot()
 
     def shots(self) -> dict[str, int]:
         """The number of training examples in each language of `--few_shot`."""
