@@ -5,6 +5,7 @@ import torch
 
 from helpers.pairs import COLLATOR, some_rows
 from helpers.trainers import StopAt, alignment_for, alignment_trainer_for, continual_trainer_for
+from utils.alignment.objectives import LossWeights
 from utils.alignment.pairs import AlignmentCollator
 
 
@@ -12,20 +13,22 @@ from utils.alignment.pairs import AlignmentCollator
 LANGUAGES = ["hi"] * 14 + ["ru"] * 7 + ["vi"] * 3
 
 
-def naive_losses(trainer) -> dict[str, float]:
-    """The mean loss over the links of each language, pair by pair."""
+def naive_losses(trainer, name: str = "alignment_loss") -> dict[str, float]:
+    """The mean loss over the links, or the sentence pairs, of each language, pair by pair."""
     losses: dict[str, list[float]] = {}
     for row in trainer.train_dataset:
         with torch.no_grad():
             terms = trainer.alignment_loss(trainer.model, COLLATOR([row]))
-        losses.setdefault(row["language"], []).extend(terms.link_losses.tolist())
-    return {f"alignment_loss_{language}": sum(of_links) / len(of_links) for language, of_links in losses.items()}
+        of_row = terms.link_losses if name == "alignment_loss" else terms.sentence_losses
+        losses.setdefault(row["language"], []).extend(of_row.tolist())
+    return {f"{name}_{language}": sum(of_links) / len(of_links) for language, of_links in losses.items()}
 
 
 def test_the_collator_numbers_the_languages_of_links():
     rows = some_rows(3, ["ru", "hi", "ru"])
     batch = AlignmentCollator(0, languages=["hi", "ru"])(list(rows))
     n_links = [len(row["links"]) for row in rows]
+    assert batch["pair_languages"].tolist() == [1, 0, 1]
     assert batch["link_languages"].tolist() == [1] * n_links[0] + [0] * n_links[1] + [1] * n_links[2]
     assert "link_languages" not in AlignmentCollator(0, languages=["hi"])(list(rows))
 
@@ -43,6 +46,18 @@ def test_logged_losses_are_means_over_the_links_of_a_language(tmp_path, size, ac
     for log in epochs:  # each of one epoch
         assert {name: log[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert {name: whole[f"train_{name}"] for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_where_only_sentences_are_aligned_their_losses_are_logged(tmp_path):
+    trainer = alignment_trainer_for(
+        tmp_path, languages=LANGUAGES, weights=LossWeights(0, 1, 1), learning_rate=0.0, logging_steps=3, max_steps=3
+    )
+    expected = naive_losses(trainer, "sentence_loss")
+    trainer.train()
+    log, whole = trainer.state.log_history
+    assert {name: log[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert {name: whole[f"train_{name}"] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert not [name for name in log if name.startswith("alignment_loss")]
 
 
 def test_one_language_has_no_loss_of_its_own(tmp_path):

@@ -117,7 +117,7 @@ class LanguageSamplingArguments:
                 f"--language_sampling {self.language_sampling} has no effect with one language; omit it, or name more "
                 "--languages."
             )
-        if self.language_sampling == "ucb" and "alignment_loss" not in losses:
+        if self.language_sampling == "ucb" and not {"alignment_loss", "sentence_loss"} & set(losses):
             raise InputError("--language_sampling ucb goes by the alignment loss; give an --alignment_weight above 0.")
         if self.language_sampling != "size" and order == "sequential":
             raise InputError(

@@ -144,6 +144,11 @@ class LossWeights:
         }
         return {name: weight for name, weight in weights.items() if weight}
 
+    @property
+    def of_language(self) -> str:
+        """The name of the alignment loss that is logged for each language: that of words, if they are aligned."""
+        return "alignment_loss" if self.alignment or not self.sentence else "sentence_loss"
+
     def total(self, losses: Mapping[str, Tensor], task_loss: Tensor | None = None) -> Tensor:
         """The weighted sum of the losses, added to a task loss if there is one."""
         terms = [weight * losses[name] for name, weight in self.losses().items()]

@@ -77,7 +77,8 @@ class AlignmentCollator:
     - `source_spelling`, `english_spelling` [N]: checksums of the linked words (-1: special tokens);
     - `source_sentence`, `english_sentence` [B]: checksums of the sentences' tokens;
     - of rows with a column `row`, this column [B];
-    - with several languages, `link_languages` [N]: the language of each link, as its place in `languages`.
+    - with several languages, `pair_languages` [B] and `link_languages` [N]: the language of each sentence pair and of each
+      link, as its place in `languages`.
     """
 
     pad_token_id: int
@@ -94,8 +95,8 @@ class AlignmentCollator:
         if "row" in pairs[0]:
             batch["row"] = torch.tensor([pair["row"] for pair in pairs])
         if len(self.languages) > 1:
-            of_pairs = torch.tensor([self.languages.index(pair["language"]) for pair in pairs])
-            batch["link_languages"] = of_pairs.repeat_interleave(torch.tensor(list(map(len, links))))
+            batch["pair_languages"] = torch.tensor([self.languages.index(pair["language"]) for pair in pairs])
+            batch["link_languages"] = batch["pair_languages"].repeat_interleave(torch.tensor(list(map(len, links))))
         return batch
 
     def _pad(self, batch: dict[str, torch.Tensor], side: str, pairs: Sequence[Mapping[str, list]]) -> np.ndarray:

@@ -40,8 +40,8 @@ class AlignmentTrainer(ComponentTrainer):
 
     The losses are means over the links, the pairs and the English words of the *global* batch, from which negatives come,
     too: with several processes or accumulated batches, a step equals that of one process with the whole batch. Each is
-    logged under its own name (`alignment_loss`, `sentence_loss`, `regularization_loss`), beside `pairs_per_second`; with several languages also the alignment loss of
-    each (`alignment_loss_hi`).
+    logged under its own name (`alignment_loss`, `sentence_loss`, `regularization_loss`), beside `pairs_per_second`; with
+    several languages also the alignment loss of each (`alignment_loss_hi`).
 
     Args:
         alignment_loss: objective, frozen reference model (f0), layers and weights of the losses.
@@ -79,6 +79,7 @@ class AlignmentTrainer(ComponentTrainer):
         self.args.remove_unused_columns = False  # the collator, not the model's `forward`, chooses columns
         self.alignment_loss, self.eval_layers = alignment_loss, eval_layers
         self.languages, self.sampling = getattr(self.data_collator, "languages", ()), sampling
+        self.loss_of_language = alignment_loss.weights.of_language
         self.anchor = anchor
         # Of the last evaluation, by direction: for every pair its links (`gold`), and those that were found (`prediction`).
         self.word_predictions: dict[str, list[dict[str, int]]] = {}
@@ -89,13 +90,9 @@ class AlignmentTrainer(ComponentTrainer):
         """Raise `InputError` for a --metric_for_best_model that `evaluate` does not give."""
         languages = self.eval_dataset if isinstance(self.eval_dataset, dict) else ["source"]
         ways = [f"{way}_" for language in languages for way in self._directions(language)]
-        of_languages = [f"alignment_loss_{language}" for language in languages if len(languages) > 1]
-        known = [
-            "loss",
-            *self._measured_losses,
-            *of_languages,
-            *(f"{way}word_retrieval_accuracy" for way in ("", *ways)),
-        ]
+        losses = self._measured_losses
+        of_languages = [f"{name}_{language}" for name in losses for language in languages if len(languages) > 1]
+        known = ["loss", *losses, *of_languages, *(f"{way}word_retrieval_accuracy" for way in ("", *ways))]
         wanted = str(self.args.metric_for_best_model or "loss").removeprefix("eval_")
         if re.sub(r"_layer\d+_", "_", wanted) not in known:
             raise InputError(f"--metric_for_best_model {wanted} is not measured; choose one of {', '.join(known)}.")
@@ -166,7 +163,7 @@ class AlignmentTrainer(ComponentTrainer):
         loss = self.alignment_loss.weights.total(losses)
         if model.training:
             self._meter.add(losses, len(inputs["source_input_ids"]) * self.accelerator.num_processes)
-            self._by_language.add(terms.link_losses, inputs)
+            self._by_language.add(terms, inputs)
         return (loss, losses) if return_outputs else loss
 
     def floating_point_ops(self, inputs: Mapping[str, Tensor]) -> int:
@@ -188,10 +185,10 @@ class AlignmentTrainer(ComponentTrainer):
 
         Returns:
             `eval_alignment_loss` and `eval_regularization_loss` (means over all links, all English words), and
-            `eval_sentence_loss` if sentences are aligned; `eval_loss` (their weighted sum), `eval_word_retrieval_accuracy` (mean over languages and directions),
-            and per direction `eval_hi-en_word_retrieval_accuracy`, the querying language first. These are of the highest
+            `eval_sentence_loss` if sentences are aligned; `eval_loss` (their weighted sum),
+            `eval_word_retrieval_accuracy` (mean over languages and directions), and per direction `eval_hi-en_word_retrieval_accuracy`, the querying language first. These are of the highest
             aligned layer; of the other ones and of `eval_layers`, `eval_hi-en_layer5_word_retrieval_accuracy`. Of several
-            languages also `eval_alignment_loss_hi`.
+            languages also the losses of each: `eval_alignment_loss_hi`.
         """
         start = time.time()
         given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -202,8 +199,8 @@ class AlignmentTrainer(ComponentTrainer):
             language_sums, vectors, pair_of_link = self._measure(dataset)
             sums += language_sums
             if len(datasets) > 1:
-                of_links = language_sums[:, 0].tolist()
-                by_direction[f"alignment_loss_{language}"] = of_links[0] / max(of_links[1], 1)
+                means = (language_sums[0] / language_sums[1].clamp(min=1)).tolist()
+                by_direction |= {f"{name}_{language}": mean for name, mean in zip(self._measured_losses, means)}
             for layer, (source, english) in vectors.items():
                 label = "" if layer == self.alignment_loss.layers[-1] else f"layer{layer}_"
                 ways = dict(zip(self._directions(language), (retrieve(source, english), retrieve(english, source))))

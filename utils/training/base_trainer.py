@@ -72,8 +72,9 @@ class ComponentTrainer(Trainer):
     loss_is_scaled_for_ga = True
     # Saves a whole model in a folder: (model, folder, weights gathered from several processes or None).
     save_weights: Callable[[Any, str, dict[str, torch.Tensor] | None], None]
-    # Of the pairs that are aligned.
+    # Of the pairs that are aligned, and the loss that is logged for each.
     languages: Sequence[str] = ()
+    loss_of_language = "alignment_loss"
     # With --language_sampling ucb, what draws the language of each step.
     bandit: LanguageBandit | None = None
 
@@ -95,7 +96,7 @@ class ComponentTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         self._check_rows()
         self._meter = LossMeter()
-        self._by_language = LanguageLosses(self.languages, self.accelerator)
+        self._by_language = LanguageLosses(self.languages, self.accelerator, self.loss_of_language)
         self._identity = run_identity(self, **self.identity_parts())
         self._is_first_save, self._steps_before, self._loss_before = not resume_from_checkpoint, 0, 0.0
         if resume_from_checkpoint:

@@ -47,7 +47,7 @@ class ContinualTrainer(ComponentTrainer):
         self.model_accepts_loss_kwargs = False
         self.alignment = alignment
         if alignment:
-            self.languages = alignment.collator.languages
+            self.languages, self.loss_of_language = alignment.collator.languages, alignment.loss.weights.of_language
             alignment.loss.to(self.args.device)
 
     def identity_parts(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class ContinualTrainer(ComponentTrainer):
                 terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast, pairs.pop(_PART, None))
                 losses = terms.means(num_items_in_batch[1:], self.accelerator.num_processes)
                 self._meter.add(losses)
-                self._by_language.add(terms.link_losses, pairs)
+                self._by_language.add(terms, pairs)
                 loss = self.alignment.loss.weights.total(losses, loss)
         return (loss, outputs) if return_outputs else loss
 

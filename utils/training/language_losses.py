@@ -6,19 +6,22 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from utils.alignment.losses import AlignmentTerms
+
 
 class LanguageLosses:
-    """Sums of the alignment losses of the links of each language, over all processes.
+    """Sums of the alignment losses of the links, or of the sentence pairs, of each language, over all processes.
 
     Adding does not wait for the device; `collect` does.
 
     Args:
-        languages: their codes, in the order of their numbers in `link_languages`; with fewer than two nothing is counted.
+        languages: their codes, in the order of their numbers in batches; with fewer than two nothing is counted.
+        name: of the loss, `alignment_loss` or `sentence_loss`.
     """
 
-    def __init__(self, languages: Sequence[str], accelerator: Accelerator) -> None:
+    def __init__(self, languages: Sequence[str], accelerator: Accelerator, name: str = "alignment_loss") -> None:
         self.languages = list(languages) if len(languages) > 1 else []
-        self.accelerator = accelerator
+        self.accelerator, self.name = accelerator, name
         # Sums of losses, and numbers of links, of the whole run until `collect`.
         self.totals = np.zeros((2, len(self.languages)))
         self._at_last_log = self.totals.copy()
@@ -27,11 +30,13 @@ class LanguageLosses:
     def _zeros(self) -> torch.Tensor:
         return torch.zeros(2, len(self.languages), device=self.accelerator.device)
 
-    def add(self, losses: torch.Tensor | None, batch: Mapping[str, torch.Tensor]) -> None:
-        """Add the losses [links] of a batch of `AlignmentCollator`; None if they were not computed."""
+    def add(self, terms: AlignmentTerms, batch: Mapping[str, torch.Tensor]) -> None:
+        """Add the losses of a batch of `AlignmentCollator`, if they were computed."""
+        of_links = self.name == "alignment_loss"
+        losses = terms.link_losses if of_links else terms.sentence_losses
         if losses is not None and self.languages:
             both = torch.stack([losses.detach().float(), torch.ones_like(losses, dtype=torch.float32)])
-            self._pending.index_add_(1, batch["link_languages"], both)
+            self._pending.index_add_(1, batch["link_languages" if of_links else "pair_languages"], both)
 
     def collect(self) -> None:
         """Bring `totals` up to date. All processes call this together."""
@@ -40,7 +45,7 @@ class LanguageLosses:
             self._pending = self._zeros()
 
     def since_last_log(self) -> dict[str, float]:
-        """Mean losses over the links since the last call, as `alignment_loss_LANGUAGE`, of the languages that had any."""
+        """Mean losses over the links since the last call, as `LOSS_LANGUAGE`, of the languages that had any."""
         self.collect()
         means = self._means(self.totals - self._at_last_log)
         self._at_last_log = self.totals.copy()
@@ -53,7 +58,7 @@ class LanguageLosses:
 
     def _means(self, sums: np.ndarray) -> dict[str, float]:
         by_language = zip(self.languages, *sums.tolist())
-        return {f"alignment_loss_{language}": loss / n_links for language, loss, n_links in by_language if n_links}
+        return {f"{self.name}_{language}": loss / n_links for language, loss, n_links in by_language if n_links}
 
     def state(self) -> list[list[float]]:
         """What a checkpoint keeps."""

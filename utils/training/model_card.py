@@ -180,6 +180,8 @@ def _language_table(record: _Json, results: _Json) -> str:
     columns = {
         "mean loss in training": "train_alignment_loss_{}",
         "loss of held-out pairs": "eval_alignment_loss_{}",
+        "mean loss of sentences in training": "train_sentence_loss_{}",
+        "loss of held-out sentences": "eval_sentence_loss_{}",
         f"words: to {anchor_name(anchor)}": f"eval_{{}}-{anchor}_word_retrieval_accuracy",
         f"from {anchor_name(anchor)}": f"eval_{anchor}-{{}}_word_retrieval_accuracy",
     }
