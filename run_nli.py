@@ -17,8 +17,9 @@ from utils.core.arguments import arg
 from utils.core.errors import run_script
 from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
+from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.examples import encode_examples
-from utils.tasks.reader import TaskDataArguments, TaskReader, read_examples
+from utils.tasks.reader import TaskReader, read_examples
 from utils.tasks.sentence_pairs import encode_sentence_pairs, name_labels, read_sentence_pair, score
 from utils.tasks.steps import known_labels, length_limit, load_model, publish_task_model, train_and_evaluate
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer

@@ -23,9 +23,10 @@ from utils.core.errors import InputError, run_script
 from utils.evaluation.answers import ARTICLES, answer_scores, mean_scores, version_2_scores
 from utils.tasks.arguments import FineTuningArguments, parse_task_arguments
 from utils.tasks.continual import continual_alignment
+from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.examples import LanguageData, Measure, encode_examples
 from utils.tasks.question_answering import FEATURES, CrossLingualReader, pair_name, read_question
-from utils.tasks.reader import TaskDataArguments, read_examples
+from utils.tasks.reader import read_examples
 from utils.tasks.steps import length_limit, load_model, publish_task_model, train_and_evaluate
 from utils.tasks.windows import encode_windows, find_answers, window_sizes
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer

@@ -13,8 +13,9 @@ import run_nli
 import run_pawsx
 import run_pos
 from utils.core.errors import InputError
+from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.examples import UnlabelledError
-from utils.tasks.reader import TaskDataArguments, TaskReader
+from utils.tasks.reader import TaskReader
 from utils.tasks.sentence_pairs import name_labels, read_sentence_pair
 from utils.tasks.tagging import read_tagged, tagged_features
 

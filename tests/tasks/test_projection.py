@@ -12,8 +12,9 @@ import run_pos
 from utils.core.errors import InputError
 from utils.evaluation.entities import entities
 from utils.tasks import project_labels
+from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.projection import project_entities, project_tags
-from utils.tasks.reader import TaskDataArguments, TaskReader
+from utils.tasks.reader import TaskReader
 from utils.tasks.tagging import tagged_features
 
 

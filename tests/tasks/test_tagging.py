@@ -9,7 +9,8 @@ import run_ner
 import run_pos
 from utils.core.errors import InputError
 from utils.core.tables import READERS, read_rows
-from utils.tasks.reader import TaskDataArguments, TaskReader
+from utils.tasks.data_arguments import TaskDataArguments
+from utils.tasks.reader import TaskReader
 from utils.tasks.tagging import read_conllu, read_tagged, readers_of_tags, tagged_features
 
 

@@ -14,9 +14,10 @@ import run_nli
 import utils.core.cache
 from utils.core.arguments import check_ranges
 from utils.core.errors import InputError
+from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.examples import encoded
 from utils.tasks.question_answering import read_question
-from utils.tasks.reader import TaskDataArguments, TaskReader
+from utils.tasks.reader import TaskReader
 from utils.tasks.sentence_pairs import encode_sentence_pairs, name_labels
 from utils.tasks.tagging import encode_tagged, tagged_features
 from utils.tasks.windows import encode_windows

@@ -13,7 +13,7 @@ from utils.models.lineage import adjusted_languages, lineage
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.linking import check_links_to_write
-from utils.tasks.reader import TaskDataArguments
+from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.registry import TaskSpec, task_spec
 from utils.training.arguments import ScriptTrainingArguments
 from utils.training.checkpoints import checkpoint_to_resume
