@@ -567,12 +567,24 @@ def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
     tiny.pair_tokenizer().save_pretrained(folder)
     how = ("--do_train", *EVALUATE, "--max_train_samples", 48, "--max_eval_samples", 5, "--optim", "sgd", "--learning_rate", 0.1,
            "--num_train_epochs", 1, "--logging_steps", 1, "--save_strategy", "no")  # fmt: skip
+    how += () if divided else ("--log_gradient_cosine", 1)
     one = command(task, folder, tmp_path / "one", words, *how, "--per_device_train_batch_size", 8)
     two = command(task, folder, tmp_path / "two", words, *how, "--per_device_train_batch_size", 4, *divided)
     for n_processes, line in enumerate((one, two), start=1):
         run_process(line, tmp_path / "log", environment(tmp_path), tmp_path, n_processes)
     for name, weight in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], weight, rtol=1e-4, atol=1e-5)
+    gradients = [
+        [
+            {name: value for name, value in log.items() if name.startswith("gradient_")}
+            for log in json.loads((tmp_path / output / "trainer_state.json").read_text())["log_history"]
+            if "gradient_norm_task" in log
+        ]
+        for output in ("one", "two")
+    ]
+    assert len(gradients[0]) == len(gradients[1]) == (0 if divided else 6)
+    for here, there in zip(*gradients):
+        assert here == pytest.approx(there, rel=1e-3, abs=1e-4)
     # (The evaluation's loss is Trainer's mean of means over batches, which are others here.)
     for name in ("train_loss", "eval_en_recall", "eval_hi_f1"):
         assert results(tmp_path / "two")[name] == pytest.approx(results(tmp_path / "one")[name], rel=1e-3)

@@ -21,10 +21,15 @@ class ContinualAlignment:
     batch_size: int = 16  # pairs in an optimizer step, over all processes and accumulated batches
     every: int = 1  # only every N-th optimizer step has pairs
     seed: int = 42  # of the draw of pairs, which is independent of all other random numbers
+    gradients_every: int | None = None  # log how the gradients of the losses compare at every N-th optimizer step
 
     def is_due(self, step: int) -> bool:
         """Whether an optimizer step, numbered from 0, has pairs."""
         return step % self.every == 0 and bool(self.loss.weights.losses())
+
+    def measures_gradients(self, step: int) -> bool:
+        """Whether the gradients of the losses are compared in an optimizer step: every N-th one, if it has pairs."""
+        return bool(self.gradients_every) and step % (self.gradients_every or 1) == 0 and self.is_due(step)
 
     def batches(self, step: int, n_shares: int, shares: Sequence[int]) -> list[dict[str, torch.Tensor] | None]:
         """The batches numbered `shares` among the `n_shares` (processes × accumulated batches) of an optimizer step.

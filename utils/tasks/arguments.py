@@ -89,6 +89,12 @@ class ContinualArguments(AlignmentArguments):
     )
     alignment_every: int = arg(1, help="Use pairs at every N-th optimizer step only.", hyperparameter=True, at_least=1)
     alignment_seed: int | None = arg(None, help="Seed that draws the pairs. Default: --seed.", at_least=0)
+    log_gradient_cosine: int | None = arg(
+        None,
+        help="Every N steps log the norms of the gradients of task, alignment and regularization loss with respect to the "
+        "encoder, and their cosines: 0 if the losses do not touch each other, below 0 if they are in conflict.",
+        at_least=1,
+    )
 
     def __post_init__(self) -> None:
         if self.continual:

@@ -66,6 +66,7 @@ def continual_alignment(
             continual.alignment_batch_size,
             continual.alignment_every,
             args.pair_seed,
+            continual.log_gradient_cosine,
         )
     return alignment, tracker, facts
 

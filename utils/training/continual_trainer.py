@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import count_terms
+from utils.core.errors import InputError
 from utils.models.encoders import save_task_model
-from utils.models.layers import encoder_of
+from utils.models.layers import encoder_of, parameters_behind
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity, rows_hash
+from utils.training.loss_gradients import LossGradients
+from utils.training.tracking import in_evaluation_mode
 
 
 # Under this name a task's batch carries its share of the parallel pairs.
@@ -49,6 +52,23 @@ class ContinualTrainer(ComponentTrainer):
         if alignment:
             self.languages, self.loss_of_language = alignment.collator.languages, alignment.loss.weights.of_language
             alignment.loss.to(self.args.device)
+        self._gradients: LossGradients | None = None  # of an optimizer step in which they are measured
+        if alignment and alignment.gradients_every:
+            self._check_that_gradients_can_be_measured(alignment)
+
+    def _check_that_gradients_can_be_measured(self, alignment: ContinualAlignment) -> None:
+        args = self.args
+        reentrant = args.activation_checkpointing and (args.activation_checkpointing_kwargs or {}).get("use_reentrant")
+        prevented_by = {
+            "FSDP": self.is_fsdp_enabled,
+            "DeepSpeed": self.is_deepspeed_enabled,
+            "--fp16": args.fp16,
+            "--torch_compile": args.torch_compile,
+            "reentrant activation checkpointing": reentrant,
+            "weights of 0": not alignment.loss.weights.losses(),
+        }
+        if found := next((name for name, prevents in prevented_by.items() if prevents), None):
+            raise InputError(f"--log_gradient_cosine cannot measure gradients with {found}; omit one of them.")
 
     def identity_parts(self) -> dict[str, Any]:
         if not self.alignment:
@@ -72,6 +92,8 @@ class ContinualTrainer(ComponentTrainer):
             self._meter.begin_step(*self.alignment.loss.weights.losses())
             n_processes, rank = self.accelerator.num_processes, self.accelerator.process_index
             n_shares = len(batches) * n_processes
+            if self.alignment.measures_gradients(self.state.global_step):
+                self._gradients = self._begin_gradients(len(batches))
             drawn = self.alignment.batches(self.state.global_step, n_shares, range(rank, n_shares, n_processes))
             shares = [pairs and self._prepare_inputs(pairs) for pairs in drawn]
             counts[1:] = torch.tensor(count_terms(filter(None, shares)))
@@ -82,6 +104,14 @@ class ContinualTrainer(ComponentTrainer):
                 if pairs:
                     batch[_PAIRS] = {**pairs, _PART: part}
         return batches, self.accelerator.reduce(counts, "sum")
+
+    def _begin_gradients(self, n_batches: int) -> LossGradients:
+        alignment: Any = self.alignment
+        encoder = encoder_of(self.accelerator.unwrap_model(self.model))
+        with in_evaluation_mode(encoder):  # (without dropout no random number is drawn)
+            shared = parameters_behind(encoder, alignment.loss.layers[-1])
+        parameters = [parameter for name, parameter in encoder.named_parameters() if name in shared]
+        return LossGradients(["task_loss", *alignment.loss.weights.losses()], parameters, n_batches)
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
@@ -99,14 +129,19 @@ class ContinualTrainer(ComponentTrainer):
         if model.training and num_items_in_batch is not None:
             # Gradients are averaged over processes, sums are wanted.
             loss = loss * (n_labels / num_items_in_batch[0].clamp(min=1) * self.accelerator.num_processes)
-            self._meter.add({"task_loss": loss})
+            losses = {"task_loss": loss}
             if self.alignment and pairs is not None:
                 encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
                 terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast, pairs.pop(_PART, None))
-                losses = terms.means(num_items_in_batch[1:], self.accelerator.num_processes)
-                self._meter.add(losses)
+                losses |= terms.means(num_items_in_batch[1:], self.accelerator.num_processes)
                 self._by_language.add(terms, pairs)
                 loss = self.alignment.loss.weights.total(losses, loss)
+            self._meter.add(losses)
+            if self._gradients:
+                self._gradients.add(losses)
+                if not self._gradients.n_missing:
+                    self.log(self._gradients.read(self.accelerator))
+                    self._gradients = None
         return (loss, outputs) if return_outputs else loss
 
 
