@@ -58,7 +58,8 @@ class ContinualTrainer(ComponentTrainer):
 
     def _check_that_gradients_can_be_measured(self, alignment: ContinualAlignment) -> None:
         args = self.args
-        reentrant = args.activation_checkpointing and (args.activation_checkpointing_kwargs or {}).get("use_reentrant")
+        checkpointing: Any = args.activation_checkpointing_kwargs or {}
+        reentrant = args.activation_checkpointing and checkpointing.get("use_reentrant")
         prevented_by = {
             "FSDP": self.is_fsdp_enabled,
             "DeepSpeed": self.is_deepspeed_enabled,
