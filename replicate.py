@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def main() -> None:
     # --- Arguments ---
     chosen, args, of_scripts = parse_arguments(GridArguments, ReplicateArguments, ScriptSettings, description=__doc__)
     output_dir = Path(args.output_dir)
-    grid = Grid(**vars(chosen), settings=read_settings(vars(of_scripts), args.override))
+    grid = Grid(**asdict(chosen), settings=read_settings(asdict(of_scripts), args.override))
     if grid.model_name_or_path == "sample-model" and not Path("sample-model").is_dir():
         from data.sample_model import sample_model
 

@@ -11,9 +11,11 @@ from helpers.figures import inked
 from helpers.runs import write_alignment, write_nli, write_xsr
 from utils.core.errors import InputError
 from utils.core.files import write_json
+from utils.experiments import predictors
 from utils.experiments.arms import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL
 from utils.experiments.figures import plot_differences
 from utils.experiments.grid import Grid, plan
+from utils.experiments.predictors import gains
 from utils.experiments.report import CLAIMS, as_html, verdict_on, write_report
 from utils.experiments.results import read_results
 from utils.experiments.runner import alone_in, mark_done
@@ -107,7 +109,7 @@ def unpadded(path):
     return re.sub(" +", " ", path.read_text(encoding="utf-8"))
 
 
-def test_variants_have_rows_and_comparisons_of_their_own(tmp_path):
+def test_variants_have_rows_and_comparisons_of_their_own(tmp_path, monkeypatch):
     """With the original, with the first variant, and in what is said of the claims; also where nothing else distinguishes
     them."""
     settings = {"variants": {"mse": {}, "best": {"links_file": "x"}}, "align": {"do_eval": True}}
@@ -123,6 +125,17 @@ def test_variants_have_rows_and_comparisons_of_their_own(tmp_path):
     assert "| adjusted (best) | 75.0 ± 0.5 (+25.0*)" in report
     assert "*adjusted (best) – adjusted (mse)*: hi +15.0*." in report
     assert "Adjustment helps NLI in all four languages. (best) | hi +25.0* | yes, in 1 of 1 |" in report
+    found = gains(results)["Natural language inference"]
+    assert [point.gain for point in found["word retrieval before (%)"]] == pytest.approx([10, 25])
+    assert {point.predictor for point in found["word retrieval before (%)"]} == {50.0}
+    assert {point.predictor for point in found["change of word retrieval (points)"]} == {0.0}
+    assert "What predicts" not in report  # of two points
+    monkeypatch.setattr(predictors, "_FEWEST", 2)
+    write_nli(tmp_path / "nli" / "adjusted-mse-seed1", [1] * 10 + [0] * 190, seed=1)
+    write_alignment(tmp_path / "align" / "mse-hi-seed1", seed=1, accuracy=0.1)
+    report = unpadded(write_report(results_of(tmp_path, grid), tmp_path, {}))
+    assert "| Natural language inference | change of word retrieval (points) | +1.00 [" in report
+    assert "word retrieval before (%) |" not in report  # the same everywhere
 
 
 def test_what_fine_tuning_forgets_is_tested_over_all_seeds(tmp_path):

@@ -34,6 +34,7 @@ from utils.experiments.comparison import Comparison, note_on_resamples
 from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
 from utils.experiments.figures import plot_differences
 from utils.experiments.grid import Grid
+from utils.experiments.predictors import correlate, gains, plot_gains
 from utils.experiments.results import PARTS, Results, title_with_metric
 from utils.experiments.significance import seed_scores
 
@@ -79,7 +80,7 @@ def write_report(results: Results, output_dir: Path, conditions: Mapping[str, st
     `conditions` says by name what a reader must know about how the runs were made. Returns the path of `report.md`.
     """
     figure = _draw(results, output_dir)
-    text = _report(results, conditions, figure)
+    text = _report(results, conditions, figure, output_dir)
     write_text(output_dir / "report.md", text)
     write_text(output_dir / "report.html", as_html(text, output_dir))
     if results.tables:
@@ -104,7 +105,7 @@ def _draw(results: Results, output_dir: Path) -> str | None:
     return "differences.png"
 
 
-def _report(results: Results, conditions: Mapping[str, str], figure: str | None) -> str:
+def _report(results: Results, conditions: Mapping[str, str], figure: str | None, output_dir: Path) -> str:
     grid = results.grid
     claims = list(_claims(results))
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
@@ -120,6 +121,7 @@ def _report(results: Results, conditions: Mapping[str, str], figure: str | None)
         figure=figure,
         too_few_resamples=note_on_resamples(results.n_comparisons, results.n_resamples, results.alpha),
         sections=[_section(results, part) for part in results.scores],
+        predictors=_predictors(results, output_dir),
         distances=_distances(results),
         conditions=ResultTable(["", ""], list(conditions.items()), 2).markdown(),
         missing=ResultTable(["run", "reason"], sorted(results.missing.items()), 2).markdown(),
@@ -238,6 +240,21 @@ def _detectable(results: Results, part: str) -> str:
     compared = [one for (of, *_), found in results.comparisons.items() if of == part for one in found.values()]
     found = sorted(filter(None, (one.detectable(level) for one in compared)))
     return f"{100 * found[0]:.1f} to {100 * found[-1]:.1f}" if found else ""
+
+
+def _predictors(results: Results, output_dir: Path) -> str:
+    """How the gain goes with what was known before: a row per task and predictor; the figure is written beside the report."""
+    found = gains(results)
+    rows = [
+        [task, predictor, f"{one.rho:+.2f} [{one.low:+.2f}, {one.high:+.2f}]".replace("-", "−"), one.n_points]
+        for task, of_task in found.items()
+        for predictor, points_of in of_task.items()
+        if (one := correlate(points_of))
+    ]
+    if not rows:
+        return ""
+    plot_gains(found, output_dir / "predictors")
+    return ResultTable(["task", "predictor", "Spearman's ρ [95 % interval]", "points"], rows, 2).markdown()
 
 
 def _alignment(results: Results) -> dict[str, dict[str, tuple[float, float]]]:

@@ -69,6 +69,7 @@ class Results:
     # (Part, arm, baseline) → language.
     comparisons: dict[tuple[str, str, str], dict[str, Comparison]] = field(default_factory=dict)
     tables: list[ComparisonTable] = field(default_factory=list)  # all comparisons in full
+    vocabulary: dict[str, dict[str, float]] = field(default_factory=dict)  # language → fit of the vocabulary
     distances: dict[str, dict[str, Any]] = field(default_factory=dict)  # language → results of `run_distances.py`
 
 
@@ -101,6 +102,10 @@ def read_results(
                     results.comparisons[part, regime, baseline] = compared
     results.n_comparisons = adjust_p_values(one for of in results.comparisons.values() for one in of.values())
     for run in done:
+        if run.task == "align":
+            results.vocabulary |= (
+                read_record(output_dir / run.name / "run.json", "start again").get("vocabulary") or {}
+            )
         if run.task == "distances" and run.language:
             folder = output_dir / run.name
             remedy = f"remove the folder {folder}, and start again"

@@ -1,0 +1,113 @@
+"""What predicts how much a language gains: the alignment before it, and how well the vocabulary fits the language.
+
+Gaschi et al. (ACL 2023) found that better aligned languages transfer better; Veitsman et al. (2026) dispute it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from matplotlib import rc_context
+from scipy import stats
+
+from utils.core.figures import STYLE, add_legend, figure_text, line_style, make_panels, save_png_and_pdf
+from utils.experiments.arms import ADJUSTED, ORIGINAL, REGIMES, WORDS, Arm
+from utils.experiments.results import PARTS, Results
+from utils.tasks.registry import TASKS
+
+
+# With fewer points a correlation means nothing.
+_FEWEST = 6
+_N_RESAMPLES = 2000
+_VOCABULARY = {"subwords_per_word": "subwords per word", "unknown_words": "unknown words"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A language under an arm: the number that may predict something, and what was gained on a task, in points."""
+
+    predictor: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of a predictor with the gain, with the 95 % percentile interval over points."""
+
+    rho: float
+    low: float
+    high: float
+    n_points: int
+
+
+def gains(results: Results) -> dict[str, dict[str, list[Point]]]:
+    """Task → predictor → a point for every language and arm that starts from an adjusted model.
+
+    Predictors: word retrieval of the original model and its change by the adjustment (means of both directions), and the fit
+    of the vocabulary. The gain is the difference from the original model, fine-tuned plainly.
+    """
+    found: dict[str, dict[str, list[Point]]] = {}
+    for (part, name, baseline), compared in results.comparisons.items():
+        arm = results.grid.arms.get(name)
+        if part in TASKS and baseline == ORIGINAL and arm and REGIMES[arm.regime].starts_adjusted:
+            adjusted = Arm(ADJUSTED, arm.variant).name
+            for language, one in compared.items():
+                for predictor, value in _predictors(results, adjusted, language):
+                    point = Point(value, 100 * one.difference)
+                    found.setdefault(PARTS[part][0], {}).setdefault(predictor, []).append(point)
+    return found
+
+
+def _predictors(results: Results, adjusted: str, language: str) -> Iterator[tuple[str, float]]:
+    retrieval = {name: _word_retrieval(results, name, language) for name in (ORIGINAL, adjusted)}
+    before, after = retrieval[ORIGINAL], retrieval[adjusted]
+    if before is not None:
+        yield "word retrieval before (%)", 100 * before
+    if before is not None and after is not None:
+        yield "change of word retrieval (points)", 100 * (after - before)
+    for name, title in _VOCABULARY.items():
+        if language in results.vocabulary:
+            yield title, results.vocabulary[language][name]
+
+
+def _word_retrieval(results: Results, arm: str, language: str) -> float | None:
+    of_arm = results.scores.get(WORDS, {}).get(arm, {})
+    found = [score for way in (f"{language}-en", f"en-{language}") for score in of_arm.get(way, ())]
+    return mean(found) if found else None
+
+
+def correlate(points: Sequence[Point], seed: int = 0) -> Correlation | None:
+    """Spearman's ρ of predictor and gain; None for fewer than six points, or if one of both is the same everywhere."""
+    pairs = np.array([(point.predictor, point.gain) for point in points]).reshape(-1, 2)
+    if len(pairs) < _FEWEST or (pairs == pairs[0]).all(axis=0).any():
+        return None
+    drawn = pairs[np.random.default_rng(seed).integers(len(pairs), size=(_N_RESAMPLES, len(pairs)))]
+    ranks = stats.rankdata(drawn, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    lengths = np.sqrt((ranks**2).sum(axis=1)).prod(axis=1)
+    rhos = (ranks.prod(axis=2).sum(axis=1) / np.where(lengths, lengths, 1))[lengths > 0]
+    low, high = np.quantile(rhos, (0.025, 0.975))
+    return Correlation(float(stats.spearmanr(*pairs.T).statistic), float(low), float(high), len(pairs))
+
+
+def plot_gains(found: dict[str, dict[str, list[Point]]], path: str | Path) -> None:
+    """Draw the gain against every predictor: one panel for each, one mark per task. `path` has no suffix."""
+    tasks, predictors = list(found), list(dict.fromkeys(name for of_task in found.values() for name in of_task))
+    with rc_context(STYLE):
+        columns = min(2, len(predictors))
+        figure, axes = make_panels(
+            len(predictors), columns, 4.0 * columns, tasks, "Gain on tasks, by language and arm"
+        )
+        for axis, predictor in zip(axes.flat, predictors):
+            for number, (task, of_task) in enumerate(found.items()):
+                points = of_task.get(predictor, [])
+                style = {**line_style(number), "linestyle": "none"}
+                x, y = [point.predictor for point in points], [point.gain for point in points]
+                axis.plot(x, y, label=figure_text(task), clip_on=False, **style)
+            axis.axhline(0, color="black", linewidth=0.8)
+            axis.set_xlabel(figure_text(predictor))
+            axis.set_ylabel("Points")
+        add_legend(figure, axes, tasks)
+        save_png_and_pdf(figure, path)
