@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from utils.tasks import steps
+from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.published import PUBLISHED, note_on_published
 from utils.tasks.registry import TASKS
 
@@ -47,21 +48,17 @@ def test_nothing_is_said_of_what_was_not_published(task, data_set, model, scores
 
 
 def of_run(**changes):
-    data = dict.fromkeys(("train_file", "validation_file", "test_file", "max_train_samples", "max_eval_samples",
-                          "max_predict_samples", "eval_dataset_name"))  # fmt: skip
-    data |= {"dataset_name": "xnli"} | {name: value for name, value in changes.items() if name in data}
-    training = {"do_train": True, "max_steps": -1} | {
-        name: value for name, value in changes.items() if name not in data
-    }
+    of_training = {"do_train": True, "max_steps": -1}
+    training = {name: changes.pop(name, value) for name, value in of_training.items()}
+    data = TaskDataArguments(dataset_name="xnli", **changes)
     model = SimpleNamespace(model_name_or_path=HUB_MBERT, hub_options=dict)
-    groups = {"data": SimpleNamespace(**data), "training": SimpleNamespace(**training)}
-    return SimpleNamespace(task=TASKS["nli"], model=model, **groups)
+    return SimpleNamespace(task=TASKS["nli"], model=model, data=data, training=SimpleNamespace(**training))
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"do_train": False}, {"max_steps": 3}, {"max_train_samples": 10}, {"max_eval_samples": 10}, {"train_file": "a.jsonl"},
-     {"max_predict_samples": 10}, {"test_file": ["hi=a.jsonl"]}, {"eval_dataset_name": "data/nli"}],
+     {"max_predict_samples": 10}, {"test_file": ["hi=a.jsonl"]}, {"eval_dataset_name": "data/nli"}, {"train_language": "hi"}, {"few_shot": ["hi=9"]}],
 )  # fmt: skip
 def test_only_a_whole_run_on_the_usual_data_is_compared(changes, monkeypatch):
     monkeypatch.setattr(steps, "original_model", lambda name, **_: (name, "main"))
