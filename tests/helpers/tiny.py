@@ -94,10 +94,27 @@ _CAUSAL = {
     "Gemma": {**_SIZES, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0},
 }
 CAUSAL_ARCHITECTURES = tuple(_CAUSAL)
+_BART = {"d_model": 16, "pad_token_id": 0, "decoder_start_token_id": 3} | {
+    f"{side}_{size}": number
+    for side in ("encoder", "decoder")
+    for size, number in {"layers": 2, "attention_heads": 2, "ffn_dim": 24}.items()
+}
+_SEQ2SEQ = {
+    "T5": {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0},
+    "MT5": {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0},
+    "MBart": _BART,
+    "M2M100": _BART,  # NLLB's
+}
+SEQ2SEQ_ARCHITECTURES = tuple(_SEQ2SEQ)
 
 
 def config(architecture: str = "Bert", **changes: object):
-    sizes = {"vocab_size": 500, "max_position_embeddings": 64, **(_ARCHITECTURES | _CAUSAL)[architecture], **changes}
+    sizes = {
+        "vocab_size": 500,
+        "max_position_embeddings": 64,
+        **(_ARCHITECTURES | _CAUSAL | _SEQ2SEQ)[architecture],
+        **changes,
+    }
     return getattr(transformers, f"{architecture}Config")(**sizes)
 
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     BertForPreTraining,
     BertModel,
 )
@@ -247,3 +248,50 @@ def test_weights_in_bfloat16(tmp_path):
     assert rounded.rotary_emb.inv_freq.dtype == torch.float32
     for name, weight in merged.named_parameters():
         assert torch.equal(rounded.get_parameter(name), weight.bfloat16())
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("architecture", tiny.SEQ2SEQ_ARCHITECTURES)
+def test_the_encoder_of_a_model_with_a_decoder(tmp_path, architecture, older):
+    """It is what the whole model computes; saved, it is the whole model again, with the adjusted encoder."""
+    original = tiny.model(architecture, "ForConditionalGeneration")
+    original.save_pretrained(tmp_path / "original")
+    if older:  # with a copy of the embeddings on each side
+        path = tmp_path / "original" / "model.safetensors"
+        tensors = load_file(path)
+        shared = next(name for name in tensors if name.endswith("shared.weight"))
+        sides = [shared.replace("shared", f"{side}.embed_tokens") for side in ("encoder", "decoder")]
+        save_file(tensors | {name: tensors[shared].clone() for name in sides}, path, metadata={"format": "pt"})
+    tokens = torch.arange(4, 10).view(2, 3)
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    encoder = load_encoder(str(tmp_path / "original"))
+    with torch.no_grad():
+        whole = original(**inputs, decoder_input_ids=tokens).encoder_last_hidden_state
+        torch.testing.assert_close(encoder(**inputs).last_hidden_state, whole)
+    adjusted(str(tmp_path / "original"), tmp_path / "adjusted")
+    after = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "adjusted")
+    assert type(after) is type(original)
+    encoder_weights = {id(weight) for weight in after.get_encoder().parameters()}
+    for name, weight in after.named_parameters():
+        moved = 1.0 if id(weight) in encoder_weights else 0.0
+        torch.testing.assert_close(weight, original.get_parameter(name) + moved, msg=name)
+    again = load_encoder(str(tmp_path / "adjusted"))
+    assert torch.equal(again.get_input_embeddings().weight, after.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("architecture", ["MT5", "M2M100"])
+def test_an_adapter_on_the_encoder_of_a_model_with_a_decoder(tmp_path, architecture):
+    tiny.model(architecture, "ForConditionalGeneration").save_pretrained(tmp_path / "original")
+    encoder = load_encoder(str(tmp_path / "original"))
+    adapted = with_lora(encoder, str(tmp_path / "original"), LoraArguments(use_lora=True))
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            weight.add_(0.1 * weight.requires_grad)
+    save_adapter(adapted, tmp_path / "adapter")
+    tokens = torch.arange(4, 10).view(2, 3)
+    states = hidden_states_at(adapted.eval(), tokens, torch.ones_like(tokens), [1, 2])
+    merged = load_encoder(str(tmp_path / "adapter"))
+    for state, other in zip(states, hidden_states_at(merged, tokens, torch.ones_like(tokens), [1, 2])):
+        torch.testing.assert_close(other, state, rtol=1e-4, atol=1e-5)
+    save_encoder(merged, tmp_path / "merged")
+    AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")

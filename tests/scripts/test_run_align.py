@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 import run_align
 import run_xsr
@@ -638,3 +638,20 @@ def test_weights_in_bfloat16_are_not_trained(align):
     with pytest.raises(InputError, match="--use_lora"):
         align("--dtype", "bfloat16")
     assert results(align("--dtype", "bfloat16", "--use_lora", "--max_steps", 1))["train_loss"] > 0
+
+
+# --- Encoders with a decoder -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("architecture", "lora"), [("MT5", ()), ("M2M100", ("--use_lora",))])
+def test_encoders_with_a_decoder(align, run, tmp_path, architecture, lora):
+    folder = tiny.checkpoint(tmp_path / "seq2seq", architecture, "ForConditionalGeneration", "unigram", vocab_size=512)
+    out = align("--model", folder, "--max_steps", 2, "--learning_rate", 0.01, *lora)
+    before, after = load_encoder(folder), load_encoder(str(out))
+    assert any(not torch.equal(weight, before.get_parameter(name)) for name, weight in after.named_parameters())
+    if not lora:
+        whole = [AutoModelForSeq2SeqLM.from_pretrained(name) for name in (folder, out)]
+        for name, weight in whole[0].get_decoder().named_parameters():
+            if "embed_tokens" not in name:
+                assert torch.equal(weight, whole[1].get_decoder().get_parameter(name))
+    align("--model", out, "--do_eval", "--validation_split_percentage", 50, output="measured")

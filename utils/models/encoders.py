@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -46,6 +47,8 @@ class CheckpointLayout:
     missing: frozenset[str] = frozenset()  # the encoder's tensors that the checkpoint lacks: random, and not saved
     carried: dict[str, torch.Tensor] = field(default_factory=dict)  # tensors that the encoder lacks: saved unchanged
     architectures: list[str] | None = None  # those of the checkpoint's config
+    shared: Mapping[str, str] = field(default_factory=dict)  # names of tensors that a decoder uses as well
+    config: PreTrainedConfig | None = None  # of the checkpoint, where it is not the encoder's
 
 
 _LAYOUTS: WeakKeyDictionary[nn.Module, CheckpointLayout] = WeakKeyDictionary()
@@ -59,8 +62,8 @@ def layout_of(encoder: nn.Module) -> CheckpointLayout:
 def load_encoder(name: str, dtype: torch.dtype = torch.float32, **hub_options: Any) -> PreTrainedModel:
     """The bare encoder (`AutoModel`) of a Hub repository or a folder, in evaluation mode.
 
-    An adapter is merged into its base model, which may be an adapter itself. `save_encoder` writes the encoder in the
-    layout of the checkpoint that was read (`layout_of`).
+    Of an encoder with a decoder (mT5, NLLB, mBART) it is the encoder. An adapter is merged into its base model, which may
+    be an adapter itself. `save_encoder` writes the encoder in the layout of the checkpoint that was read (`layout_of`).
 
     Args:
         dtype: type of the weights; adapters are merged in fp32.
@@ -75,9 +78,25 @@ def load_encoder(name: str, dtype: torch.dtype = torch.float32, **hub_options: A
         return encoder
     config = load_config(name, **hub_options)
     architectures = copy.copy(config.architectures)
-    encoder, report = _load(AutoModel, name, config, hub_options, dtype)
-    _LAYOUTS[encoder] = _checkpoint_layout(encoder, weight_files(name, **hub_options), report, architectures)
+    model, report = _load(AutoModel, name, config, hub_options, dtype)
+    files = weight_files(name, **hub_options)
+    encoder = _without_decoder(model, name)
+    if encoder is model:
+        _LAYOUTS[encoder] = _checkpoint_layout(encoder, files, report, architectures)
+    else:
+        _LAYOUTS[encoder] = _layout_with_decoder(model, encoder, files, architectures)
+        encoder.name_or_path = name
     return encoder.eval()
+
+
+def _without_decoder(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """The encoder of a model that has a decoder, else the model itself; `InputError` if its input is not text."""
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return model
+    encoder = model.get_encoder()
+    if "input_ids" not in signature(encoder.forward).parameters:
+        raise InputError(f"The encoder of {name} ({model.config.model_type}) does not read text; name one that does.")
+    return encoder
 
 
 def _load(
@@ -138,7 +157,8 @@ def empty_encoder(name: str, **hub_options: Any) -> PreTrainedModel:
     """
     with loading(name), init_empty_weights():
         config = load_config(name, **hub_options)
-        return AutoModel.from_config(config, trust_remote_code=hub_options.get("trust_remote_code", False))
+        model = AutoModel.from_config(config, trust_remote_code=hub_options.get("trust_remote_code", False))
+        return _without_decoder(model, name)
 
 
 def _adapted_encoder(name: str, adapter: LoraConfig, hub_options: Mapping[str, Any]) -> PreTrainedModel:
@@ -180,6 +200,11 @@ def load_task_model(
         model.name_or_path = name
         return model, new - replaced
     config = load_config(name, **hub_options)
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"The model {name} ({config.model_type}) is an encoder with a decoder, which can be adjusted and measured, but not "
+            "fine-tuned for this task; name an encoder."
+        )
     if labels:
         config.id2label, config.label2id = dict(enumerate(labels)), {label: k for k, label in enumerate(labels)}
     model, report = _load(auto_class, name, config, hub_options)
@@ -200,12 +225,34 @@ def _checkpoint_layout(
     return layout
 
 
+def _layout_with_decoder(
+    model: PreTrainedModel, encoder: PreTrainedModel, files: list[str], architectures: list[str] | None
+) -> CheckpointLayout:
+    """The layout of a checkpoint with a decoder, whose tensors are carried; embeddings that both sides use are stored once."""
+    paths = {part: path for path, part in model.named_modules()}
+    names = [name for name, _ in stored_tensors(files, ())]
+    outer = f"{model.base_model_prefix}."
+    outer = outer if any(name.startswith(outer) for name in names) else ""
+    prefix = f"{outer}{paths[encoder]}."
+    layout = CheckpointLayout(prefix, architectures=architectures, config=copy.deepcopy(model.config))
+    embeddings = model.get_input_embeddings().get_parameter("weight")
+    stored_as = next(f"{outer}{name}" for name, weight in model.named_parameters() if weight is embeddings)
+    layout.shared = {name: stored_as for name, weight in encoder.named_parameters() if weight is embeddings}
+    own = {prefix + name for name in encoder.state_dict()}
+    for name, tensor in stored_tensors(files, set(names) - own):
+        # (Copies of the embeddings, as in older checkpoints, would no longer be tied.)
+        if tensor is not None and not (tensor.shape == embeddings.shape and torch.equal(tensor, embeddings)):
+            layout.carried[name] = tensor
+    return layout
+
+
 def save_encoder(encoder: PreTrainedModel, output_dir: str | Path, state_dict: Tensors | None = None) -> None:
     """Write an encoder of `load_encoder`, with its own weights or `state_dict`, and every other weight of its checkpoint."""
     layout = layout_of(encoder)
     state = encoder.state_dict() if state_dict is None else state_dict
-    own = {f"{layout.prefix}{k}": v.detach().cpu().contiguous() for k, v in state.items() if k not in layout.missing}
-    config = copy.deepcopy(encoder.config)
+    names = {name: layout.shared.get(name, f"{layout.prefix}{name}") for name in state if name not in layout.missing}
+    own = {stored: state[name].detach().cpu().contiguous() for name, stored in names.items()}
+    config = copy.deepcopy(layout.config or encoder.config)
     config.architectures = layout.architectures or [type(encoder).__name__]
     config.dtype = "float32"
     with atomic_model_write(output_dir) as folder:

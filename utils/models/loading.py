@@ -20,8 +20,6 @@ def load_config(name: str, **hub_options: Any) -> PreTrainedConfig:
         InputError: if there is none, or it is of a model of another kind.
     """
     config = load_or_base(AutoConfig.from_pretrained, name, hub_options)
-    if getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"The model {name} ({config.model_type}) is an encoder with a decoder; name an encoder.")
     for size, usual in {"num_hidden_layers": 0, "hidden_size": 0, "vocab_size": 0, "num_attention_heads": 1}.items():
         if not isinstance(number := getattr(config, size, usual), int) or number < 1:
             raise InputError(f"The config.json of {name} has {size} {number}: it is not of a text encoder; name one.")
