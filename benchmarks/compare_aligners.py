@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import TypeAlias
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -118,6 +119,9 @@ def measure(name: str, aligner: WordAligner, gold: GoldLinks, extra: Sequence[tu
     )  # fmt: skip
 
 
+Maker: TypeAlias = Callable[[str], WordAligner]  # of a language
+
+
 class LearnsOnce(StatisticalAligner):
     """A statistical aligner that several others share: what it has learnt is not learnt again."""
 
@@ -171,41 +175,47 @@ def read_parallel(paths: Sequence[str], language: str, n_pairs: int) -> list[tup
     return []
 
 
-def candidates(
-    args: argparse.Namespace, model: PreTrainedModel | None
-) -> Iterator[tuple[str, Callable[[str], WordAligner], int]]:
+def candidates(args: argparse.Namespace, model: PreTrainedModel | None) -> Iterator[tuple[str, Maker, int]]:
     """Name, maker (of a language) and number of extra training pairs of everything that is to be compared."""
     if model is not None:
         tokenizer = load_tokenizer(args.model)
         words = WordTokenizer(tokenizer, max_length=encoder_max_length(tokenizer, model))
     for n_pairs in args.pairs if args.parallel else [0]:
         for kind, heuristic in product(args.statistical, args.symmetrization):
-            name, make = f"{kind} {heuristic}", cache(partial(_statistical, kind, heuristic))
+            name = f"{kind} {heuristic}"
+            make: Maker = cache(partial(_statistical, kind, heuristic))
             yield name, make, n_pairs
             for limit in args.limits:
-                yield (
-                    f"{name} >= {limit}",
-                    lambda language, of=make, at=limit: LimitedAligner(of(language), at),
-                    n_pairs,
-                )
+                yield f"{name} >= {limit}", _around(make, partial(LimitedAligner, limit=limit)), n_pairs
             if args.word_list:
-                yield f"word list of {name}", lambda language, of=make: AlignerByItsWordList(of(language)), n_pairs
+                yield f"word list of {name}", _around(make, AlignerByItsWordList), n_pairs
             if args.agreement and model is not None:
-                yield (
-                    f"encoder+{name}",
-                    lambda language, of=make: AgreementAligner([EncoderAligner(model, words), of(language)]),
-                    n_pairs,
-                )
+                both = partial(_agreement, partial(_encoder, model, words, None, args.batch_size), make)
+                yield f"encoder+{name}", both, n_pairs
     if model is not None:
         layers = range(model.config.num_hidden_layers + 1) if args.layers is None else args.layers
         for layer in [*layers, None]:
             name = "encoder, layer of most links" if layer is None else f"encoder, layer {layer}"
-            yield name, lambda language, at=layer: EncoderAligner(model, words, at, args.batch_size), 0
+            yield name, partial(_encoder, model, words, layer, args.batch_size), 0
 
 
 def _statistical(kind: str, heuristic: str, language: str) -> WordAligner:
     """A statistical aligner, to be shared by all that compares links of this language."""
     return LearnsOnce(kind, heuristic)
+
+
+def _encoder(
+    model: PreTrainedModel, words: WordTokenizer, layer: int | None, batch_size: int, language: str
+) -> WordAligner:
+    return EncoderAligner(model, words, layer, batch_size)
+
+
+def _agreement(one: Maker, other: Maker, language: str) -> WordAligner:
+    return AgreementAligner([one(language), other(language)])
+
+
+def _around(make: Maker, wrap: Callable[[WordAligner], WordAligner]) -> Maker:
+    return lambda language: wrap(make(language))
 
 
 def main() -> None:

@@ -186,6 +186,7 @@ class LinkableCorpus:
             arguments.write_dictionary, list(self.pairs), "--write_dictionary"
         ).items():
             bitext = self.pairs[language]
+            assert isinstance(bitext, Dataset)
             linked = zip(bitext["source"], bitext["english"], map(one_to_one, bitext["links"]))
             header = {**self.headers[language], "pairs": len(bitext)}
             n_entries = write_dictionary(path, linked, arguments.min_dictionary_count or 2, header)

@@ -103,9 +103,9 @@ class Relinker:
         links = []
         for first in range(begin, end, BATCH):
             part = pairs[first : min(first + BATCH, end)]
-            sides = part["source"], part["english"]
-            found = scored_links(aligner, *sides, self.arguments.min_link_score)
-            links += [informative_links(*pair, list(of_pair)) for *pair, of_pair in zip(*sides, found)]
+            source, english = part["source"], part["english"]
+            found = scored_links(aligner, source, english, self.arguments.min_link_score)
+            links += [informative_links(s, e, list(of_pair)) for s, e, of_pair in zip(source, english, found)]
         return links
 
     def _set(self, links: Sequence[Links]) -> None:
