@@ -154,7 +154,9 @@ def check_arguments(args: Arguments) -> None:
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
     if training.do_train and not args.alignment.weights.losses():
         raise InputError("--alignment_weight and --regularization_weight are both 0; training needs one of them.")
-    args.alignment.check_sampling(data.languages, args.alignment.weights.losses(), training.train_sampling_strategy)
+    args.alignment.check_sampling(
+        list(data.directions), args.alignment.weights.losses(), training.train_sampling_strategy
+    )
     if training.do_train and model.dtype != "float32" and not args.lora.use_lora:
         raise InputError(
             f"--dtype {model.dtype} would round small steps of training away; add --use_lora, which freezes the weights, or "
@@ -174,7 +176,7 @@ def check_arguments(args: Arguments) -> None:
     )
     if not (args.alignment.needs_links or training.do_eval):
         check_unused(args.links, "alignment_unit word")
-    check_links_to_write(args.links, data.languages, data.overwrite_output_dir)
+    check_links_to_write(args.links, list(data.directions), data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
         model.reference_model = model.find(model.reference_model, "main")
@@ -291,7 +293,9 @@ def main() -> None:
         anchor=data.anchor_language,
         eval_layers=tuple(eval_layers),
         relinker=relinker,
-        data_collator=AlignmentCollator(tokenizer.pad_token_id or 0, 8 if training.bf16 else None, data.languages),
+        data_collator=AlignmentCollator(
+            tokenizer.pad_token_id or 0, 8 if training.bf16 else None, list(data.directions)
+        ),
         train_dataset=train_pairs.all_rows if train_pairs else None,
         eval_dataset=eval_pairs.rows if eval_pairs else None,
         processing_class=tokenizer,

@@ -42,7 +42,7 @@ from utils.models.layers import parse_layers
 from utils.models.lineage import original_model
 from utils.models.tokenizers import load_tokenizer, sentence_length_limit
 from utils.parallel.aligners.registry import AlignerArguments
-from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.arguments import EACH, ParallelDataArguments
 from utils.parallel.corpus import ChosenPairs, ParallelCorpus
 from utils.parallel.linking import check_links_to_write
 from utils.parallel.sides import anchor_name
@@ -105,6 +105,8 @@ def main() -> None:
     if not data.languages and (adjusted_to := args.languages_of(models)):
         data.languages = adjusted_to
         assumed["--languages"] = " ".join(adjusted_to)
+    if data.anchor_language == EACH:
+        raise InputError("--anchor_language each is for training; name one anchor, and run once for each.")
     announce(assumed)
     check_output_dir(str(args.output_dir), args.overwrite_output_dir)
     require(

@@ -84,7 +84,7 @@ def evaluated_sets(folder: Path, record: _Json) -> dict[str, EvaluatedSet]:
         return {
             name: of_direction(folder, name, data, record["arguments"], results)
             for language, data in (record.get("eval_data") or {}).items()
-            for name in (f"{language}-{anchor}", f"{anchor}-{language}")
+            for name in ([language] if anchor == "each" else [f"{language}-{anchor}", f"{anchor}-{language}"])
         }
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"The file {folder / 'run.json'} is damaged; run the script again.") from None

@@ -7,6 +7,10 @@ from utils.core.errors import InputError
 from utils.core.romanization import HELP, in_place
 
 
+# The --anchor_language of text in several languages, each of which is pulled to every other one.
+EACH = "each"
+
+
 @dataclass
 class ParallelDataArguments:
     """Where the parallel sentences come from, and which of them are used."""
@@ -21,7 +25,8 @@ class ParallelDataArguments:
     anchor_language: str = arg(
         "en",
         help="The other side of the pairs, to which languages are pulled in place of English: `--languages uk "
-        "--anchor_language ru`. Its words are those that the regularizer keeps.",
+        "--anchor_language ru`. Its words are those that the regularizer keeps. `each`: every one of --languages to every "
+        "other one, in a table with a column for each, named by its code.",
         hyperparameter=True,
         variant=lambda anchor: f"to {anchor}",
     )
@@ -79,7 +84,26 @@ class ParallelDataArguments:
         None, help="Processes that prepare the pairs. Default: one.", at_least=1, at_most=256
     )
 
+    @property
+    def directions(self) -> dict[str, tuple[str, str]]:
+        """By name, the language and the anchor of everything that is read: one for each language, or for each two."""
+        if self.anchor_language != EACH:
+            return {language: (language, self.anchor_language) for language in self.languages}
+        return {f"{one}-{other}": (one, other) for other in self.languages for one in self.languages if one != other}
+
+    def _check_each(self) -> None:
+        if len(self.languages) < 2:
+            raise InputError("--anchor_language each needs two --languages or more; name them all.")
+        for name in ("source_column", "english_column", "streaming", "romanize"):
+            if getattr(self, name):
+                raise InputError(
+                    f"--{name} does not go with --anchor_language each, which reads a column per language, named by its "
+                    "code, of a whole table; leave it out."
+                )
+
     def __post_init__(self) -> None:
+        if self.anchor_language == EACH:
+            self._check_each()
         if len(set(self.languages)) < len(self.languages) or self.anchor_language in self.languages:
             raise InputError(
                 f"--languages {' '.join(self.languages)}: name each once, and not {self.anchor_language}, which is the "

@@ -6,10 +6,10 @@ kept in Arrow files; memory holds one batch of them and a few bytes for every ot
 
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow.compute
@@ -32,9 +32,9 @@ from utils.core.tables import one_path_each, paths_by_language
 from utils.parallel.aligners.dictionary import write_dictionary
 from utils.parallel.aligners.pharaoh import read_header, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, aligner_spec
-from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.arguments import EACH, ParallelDataArguments
 from utils.parallel.choosing import ENCODED, choose_pairs, one_to_one, sample_pairs
-from utils.parallel.data_sets import Pair, PairStream, load_bitext
+from utils.parallel.data_sets import Pair, PairStream, load_bitext, sentence_columns
 from utils.parallel.formats import read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
 from utils.parallel.sides import ENGLISH, SAMPLE, log_pair, same_language
@@ -57,6 +57,8 @@ class ParallelCorpus:
     splitting: dict[str, str]  # by language: `space`, `punctuation` or `subword`
     links_files: dict[str, str]  # by language, the file that holds the word links, if there is one
     num_proc: int | None = None  # number of processes
+    # If all have the same rows: the one whose English sentences decide which rows are held out.
+    decides: str | None = None
 
     @classmethod
     def read(
@@ -82,25 +84,23 @@ class ParallelCorpus:
             like: split words as in this corpus, unless these pairs have links of their own.
             hub_options: `cache_dir` and `token`.
         """
-        require(
-            data.languages, ["--language"], "say which language is pulled to the other side, for example --language hi"
-        )
+        require(data.languages, ["--language"], "say which language is pulled to the other, for example --language hi")
         file_argument = f"--{purpose}_file"
         links_argument = "--links_file" if purpose == "parallel" else f"--{purpose}_links_file"
         files, links_files = (files_by_source(some, data.languages, data.romanize) for some in (files, links_files))
-        links = one_path_each(links_files, data.languages, links_argument)
-        paths = paths_by_language(files, data.languages, file_argument)
+        links = one_path_each(links_files, list(data.directions), links_argument)
+        paths = _paths(files, data, file_argument)
         pairs, splitting = {}, dict(like.splitting) if like else {}
-        for language in data.languages:
+        for language, sides in data.directions.items():
             if language in links or not like:
-                splitting[language] = _word_splitting(data, language, links.get(language), word_pooling)
+                splitting[language] = _word_splitting(data.word_splitting, sides, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
-            source = source_language(language, data.romanize)
+            source, anchor = source_language(sides[0], data.romanize), sides[1]
             name = f"{splitting[language]} {tokenizer.name_or_path if tokenizer and word_pooling == 'token' else ''}"
             if files:
-                require(paths.get(language), [f"{file_argument} {language}=FILE"], f"there is no file for {language}")
+                columns = sentence_columns(data, source, anchor)
                 pairs[language] = read_bitext(
-                    paths[language], source, split, name, data.source_column, data.english_column, data.anchor_language
+                    paths[language], source, split, name, columns.source, columns.english, anchor
                 )
             elif data.parallel_dataset is None:
                 raise InputError(f"--parallel_dataset or {file_argument} is missing: there are no parallel sentences.")
@@ -111,12 +111,14 @@ class ParallelCorpus:
                 )
             else:
                 pairs[language] = load_bitext(
-                    data, source, split, name, dataset_split or data.parallel_split, **(hub_options or {})
+                    data, source, split, name, dataset_split or data.parallel_split, anchor, **(hub_options or {})
                 )
-            _look_at(pairs[language], source, data.anchor_language, splitting[language])
+            _look_at(pairs[language], source, anchor, splitting[language])
             if language in data.romanize:
                 pairs[language] = _romanized(pairs[language], language, splitting[language], data)
-        return cls(pairs, splitting, links, data.preprocessing_num_workers)
+        # With every language as the anchor, all pairs of a row are held out by the row's sentence in the first language.
+        first = f"{data.languages[1]}-{data.languages[0]}" if data.anchor_language == EACH else None
+        return cls(pairs, splitting, links, data.preprocessing_num_workers, first)
 
     def aligners(self, arguments: AlignerArguments) -> set[str]:
         """The names of the aligners that link the words of these languages."""
@@ -157,7 +159,7 @@ class ParallelCorpus:
                 pairs[language] = linker.link_all(bitext, self.num_proc)
             else:
                 linkers[language] = linker
-        return LinkableCorpus(pairs, linkers, headers, self.num_proc)
+        return LinkableCorpus(pairs, linkers, headers, self.num_proc, self.decides)
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ class LinkableCorpus:
     linkers: dict[str, Linker]
     headers: dict[str, dict[str, str]]  # by language, what is written above links
     num_proc: int | None = None
+    decides: str | None = None  # as in `ParallelCorpus`
 
     def write_links(self, arguments: AlignerArguments) -> None:
         """Write the links of all pairs to the files of `--write_links` and `--write_dictionary`, one per language."""
@@ -197,11 +200,14 @@ class LinkableCorpus:
 
         The checksum of the English sentence alone decides: a pair is held out in every run and language or in none.
         """
-        rest, held_out = (
-            {language: _part(bitext, share, wanted) for language, bitext in self.pairs.items()}
-            for wanted in (False, True)
-        )
-        return replace(self, pairs=rest), replace(self, pairs=held_out)
+        return replace(self, pairs=self._part(share, False)), replace(self, pairs=self._part(share, True))
+
+    def _part(self, share: float, held_out: bool) -> dict[str, Bitext]:
+        """The pairs that are held out, or the others."""
+        if self.decides is None:
+            return {language: _part(bitext, share, held_out) for language, bitext in self.pairs.items()}
+        rows = _rows_of_part(cast(Dataset, self.pairs[self.decides]), share, held_out)
+        return {language: cast(Dataset, bitext).select(rows) for language, bitext in self.pairs.items()}
 
     def unlinked(self) -> "LinkableCorpus":
         """The corpus for what needs no links: none are made, and no pair is dropped because it has none."""
@@ -247,14 +253,16 @@ class LinkableCorpus:
         holds out), not only from usable ones, which depend on the links. No pair at all raises `InputError`.
         """
         drawn: dict[str, Bitext] = {}
-        for language, bitext in self.pairs.items():
+        for language, bitext in (self._part(share, True) if share else self.pairs).items():
             if isinstance(bitext, PairStream):
                 raise InputError(
                     "Pairs to measure on are the same in every run, which those of --streaming are not; leave it out."
                 )
-            sample = sample_pairs(_part(bitext, share, True) if share else bitext, max_pairs, seed)
+            sample = sample_pairs(bitext, max_pairs, seed)
             if not len(sample):
-                raise InputError(f"None of the {len(bitext)} pairs of {language} is held out; hold out more of them.")
+                raise InputError(
+                    f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more of them."
+                )
             drawn[language] = sample
         return replace(self, pairs=drawn).choose(max_words, None, seed)
 
@@ -302,11 +310,29 @@ def _part(bitext: Bitext, share: float, held_out: bool) -> Bitext:
     """The pairs that are held out, or the others."""
     if isinstance(bitext, PairStream):
         return bitext.filter(_belongs, share=share, held_out=held_out)
+    return bitext.select(_rows_of_part(bitext, share, held_out))
+
+
+def _paths(files: Sequence[str] | None, data: ParallelDataArguments, argument: str) -> dict[str, list[str]]:
+    """The files of each language, or the one with all languages for each direction of `--anchor_language each`."""
+    if files and data.anchor_language == EACH:
+        if len(files) > 1:
+            raise InputError(
+                f"{argument} names {len(files)} files; --anchor_language each needs one table with all languages."
+            )
+        return dict.fromkeys(data.directions, list(files))
+    paths = paths_by_language(files, data.languages, argument)
+    for language in data.languages if files else ():
+        require(paths.get(language), [f"{argument} {language}=FILE"], f"there is no file for {language}")
+    return paths
+
+
+def _rows_of_part(bitext: Dataset, share: float, held_out: bool) -> np.ndarray:
     kept = [np.zeros(0, bool)]
     for batch in bitext.select_columns(["english"]).with_format("arrow").iter(10_000):
         sentences = pyarrow.compute.binary_join(batch["english"], " ").to_pylist()
         kept.append(np.array([_belongs(sentence, share, held_out) for sentence in sentences]))
-    return bitext.select(np.flatnonzero(np.concatenate(kept)))
+    return np.flatnonzero(np.concatenate(kept))
 
 
 def _belongs(english: str, share: float, held_out: bool) -> bool:
@@ -343,9 +369,9 @@ def _romanized_pair(pair: Pair, language: str, code: str) -> Pair:
     return {**pair, "source": romanize(pair["source"], language)}
 
 
-def _word_splitting(data: ParallelDataArguments, language: str, links_file: str | None, word_pooling: str) -> str:
+def _word_splitting(wanted: str, sides: Sequence[str], links_file: str | None, word_pooling: str) -> str:
     """How sentences become words, so that links of `--write_links`, which record it, and of tokenised text fit."""
-    wanted, recorded = data.word_splitting, read_header(links_file).get("word_splitting") if links_file else None
+    recorded = read_header(links_file).get("word_splitting") if links_file else None
     if recorded and (recorded == "subword") != (word_pooling == "token"):
         between, remedy = ("subwords", "use") if recorded == "subword" else ("words", "do without")
         raise InputError(f"The links in {links_file} are between {between}; {remedy} --word_pooling token with them.")
@@ -354,6 +380,5 @@ def _word_splitting(data: ParallelDataArguments, language: str, links_file: str 
     if wanted != "auto" or recorded or links_file:
         return wanted if wanted != "auto" else recorded or "space"
     # (`icu` splits languages with spaces as `punctuation` does, so that one splitter serves both sides.)
-    sides = (language, data.anchor_language)
     unspaced = any(same_language(side, code) for side in sides for code in UNSPACED_LANGUAGES)
     return "icu" if unspaced else "punctuation"

@@ -9,7 +9,7 @@ from datasets import Dataset, IterableDataset, load_dataset_builder
 from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError
-from utils.parallel.arguments import ParallelDataArguments
+from utils.parallel.arguments import EACH, ParallelDataArguments
 from utils.parallel.formats import BITEXT_FEATURES, Split, flat_row, words_of
 from utils.parallel.sides import ENGLISH, PARALLEL, SAMPLE, SentenceColumns
 
@@ -86,17 +86,20 @@ def load_bitext(
     split: Split,
     splitting: str = "space",
     dataset_split: str = "train",
+    anchor: str | None = None,
     **hub_options: Any,
 ) -> Dataset | PairStream:
     """The pairs of a language in `--parallel_dataset`, as a `PairStream` with `--streaming`.
 
     `split` splits a sentence into words, and `splitting` is its name (see `words_of`); `hub_options` are `cache_dir`
-    and `token`. `InputError` names what the data set offers instead.
+    and `token`; `anchor` is the language of the other side, by default `--anchor_language`. `InputError` names what the data
+    set offers instead.
     """
-    anchor = data.anchor_language
-    columns = SentenceColumns(language, data.source_column, data.english_column, anchor)
+    anchor = anchor or data.anchor_language
+    columns = sentence_columns(data, language, anchor)
     # (A configuration that is called after one language has the pairs with English.)
     usual = [f"{anchor}-{{language}}", f"{{language}}-{anchor}", *["{language}"] * (anchor == ENGLISH)]
+    usual = ["default", "all"] if data.anchor_language == EACH else usual
     name, configs = str(data.parallel_dataset), [data.parallel_config] if data.parallel_config else usual
     rows, names, config, part = load_sentences(
         name, configs, [dataset_split], columns, PARALLEL, data.streaming, **hub_options
@@ -119,6 +122,12 @@ def load_bitext(
     files = [name, config, part, builder.config_id, builder.hash]
     key = cache_key(load_bitext, split, files=files, names=names, splitting=splitting)
     return PairStream(rows, to_pair, f"The data set {name} ({config})", key)
+
+
+def sentence_columns(data: ParallelDataArguments, language: str, anchor: str) -> SentenceColumns:
+    """The columns of a language and its anchor: with `--anchor_language each` those with exactly these names."""
+    named = (language, anchor) if data.anchor_language == EACH else (data.source_column, data.english_column)
+    return SentenceColumns(language, *named, anchor)
 
 
 def load_sentences(

@@ -196,7 +196,7 @@ def _check_continual(args: TaskArguments) -> None:
         require(given, ["--parallel_dataset", "--parallel_file"], "--continual needs parallel sentences")
         if not (args.continual.needs_links or args.tracking.track_alignment_every):
             check_unused(args.links, "alignment_unit word")
-        check_links_to_write(args.links, parallel.languages, args.data.overwrite_output_dir)
+        check_links_to_write(args.links, list(parallel.directions), args.data.overwrite_output_dir)
     else:
         used = NEEDED_FOR_TRACKING if args.tracking.track_alignment_every else ()
         for group in (parallel, args.links, args.continual):

@@ -203,7 +203,8 @@ class AlignmentTrainer(ComponentTrainer):
                 by_direction |= {f"{name}_{language}": mean for name, mean in zip(self._measured_losses, means)}
             for layer, (source, english) in vectors.items():
                 label = "" if layer == self.alignment_loss.layers[-1] else f"layer{layer}_"
-                ways = dict(zip(self._directions(language), (retrieve(source, english), retrieve(english, source))))
+                sides = ((source, english), (english, source))
+                ways = {way: retrieve(*both) for way, both in zip(self._directions(language), sides)}
                 by_direction |= {f"{way}_{label}word_retrieval_accuracy": one.accuracy for way, one in ways.items()}
                 if not label:
                     accuracies += [one.accuracy for one in ways.values()]
@@ -219,9 +220,9 @@ class AlignmentTrainer(ComponentTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _directions(self, language: str) -> tuple[str, str]:
-        """From a language to the anchor, and back."""
-        return f"{language}-{self.anchor}", f"{self.anchor}-{language}"
+    def _directions(self, language: str) -> tuple[str, ...]:
+        """From a language to the anchor, and back; only there if each language is an anchor, since others go back."""
+        return (language,) if self.anchor == "each" else (f"{language}-{self.anchor}", f"{self.anchor}-{language}")
 
     def _measure(self, dataset: Dataset) -> tuple[Tensor, dict[int, list[Tensor]], np.ndarray]:
         """Sums of the losses and their counts [2, 3], the vectors of linked words, source and English, by layer, and the pair

@@ -16,6 +16,7 @@ from utils.alignment.objectives import OBJECTIVES, UNITS
 from utils.core.result_tables import ResultTable, markdown_text
 from utils.models.adapters import TASK_TYPES, adapters_of
 from utils.models.lineage import ancestors
+from utils.parallel.arguments import EACH
 from utils.parallel.sides import ENGLISH, anchor_name
 
 
@@ -41,7 +42,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
     is_adjustment, base, revision = record["task"] == ALIGNMENT, record["base_model"], record["base_model_revision"]
     chain = [base, *ancestors(base, revision or "main", **hub_options)]
     published = next((model for model in chain if not _is_folder(model)), None)
-    data_sets, english = _data_sets(arguments), _anchor(record) if is_adjustment else ENGLISH
+    data_sets, english = _data_sets(arguments), {_anchor(record) if is_adjustment else ENGLISH} - {EACH}
     is_adapter = arguments.get("use_lora", False) and not arguments["merge_adapter"]
     found = _measured(record, results)
     rows = [(_SETS[prefix], label, metric.replace("_", " "), f"{v:.4g}") for _, v, label, metric, prefix in found]
@@ -50,7 +51,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
     class_end = next((end for end, task_type in TASK_TYPES.items() if head and task_type == adapters[head]), "")
     metadata = ModelCardData(
         model_name=name.rpartition("/")[2],
-        language=sorted({english, *arguments.get("languages", []), *arguments.get("eval_languages", [])}),
+        language=sorted({*english, *arguments.get("languages", []), *arguments.get("eval_languages", [])}),
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="feature-extraction" if is_adjustment else record["task"],
         tags=[ALIGNMENT, "cross-lingual", *["continual-learning"] * continual, *["lora"] * is_adapter],
@@ -67,7 +68,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         record=record,
         arguments=arguments,
         is_adjustment=is_adjustment,
-        anchor=anchor_name(_anchor(record)),
+        anchor=None if _anchor(record) == EACH else anchor_name(_anchor(record)),
         objectives=OBJECTIVES,
         unit=UNITS[arguments.get("alignment_unit", "word")].description,
         continual=continual,
@@ -184,6 +185,7 @@ def _language_table(record: _Json, results: _Json) -> str:
         "loss of held-out sentences": "eval_sentence_loss_{}",
         f"words: to {anchor_name(anchor)}": f"eval_{{}}-{anchor}_word_retrieval_accuracy",
         f"from {anchor_name(anchor)}": f"eval_{anchor}-{{}}_word_retrieval_accuracy",
+        "words: first to second": "eval_{}_word_retrieval_accuracy",
     }
     rows = []
     for language, facts in data.items() if len(data) > 1 else ():
