@@ -26,6 +26,7 @@ from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import sample_pairs
 from utils.parallel.corpus import ChosenPairs, LinkableCorpus, ParallelCorpus
 from utils.parallel.data_sets import PairStream, load_bitext
+from utils.parallel.linking import check_links_to_write
 from utils.parallel.sides import SAMPLE
 
 
@@ -268,6 +269,20 @@ def test_a_corpus_is_linked_by_the_word_list_that_it_made(tmp_path, real_pairs):
     assert found <= {(s, e) for s, e, _, p, q in entries if float(p) * float(q) >= 0.09 - 1e-4}
     assert all(score >= 0.3 - 1e-6 for scores in linked["scores"] for score in scores)
     assert sum(map(len, linked["links"])) > 20
+
+
+@pytest.mark.parametrize("argument", ["write_links", "write_dictionary"])
+def test_where_links_and_word_lists_are_written(tmp_path, argument):
+    (tmp_path / "old").write_text("")
+    new, old = str(tmp_path / "new"), str(tmp_path / "old")
+    check_links_to_write(AlignerArguments(**{argument: [new]}), ["hi"], overwrite=False)
+    check_links_to_write(AlignerArguments(**{argument: [old]}), ["hi"], overwrite=True)
+    with pytest.raises(InputError, match=f"--{argument} .*old exists already"):
+        check_links_to_write(AlignerArguments(**{argument: [old]}), ["hi"], overwrite=False)
+    with pytest.raises(InputError, match=f"--{argument} ru=FILE"):
+        check_links_to_write(AlignerArguments(**{argument: [f"hi={new}"]}), ["hi", "ru"], overwrite=False)
+    with pytest.raises(InputError, match="--min_dictionary_count"):
+        AlignerArguments(min_dictionary_count=3)
 
 
 def test_scores_are_not_among_the_chosen_pairs(real_pairs):
