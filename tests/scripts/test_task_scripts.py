@@ -558,6 +558,23 @@ def command(task, model, output, words, *arguments) -> list[str]:
                                    *arguments)]  # fmt: skip
 
 
+@pytest.mark.parametrize(("accumulated", "n_pairs"), [(1, 5), (2, 3)])
+def test_negatives_of_pairs_come_from_all_processes(tmp_path, words, accumulated, n_pairs):
+    """Though one process has more pairs than the other, and some batches have none."""
+    folder = tmp_path / "encoder"
+    tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(folder)
+    tiny.pair_tokenizer().save_pretrained(folder)
+    how = ("--do_train", "--max_train_samples", 16, "--optim", "sgd", "--learning_rate", 0.1, "--num_train_epochs", 1,
+           "--save_strategy", "no", "--alignment_weight", 1, "--alignment_unit", "both", "--alignment_batch_size", n_pairs)  # fmt: skip
+    divided = ("--per_device_train_batch_size", 4 // accumulated, "--gradient_accumulation_steps", accumulated)
+    one = command("ner", folder, tmp_path / "one", words, *how, "--per_device_train_batch_size", 8)
+    two = command("ner", folder, tmp_path / "two", words, *how, *divided)
+    for n_processes, line in enumerate((one, two), start=1):
+        run_process(line, tmp_path / "log", environment(tmp_path), tmp_path, n_processes)
+    for name, weight in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], weight, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("task", ["ner"])
 @pytest.mark.parametrize("divided", DIVISIONS.values(), ids=DIVISIONS)
 def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
