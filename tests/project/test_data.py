@@ -13,6 +13,7 @@ from utils.evaluation.entities import entities
 
 
 LANGUAGES = ("es", "ru", "vi", "hi")
+LATIN = "hi-Latn"  # Hindi in Latin letters
 SCRIPT = {"es": "LATIN", "ru": "CYRILLIC", "vi": "LATIN", "hi": "DEVANAGARI"}
 
 
@@ -38,10 +39,18 @@ def test_sentences(language):
 
 
 def test_the_english_side_is_the_same_everywhere():
-    english = [[e for part in pairs(language) for _, e in part] for language in LANGUAGES]
-    assert english.count(english[0]) == len(LANGUAGES)
+    english = [[e for part in pairs(language) for _, e in part] for language in (*LANGUAGES, LATIN)]
+    assert english.count(english[0]) == len(LANGUAGES) + 1
     assert sum(e.endswith("?") for e in english[0]) >= 40
     assert sum(any(c.isdigit() for c in e) for e in english[0]) >= 30
+
+
+def test_hindi_in_latin_letters():
+    """Made of hi word by word: the same number of words, in Latin letters without diacritics."""
+    for hindi, latin in zip(pairs("hi"), pairs(LATIN)):
+        for (devanagari, _), (romanized, _) in zip(hindi, latin):
+            assert len(devanagari.split()) == len(romanized.split())
+            assert re.fullmatch(r"[ -~“”–—’‘…]+", romanized), romanized
 
 
 # --- Samples for the tasks ---

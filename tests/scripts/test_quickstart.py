@@ -9,6 +9,8 @@ import quickstart
 import run_align
 from data.sample_model import sample_model
 from helpers.paths import DATA, PROJECT
+from utils.alignment.words import split_on_punctuation
+from utils.core.result_tables import ResultTable
 
 
 @pytest.mark.xdist_group("sample model")
@@ -33,7 +35,7 @@ def test_the_table(tmp_path):
     sentences = {}
     for model, share in (("original", 0.1), ("mse", 0.2), ("contrastive", 0.3)):
         words = {}
-        for k, language in enumerate(quickstart.LANGUAGES):
+        for k, language in enumerate([*quickstart.LANGUAGES, quickstart.UNREAD]):
             words[f"eval_{language}-en_word_retrieval_accuracy"] = share + 0.01 * k
             words[f"eval_en-{language}_word_retrieval_accuracy"] = share + 0.04
             sentences[f"{model}/{language}-en_layer4_accuracy"] = share + 0.05
@@ -45,6 +47,21 @@ def test_the_table(tmp_path):
     table = quickstart.results(tmp_path, {name: name for name in quickstart.MODELS})
     assert table.rows[0] == ["original encoder", "11.5", "14.0", "15.0", "16.0"]
     assert table.rows[2] == ["adjusted, contrastive", "31.5", "34.0", "35.0", "36.0"]
+    assert table.rows[3] == ["hi-Latn: original encoder", "14.0", "14.0", "15.0", "16.0"]
+    assert table.rows[5] == ["hi-Latn: adjusted, contrastive", "34.0", "34.0", "35.0", "36.0"]
+    assert len(table.rows) == 6
+
+
+@pytest.mark.parametrize("folder", ["parallel", "xsr"])
+def test_links_of_hindi_are_those_of_hindi_in_latin_letters(folder):
+    """Word k of a sentence is word k of the other one."""
+    names = {"parallel": ("hi", "hi-Latn"), "xsr": ("source_sentence", "source_sentence")}[folder]
+    hindi, latin = (
+        [json.loads(line)[name] for line in (DATA / folder / f"{code}.jsonl").read_text(encoding="utf-8").splitlines()]
+        for code, name in zip(("hi", "hi-Latn"), names)
+    )
+    lengths = [[len(split_on_punctuation(text)) for text in texts] for texts in (hindi, latin)]
+    assert lengths[0] == lengths[1]
 
 
 def test_the_readme_shows_the_same_table():
@@ -53,3 +70,27 @@ def test_the_readme_shows_the_same_table():
     assert f"| | words: {columns[0]} | {columns[1]} | sentences: {columns[0]} | {columns[1]} |" in readme
     for description in quickstart.MODELS.values():
         assert re.search(rf"^\| {description} \|( \d\d\.\d \|){{4}}$", readme, re.MULTILINE)
+
+
+def test_hindi_in_latin_letters_takes_the_links_of_hindi(run, monkeypatch, tmp_path, model):
+    """The commands up to the measuring of the original encoder, with a tiny one, then the arguments of the others."""
+    commands = []
+
+    def main_of(script: str, *words: object) -> None:
+        commands.append([script, *map(str, words)])
+        if script == "run_align.py" and "--do_train" not in words:
+            monkeypatch.chdir(PROJECT)
+            run(run_align.main, *words, "--max_eval_pairs", 5, "--use_cpu")
+
+    monkeypatch.setattr(quickstart, "run", main_of)
+    monkeypatch.setattr(quickstart, "sample_model", lambda: model)
+    monkeypatch.setattr(quickstart, "RUNS", tmp_path)
+    monkeypatch.setattr(quickstart, "LANGUAGES", ("hi",))
+    monkeypatch.setattr(quickstart, "results", lambda *_: ResultTable(["model"], []))
+    quickstart.main()
+    found = json.loads((tmp_path / "original" / "all_results.json").read_text(encoding="utf-8"))
+    assert all(f"eval_{language}-en_word_retrieval_accuracy" in found for language in ("hi", "hi-Latn"))
+    assert [script for script, *_ in commands] == ["run_align.py"] * 5 + ["run_xsr.py"]
+    for _, *words in commands[3:5]:
+        assert f"hi-Latn={tmp_path}/parallel.hi.links" in words
+        assert f"hi-Latn={tmp_path}/xsr.hi.links" in words
