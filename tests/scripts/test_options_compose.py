@@ -21,6 +21,7 @@ BOTH = {
     "contrastive_negatives": [*NEGATIVES],
     "alignment_layer": ["1", "0 -1", "1 2"],
     "freeze_layers": ["0", "front", "back"],
+    "freeze_embeddings": ["true"],
     "use_lora": [""],
     "gradient_accumulation_steps": ["2"],
     "regularization_weight": ["0"],
@@ -35,7 +36,7 @@ ADJUSTMENT = {
     "activation_checkpointing": [""],
     "eval_layers": ["0 1"],
 }
-CONTINUAL = {**BOTH, "alignment_every": ["2"], "alignment_batch_size": ["1", "3"]}
+CONTINUAL = {**BOTH, "alignment_every": ["2"], "alignment_batch_size": ["1", "3"], "log_gradient_cosine": ["1"]}
 
 
 def refused(options: dict[str, str]) -> bool:
@@ -45,7 +46,7 @@ def refused(options: dict[str, str]) -> bool:
     return (
         ("contrastive_negatives" in options and not contrastive)
         or ("realign_every" in options and unit == "sentence")
-        or ("freeze_layers" in options and ("use_lora" in options or "alignment_layer" in options))
+        or ("freeze_layers" in options and "alignment_layer" in options)
     )
 
 
