@@ -176,6 +176,7 @@ def check_arguments(args: Arguments) -> None:
     )
     if not (args.alignment.needs_links or training.do_eval):
         check_unused(args.links, "alignment_unit word")
+    args.lora.check_embeddings(args.alignment.freeze_embeddings)
     check_links_to_write(args.links, list(data.directions), data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:

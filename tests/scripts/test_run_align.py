@@ -358,6 +358,7 @@ BAD_ARGUMENTS = {
     "--do_train --alignment_weight 0 --regularization_weight 0": "--regularization_weight",
     "--alignment_layer 99": "--alignment_layer 99 does not exist .* choose from 0 .* to 2",
     "--freeze_layers 2": "--freeze_layers 2 leaves nothing to train",
+    "--use_lora --freeze_embeddings false": "--freeze_embeddings does nothing with --use_lora",
     "--max_train_pairs 0": "--max_train_pairs 0 .* at least 1",
     "--max_words 1": "None of the 24 pairs of hi can be used",
     "--max_seq_length 5000": "--max_seq_length 5000.* at most 64",

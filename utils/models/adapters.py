@@ -258,3 +258,10 @@ class LoraArguments:
             check_unused(self, "use_lora")
         if self.lora_alpha is None:
             self.lora_alpha = 2.0 * self.lora_rank
+
+    def check_embeddings(self, freeze_embeddings: bool | None) -> None:
+        """Raise an `InputError` if `--freeze_embeddings` is given for an adapter, which never trains them."""
+        if self.use_lora and freeze_embeddings is not None:
+            raise InputError(
+                "--freeze_embeddings does nothing with --use_lora, which never trains embeddings; omit it."
+            )

@@ -163,6 +163,7 @@ def parse_task_arguments(
         if getattr(group, name):
             raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
     _check_continual(args)
+    args.lora.check_embeddings(args.continual.freeze_embeddings)
     args.tracking.check(args.parallel, do_train)
     given = args.model.model_name_or_path
     args.model.model_name_or_path = args.model.find(given)
