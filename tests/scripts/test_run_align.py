@@ -518,6 +518,15 @@ def test_two_processes_draw_the_languages_of_one(tmp_path, bitext):
         assert results(tmp_path / "two")[name] == pytest.approx(results(tmp_path / "one")[name], rel=1e-4)
 
 
+@pytest.mark.parametrize("lora", [(), ("--use_lora", "--lora_rank", 2)])
+def test_words_are_linked_anew(align, caplog, lora):
+    with caplog.at_level("INFO", "utils.training.relinking"):
+        out = align("--realign_every", 2, "--max_steps", 5, *lora)
+    steps = [record.getMessage() for record in caplog.records if "linked anew" in record.getMessage()]
+    assert len(steps) == 2
+    assert json.loads((out / "run.json").read_text())["hyperparameters"]["realign_every"] == 2
+
+
 def test_two_processes_link_the_same_words_anew(tmp_path, bitext):
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     arguments = ("--max_train_pairs", 12, "--optim", "sgd", "--learning_rate", 0.1, "--realign_every", 1)
