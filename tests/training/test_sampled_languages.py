@@ -1,14 +1,18 @@
 """Trainings in which languages are drawn: the same batches after a resume, and in how many parts ever."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from helpers.bandit import naive_shares
-from helpers.trainers import StopAt, alignment_trainer_for, assert_same_weights, trained_weights_of
+from helpers.pairs import some_rows
+from helpers.trainers import StopAt, alignment_for, alignment_trainer_for, assert_same_weights, trained_weights_of
+from utils.alignment.continual import ContinualAlignment
 from utils.alignment.language_sampling import LanguageSampling
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import ContrastiveObjective
+from utils.alignment.pairs import AlignmentCollator
 
 
 # Of 48 pairs, so that an epoch has six steps of eight.
@@ -74,6 +78,24 @@ def test_the_bandit_goes_by_the_losses_of_all_steps_before(tmp_path, monkeypatch
     rewards = [[loss for of, losses in steps[:15] for k, loss in zip(of, losses) if k == n] for n in range(3)]
     expected = naive_shares(rewards, trainer.bandit.drawn[:16])
     assert trainer.bandit.shares.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_pairs_beside_a_task():
+    """Their languages are drawn pair by pair, by seed and step alone."""
+    languages = ["hi"] * 9 + ["ru"] * 3
+    drawn = {"size": Counter(), "uniform": Counter()}
+    for name, counts in drawn.items():
+        alignment = ContinualAlignment(
+            some_rows(12, languages), alignment_for().loss, AlignmentCollator(0, languages=["hi", "ru"]), batch_size=8,
+            sampling=LanguageSampling(name),
+        )  # fmt: skip
+        for step in range(100):
+            (batch,) = alignment.batches(step, 1, [0])
+            parts = alignment.batches(step, 2, [0, 1])
+            counts.update(batch["pair_languages"].tolist())
+            assert batch["pair_languages"].sum() == sum(part["pair_languages"].sum() for part in parts)
+    assert drawn["size"][0] / 800 == pytest.approx(0.75, abs=0.05)
+    assert drawn["uniform"][0] / 800 == pytest.approx(0.5, abs=0.05)
 
 
 def test_another_sampling_is_another_run(tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from utils.alignment.language_sampling import LanguageSamplingArguments
 from utils.alignment.objectives import CONTINUAL, AlignmentArguments
 from utils.core.arguments import announce, arg, check_unused, parse_arguments, require
 from utils.core.errors import InputError
@@ -60,7 +61,7 @@ class ContinualDataArguments(ParallelDataArguments):
 
 
 @dataclass
-class ContinualArguments(AlignmentArguments):
+class ContinualArguments(AlignmentArguments, LanguageSamplingArguments):
     """Continual learning: the alignment loss beside the task loss."""
 
     continual: bool = arg(
@@ -86,6 +87,14 @@ class ContinualArguments(AlignmentArguments):
         hyperparameter=True,
         at_least=1,
         at_most=100_000,
+    )
+    language_sampling: str = arg(
+        "size",
+        help="With several languages, how often each is drawn: in proportion to its pairs (`size`), all equally often "
+        "(`uniform`), or by n^(1/T), T being --sampling_temperature (`temperature`).",
+        choices=["size", "uniform", "temperature"],
+        hyperparameter=True,
+        variant=True,
     )
     alignment_every: int = arg(1, help="Use pairs at every N-th optimizer step only.", hyperparameter=True, at_least=1)
     alignment_seed: int | None = arg(None, help="Seed that draws the pairs. Default: --seed.", at_least=0)
@@ -193,6 +202,7 @@ def _check_continual(args: TaskArguments) -> None:
     parallel = args.parallel
     if args.continual.continual:
         require(parallel.languages, ["--language"], "--continual needs a language to keep close to English")
+        args.continual.check_sampling(list(parallel.directions), args.continual.weights.losses())
         given = parallel.parallel_dataset or parallel.parallel_file
         require(given, ["--parallel_dataset", "--parallel_file"], "--continual needs parallel sentences")
         if not (args.continual.needs_links or args.tracking.track_alignment_every):

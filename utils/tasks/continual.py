@@ -67,6 +67,7 @@ def continual_alignment(
             continual.alignment_every,
             args.pair_seed,
             continual.log_gradient_cosine,
+            continual.sampling,
         )
     return alignment, tracker, facts
 

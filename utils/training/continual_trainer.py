@@ -1,6 +1,7 @@
 """The trainer that keeps the alignment loss beside a task loss."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -75,6 +76,7 @@ class ContinualTrainer(ComponentTrainer):
         if not self.alignment:
             return {}
         own = {f"alignment_{name}": getattr(self.alignment, name) for name in ("batch_size", "every", "seed")}
+        own["language_sampling"] = asdict(self.alignment.sampling)
         return {**own, "parallel data": rows_hash(self.alignment.pairs), **loss_identity(self.alignment.loss)}
 
     def get_batch_samples(
