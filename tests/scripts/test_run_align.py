@@ -538,12 +538,13 @@ def test_two_processes_link_the_same_words_anew(tmp_path, bitext):
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("accumulated", [1, 3])
-def test_negatives_come_from_all_processes(tmp_path, bitext, accumulated):
+@pytest.mark.parametrize(("division", "accumulated"), [("ddp", 1), ("ddp", 3), ("fsdp", 3)])
+def test_negatives_come_from_all_processes(tmp_path, bitext, division, accumulated):
     """Two processes, with or without accumulation, take the step of one with the whole batch."""
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     how = ("--do_train", "--alignment_unit", "both", "--max_train_pairs", 12, "--optim", "sgd", "--learning_rate", 0.1)
     divided = ("--per_device_train_batch_size", 3 // accumulated, "--gradient_accumulation_steps", accumulated)
+    divided += DIVISIONS[division]
     one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *how)
     two = command(model, bitext, tmp_path / "two", *divided, *how)
     for n_processes, words in enumerate((one, two), start=1):
