@@ -17,12 +17,20 @@ from helpers.trainers import (
     encoder_from,
     trained_weights_of,
 )
+from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import ContrastiveObjective, LossWeights
 from utils.core.errors import InputError
 from utils.models.adapters import LoraArguments, with_lora
 from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments
-from utils.training.checkpoints import RUN_FILE, checkpoint_to_resume, is_whole, own_checkpoint, rows_hash
+from utils.training.checkpoints import (
+    RUN_FILE,
+    checkpoint_to_resume,
+    is_whole,
+    loss_identity,
+    own_checkpoint,
+    rows_hash,
+)
 from utils.training.steps import train_and_save
 
 
@@ -66,6 +74,7 @@ def stopped(tmp_path):
         ({"n_pairs": 23}, r"\(another training data\)"),
         ({"objective": ContrastiveObjective()}, "alignment_objective MeanSquaredError"),
         ({"weights": LossWeights(0.5, 1)}, "alignment_weight 1.0, now 0.5"),
+        ({"weights": LossWeights(1, 1, 1)}, "sentence_weight 0.0, now 1"),
     ],
 )
 def test_another_adjustment_is_refused(tmp_path, stopped, changes, difference):
@@ -73,6 +82,13 @@ def test_another_adjustment_is_refused(tmp_path, stopped, changes, difference):
     with pytest.raises(InputError, match=f"belongs to another run .*{difference}"):
         train_and_save(trainer, str(stopped / "checkpoint-4"))
     assert not (stopped / "model.safetensors").exists()
+
+
+def test_negatives_count():
+    """Other negatives are another run; so is another temperature."""
+    objectives = [ContrastiveObjective(), ContrastiveObjective(0.2), ContrastiveObjective(0.1, "both")]
+    identities = [loss_identity(AlignmentLoss(objective, lambda: None)) for objective in objectives]
+    assert len({json.dumps(identity) for identity in identities}) == 3
 
 
 @pytest.mark.parametrize(
