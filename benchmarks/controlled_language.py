@@ -65,8 +65,11 @@ from utils.training.arguments import AlignTrainingArguments
 
 # The tasks, and the tag of a word that the model has not seen.
 MISSING_TAG = {"ner": "O", "pos": "_"}
-# The settings that the scores of the original encoder depend on.
-OF_ORIGINAL = ("disturbance", "word_order", "task", "examples", "task_epochs", "task_learning_rate", "seed")
+# The settings that the scores of the original encoder depend on (those of the second line: word retrieval).
+OF_ORIGINAL = (
+    "disturbance", "word_order", "task", "examples", "task_epochs", "task_learning_rate", "seed",
+    "alignment_layer", "word_pooling",
+)  # fmt: skip
 MAX_LENGTH = 128  # tokens of a sentence
 
 

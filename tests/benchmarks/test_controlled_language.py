@@ -154,3 +154,18 @@ def test_what_is_recovered():
     assert recovered([(original, adjusted)]) == pytest.approx(0.75)
     assert recovered([(original, original), (original, adjusted)]) == pytest.approx(0.375)
     assert recovered([({"english": 0.5, "disguised": 0.5}, adjusted)]) is None
+
+
+# --- What it shows ---
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("sample model")
+def test_adjustment_recovers_the_gap_in_ner(run, tmp_path):
+    """At least half of it, where every token occurs in a pair."""
+    path = tmp_path / "results.jsonl"
+    run(controlled_language.main, "--epochs", 6, "--results", path, "--use_cpu")
+    original, right = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert original["english"] > original["disguised"] + 0.3
+    assert right["english"] > original["english"] - 0.15
+    assert recovered([(original, right)]) > 0.5

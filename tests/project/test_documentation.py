@@ -24,7 +24,7 @@ PAGES = [
 ]
 SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if path.stem != "quickstart")
 # What is run by `python -m`, with arguments of its own.
-MODULES = ["utils.tasks.project_labels"]
+MODULES = ["utils.tasks.project_labels", "benchmarks.controlled_language"]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
