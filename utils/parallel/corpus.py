@@ -260,9 +260,7 @@ class LinkableCorpus:
                 )
             sample = sample_pairs(bitext, max_pairs, seed)
             if not len(sample):
-                raise InputError(
-                    f"None of the {len(self.pairs[language])} pairs of {language} is held out; hold out more of them."
-                )
+                raise InputError(f"No pair of {language} is held out; hold out more of them.")
             drawn[language] = sample
         return replace(self, pairs=drawn).choose(max_words, None, seed)
 

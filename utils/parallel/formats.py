@@ -54,7 +54,11 @@ def read_bitext(
     columns = SentenceColumns(language, source_column, english_column, anchor)
 
     def rows() -> Iterator[dict[str, list[str]]]:
-        pairs = _read_two_files(*paths, language, anchor) if len(paths) == 2 else _read_table(paths[0], columns)
+        pairs = (
+            _read_two_files(paths[0], paths[1], language, anchor)
+            if len(paths) == 2
+            else _read_table(paths[0], columns)
+        )
         for source, english in pairs:
             yield {"source": words_of(source, split, splitting), "english": words_of(english, split, splitting)}
 

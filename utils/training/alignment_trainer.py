@@ -186,9 +186,10 @@ class AlignmentTrainer(ComponentTrainer):
         Returns:
             `eval_alignment_loss` and `eval_regularization_loss` (means over all links, all English words), and
             `eval_sentence_loss` if sentences are aligned; `eval_loss` (their weighted sum),
-            `eval_word_retrieval_accuracy` (mean over languages and directions), and per direction `eval_hi-en_word_retrieval_accuracy`, the querying language first. These are of the highest
-            aligned layer; of the other ones and of `eval_layers`, `eval_hi-en_layer5_word_retrieval_accuracy`. Of several
-            languages also the losses of each: `eval_alignment_loss_hi`.
+            `eval_word_retrieval_accuracy` (mean over languages and directions), and per direction
+            `eval_hi-en_word_retrieval_accuracy`, the querying language first. These are of the highest aligned layer; of the
+            other ones and of `eval_layers`, `eval_hi-en_layer5_word_retrieval_accuracy`. Of several languages also the losses
+            of each: `eval_alignment_loss_hi`.
         """
         start = time.time()
         given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
