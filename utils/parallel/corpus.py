@@ -260,7 +260,8 @@ class LinkableCorpus:
                 )
             sample = sample_pairs(bitext, max_pairs, seed)
             if not len(sample):
-                raise InputError(f"No pair of {language} is held out; hold out more of them.")
+                n_pairs = len(cast(Dataset, self.pairs[language]))
+                raise InputError(f"None of the {n_pairs} pairs of {language} is held out; hold out more of them.")
             drawn[language] = sample
         return replace(self, pairs=drawn).choose(max_words, None, seed)
 
