@@ -76,7 +76,7 @@ def main() -> None:
     for number, objective in enumerate(("mse", "contrastive"), start=3):
         step(f"{number}. Adjust it to all five at once, and measure again: {MODELS[objective]}")
         train = ["--do_train", "--parallel_dataset", "data/parallel", "--links_file", *links["parallel"], *SETTINGS]
-        train += ["--alignment_objective", objective, "--overwrite_output_dir", "--output_dir", RUNS / objective]
+        train += ["--alignment_objective", objective, "--overwrite_output_dir", "--output_dir", str(RUNS / objective)]
         run("run_align.py", "--model", model, *train, *measure)
 
     step("5. Measure sentence retrieval of all three")
@@ -119,8 +119,8 @@ def results(runs: Path, labels: dict[str, str]) -> ResultTable:
                 for ways in directions:
                     row.append(f"{100 * mean(found[key.format(way)] for way in ways):.1f}")
             rows.append(row)
-    ways = ("foreign → English", "English → foreign")
-    return ResultTable(["", *(f"{what}: {way}" for what in ("words", "sentences") for way in ways)], rows)
+    into_out_of = ("foreign → English", "English → foreign")
+    return ResultTable(["", *(f"{what}: {way}" for what in ("words", "sentences") for way in into_out_of)], rows)
 
 
 if __name__ == "__main__":

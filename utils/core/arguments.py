@@ -67,7 +67,7 @@ def arg(
     """
     if unknown := set(bounds) - set(_BOUNDS):
         raise TypeError(f"Unknown bounds {unknown}; there are {', '.join(_BOUNDS)}.")
-    metadata = {"help": help, "aliases": list(aliases), "bounds": bounds}
+    metadata: dict[str, Any] = {"help": help, "aliases": list(aliases), "bounds": bounds}
     metadata |= {"hyperparameter": hyperparameter, "variant": variant}
     metadata |= {"choices": list(choices)} if choices else {}
     return field(default=default, default_factory=default_factory, metadata=metadata)
