@@ -4,8 +4,8 @@
     python grids/prepare_data.py hi=en-hi.jsonl.gz hi-Latn=en-hi-Latn.jsonl.gz --output_dir runs/grid-data
 
 Writes `pairs.LANGUAGE.jsonl` and `held.LANGUAGE.jsonl` with word links beside them (`.links`), so that all variants of a grid
-learn from the same links and are measured on the same ones. Links are learned from all pairs, by the statistical aligner;
-files that exist are kept.
+learn from the same links and are measured on the same ones; and a word list of the links to learn from (`pairs.LANGUAGE.tsv`).
+Links are learned from all pairs, by the statistical aligner. A language that has all files is passed over.
 """
 
 import sys
@@ -21,8 +21,10 @@ from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import run_script
 from utils.core.files import write_json_lines
 from utils.core.tables import one_path_each, read_rows
+from utils.parallel.aligners.dictionary import write_dictionary
 from utils.parallel.aligners.pharaoh import write_pharaoh
 from utils.parallel.aligners.statistical import StatisticalAligner
+from utils.parallel.choosing import one_to_one
 
 
 @dataclass
@@ -42,7 +44,7 @@ def main() -> None:
     folder = Path(args.output_dir)
     languages = [word.partition("=")[0] for word in args.files]
     for language, path in one_path_each(args.files, languages, "--files").items():
-        if (folder / f"held.{language}.links").exists():
+        if (folder / f"pairs.{language}.tsv").exists():
             continue
         rows = [{"en": row["en"], language: row[language]} for _, row in islice(read_rows(path), args.max_pairs)]
         source, english = ([split_on_punctuation(row[side]) for row in rows] for side in (language, "en"))
@@ -52,6 +54,8 @@ def main() -> None:
             write_json_lines(folder / f"{name}.{language}.jsonl", rows[part])
             header = {"word_splitting": "punctuation", "aligner": "statistical", "pairs": len(rows[part])}
             write_pharaoh(folder / f"{name}.{language}.links", links[part], header)
+        linked = zip(source[:cut], english[:cut], map(one_to_one, links[:cut]))
+        write_dictionary(folder / f"pairs.{language}.tsv", linked, 2, header)
         print(f"{language}: {cut:,} pairs, and {args.held_out:,} held out, in {folder}")
 
 
