@@ -1,5 +1,6 @@
 """The report of a replication, of runs written by hand."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -162,6 +163,33 @@ def test_what_fine_tuning_forgets_is_tested_over_all_seeds(tmp_path):
     assert verdict(results, "that keeps it") == "no significant difference"
     report = unpadded(write_report(results, tmp_path, {}))
     assert "| adjusted, before fine-tuning | 80.0" in report
+
+
+def test_retrieval_by_other_measures(tmp_path):
+    """Of the last layer; means over directions and seeds."""
+    grid = small_grid(tasks=["xsr"], regimes=[ORIGINAL, ADJUSTED])
+    write_grid(tmp_path, grid)
+    for number, label in enumerate(["mbert", "hi-seed1", "hi-seed2", "hi-seed3"]):
+        path = tmp_path / "xsr" / "hi" / label / "all_results.json"
+        others = {"hi_layer8_mexa": 0.9, "hi_layer12_mexa": number / 10, "hi_mexa_max": 1.0}
+        others |= {"hi-en_layer12_csls_accuracy": 0.5, "en-hi_layer12_csls_accuracy": 0.7}
+        write_json(path, json.loads(path.read_text(encoding="utf-8")) | others)
+    results = results_of(tmp_path, grid)
+    assert results.retrieval[ORIGINAL] == pytest.approx({"hi, MEXA": 0.0, "hi, CSLS": 0.6})
+    assert results.retrieval[ADJUSTED] == pytest.approx({"hi, MEXA": 0.2, "hi, CSLS": 0.6})
+    report = unpadded(write_report(results, tmp_path, {}))
+    assert "| adjusted | 60.0 | 20.0 |" in report
+
+
+def test_models_that_are_not_fine_tuned_plainly_are_measured(tmp_path):
+    """The original and the adjusted models have rows of word retrieval also where no regime names them."""
+    settings = {"align": {"do_eval": True}, "variants": {"a": {}, "b": {}}}
+    grid = small_grid(tasks=["words", "nli"], regimes=[ADJUSTED_CONTINUAL], settings=settings)
+    right = {f"{ADJUSTED_CONTINUAL}-{variant}": (100, 101, 102) for variant in "ab"}
+    write_grid(tmp_path, grid, right)
+    results = results_of(tmp_path, grid)
+    assert set(results.scores["words"]) == {ORIGINAL, "adjusted-a", "adjusted-b"}
+    assert "| adjusted (b) | 50.0" in unpadded(write_report(results, tmp_path, {}))
 
 
 @pytest.mark.parametrize("tasks", [["words", "nli"], ["forgetting", "nli"], ["words", "forgetting"]])

@@ -171,8 +171,11 @@ class Grid(GridArguments):
     def rows(self) -> dict[str, Arm]:
         """The rows of the report, by name."""
         arms = self.arms
-        before = [arm._replace(is_before=True) for arm in arms.values() if arm.regime in (ORIGINAL, ADJUSTED)]
-        return arms | {arm.name: arm for arm in before if FORGETTING in self.tasks}
+        adjusted = (Arm(ADJUSTED, arm.variant) for arm in arms.values() if REGIMES[arm.regime].starts_adjusted)
+        # (These are measured even where none is fine-tuned plainly.)
+        measured = {arm.name: arm for arm in (Arm(ORIGINAL), *adjusted)}
+        before = [arm._replace(is_before=True) for arm in measured.values() if FORGETTING in self.tasks]
+        return measured | arms | {arm.name: arm for arm in before}
 
     def about(self, language: str | None) -> list[str]:
         """The languages of a model; None stands for all at once."""

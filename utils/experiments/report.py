@@ -122,6 +122,7 @@ def _report(results: Results, conditions: Mapping[str, str], figure: str | None,
         too_few_resamples=note_on_resamples(results.n_comparisons, results.n_resamples, results.alpha),
         sections=[_section(results, part) for part in results.scores],
         predictors=_predictors(results, output_dir),
+        retrieval=_other_retrieval(results),
         distances=_distances(results),
         conditions=ResultTable(["", ""], list(conditions.items()), 2).markdown(),
         missing=ResultTable(["run", "reason"], sorted(results.missing.items()), 2).markdown(),
@@ -240,6 +241,17 @@ def _detectable(results: Results, part: str) -> str:
     compared = [one for (of, *_), found in results.comparisons.items() if of == part for one in found.values()]
     found = sorted(filter(None, (one.detectable(level) for one in compared)))
     return f"{100 * found[0]:.1f} to {100 * found[-1]:.1f}" if found else ""
+
+
+def _other_retrieval(results: Results) -> str:
+    """Sentence retrieval by other measures: a row per arm, a column per language and measure, in percent."""
+    columns = sorted({name for of_arm in results.retrieval.values() for name in of_arm})
+    rows = [
+        [arm.title, *(f"{100 * of_arm[name]:.1f}" if name in of_arm else None for name in columns)]
+        for arm in results.grid.rows.values()
+        if (of_arm := results.retrieval.get(arm.name))
+    ]
+    return ResultTable(["", *columns], rows).markdown() if columns else ""
 
 
 def _predictors(results: Results, output_dir: Path) -> str:

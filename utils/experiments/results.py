@@ -1,8 +1,10 @@
 """The results of the runs of a grid, read and compared."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from utils.core.files import read_json_object
@@ -69,6 +71,8 @@ class Results:
     # (Part, arm, baseline) → language.
     comparisons: dict[tuple[str, str, str], dict[str, Comparison]] = field(default_factory=dict)
     tables: list[ComparisonTable] = field(default_factory=list)  # all comparisons in full
+    # Arm → direction or language and measure → mean over seeds and directions, 0 to 1, of the last layer.
+    retrieval: dict[str, dict[str, float]] = field(default_factory=dict)
     vocabulary: dict[str, dict[str, float]] = field(default_factory=dict)  # language → fit of the vocabulary
     distances: dict[str, dict[str, Any]] = field(default_factory=dict)  # language → results of `run_distances.py`
 
@@ -91,7 +95,10 @@ def read_results(
         planned = [run for run in done if run.task in _KINDS.get(task, (task,))]
         if not planned:
             continue
-        for part, found in _parts(task, _read(task, planned, runs, grid, output_dir)):
+        found_of_task = _read(task, planned, runs, grid, output_dir)
+        if task == XSR:
+            results.retrieval = _retrieval(found_of_task)
+        for part, found in _parts(task, found_of_task):
             metric = PARTS[part][1]
             results.scores[part] = _scores(found, metric)
             results.n_examples[part] = {name: one.n_examples for *_, run in found for name, one in run.sets.items()}
@@ -129,11 +136,30 @@ def _read(task: str, planned: Sequence[Run], runs: Sequence[Run], grid: Grid, ou
         of = folders.get(str(place)) or folders[str(place.parent)]  # (each model has a folder in that of run_xsr.py)
         regime = of.regime or _measured_arm(runs, place, output_dir)
         if task == FORGETTING != of.task:
-            regime = grid.arms[regime]._replace(is_before=True).name
+            regime = grid.rows[regime]._replace(is_before=True).name
         if grid.variants or task == FORGETTING:  # (which the names of systems may not distinguish)
             run = replace(run, system=System(grid.rows[regime].title, run.system.regime))
         found.append((regime, of.language if of.regime != ORIGINAL else None, run))
     return found
+
+
+# What run_xsr.py reports beside the accuracy by its first distance: end of the name → column.
+_MEASURES = {"_csls_accuracy": "CSLS", "_centered_accuracy": "centered", "_mexa": "MEXA"}
+
+
+def _retrieval(found: Sequence[_Found]) -> dict[str, dict[str, float]]:
+    """Other measures of retrieval: arm → `hi, CSLS` → mean over directions and seeds, in the last layer that was measured."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for arm, _, run in found:
+        numbers = read_json_object(Path(run.folder) / "all_results.json", "start again")
+        layers = {int(match[1]) for name in numbers if (match := re.search(r"_layer(\d+)_mexa$", name))}
+        for name, value in numbers.items():
+            for end, title in _MEASURES.items():
+                where = name.removesuffix(f"_layer{max(layers, default=0)}{end}")
+                if where != name:
+                    language = where.removeprefix("en-").removesuffix("-en")
+                    values.setdefault(arm, {}).setdefault(f"{language}, {title}", []).append(value)
+    return {arm: {name: mean(of_name) for name, of_name in of_arm.items()} for arm, of_arm in values.items()}
 
 
 def _measured_arm(runs: Sequence[Run], folder: Path, output_dir: Path) -> str:
