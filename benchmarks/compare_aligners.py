@@ -36,10 +36,11 @@ from utils.alignment.words import WordTokenizer, split_on_punctuation
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json
 from utils.core.tables import read_lines
+from utils.evaluation.word_links import agreement
 from utils.models.encoders import load_encoder
 from utils.models.tokenizers import encoder_max_length, load_tokenizer
 from utils.parallel.aligners.agreement import AgreementAligner
-from utils.parallel.aligners.base import Links, ScoredLinks, Sentences, WordAligner
+from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner, write_dictionary
 from utils.parallel.aligners.encoder import EncoderAligner
 from utils.parallel.aligners.statistical import STATISTICAL_MODELS, SYMMETRIZATIONS, StatisticalAligner
@@ -85,20 +86,6 @@ class Result:
     links: int
     seconds: float
     pairs_per_second: float
-
-
-def agreement(
-    links: Sequence[Links], sure: Sequence[set[tuple[int, int]]], possible: Sequence[set[tuple[int, int]]]
-) -> tuple[float, float, float]:
-    """Precision, recall and alignment error rate of links, summed over all pairs (Och and Ney, 2003)."""
-    n_links, n_sure = sum(map(len, links)), sum(map(len, sure))
-    in_sure = sum(len(gold.intersection(found)) for found, gold in zip(links, sure))
-    in_possible = sum(len(gold.intersection(found)) for found, gold in zip(links, possible))
-    return (
-        in_possible / max(1, n_links),
-        in_sure / max(1, n_sure),
-        1 - (in_sure + in_possible) / max(1, n_links + n_sure),
-    )
 
 
 def measure(name: str, aligner: WordAligner, gold: GoldLinks, extra: Sequence[tuple[list[str], list[str]]]) -> Result:

@@ -147,7 +147,14 @@ def test_arguments_without_their_switch():
 # --- The numbers of every script, from its dataclasses ---
 
 # Checked against the model; or any number will do.
-WITHOUT_RANGE = ("alignment_layer", "aligner_layer", "eval_layers", "null_score_diff_threshold", "min_link_score")
+WITHOUT_RANGE = (
+    "alignment_layer",
+    "aligner_layer",
+    "layer",
+    "eval_layers",
+    "null_score_diff_threshold",
+    "min_link_score",
+)
 
 
 @pytest.fixture(params=SCRIPTS)

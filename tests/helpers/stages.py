@@ -24,6 +24,7 @@ SCRIPTS = (
     "run_pawsx",
     "run_xsr",
     "run_distances",
+    "view_links",
     "compare_runs",
     "replicate",
 )

@@ -355,9 +355,16 @@ def test_encoder_aligner_equals_a_naive_loop(pairs, kind, layer):
         assert set(found) <= close
         if len(close) == len(expected):  # no ties
             assert found == expected
-    for scores, s, e in zip(aligner.score(source, english), source, english):
-        for link, score in scores.items():
-            assert score == pytest.approx(naive_links(word_tokenizer, layer, s, e)[2][link], abs=1e-4)
+    scored, cosines = aligner.score_with_similarities(source, english)
+    assert scored == aligner.score(source, english)
+    for scores, matrix, s, e in zip(scored, cosines, source, english):
+        similarity = naive_links(word_tokenizer, layer, s, e)[2]
+        assert scores == pytest.approx({link: similarity[link] for link in scores}, abs=1e-4)
+        assert matrix.shape == (len(s), len(e))
+        known = {
+            (i, j): matrix[i, j] for i, j in product(range(len(s)), range(len(e))) if matrix[i, j] == matrix[i, j]
+        }
+        assert known == pytest.approx(similarity, abs=1e-4)
     # Neither the batch size matters, nor from which subwords the vectors of the adjustment are pooled.
     word_tokenizer = WordTokenizer(MADE[kind], "start", max_length=14)
     assert links == EncoderAligner(ENCODER, word_tokenizer, layer, batch_size=50).align(source, english)

@@ -14,21 +14,14 @@ from utils.models.lineage import adjusted_languages
 
 
 @dataclass(kw_only=True)
-class EvaluationArguments(HubArguments):
-    """Which models are measured."""
+class ModelsArguments(HubArguments):
+    """Which models are compared, and how they encode."""
 
     model_name_or_path: list[str] = arg(
         default_factory=lambda: [MBERT],
         aliases=["--model", "--models"],
         help="Encoders, or models fine-tuned for a task: Hub ids or local folders. Several are compared on the same "
         "data, in one table and one figure.",
-    )
-    output_dir: str | None = arg(
-        None,
-        help="Folder for results and figures. Default: one in runs/ that is named after the script and the models.",
-    )
-    overwrite_output_dir: bool = arg(
-        False, help="Write into --output_dir even if it is not empty (and over files of --write_links)."
     )
     max_seq_length: int | None = arg(
         None, help="Truncate sentences to this many tokens. Default: the longest input of the encoders.", at_least=1
@@ -43,13 +36,6 @@ class EvaluationArguments(HubArguments):
         """Folder or Hub id of each model, by its label; raises an `InputError` if one does not exist or is given twice."""
         return {label: self.find(name) for label, name in label_models(self.model_name_or_path).items()}
 
-    def assume_output_dir(self, script: str) -> dict[str, str]:
-        """Set `output_dir` if the command line does not name it; returns what was assumed, by argument."""
-        if self.output_dir:
-            return {}
-        self.output_dir = f"runs/{script}-{'-vs-'.join(map(nickname, self.model_name_or_path))}"[:200]
-        return {"--output_dir": self.output_dir}
-
     def languages_of(self, models: Mapping[str, str]) -> list[str]:
         """The languages that the models were adjusted to, by their records."""
         found = [adjusted_languages(name, **self.hub_options()) for name in models.values()]
@@ -63,6 +49,26 @@ class EvaluationArguments(HubArguments):
     def autocast(self) -> AbstractContextManager:
         """Mixed precision with `--bf16`, on the device of this process."""
         return torch.autocast(self.state().device.type, torch.bfloat16, enabled=self.bf16)
+
+
+@dataclass(kw_only=True)
+class EvaluationArguments(ModelsArguments):
+    """Which models are measured."""
+
+    output_dir: str | None = arg(
+        None,
+        help="Folder for results and figures. Default: one in runs/ that is named after the script and the models.",
+    )
+    overwrite_output_dir: bool = arg(
+        False, help="Write into --output_dir even if it is not empty (and over files of --write_links)."
+    )
+
+    def assume_output_dir(self, script: str) -> dict[str, str]:
+        """Set `output_dir` if the command line does not name it; returns what was assumed, by argument."""
+        if self.output_dir:
+            return {}
+        self.output_dir = f"runs/{script}-{'-vs-'.join(map(nickname, self.model_name_or_path))}"[:200]
+        return {"--output_dir": self.output_dir}
 
 
 def by_label(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Word links from the encoder's own vectors."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+# What is made of the cosines [batch, source words, English words] of a batch, given which words exist [batch, words].
+Find: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], T]
 
 
 class EncoderAligner(WordAligner):
@@ -63,11 +68,28 @@ class EncoderAligner(WordAligner):
     def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
         """The links of every pair and their cosines; they depend on the pair only, once the layer is known."""
         linked: list[ScoredLinks] = [{} for _ in source]
-        layer = self.most_links(source, english) if self.layer is None else self.layer
-        for rows, [(links, cosines)] in self._batches(source, english, range(len(source)), [layer]):
-            for row, i, j, cosine in zip(*links.tolist(), cosines.tolist()):
-                linked[rows[row]][i, j] = cosine
+        for rows, [links] in self._batches(
+            source, english, range(len(source)), [self._chosen(source, english)], _link
+        ):
+            _sort_in(linked, rows, *links)
         return linked
+
+    def score_with_similarities(
+        self, source: Sentences, english: Sentences
+    ) -> tuple[list[ScoredLinks], list[np.ndarray]]:
+        """`score`, and the cosines of all words of every pair: [source words, English words], nan for words without vector."""
+        linked: list[ScoredLinks] = [{} for _ in source]
+        cosines = [np.full((len(s), len(e)), np.nan, np.float32) for s, e in zip(source, english)]
+        layer = self._chosen(source, english)
+        for rows, [(links, matrices)] in self._batches(source, english, range(len(source)), [layer], _link_and_keep):
+            _sort_in(linked, rows, *links)
+            for row, matrix in zip(rows, matrices.numpy()):
+                known = matrix[: len(source[row]), : len(english[row])]
+                cosines[row][: known.shape[0], : known.shape[1]] = known
+        return linked, cosines
+
+    def _chosen(self, source: Sentences, english: Sentences) -> int:
+        return self.most_links(source, english) if self.layer is None else self.layer
 
     def most_links(self, source: Sentences, english: Sentences) -> int:
         """The layer that links most words, judged on pairs spread evenly over the corpus.
@@ -76,16 +98,16 @@ class EncoderAligner(WordAligner):
         """
         chosen = range(0, len(source), -(-len(source) // self._PROBE_PAIRS) or 1)
         n_links = np.zeros(self.n_layers + 1, np.int64)
-        for _, links in self._batches(source, english, chosen, range(self.n_layers + 1)):
+        for _, links in self._batches(source, english, chosen, range(self.n_layers + 1), _link):
             n_links += [len(cosines) for _, cosines in links]
         layer = max(range(self.n_layers + 1), key=lambda k: (n_links[k], -abs(3 * k - 2 * self.n_layers)))
         logger.info(f"Linking words by layer {layer} (links in {len(chosen)} pairs by layer: {n_links.tolist()})")
         return layer
 
     def _batches(
-        self, source: Sentences, english: Sentences, rows: Sequence[int], layers: Sequence[int]
-    ) -> Iterator[tuple[list[int], list[tuple[torch.Tensor, torch.Tensor]]]]:
-        """Batches of pairs: their positions in the corpus and, for every layer, `_link`'s links."""
+        self, source: Sentences, english: Sentences, rows: Sequence[int], layers: Sequence[int], found: Find[T]
+    ) -> Iterator[tuple[list[int], list[T]]]:
+        """Batches of pairs: their positions in the corpus and, for every layer, what `found` makes of the cosines."""
         was_training = self.model.training
         self.model.eval()
         try:
@@ -98,7 +120,7 @@ class EncoderAligner(WordAligner):
                     order = sorted(range(len(pool)), key=n_tokens.__getitem__, reverse=True)
                     for first in range(0, len(pool), self.batch_size):
                         part = order[first : first + self.batch_size]
-                        yield [pool[k] for k in part], self._link([encoded[k] for k in part], layers)
+                        yield [pool[k] for k in part], self._compare([encoded[k] for k in part], layers, found)
                         progress.update(len(part))
         finally:
             self.model.train(was_training)
@@ -116,20 +138,37 @@ class EncoderAligner(WordAligner):
                 pair[f"{side}_words"] = [k if 0 <= k < len(sentence) else -1 for k in tokens["words"][row]]
         return pairs
 
-    def _link(
-        self, pairs: list[dict[str, list[int]]], layers: Sequence[int]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """At every layer the links of a batch, as those of `mutual_argmax`, and their cosines [links]; on the CPU."""
+    def _compare(self, pairs: list[dict[str, list[int]]], layers: Sequence[int], found: Find[T]) -> list[T]:
+        """What `found` makes of the cosines of a batch at every layer."""
         batch = {name: tensor.to(self.model.device) for name, tensor in self._collator(pairs).items()}
         (source, has_source), (english, has_english) = (
             _by_sentence(word_vectors(self.model, batch, side, layers), [pair[f"{side}_words"] for pair in pairs])
             for side in ("source", "english")
         )
-        found = []
-        for similarity in (s @ e.transpose(1, 2) for s, e in zip(source, english)):
-            links = mutual_argmax(similarity, has_source, has_english)
-            found.append((links, similarity.float().cpu()[tuple(links)]))
-        return found
+        return [found(s @ e.transpose(1, 2), has_source, has_english) for s, e in zip(source, english)]
+
+
+def _link(
+    similarity: torch.Tensor, has_source: torch.Tensor, has_english: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The links of a batch, as those of `mutual_argmax`, and their cosines [links]; on the CPU."""
+    links = mutual_argmax(similarity, has_source, has_english)
+    return links, similarity.float().cpu()[tuple(links)]
+
+
+def _link_and_keep(
+    similarity: torch.Tensor, has_source: torch.Tensor, has_english: torch.Tensor
+) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """`_link`, and the cosines [batch, source words, English words], nan for words that do not exist; on the CPU."""
+    exists = has_source.unsqueeze(2) & has_english.unsqueeze(1)
+    kept = similarity.float().masked_fill(~exists, float("nan")).cpu()
+    return _link(similarity, has_source, has_english), kept
+
+
+def _sort_in(linked: list[ScoredLinks], rows: list[int], links: torch.Tensor, cosines: torch.Tensor) -> None:
+    """Add the links of a batch to those of the corpus; `rows` are the positions of its pairs there."""
+    for row, i, j, cosine in zip(*links.tolist(), cosines.tolist()):
+        linked[rows[row]][i, j] = cosine
 
 
 def _by_sentence(vectors: list[torch.Tensor], words: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
