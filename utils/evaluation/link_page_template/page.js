@@ -221,8 +221,8 @@ function linkTable(pair, { models, gold }) {
     const cells = models.map((links, model) => {
       const link = links.get(key);
       const was = models[0].has(key);
-      const change = !model || Boolean(link) === was ? "" : link ? ` ${SIGNS.added} added` : ` ${SIGNS.removed} removed`;
-      return html("td", {}, (link ? cosine(link.score) : "no link") + change);
+      if (!link) return html("td", {}, model && was ? `${SIGNS.removed} removed` : "no link");
+      return html("td", {}, cosine(link.score) + (model && !was ? ` ${SIGNS.added} added` : ""));
     });
     return html("tr", {}, html("td", { dir: "auto", lang: DATA.language }, pair.s[s]),
       html("td", { dir: "auto", lang: DATA.anchor }, pair.e[e]), ...cells,
@@ -252,8 +252,7 @@ function matrix(pair, links, model, low, high) {
       if (value === null) return html("td", { title: "no vector" }, "–");
       const share = high > low ? (value - low) / (high - low) : 0;
       const linked = links.models[model].has(name(s, e));
-      const classes = [share > 0.5 && "high", linked && "linked"].filter(Boolean).join(" ");
-      const cell = html("td", { class: classes || null, title: `${word} – ${other}: ${cosine(value)}${linked ? ", linked" : ""}` },
+      const cell = html("td", { class: linked ? "linked" : null, title: `${word} – ${other}: ${cosine(value)}${linked ? ", linked" : ""}` },
         cosine(value));
       cell.style.setProperty("--share", share.toFixed(3));
       return cell;
@@ -284,7 +283,7 @@ function article(pair, tokens) {
   const links = linksOf(pair);
   const changes = nChanges(pair);
   const shown = MODELS.map((_, model) => model).filter((model) => !state.hidden.has(model));
-  const n = new Set(links.models.flatMap((one) => [...one.keys()])).size;
+  const n = new Set([...links.models, links.gold || new Map()].flatMap((one) => [...one.keys()])).size;
   const made = html("article", { "aria-labelledby": `pair-${pair.n}` },
     html("header", {}, html("h3", { id: `pair-${pair.n}` }, `Pair ${number(pair.n)}`),
       changes ? html("span", { class: "badge" }, plural(changes, "link changed", "links changed")) : null),
