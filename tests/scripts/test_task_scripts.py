@@ -433,6 +433,16 @@ def test_layers_stay_frozen_while_a_task_is_learned(fine_tune, model):
         fine_tune("ner", "--do_train", "--freeze_layers", "back", output="plain")
 
 
+def test_frozen_layers_leave_some_to_align_in_a_decoder(fine_tune, tmp_path):
+    """Its middle layer is aligned, and all that this layer depends on is frozen."""
+    folder = tiny.decoder(tmp_path / "decoder")
+    train = ("--model", folder, "--do_train", "--max_steps", 1, *CONTINUAL)
+    with pytest.raises(InputError, match="leaves nothing to train"):
+        fine_tune("ner", *train, "--freeze_layers", "front")
+    out = fine_tune("ner", *train, "--freeze_layers", "back", output="back")
+    assert record(out)["hyperparameters"]["alignment_layer"] == [1]
+
+
 def test_a_decoder_without_pad_token(fine_tune, tmp_path):
     folder = tiny.decoder(tmp_path / "decoder")
     out = fine_tune("nli", "--model", folder, "--use_lora", "--do_train", "--do_eval", "--max_steps", 1)

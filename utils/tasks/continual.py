@@ -4,7 +4,6 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.alignment.causal import assume_for_causal
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
@@ -42,7 +41,6 @@ def continual_alignment(
     if not (continual.continual or tracking.track_alignment_every):
         return None, None, facts
     encoder: Any = encoder_of(model)
-    assume_for_causal(continual, encoder)
     layers = continual.alignment_layer = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)
     words = WordTokenizer(tokenizer, continual.word_pooling, encoder_max_length(tokenizer, encoder))
     if tracking.track_alignment_every:

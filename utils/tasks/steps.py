@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from utils.alignment.causal import assume_for_causal
 from utils.alignment.vocabulary import task_vocabulary_fit
 from utils.alignment.words import WordTokenizer
 from utils.core.columns import content_fingerprint
@@ -61,7 +62,8 @@ def _not_fine_tuned(args: TaskArguments, why: str = "") -> InputError:
 def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
     """The task model, in fp32 and with --use_lora with an adapter, and its tokenizer.
 
-    A head that the checkpoint lacks is initialised from `--seed`; `labels` are the names of its classes.
+    A head that the checkpoint lacks is initialised from `--seed`; `labels` are the names of its classes. What is aligned
+    beside a causal task model is decided here (`assume_for_causal`), since frozen layers depend on it.
 
     Raises:
         InputError: if there is no such model, or if it lacks a head and is not trained.
@@ -71,7 +73,9 @@ def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tupl
     model, new = load_task_model(args.task.auto_class, name, labels, **options)
     if new and not args.training.do_train:
         raise _not_fine_tuned(args, f" (it lacks {min(new)})")
-    if (continual := args.continual).continual:
+    if (continual := args.continual).continual or args.tracking.track_alignment_every:
+        assume_for_causal(continual, encoder_of(model))
+    if continual.continual:
         encoder = encoder_of(model)
         highest = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)[-1]
         freeze_layers(encoder, continual.freeze_layers, continual.freeze_embeddings, highest)
