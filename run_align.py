@@ -279,7 +279,7 @@ def main() -> None:
         encode = PairEncoder(words, alignment.include_special_tokens)
         train_pairs, eval_pairs = read_pairs(args, encode, reference)
     used = {"train_data": train_pairs, "eval_data": eval_pairs}
-    fit = vocabulary_fit(words, next(pairs.pairs for pairs in used.values() if pairs))
+    fit = vocabulary_fit(words, next(pairs.pairs for pairs in used.values() if pairs), data.directions)
 
     # --- Train ---
     trained, frozen = add_adapter(args, encoder, reference)

@@ -20,6 +20,10 @@ def pairs(source: list[str], english: list[str]) -> Dataset:
     )
 
 
+def fit_with_english(words, pairs) -> dict:
+    return vocabulary_fit(words, pairs, {language: (language, "en") for language in pairs})
+
+
 def warnings(caplog) -> list[str]:
     return [record.message for record in caplog.records if record.levelname == "WARNING"]
 
@@ -32,7 +36,7 @@ def test_subwords_per_word(kind, pooling, caplog):
     sentences = [split_on_punctuation(text) for text in tiny.TEXT[:5]]
     bitext = Dataset.from_dict({"source": sentences[1:], "english": [sentences[0]] * 4})
     with caplog.at_level("INFO"):
-        fit = vocabulary_fit(WordTokenizer(tokenizer, pooling, max_length=8), {"xx": bitext})
+        fit = fit_with_english(WordTokenizer(tokenizer, pooling, max_length=8), {"xx": bitext})
     ids = [tokenizer(" ".join(words), add_special_tokens=False)["input_ids"] for words in sentences]
     assert fit["xx"]["subwords_per_word"] == pytest.approx(
         sum(map(len, ids[1:])) / sum(map(len, sentences[1:])), abs=1e-4
@@ -59,7 +63,7 @@ def test_examples_of_tasks_have_the_fit_of_their_texts(kind):
 def test_subwords_as_words(caplog):
     tokenizer = tiny.tokenizer()
     tokens = [tokenizer.tokenize(text) for text in tiny.TEXT[:2]]
-    fit = vocabulary_fit(
+    fit = fit_with_english(
         WordTokenizer(tokenizer, "token"), {"es": Dataset.from_dict({"source": tokens[1:], "english": tokens[:1]})}
     )
     assert fit == {language: {"subwords_per_word": 1, "unknown_words": 0} for language in ("es", "en")}
@@ -72,7 +76,7 @@ def test_subwords_as_words(caplog):
 def test_an_unknown_script_is_a_reason_for_a_warning(script, word, n_known, caplog):
     """However few its words are."""
     bitext = pairs([word, *["river"] * n_known], ["language", *["river"] * n_known])
-    fit = vocabulary_fit(WordTokenizer(tiny.tokenizer()), {"xx": bitext})
+    fit = fit_with_english(WordTokenizer(tiny.tokenizer()), {"xx": bitext})
     assert fit["xx"]["unknown_words"] == pytest.approx(1 / (1 + n_known))
     assert fit["en"]["unknown_words"] == 0
     (message,) = warnings(caplog)
@@ -84,14 +88,16 @@ def test_an_unknown_script_is_a_reason_for_a_warning(script, word, n_known, capl
 def test_many_unknown_words_are_a_reason_for_a_warning(n_unknown, warned, caplog):
     """Words of a known script, with letters that the vocabulary lacks."""
     words = [*["ŵŷ"] * n_unknown, *["river"] * (100 - n_unknown)]
-    fit = vocabulary_fit(WordTokenizer(tiny.tokenizer()), {"cy": pairs(words, ["river"] * 100)})
+    fit = fit_with_english(WordTokenizer(tiny.tokenizer()), {"cy": pairs(words, ["river"] * 100)})
     assert fit["cy"]["unknown_words"] == n_unknown / 100
     assert bool(warnings(caplog)) == warned
 
 
 def test_the_sample_is_spread_over_the_corpus():
     bitext = pairs([*["river"] * 5000, *["ខ្មែរ"] * 5000], ["river"] * 10_000)
-    assert vocabulary_fit(WordTokenizer(tiny.tokenizer()), {"km": bitext})["km"]["unknown_words"] == pytest.approx(0.5)
+    assert fit_with_english(WordTokenizer(tiny.tokenizer()), {"km": bitext})["km"]["unknown_words"] == pytest.approx(
+        0.5
+    )
 
 
 def test_it_is_recorded(run, tmp_path, fine_tune, caplog):
@@ -105,3 +111,17 @@ def test_it_is_recorded(run, tmp_path, fine_tune, caplog):
     assert len(lines) == 1
     out = fine_tune("nli", "--do_train", "--max_steps", 1, *CONTINUAL)
     assert json.loads((out / "run.json").read_text())["vocabulary"].keys() == {"hi", "en"}
+
+
+def test_both_sides_have_the_codes_of_their_languages():
+    """Also with another anchor than English, or with every language as the anchor."""
+    words = WordTokenizer(tiny.tokenizer())
+    one, other = ([split_on_punctuation(text) for text in part] for part in (tiny.TEXT[:2], tiny.TEXT[2:4]))
+    there, back = (
+        Dataset.from_dict({"source": one, "english": other}),
+        Dataset.from_dict({"source": other, "english": one}),
+    )
+    assert vocabulary_fit(words, {"uk": there}, {"uk": ("uk", "ru")}) == sentence_fit(words, {"uk": one, "ru": other})
+    both = {"uk-ru": ("uk", "ru"), "ru-uk": ("ru", "uk")}
+    expected = sentence_fit(words, {"uk": one + one, "ru": other + other})
+    assert vocabulary_fit(words, {"uk-ru": there, "ru-uk": back}, both) == expected

@@ -19,11 +19,19 @@ _SAMPLE = 2000
 _FEW = 0.03
 
 
-def vocabulary_fit(words: WordTokenizer, pairs: Mapping[str, Dataset]) -> dict[str, dict[str, float]]:
-    """The `sentence_fit` of pairs, by language and for English; the columns are `source` and `english` (lists of words)."""
-    samples = {language: bitext[:: max(1, len(bitext) // _SAMPLE)] for language, bitext in pairs.items()}
-    sentences = {language: sample["source"] for language, sample in samples.items()}
-    return sentence_fit(words, {**sentences, "en": [one for sample in samples.values() for one in sample["english"]]})
+def vocabulary_fit(
+    words: WordTokenizer, pairs: Mapping[str, Dataset], directions: Mapping[str, tuple[str, str]]
+) -> dict[str, dict[str, float]]:
+    """The `sentence_fit` of pairs, lists of words in the columns `source` and `english`, by language.
+
+    `directions` are the languages of both sides, by the name of the pairs.
+    """
+    samples = {name: bitext[:: max(1, len(bitext) // _SAMPLE)] for name, bitext in pairs.items()}
+    sentences: dict[str, list[list[str]]] = {}
+    for side, column in enumerate(("source", "english")):
+        for name, sample in samples.items():
+            sentences.setdefault(directions[name][side], []).extend(sample[column])
+    return sentence_fit(words, sentences)
 
 
 def task_vocabulary_fit(words: WordTokenizer, examples: Mapping[str, Dataset]) -> dict[str, dict[str, float]]:

@@ -54,7 +54,7 @@ def continual_alignment(
         reference: Any = _reference_encoder(args, model)
         pairs = _linked_pairs(args, words, reference)
         facts |= {"reference_model": reference.name_or_path, "parallel_data": pairs.fingerprints()}
-        facts["vocabulary"] = vocabulary_fit(words, pairs.pairs)
+        facts["vocabulary"] = vocabulary_fit(words, pairs.pairs, parallel.directions)
         if args.lora.use_lora and reference.name_or_path == args.model.model_name_or_path:
             reference = without_adapter(model)  # (the copy that linked the words is freed)
         alignment = ContinualAlignment(
