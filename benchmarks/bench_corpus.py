@@ -116,7 +116,7 @@ def measure(n_pairs: int, settings: dict[str, Any]) -> dict[str, Any]:
         links = AlignerArguments(
             aligner=args.links,
             links_file=[f"{folder}/pairs.links"] if from_file else None,
-            dictionary_file=None if from_file else [f"{folder}/words.txt"],
+            dictionary_file=[f"{folder}/words.txt"] if args.links == "dictionary" else None,
         )
         result: dict[str, Any] = {"pairs": n_pairs, "pairs_per_second": {}, "anonymous": {}}
         result["anonymous"]["base"] = memory("RssAnon")

@@ -654,7 +654,7 @@ def test_aligners_are_made_by_name(dictionary):
     made = make_aligner("encoder", inputs(encoder=ENCODER, word_tokenizer=word_tokenizer, aligner_layer=2))
     assert isinstance(made, EncoderAligner)
     assert made.layer == 2
-    made = make_aligner("statistical", inputs(symmetrization="grow-diag-final-and"))
+    made = make_aligner("statistical", inputs(aligner="statistical", symmetrization="grow-diag-final-and"))
     assert isinstance(made, StatisticalAligner)
     assert made.symmetrization == "grow-diag-final-and"
     assert isinstance(make_aligner("dictionary", inputs(dictionary_file=str(dictionary))), DictionaryAligner)
@@ -683,13 +683,37 @@ def test_an_agreement_needs_what_its_parts_need():
         ("encoder+file", {}, ["file", "encoder, statistical, dictionary"]),
         ("encoder+encoder", {}, ["encoder+encoder", "once"]),
         ("statistical+dictionary", {}, ["--dictionary_file"]),
-        ("statistical", {"symmetrization": "both"}, ["--symmetrization both", "intersection", "grow-diag-final-and"]),
+        (
+            "statistical",
+            {"aligner": "statistical", "symmetrization": "both"},
+            ["--symmetrization both", "intersection", "grow-diag-final-and"],
+        ),
     ],
 )
 def test_what_an_aligner_needs(name, settings, parts):
     with pytest.raises(InputError) as error:
         make_aligner(name, inputs(**settings))
     assert one_sentence(str(error.value), *parts)
+
+
+@pytest.mark.parametrize("aligner", [None, "file", "encoder", "statistical", "dictionary", "encoder+dictionary"])
+@pytest.mark.parametrize(
+    ("of", "setting"),
+    [
+        ("encoder", {"aligner_layer": 0}),
+        ("statistical", {"statistical_model": "hmm"}),
+        ("statistical", {"symmetrization": "union"}),
+        ("dictionary", {"dictionary_file": ["x"]}),
+    ],
+)
+def test_a_setting_of_another_aligner_is_refused(aligner, of, setting):
+    """The encoder links what has no links file, if no aligner is named."""
+    if of in (aligner if aligner not in (None, "file") else "encoder").split("+"):
+        assert AlignerArguments(aligner, **setting)
+        return
+    with pytest.raises(InputError) as error:
+        AlignerArguments(aligner, **setting)
+    assert one_sentence(str(error.value), f"--{next(iter(setting))}", f"--aligner {of}")
 
 
 def test_a_limit_of_scores_that_do_not_exist(dictionary):
@@ -705,8 +729,8 @@ def test_links_are_cached_under_all_that_they_depend_on(dictionary, tmp_path):
         links_key("dictionary", inputs(dictionary_file=str(dictionary))),
         links_key("dictionary", inputs(dictionary_file=str(other))),
         links_key("statistical", inputs()),
-        links_key("statistical", inputs(statistical_model="hmm")),
-        links_key("statistical", inputs(symmetrization="union")),
+        links_key("statistical", inputs(aligner="statistical", statistical_model="hmm")),
+        links_key("statistical", inputs(aligner="statistical", symmetrization="union")),
         links_key("statistical", inputs(min_link_score=0.5)),
         links_key("statistical+dictionary", inputs(dictionary_file=str(dictionary))),
         links_key("statistical+dictionary", inputs(dictionary_file=str(other))),

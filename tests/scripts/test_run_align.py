@@ -129,7 +129,8 @@ def test_aligners_and_links_that_are_kept(align, tmp_path, aligner):
     dictionary = tmp_path / "words.txt"
     dictionary.write_text("viejo old\nмост bridge\nцелый whole\nпuente bridge\nпуть way\npuente bridge\n")
     links = tmp_path / "kept.links"
-    first = align("--aligner", aligner, "--dictionary_file", dictionary, "--write_links", links, "--max_steps", 2)
+    words = ("--dictionary_file", dictionary) if aligner == "dictionary" else ()
+    first = align("--aligner", aligner, *words, "--write_links", links, "--max_steps", 2)
     assert read_header(links) == {"aligner": aligner, "pairs": "24", "word_splitting": "punctuation"}
     again = align("--links_file", links, "--max_steps", 2, output="again")
     one, other = (load_file(folder / "model.safetensors") for folder in (first, again))
@@ -374,6 +375,7 @@ BAD_ARGUMENTS = {
     "--validation_split_percentage 5": "does nothing without --do_eval",
     "--validation_links_file x": "--validation_links_file belongs to --validation_file",
     "--aligner encoder --links_file x.links": "--links_file is not read by --aligner encoder",
+    "--dictionary_file words.txt": "--dictionary_file does nothing with --aligner encoder; .* --aligner dictionary",
     "--links_file a.links b.links": "--links_file names 2 files for hi",
     "--aligner statistical --symmetrization nonsense": "--symmetrization nonsense is unknown",
     "--aligner statistical --statistical_model nonsense": "--statistical_model nonsense is unknown",

@@ -117,8 +117,19 @@ class AlignerArguments:
             raise InputError(f"--links_file is not read by --aligner {self.aligner}; leave one of the two out.")
         if self.min_dictionary_count is not None and not self.write_dictionary:
             raise InputError("--min_dictionary_count has no effect without --write_dictionary; give both.")
-        if self.aligner not in (None, "file"):
-            aligner_spec(self.aligner)
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Raise `InputError` for a setting of another aligner than the one in use (also beside links files: not every
+        language, and not every part of a corpus, needs to have one)."""
+        name = aligner_name(self, has_links=False)
+        in_use = aligner_spec(name)
+        for other, spec in ALIGNERS.items():
+            for setting in ({*spec.settings, *spec.needs} - {*in_use.settings, *in_use.needs}) & vars(self).keys():
+                if getattr(self, setting) != self.__dataclass_fields__[setting].default:
+                    raise InputError(
+                        f"--{setting} does nothing with --aligner {name}; leave it out, or use --aligner {other}."
+                    )
 
 
 def aligner_name(arguments: AlignerArguments, has_links: bool) -> str:
