@@ -107,7 +107,7 @@ def test_the_page_loads_nothing(data):
     assert set(re.findall(r"https?://[^\s\"'`]+", page)) == {"http://www.w3.org/2000/svg"}
     assert not re.findall(r"\b(?:src|href)\s*=|@import|url\(", page)
     assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", page)
-    assert not re.findall(r"\[\[(?:page\.|data)", page)
+    assert not re.findall(r"\[\[(?:(?:page|pair|links)\.|data)", page)
 
 
 def test_thousands_of_pairs_make_a_page_of_a_few_megabytes():

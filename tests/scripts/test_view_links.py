@@ -207,6 +207,24 @@ def test_words_are_found_pages_turned_and_matrices_opened(page, tmp_path):
     assert found["hits"] == 2
 
 
+def test_long_sentences_scroll_together(page, tmp_path):
+    _, made = page
+    found = returned(
+        in_browser(
+            made,
+            tmp_path,
+            "find=very",
+            """
+            const panels = [...document.querySelectorAll('.panel > .scroll')];
+            panels[0].scrollLeft = 300;
+            panels[0].dispatchEvent(new Event('scroll'));
+            return panels.map((panel) => panel.scrollLeft);
+            """,
+        )
+    )
+    assert found == [300, 300]
+
+
 def test_only_pairs_that_changed(page, tmp_path):
     data, made = page
     status = returned(in_browser(made, tmp_path, "changed=1", "return document.getElementById('status').textContent"))

@@ -61,7 +61,7 @@ def link_page(data: Mapping[str, Any]) -> str:
     """The whole page. No text of the data can end the element that holds it."""
     text = json_text(data, separators=(",", ":")).replace("<", r"\u003c")
     page = (_TEMPLATE / "page.html").read_text(encoding="utf-8")
-    for name in ("page.css", "page.js"):
+    for name in ("page.css", "links.js", "pair.js", "page.js"):
         page = page.replace(f"[[{name}]]", (_TEMPLATE / name).read_text(encoding="utf-8").strip())
     return page.replace("[[data]]", text)
 
