@@ -43,8 +43,8 @@ function panel(pair, links, model, tokens) {
   );
   diagram.querySelector(".word").tabIndex = 0;
   const section = html(
-    "section",
-    { class: "panel", "data-model": model, "aria-label": MODELS[model].label },
+    "div",
+    { class: "panel", "data-model": model },
     html("h4", {}, MODELS[model].label),
     html("div", { class: "scroll" }, diagram),
     html("p", { class: "info" }),
@@ -197,7 +197,7 @@ function linkTable(pair, { models, gold }) {
   });
   return html(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": `Links of pair ${pair.n}` },
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": `Links of pair ${pair.n}` },
     html(
       "table",
       {},
@@ -246,7 +246,7 @@ function matrix(pair, links, model, low, high) {
   const label = MODELS[model].label;
   return html(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": `Similarity matrix of pair ${pair.n}, ${label}` },
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": `Similarity matrix of pair ${pair.n}, ${label}` },
     html(
       "table",
       { class: "matrix" },
