@@ -82,6 +82,12 @@ class ViewArguments(ModelsArguments):
             raise InputError(
                 f"--output_file {self.output_file} exists already; give another name, or add --overwrite_output_file."
             )
+        try:
+            Path(self.output_file).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--output_file {self.output_file} cannot be written ({error.strerror}); choose another place."
+            ) from None
         return assumed
 
 
@@ -129,7 +135,6 @@ def main() -> None:
         summaries = summarize(pairs, linked)
         page = Path(str(args.output_file))
         record = run_record([args, data], base_model=models)
-        page.parent.mkdir(parents=True, exist_ok=True)
         write_link_page(page, page_data(pairs, linked, summaries, record))
         print(summary_table(linked, summaries).text())
         print(f"\n{len(pairs.numbers):,} pairs in {page} ({page.stat().st_size / 1e6:.1f} MB); open it in a browser.")

@@ -81,6 +81,7 @@ def test_pairs_keep_their_number_and_their_given_links(view, tmp_path):
         (["--languages", "hi", "ru"], "--language"),
         (["--max_words", "1"], "--max_words 1"),
         (["--output_file", "."], "--output_file ."),
+        (["--output_file", "bitext.tsv/links.html"], "--output_file bitext.tsv/links.html"),
         (["--output_file", "bitext.tsv"], "would overwrite --parallel_file"),
     ],
 )
