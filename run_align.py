@@ -152,8 +152,10 @@ def check_arguments(args: Arguments) -> None:
     assumed = {"--model": MBERT} if model.model_name_or_path == MBERT else {}
     # (An --eval_strategy turns do_eval on.)
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
-    if training.do_train and not args.alignment.weights.losses():
-        raise InputError("--alignment_weight and --regularization_weight are both 0; training needs one of them.")
+    if not args.alignment.weights.losses():
+        raise InputError(
+            "--alignment_weight and --regularization_weight are both 0; nothing can be learned or measured."
+        )
     args.alignment.check_sampling(
         list(data.directions), args.alignment.weights.losses(), training.train_sampling_strategy
     )

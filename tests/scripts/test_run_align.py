@@ -357,6 +357,7 @@ BAD_ARGUMENTS = {
     "--temperature 0": "--temperature",
     "--alignment_weight -1": "--alignment_weight",
     "--do_train --alignment_weight 0 --regularization_weight 0": "--regularization_weight",
+    "--do_eval --validation_split_percentage 50 --alignment_weight 0 --regularization_weight 0": "are both 0",
     "--alignment_layer 99": "--alignment_layer 99 does not exist .* choose from 0 .* to 2",
     "--freeze_layers 2": "--freeze_layers 2 leaves nothing to train",
     "--use_lora --freeze_embeddings false": "--freeze_embeddings does nothing with --use_lora",
