@@ -43,6 +43,8 @@ def test_arguments_without_effect_are_recorded_but_not_as_hyperparameters():
     record = run_record([Arguments(), others], unused=[others])
     assert "weight" not in record["hyperparameters"]
     assert record["arguments"]["weight"] == 3
+    with_weight = run_record([Arguments(), others], unused=[others], but=["weight"])
+    assert with_weight["hyperparameters"] == {**record["hyperparameters"], "weight": 3}
 
 
 def test_what_makes_another_system_is_recorded():

@@ -1,6 +1,7 @@
 """--romanize through the scripts that train: adjustment, and a task with and without --continual."""
 
 import json
+import re
 
 import pytest
 
@@ -32,9 +33,17 @@ def test_evaluating_on_romanized_text(fine_tune):
     data = record(out)["eval_data"]
     assert data["hi"]["sha256"] != data["hi-Latn"]["sha256"]
     assert data["hi"]["examples"] == data["hi-Latn"]["examples"] == 5
-    assert record(out)["arguments"]["romanize"] == ["hi-Latn"]
+    assert record(out)["hyperparameters"]["romanize"] == ["hi-Latn"]
+    assert "max_words" not in record(out)["hyperparameters"]
+    assert re.search(r"\| romanize +\| hi-Latn", (out / "README.md").read_text())
     tags = [[json.loads(line)["gold"] for line in (out / f"predictions/{name}.jsonl").open()] for name in data]
     assert tags[1] == tags[2]
+
+
+def test_examples_that_are_romanized_in_place_make_another_system(fine_tune):
+    short = ("--do_train", "--do_eval", "--max_steps", 1, "--max_train_samples", 8, "--max_eval_samples", 2)
+    out = fine_tune("ner", *short, "--few_shot", "hi=2", "--eval_languages", "en", "--romanize", "hi")
+    assert record(out)["variant"] == ["few_shot hi=2", "romanized hi"]
 
 
 def test_answers_are_not_moved_but_pairs_beside_them_may_be(fine_tune, words):

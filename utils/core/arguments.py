@@ -153,12 +153,12 @@ def hyperparameters(arguments: Any) -> list[str]:
     return list(dict.fromkeys([*getattr(arguments, "HYPERPARAMETERS", ()), *declared]))
 
 
-def variant_names(arguments: Any) -> list[str]:
-    """What makes a run with these arguments another system than one with the defaults (`variant` of `arg`)."""
+def variant_names(arguments: Any, only: Collection[str]) -> list[str]:
+    """What makes a run with these arguments another system than one with the defaults (`variant` of `arg`), if `only` names it."""
     names = []
     for item in fields(arguments):
         name, value = item.metadata.get("variant"), getattr(arguments, item.name)
-        if name and value != _default(item):
+        if name and value != _default(item) and item.name in only:
             values = value if isinstance(value, list) else [value]
             words = (str(one).lower() if isinstance(one, bool) else str(one) for one in values)
             names.append(name(value) if callable(name) else " ".join([item.name, *words]))

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,22 +18,25 @@ _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "pef
 _CODE = Path(__file__).resolve().parent.parent.parent
 
 
-def run_record(arguments: Iterable[Any], unused: Sequence[Any] = (), **facts: Any) -> dict[str, Any]:
+def run_record(
+    arguments: Iterable[Any], unused: Sequence[Any] = (), but: Collection[str] = (), **facts: Any
+) -> dict[str, Any]:
     """How a run came about, for `run.json`: arguments, hyperparameters, what makes it another system than the usual one
     (`variant`), versions, commit of this code, and given facts.
 
     Args:
         arguments: the script's argument dataclasses. Secrets are taken out.
         unused: those that had no effect on what was learned; their hyperparameters are omitted.
+        but: names of arguments among these that had one.
     """
     values: dict[str, Any] = {}
     hyperparameter_names: list[str] = []
     variant: list[str] = []
     for group in arguments:
         values |= group.to_dict() if hasattr(group, "to_dict") else asdict(group)
-        if not any(group is other for other in unused):
-            hyperparameter_names += hyperparameters(group)
-            variant += variant_names(group) if is_dataclass(group) else []
+        only = but if any(group is other for other in unused) else values
+        hyperparameter_names += [name for name in hyperparameters(group) if name in only]
+        variant += variant_names(group, only) if is_dataclass(group) else []
     facts |= {"hyperparameters": {name: values[name] for name in hyperparameter_names}, "variant": variant}
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:

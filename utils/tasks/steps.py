@@ -16,6 +16,7 @@ from utils.core.data_sets import full_name
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
 from utils.core.records import run_record
+from utils.core.romanization import in_place
 from utils.models.adapters import with_lora
 from utils.models.encoders import load_task_model, save_task_model
 from utils.models.layers import aligned_layers, encoder_of, freeze_layers
@@ -138,7 +139,8 @@ def _published(args: TaskArguments, prefix: str, names: Sequence[str], metrics: 
     data, training, model = args.data, args.training, args.model
     limits = (data.train_file, data.validation_file, data.test_file, data.max_train_samples, data.max_eval_samples)
     in_english_alone = training.do_train and data.trained_languages() == [ENGLISH]
-    if not in_english_alone or training.max_steps > 0 or any(limits) or data.max_predict_samples:
+    others = data.max_predict_samples or in_place(args.parallel.romanize)
+    if not in_english_alone or training.max_steps > 0 or any(limits) or others:
         return ""
     data_set = full_name(str(data.eval_dataset_name or data.dataset_name))
     original, _ = original_model(model.model_name_or_path, **model.hub_options())
@@ -177,6 +179,7 @@ def publish_task_model(
     record = run_record(
         [model, args.data, *pairs, args.tracking, args.lora, args.training],
         unused=[*([] if args.lora.use_lora else [args.lora]), *([] if continual else pairs)],
+        but=["romanize"] if args.parallel.romanize else [],  # (of the examples)
         task_name=task.name,
         task=task.pipeline_tag,
         title=task.title,
