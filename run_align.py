@@ -252,6 +252,7 @@ def share(args: Arguments, trainer: AlignmentTrainer, **facts: object) -> None:
         base_model=model.model_name_or_path,
         base_model_revision=model.commit(model.model_name_or_path),
         reference_model=model.reference_model or model.model_name_or_path,
+        word_links=args.links.source if args.alignment.needs_links else None,
         seed=training.seed,
         **facts,
     )

@@ -381,6 +381,16 @@ def test_without_a_baseline_there_are_means(grid, compared, capsys):
     assert "Nothing is compared: --baseline" in capsys.readouterr().out
 
 
+def test_other_word_links_are_named(compared, tmp_path, capsys):
+    """Also where no argument says it: with a file of links that is what is read, otherwise the encoder links."""
+    for seed, links in enumerate(("file", "encoder", None)):
+        write_nli(tmp_path / str(seed), [1, 0] * 60, seed=seed, **CONTINUAL, word_links=links)
+    compared(*(tmp_path / str(seed) for seed in range(2)))
+    assert "word links (file, encoder)" in "".join(capsys.readouterr())
+    compared(tmp_path / "0", tmp_path / "2", out="earlier")
+    assert "word links" not in "".join(capsys.readouterr())
+
+
 def test_settings_and_training_data_that_differ_are_named(compared, tmp_path, capsys):
     write_nli(tmp_path / "a", [1, 0] * 60)
     write_nli(tmp_path / "b", [1, 0] * 60, seed=2, arguments={"learning_rate": 2e-5})

@@ -93,6 +93,7 @@ def test_sentences_need_no_links(align, tmp_path, capsys):
     assert record["variant"] == ["unit sentence", "contrastive", "negatives both"]
     assert record["train_data"]["hi"]["pairs"] == 24
     assert record["train_data"]["hi"]["links"] == 0
+    assert record["word_links"] is None
     logged = json.loads((out / "trainer_state.json").read_text())["log_history"]
     assert "sentence_loss" in logged[0]
     assert "alignment_loss" not in logged[0]
@@ -133,6 +134,9 @@ def test_aligners_and_links_that_are_kept(align, tmp_path, aligner):
     first = align("--aligner", aligner, *words, "--write_links", links, "--max_steps", 2)
     assert read_header(links) == {"aligner": aligner, "pairs": "24", "word_splitting": "punctuation"}
     again = align("--links_file", links, "--max_steps", 2, output="again")
+    for folder, source in ((first, aligner), (again, "file")):
+        assert json.loads((folder / "run.json").read_text())["word_links"] == source
+        assert re.search(rf"\| word links +\| {source}", (folder / "README.md").read_text())
     one, other = (load_file(folder / "model.safetensors") for folder in (first, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

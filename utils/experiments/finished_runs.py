@@ -152,10 +152,12 @@ def _trained(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _settings(step: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a training, and the fingerprint of its data (not of pairs, which depend on the seed)."""
+    """The hyperparameters of a training, what linked words, and the fingerprint of its data (not of pairs, which depend on the
+    seed)."""
     data = step.get("train_data")
     fingerprint = {"training data": data["sha256"][:8]} if isinstance(data, dict) and "sha256" in data else {}
-    return {**(step.get("hyperparameters") or {}), **fingerprint}
+    links = {"word links": step["word_links"]} if step.get("word_links") else {}
+    return {**(step.get("hyperparameters") or {}), **links, **fingerprint}
 
 
 def _system(

@@ -186,6 +186,7 @@ def publish_task_model(
         metrics=list(task.metrics),
         auto_class=task.auto_class.__name__,
         regime="continual" if continual else "plain",
+        word_links=args.links.source if continual and args.continual.needs_links else None,
         base_model=model.model_name_or_path,
         base_model_revision=model.commit(model.model_name_or_path),
         seed=args.training.seed,

@@ -197,8 +197,8 @@ def _language_table(record: _Json, results: _Json) -> str:
 
 
 def _settings_table(record: _Json, results: _Json) -> str:
-    """Hyperparameters, seed, losses and versions."""
-    rows = [*record["hyperparameters"].items(), ("seed", record.get("seed"))]
+    """Hyperparameters, what linked words, seed, losses and versions."""
+    rows = [*record["hyperparameters"].items(), ("word links", record.get("word_links")), ("seed", record.get("seed"))]
     losses = ("train_loss", "eval_alignment_loss", "eval_sentence_loss", "eval_regularization_loss")
     rows += [(name, results.get(name)) for name in losses]
     rows += [(package, record["versions"].get(package)) for package in ("transformers", "torch")]

@@ -119,6 +119,11 @@ class AlignerArguments:
             raise InputError("--min_dictionary_count has no effect without --write_dictionary; give both.")
         self._check_settings()
 
+    @property
+    def source(self) -> str:
+        """What links the words, also where it is not named: `file` or an aligner."""
+        return aligner_name(self, has_links=bool(self.links_file))
+
     def _check_settings(self) -> None:
         """Raise `InputError` for a setting of another aligner than the one in use (also beside links files: not every
         language, and not every part of a corpus, needs to have one)."""
