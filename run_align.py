@@ -197,7 +197,7 @@ def load_encoders(args: Arguments) -> tuple[PreTrainedModel, PreTrainedModel]:
         reference = load_encoder(model.reference_model, dtype, **{**model.hub_options(), "revision": "main"})
         check_same_kind(encoder, reference)
     freeze_unused_parameters(encoder, alignment.alignment_layer[-1])
-    freeze_layers(encoder, alignment.freeze_layers, alignment.freeze_embeddings, alignment.alignment_layer[-1])
+    freeze_layers(encoder, alignment.freeze_layers, alignment.freeze_embeddings, alignment.alignment_layer[0])
     return encoder, reference.to(args.training.device)  # type: ignore[arg-type]  # (its annotation is wrong)
 
 

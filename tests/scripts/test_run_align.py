@@ -364,6 +364,8 @@ BAD_ARGUMENTS = {
     "--do_eval --validation_split_percentage 50 --alignment_weight 0 --regularization_weight 0": "are both 0",
     "--alignment_layer 99": "--alignment_layer 99 does not exist .* choose from 0 .* to 2",
     "--freeze_layers 2": "--freeze_layers 2 leaves nothing to train",
+    "--freeze_layers 0-0 --alignment_layer 1 -1": "--freeze_layers 0-0 leaves nothing to train up to --alignment_layer 1",
+    "--freeze_embeddings true --alignment_layer 0 -1": "--freeze_embeddings true leaves nothing .* --alignment_layer 0;",
     "--use_lora --freeze_embeddings false": "--freeze_embeddings does nothing with --use_lora",
     "--max_train_pairs 0": "--max_train_pairs 0 .* at least 1",
     "--max_words 1": "None of the 24 pairs of hi can be used",

@@ -76,7 +76,7 @@ def freeze_layers(
 
     Raises:
         InputError: for layers that do not exist, or if nothing is frozen, or nothing is left to train behind the hidden
-            state `aligned`.
+            state `aligned`, the lowest of several: its loss would be a constant that only lessens the part of the others.
     """
     chosen = parse_frozen_layers(layers, encoder.config.num_hidden_layers)
     if embeddings is None:
@@ -86,11 +86,13 @@ def freeze_layers(
     for first in (layer for layer in chosen if layer - 1 not in chosen):
         end = next(layer for layer in range(first, max(chosen) + 2) if layer not in chosen)
         frozen |= parameters_behind(encoder, end) - parameters_behind(encoder, first)
-    shown = f"--freeze_layers {' '.join(layers)}"
+    shown = f"--freeze_layers {' '.join(layers)}" if chosen else "--freeze_embeddings true"
     if chosen and not frozen:
         raise InputError(f"{shown} names only layers above --alignment_layer, which are not trained anyway; omit it.")
     if frozen and frozen >= parameters_behind(encoder, aligned):
-        raise InputError(f"{shown} leaves nothing to train up to --alignment_layer {aligned}; name fewer layers.")
+        raise InputError(
+            f"{shown} leaves nothing to train up to --alignment_layer {aligned}; freeze less, or align higher."
+        )
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in frozen)
 

@@ -78,8 +78,8 @@ def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tupl
         assume_for_causal(continual, encoder_of(model))
     if continual.continual:
         encoder = encoder_of(model)
-        highest = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)[-1]
-        freeze_layers(encoder, continual.freeze_layers, continual.freeze_embeddings, highest)
+        lowest = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)[0]
+        freeze_layers(encoder, continual.freeze_layers, continual.freeze_embeddings, lowest)
     tokenizer = load_tokenizer(name, **options)
     if model.config.pad_token_id is None:  # (a causal model looks for the last token before the padding)
         model.config.pad_token_id = tokenizer.pad_token_id
