@@ -149,6 +149,18 @@ def test_few_shot_that_means_nothing(few_shot):
         TaskDataArguments(few_shot=few_shot)
 
 
+@pytest.mark.parametrize("evaluated", ["validation_file", "test_file"])
+def test_few_shot_beside_files_is_not_of_the_usual_data_set(tmp_path, evaluated):
+    path = write(tmp_path / "a.jsonl", PAIRS)
+    usual = folder_of_languages(tmp_path / "xnli", {"hi": PAIRS})
+    files = {"train_file": path, evaluated: [f"en={path}"], "dataset_name": usual}
+    with pytest.raises(InputError, match="--few_shot_file hi=FILE"):
+        nli(few_shot=["hi=1"], **files).train()
+    del files["train_file" if evaluated == "test_file" else evaluated]
+    files["dataset_name"] = folder_of_languages(tmp_path / "both", {"hi": PAIRS, "en": PAIRS})
+    assert len(nli(few_shot=["hi=1"], max_train_samples=2, **files).train()) == 3
+
+
 def test_too_few_examples_for_few_shot(tmp_path):
     path = write(tmp_path / "a.jsonl", PAIRS)
     with pytest.raises(InputError, match="only 3 examples in hi; lower --few_shot hi=4"):

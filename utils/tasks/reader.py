@@ -69,6 +69,9 @@ class TaskReader:
         files = files_by_source(data.few_shot_file, list(data.shots()), self.romanized)
         if path := one_path_each(files, list(data.shots()), "--few_shot_file").get(language):
             examples, where = self._from_file(path, self.read_example), f"The file {path}"
+        elif data.train_file and (data.validation_file or data.test_file):
+            # (Not of the usual data set, which has no part in the run.)
+            raise InputError(f"--few_shot {language}={number} has no file; add --few_shot_file {language}=FILE.")
         else:
             name, config = self._evaluated_data_set()
             examples = self._from_dataset("few_shot", language, name, config, data.train_split, self.read_example)
