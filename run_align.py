@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 from torch import nn
@@ -237,7 +237,7 @@ def add_adapter(args: Arguments, encoder: PreTrainedModel, reference: PreTrained
     return trained, reference if args.model.reference_model else without_adapter(trained)
 
 
-def share(args: Arguments, trainer: AlignmentTrainer, **facts: object) -> None:
+def share(args: Arguments, trainer: AlignmentTrainer, **facts: Any) -> None:
     """Merge the adapter if asked; write `run.json`, with the facts, and the model's card; push them if asked."""
     model, training = args.model, args.training
     if args.lora.merge_adapter and training.should_save:
