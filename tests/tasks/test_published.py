@@ -50,15 +50,18 @@ def test_nothing_is_said_of_what_was_not_published(task, data_set, model, scores
 def of_run(**changes):
     of_training = {"do_train": True, "max_steps": -1}
     training = {name: changes.pop(name, value) for name, value in of_training.items()}
+    parallel = SimpleNamespace(romanize=changes.pop("romanize", []))
     data = TaskDataArguments(dataset_name="xnli", **changes)
     model = SimpleNamespace(model_name_or_path=HUB_MBERT, hub_options=dict)
-    return SimpleNamespace(task=TASKS["nli"], model=model, data=data, training=SimpleNamespace(**training))
+    training = SimpleNamespace(**training)
+    return SimpleNamespace(task=TASKS["nli"], model=model, data=data, parallel=parallel, training=training)
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"do_train": False}, {"max_steps": 3}, {"max_train_samples": 10}, {"max_eval_samples": 10}, {"train_file": "a.jsonl"},
-     {"max_predict_samples": 10}, {"test_file": ["hi=a.jsonl"]}, {"eval_dataset_name": "data/nli"}, {"train_language": "hi"}, {"few_shot": ["hi=9"]}],
+     {"max_predict_samples": 10}, {"test_file": ["hi=a.jsonl"]}, {"eval_dataset_name": "data/nli"}, {"train_language": "hi"}, {"few_shot": ["hi=9"]},
+     {"romanize": ["hi"]}],
 )  # fmt: skip
 def test_only_a_whole_run_on_the_usual_data_is_compared(changes, monkeypatch):
     monkeypatch.setattr(steps, "original_model", lambda name, **_: (name, "main"))
