@@ -151,7 +151,7 @@ def test_the_pooler_is_no_target_of_an_adjustment(tmp_path, architecture):
 
 def test_layers_above_the_aligned_one_get_no_adapter(tmp_path):
     base = tiny.checkpoint(tmp_path / "base")
-    model = with_lora(load_encoder(base), base, rank_2(), layer=1)
+    model = with_lora(load_encoder(base), base, rank_2(), layers=[1])
     adapted = [name for name, _ in model.named_modules() if name.endswith(".lora_A")]
     assert adapted
     assert all("layer.0." in name for name in adapted)

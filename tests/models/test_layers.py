@@ -1,6 +1,7 @@
 """Layers: which are aligned, which are needed, and which parameters are frozen."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -136,3 +137,10 @@ def test_an_adapter_needs_a_layer_that_is_not_frozen():
     freeze_layers(encoder, ["4"], embeddings=False)
     with pytest.raises(InputError, match="--use_lora finds no linear module"):
         with_lora(encoder, "base", LoraArguments(use_lora=True))
+
+
+@pytest.mark.parametrize(("layers", "works"), [([-1], True), ([1, -1], True), ([0], False), ([0, -1], False)])
+def test_an_aligned_layer_without_an_adapter_below_it_is_refused(layers, works):
+    encoder = small("Bert")
+    with nullcontext() if works else pytest.raises(InputError):
+        with_lora(encoder, "base", LoraArguments(use_lora=True, lora_rank=2), layers=layers)

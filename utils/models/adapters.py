@@ -7,7 +7,7 @@ Loading merges it into its base model, so that the rest of the code sees plain m
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,23 +154,28 @@ def _merge(root: nn.Module, low_rank: Tensors, config: LoraConfig) -> None:
 
 
 def with_lora(
-    model: PreTrainedModel, base: str, lora: "LoraArguments", revision: str | None = None, layer: int = -1
+    model: PreTrainedModel,
+    base: str,
+    lora: "LoraArguments",
+    revision: str | None = None,
+    layers: Sequence[int] = (-1,),
 ) -> PeftModel:
     """Put an adapter on an encoder, or on a task model (whose head is trained as a whole), to be trained instead of it.
 
-    Only modules that have a part in the hidden state `layer`, and are not frozen, get one. The adapter records the name
-    and the commit of its model, `base` and `revision`.
+    Only modules that have a part in the highest of the hidden states `layers` (ascending), and are not frozen, get one. The
+    adapter records the name and the commit of its model, `base` and `revision`.
 
     Raises:
-        InputError: if there is no linear module of a name in `lora_target_modules`.
+        InputError: if there is no linear module of a name in `lora_target_modules`, or none below the lowest of the layers,
+            whose loss would be a constant.
     """
     encoder = encoder_of(model)
     prefix = "" if encoder is model else f"{model.base_model_prefix}."
-    behind = {prefix + name for name in parameters_behind(encoder, layer)}
+    behind, behind_lowest = ({prefix + name for name in parameters_behind(encoder, layers[k])} for k in (-1, 0))
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     targets = [name for name in linear if f"{name}.weight" in behind]
-    if not targets:
+    if not any(f"{name}.weight" in behind_lowest for name in targets):
         raise InputError("--use_lora finds no linear module to adapt; align a higher layer, or freeze fewer layers.")
     chosen = [] if lora.lora_target_modules == ["auto"] else lora.lora_target_modules
     for end in chosen:

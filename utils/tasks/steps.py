@@ -74,18 +74,20 @@ def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tupl
     model, new = load_task_model(args.task.auto_class, name, labels, **options)
     if new and not args.training.do_train:
         raise _not_fine_tuned(args, f" (it lacks {min(new)})")
+    layers = [-1]
     if (continual := args.continual).continual or args.tracking.track_alignment_every:
         assume_for_causal(continual, encoder_of(model))
     if continual.continual:
         encoder = encoder_of(model)
-        lowest = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)[0]
+        lowest, *_ = aligned_layers(continual.alignment_layer, encoder.config.num_hidden_layers)
         freeze_layers(encoder, continual.freeze_layers, continual.freeze_embeddings, lowest)
+        layers = [lowest, -1]  # (the task needs the last one)
     tokenizer = load_tokenizer(name, **options)
     if model.config.pad_token_id is None:  # (a causal model looks for the last token before the padding)
         model.config.pad_token_id = tokenizer.pad_token_id
     if not args.lora.use_lora:
         return model, tokenizer
-    return with_lora(model, name, args.lora, args.model.commit(name)), tokenizer
+    return with_lora(model, name, args.lora, args.model.commit(name), layers), tokenizer
 
 
 def length_limit(wanted: int | None, usual: int, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
