@@ -16,7 +16,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-quickstart: $(VENV)/.installed  ## Adjust a small encoder on the embedded sentences and show the gain (5 minutes on 2 cores)
+quickstart: $(VENV)/.installed  ## Adjust a small encoder on the embedded sentences and show the gain (6 minutes on 2 cores)
 	$(BIN)/python quickstart.py
 
 test: $(VENV)/.installed  ## Run all tests

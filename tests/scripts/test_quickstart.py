@@ -68,8 +68,9 @@ def test_the_readme_shows_the_same_table():
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     columns = ["foreign → English", "English → foreign"]
     assert f"| | words: {columns[0]} | {columns[1]} | sentences: {columns[0]} | {columns[1]} |" in readme
-    for description in quickstart.MODELS.values():
-        assert re.search(rf"^\| {description} \|( \d\d\.\d \|){{4}}$", readme, re.MULTILINE)
+    for prefix in ("", f"{quickstart.UNREAD}: "):
+        for description in quickstart.MODELS.values():
+            assert re.search(rf"^\| {prefix}{description} \|( \d+\.\d \|){{4}}$", readme, re.MULTILINE)
 
 
 def test_hindi_in_latin_letters_takes_the_links_of_hindi(run, monkeypatch, tmp_path, model):
