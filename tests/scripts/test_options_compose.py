@@ -47,7 +47,8 @@ def refused(options: dict[str, str]) -> bool:
         ("contrastive_negatives" in options and not contrastive)
         or ("realign_every" in options and unit == "sentence")
         or ("freeze_layers" in options and "alignment_layer" in options)
-        or ("freeze_embeddings" in options and ("use_lora" in options or options.get("alignment_layer") == "0 -1"))
+        or ("freeze_embeddings" in options and "use_lora" in options)
+        or (options.get("alignment_layer") == "0 -1" and ("freeze_embeddings" in options or "use_lora" in options))
     )
 
 
