@@ -216,6 +216,12 @@ def test_word_retrieval_is_tested_over_pairs(compared, tmp_path):
     assert float(row["p_bootstrap"]) < 0.001
     assert row["mark"] == "*"
     assert row["examples"] == "120"
+    # A run from before predictions were kept is compared without a test.
+    (tmp_path / "adjusted2" / "predictions" / "hi-en.jsonl").unlink()
+    row = next(row for row in compared(tmp_path / "original", *adjusted, "--baseline", "mbert", "--overwrite_output_dir")
+               if row["language"] == "hi-en" and row["runs"] == "3")  # fmt: skip
+    assert numbers(row, "mean", "difference") == pytest.approx((0.6, 0.3))
+    assert row["p_bootstrap"] == ""
 
 
 # --- Systems ---

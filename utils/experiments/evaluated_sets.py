@@ -41,7 +41,7 @@ class EvaluatedSet:
 
     split: str  # empty if unknown
     sha256: str  # fingerprint of the examples
-    n_examples: int  # of links, for word retrieval
+    n_examples: int  # of pairs, for word retrieval
     results: dict[str, float]  # 0 to 1
     rules: dict[str, Any] = field(
         default_factory=dict
@@ -127,7 +127,7 @@ def _of_alignment(folder: Path, name: str, data: _Json, arguments: _Json, result
         _check_results(folder, name, found, results, f"eval_{name}_", {})
         return replace(found, representation=representation)
     of_all = {"word_retrieval_accuracy": results[key]}
-    return EvaluatedSet("", data["sha256"], data["links"], of_all, representation=representation)
+    return EvaluatedSet("", data["sha256"], data["pairs"], of_all, representation=representation)
 
 
 def _score_links(row: _Json) -> dict[str, tuple[int, int, int]]:
