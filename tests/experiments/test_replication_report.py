@@ -222,7 +222,7 @@ def test_few_seeds_carry_no_claim(tmp_path):
     results = results_of(tmp_path, grid)
     report = unpadded(write_report(results, tmp_path, {}))
     assert "(+20.0(*))" in report
-    assert verdict(results, "helps NLI in all") == "no significant difference"
+    assert verdict(results, "helps NLI in all").startswith("undecided")
 
 
 def test_too_few_resamples_are_said(tmp_path):

@@ -37,6 +37,7 @@ def parses(monkeypatch, run, tmp_path):
     """Whether a script can read some arguments, in a folder that has the settings files."""
     for path in (*PROJECT.glob("*.yaml"), *PROJECT.glob("docs/*.yaml")):
         shutil.copy(path, tmp_path)
+    shutil.copytree(PROJECT / "grids", tmp_path / "grids")
     (tmp_path / "settings.yaml").write_text("language: hi\nparallel_file: corpus.tsv\noutput_dir: adjusted\n")
     monkeypatch.chdir(tmp_path)
 

@@ -188,12 +188,18 @@ def verdict_on(results: Results, claim: Claim, variant: str = "") -> str | None:
     better = sum(max(signs) > 0 and min(signs) >= 0 for signs in directions.values())
     worse = sum(min(signs) < 0 and max(signs) <= 0 for signs in directions.values())
     n = len(directions)
+    n_doubtful = sum(one.mark(results.alpha) == "(*)" for one in compared.values())
+    undecided = f"undecided: {n_doubtful} of {len(compared)} differences are significant, but cannot support a claim"
     words = ("better", "worse") if claim.n_gains >= 0 else ("worse", "better")
     counts = f"{words[0]} in {better}, {words[1]} in {worse} of {n}"
+    if claim.n_gains == 0 and (better or worse):
+        return f"no: {counts}"
     if claim.n_gains == 0:
-        return f"no: {counts}" if better or worse else "no significant difference, as claimed"
+        return undecided if n_doubtful else "no significant difference, as claimed"
     if better >= abs(claim.n_gains) * n / 4:
         return f"yes, in {better} of {n}"
+    if n_doubtful:
+        return undecided
     if better:
         return f"partly: {counts}"
     return f"no: {words[1]} in {worse} of {n}" if worse else "no significant difference"
