@@ -19,6 +19,7 @@ import run_align
 import run_distances
 import run_ner
 import run_nli
+import run_pos
 import run_qa
 import run_xsr
 from helpers.paths import PROJECT
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.slow  # together more than a few seconds
 
 SCRIPTS = {
     "run_align.py": run_align, "run_nli.py": run_nli, "run_ner.py": run_ner, "run_qa.py": run_qa, "run_xsr.py": run_xsr,
-    "run_distances.py": run_distances,
+    "run_distances.py": run_distances, "run_pos.py": run_pos,
 }  # fmt: skip
 
 
@@ -223,7 +224,9 @@ def options() -> dict[str, set[str]]:
     return known
 
 
-@pytest.mark.parametrize("name", ["replicate.yaml", "replicate-small.yaml"])
+@pytest.mark.parametrize(
+    "name", ["replicate.yaml", "replicate-small.yaml", "grids/options.yaml", "grids/scripts.yaml"]
+)
 def test_the_settings_files_say_nothing_that_a_script_does_not_know(name, options, run, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("data.sample_model.sample_model", lambda: "sample-model")
     run(replicate.main, PROJECT / name, "--output_dir", tmp_path / "out", "--dry_run")
