@@ -8,6 +8,16 @@ from utils.tasks.registry import TASKS
 ENGLISH = "en"
 
 
+def directions(language: str) -> tuple[str, str]:
+    """The names of what is measured across a language and English: `hi-en`, `en-hi`."""
+    return f"{language}-{ENGLISH}", f"{ENGLISH}-{language}"
+
+
+def language_of(name: str) -> str:
+    """The language of a direction across it and English; any other name (`hi`, `zh-Hans`) stays."""
+    return name.removeprefix(f"{ENGLISH}-").removesuffix(f"-{ENGLISH}")
+
+
 class Regime(NamedTuple):
     """How models are fine-tuned: title in the report, whether they start from an adjusted model, and for continual learning
     arguments beside those of the task."""

@@ -26,6 +26,7 @@ from utils.experiments.arms import (
     WORDS,
     XSR,
     Arm,
+    directions,
 )
 from utils.tasks.registry import TASKS
 
@@ -316,7 +317,7 @@ def _sets(grid: Grid, task: str, languages: Sequence[str]) -> list[str]:
     """What a task is evaluated on: English, the languages, and for QA also questions across languages."""
     if task not in ("qa", "mlqa"):
         return ["--eval_languages", ENGLISH, *languages]
-    across = [pair for one in languages if one in grid.cross_lingual for pair in (f"{one}-en", f"en-{one}")]
+    across = [pair for one in languages if one in grid.cross_lingual for pair in directions(one)]
     return ["--language_pairs", *(f"{one}-{one}" for one in (ENGLISH, *languages)), *across]
 
 

@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from scipy import stats
 
 from utils.core.figures import STYLE, add_legend, figure_text, line_style, make_panels, save_png_and_pdf
-from utils.experiments.arms import ADJUSTED, ORIGINAL, REGIMES, WORDS, Arm
+from utils.experiments.arms import ADJUSTED, ORIGINAL, REGIMES, WORDS, Arm, directions
 from utils.experiments.results import PARTS, Results
 from utils.tasks.registry import TASKS
 
@@ -74,7 +74,7 @@ def _predictors(results: Results, adjusted: str, language: str) -> Iterator[tupl
 
 def _word_retrieval(results: Results, arm: str, language: str) -> float | None:
     of_arm = results.scores.get(WORDS, {}).get(arm, {})
-    found = [score for way in (f"{language}-en", f"en-{language}") for score in of_arm.get(way, ())]
+    found = [score for way in directions(language) for score in of_arm.get(way, ())]
     return mean(found) if found else None
 
 

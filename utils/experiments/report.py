@@ -29,6 +29,7 @@ from utils.experiments.arms import (
     WORDS,
     XSR,
     Arm,
+    language_of,
 )
 from utils.experiments.comparison import Comparison, note_on_resamples
 from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
@@ -184,7 +185,7 @@ def verdict_on(results: Results, claim: Claim, variant: str = "") -> str | None:
     directions: dict[str, list[int]] = {}  # by language: of all pairs that it is part of
     for name, one in compared.items():
         sign = (1 if (one.difference > 0) == (claim.n_gains >= 0) else -1) if one.mark(results.alpha) == "*" else 0
-        directions.setdefault(name.replace("en-", "").replace("-en", ""), []).append(sign)
+        directions.setdefault(language_of(name), []).append(sign)
     better = sum(max(signs) > 0 and min(signs) >= 0 for signs in directions.values())
     worse = sum(min(signs) < 0 and max(signs) <= 0 for signs in directions.values())
     n = len(directions)

@@ -20,6 +20,7 @@ from utils.experiments.arms import (
     WORDS,
     XSR,
     Arm,
+    language_of,
 )
 from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_values, comparison_table
 from utils.experiments.comparison_tables import metric_name
@@ -130,11 +131,12 @@ def _read(task: str, planned: Sequence[Run], runs: Sequence[Run], grid: Grid, ou
     folders = {str((output_dir / run.name).resolve()): run for run in planned}
     finished = read_runs([str(output_dir / run.name) for run in planned])
     check_same_data(finished)
+    adjusted = {(output_dir / run.name).resolve(): run.regime for run in runs if run.task == "align"}
     found = []
     for run in finished:
         place = Path(run.folder).resolve()
         of = folders.get(str(place)) or folders[str(place.parent)]  # (each model has a folder in that of run_xsr.py)
-        regime = of.regime or _measured_arm(runs, place, output_dir)
+        regime = of.regime or _measured_arm(adjusted, place)
         if task == FORGETTING != of.task:
             regime = grid.rows[regime]._replace(is_before=True).name
         if grid.variants or task == FORGETTING:  # (which the names of systems may not distinguish)
@@ -157,21 +159,14 @@ def _retrieval(found: Sequence[_Found]) -> dict[str, dict[str, float]]:
             for end, title in _MEASURES.items():
                 where = name.removesuffix(f"_layer{max(layers, default=0)}{end}")
                 if where != name:
-                    language = where.removeprefix("en-").removesuffix("-en")
-                    values.setdefault(arm, {}).setdefault(f"{language}, {title}", []).append(value)
+                    values.setdefault(arm, {}).setdefault(f"{language_of(where)}, {title}", []).append(value)
     return {arm: {name: mean(of_name) for name, of_name in of_arm.items()} for arm, of_arm in values.items()}
 
 
-def _measured_arm(runs: Sequence[Run], folder: Path, output_dir: Path) -> str:
-    """The arm of a model that was only measured: of the adjustment that it comes from."""
+def _measured_arm(adjusted: Mapping[Path, str | None], folder: Path) -> str:
+    """The arm of a model that was only measured: that of its adjustment, by the folders of adjusted models."""
     model = read_record(folder / "run.json", "start again").get("base_model")
-    made = {(output_dir / run.name).resolve(): run.regime for run in runs if run.task == "align"}
-    return made.get(Path(str(model)).resolve()) or ORIGINAL
-
-
-def _is_across(name: str) -> bool:
-    """Whether a set of QA is across languages, such as `hi-en` (but not `zh-Hans`)."""
-    return name.startswith(f"{ENGLISH}-") or name.endswith(f"-{ENGLISH}")
+    return adjusted.get(Path(str(model)).resolve()) or ORIGINAL
 
 
 def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Found]]]:
@@ -181,7 +176,7 @@ def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Foun
         return
     for part, across in ((task, False), (f"{task}{_ACROSS}", True)):
         of_part = [
-            (regime, language, run.only(name for name in run.sets if _is_across(name) == across))
+            (regime, language, run.only(name for name in run.sets if (language_of(name) != name) == across))
             for regime, language, run in found
         ]
         if any(run.sets for *_, run in of_part):
@@ -216,5 +211,4 @@ def _compared(
 
 def _without_english(run: FinishedRun, language: str | None) -> FinishedRun:
     """The run with the sets of its language (of all if None), but not that of English alone."""
-    of_language = {language, f"{language}-{ENGLISH}", f"{ENGLISH}-{language}"}
-    return run.only(name for name in run.sets if name != ENGLISH and (language is None or name in of_language))
+    return run.only(name for name in run.sets if name != ENGLISH and language in (None, language_of(name)))
