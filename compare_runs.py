@@ -3,8 +3,10 @@
 
     python compare_runs.py runs/nli-* --baseline plain
     python compare_runs.py runs/* --baseline "bert-base-multilingual-cased, plain" --output_dir comparison
+    python compare_runs.py docs/results
 
-Reads the output folders of run_align.py, run_xsr.py and the scripts of the tasks: run.json, all_results.json, predictions.
+Reads the output folders of run_align.py, run_xsr.py and the scripts of the tasks: run.json, all_results.json, predictions;
+or archives of many runs, which --archive_file writes.
 Runs are grouped by task, language, model (with the adjustments that it has gone through) and regime (`plain`,
 `continual`, `continual, alignment_weight 0`, …); runs that differ in their seed alone are averaged. No model is run, and no
 GPU is needed.
@@ -34,7 +36,8 @@ from utils.core.files import check_output_dir, write_json
 from utils.core.records import run_record
 from utils.experiments.comparison import comparison_table, find_baselines
 from utils.experiments.comparison_tables import write_tables
-from utils.experiments.finished_runs import check_same_data, read_runs
+from utils.experiments.finished_runs import check_same_data
+from utils.experiments.run_archives import SUFFIX, check_archive_name, read_runs_and_archives, write_archive
 
 
 @dataclass
@@ -42,7 +45,9 @@ class CompareArguments:
     """Which runs, and what they are compared with."""
 
     runs: list[str] = arg(
-        default_factory=list, help="Output folders of finished runs; --runs can be omitted if they come first."
+        default_factory=list,
+        help="Output folders of finished runs, archives of --archive_file, or folders of such; --runs can be omitted if they "
+        "come first.",
     )
     baseline: str | None = arg(
         None,
@@ -56,6 +61,11 @@ class CompareArguments:
         "Default: all but mrr.",
     )
     output_dir: str = arg("comparison", help="Folder for the table: comparison.md, comparison.csv, comparison.tex.")
+    archive_file: str | None = arg(
+        None,
+        help="Also write all that a comparison needs of these runs (settings, and the score of every example; no texts, no models) "
+        f"into one small file, `NAME{SUFFIX}`, which this script reads in place of the folders: to publish, or to keep.",
+    )
     overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if not empty.")
     seed: int = arg(42, help="Seed of the resampling.", at_least=0)
     n_resamples: int = arg(
@@ -71,6 +81,8 @@ class CompareArguments:
     def __post_init__(self) -> None:
         if self.baseline and os.path.isfile(Path(self.baseline, "run.json")):
             self.runs = [*self.runs, self.baseline]  # (a folder that is named twice is read once)
+        if self.archive_file:
+            check_archive_name(self.archive_file)
 
 
 def main() -> None:
@@ -80,7 +92,7 @@ def main() -> None:
     check_output_dir(args.output_dir, args.overwrite_output_dir)
 
     # --- Data ---
-    runs = read_runs(args.runs)
+    runs = read_runs_and_archives(args.runs)
     check_same_data(runs)
     baselines = find_baselines(args.baseline, runs)
 
@@ -89,6 +101,8 @@ def main() -> None:
 
     # --- Write ---
     print(write_tables([compared], Path(args.output_dir)))
+    if args.archive_file:
+        write_archive(runs, args.archive_file)
     write_json(Path(args.output_dir, "run.json"), run_record([args], runs=[run.folder for run in runs]))
 
 

@@ -1,6 +1,8 @@
 """Files written atomically: a reader sees the old file or the new one, never a part of it."""
 
+import gzip
 import hashlib
+import io
 import json
 import logging
 import math
@@ -52,6 +54,16 @@ def write_json(path: str | Path, content: Any) -> None:
 def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, atomically."""
     write_text(path, "".join(f"{json_text(row)}\n" for row in rows))
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write a text file atomically, compressed for `.gz`."""
+    path = Path(path)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        # Without name and time the same lines make the same archive.
+        archive = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
+        with io.TextIOWrapper(archive, encoding="utf-8", newline="\n") as text:
+            text.writelines(f"{line}\n" for line in lines)
 
 
 def json_text(content: Any, **layout: Any) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.errors import InputError
+from utils.core.files import write_lines
 from utils.core.tables import read_lines
 from utils.parallel.aligners.base import Links, ScoredLinks, Sentences, WordAligner
-from utils.parallel.aligners.pharaoh import write_lines
 
 
 # What follows the two words on a line of a list with probabilities.

@@ -1,7 +1,5 @@
 """Word links in files, in Pharaoh format."""
 
-import gzip
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.core.errors import InputError
-from utils.core.files import atomic_write
+from utils.core.files import write_lines
 from utils.core.text_files import read_lines
 from utils.parallel.aligners.base import Links
 
@@ -144,13 +142,3 @@ def write_pharaoh(
             for pair, of_pair in zip(links, scores)
         )
     write_lines(path, chain(comments, lines))
-
-
-def write_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Write a text file atomically, compressed for `.gz`."""
-    path = Path(path)
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        # Without name and time the same lines make the same archive.
-        archive = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
-        with io.TextIOWrapper(archive, encoding="utf-8", newline="\n") as text:
-            text.writelines(f"{line}\n" for line in lines)

@@ -1,0 +1,87 @@
+"""Finished runs in one small file: what comparisons need of them, without models, texts or predictions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.core.errors import InputError
+from utils.core.files import json_text, write_lines
+from utils.core.tables import read_json
+from utils.experiments.evaluated_sets import TITLES, EvaluatedSet
+from utils.experiments.finished_runs import FinishedRun, System, read_runs
+
+
+SUFFIX = ".runs.jsonl.gz"
+# (What examples say stays out; that two runs had the same ones is known from their fingerprints.)
+_LEFT_OUT = ("ids", "gold", "scores")
+
+
+def read_runs_and_archives(paths: Sequence[str]) -> list[FinishedRun]:
+    """Read runs from their output folders and from archives: `*.runs.jsonl.gz`, or a folder in which there are some.
+
+    Raises:
+        InputError: naming the file, the line and the remedy.
+    """
+    archives = {path: list(_archives_in(Path(path))) for path in paths}
+    folders = [path for path in paths if not archives[path]]
+    runs = read_runs(folders) if folders else []
+    files = dict.fromkeys(file.resolve() for found in archives.values() for file in found)
+    return [*runs, *(run for file in files for run in _read_archive(file))]
+
+
+def write_archive(runs: Sequence[FinishedRun], path: str | Path) -> None:
+    """Write runs as lines of JSON, gzipped; the same runs make the same file. InputError unless named `*.runs.jsonl.gz`."""
+    check_archive_name(path)
+    write_lines(path, (json_text(_as_row(run), sort_keys=True) for run in runs))
+
+
+def check_archive_name(path: str | Path) -> None:
+    """Raise InputError if a file of this name would not be read again as an archive of runs."""
+    if not str(path).endswith(SUFFIX):
+        raise InputError(f"The archive {path} must have a name that ends in {SUFFIX}, by which it is recognized.")
+
+
+def _archives_in(path: Path) -> Iterator[Path]:
+    if str(path).endswith(SUFFIX):
+        yield path
+    elif path.is_dir() and not (path / "run.json").exists():
+        yield from sorted(path.glob(f"*{SUFFIX}"))
+
+
+def _as_row(run: FinishedRun) -> dict[str, Any]:
+    sets = {
+        name: {key: value for key, value in vars(one).items() if key not in _LEFT_OUT}
+        | {"scores": {metric: _compact(values) for metric, values in one.scores.items()}}
+        for name, one in run.sets.items()
+    }
+    return {**vars(run), "system": run.system._asdict(), "sets": sets}
+
+
+def _compact(values: np.ndarray) -> list:
+    """The scores as a list, of whole numbers where they all are."""
+    whole = values.astype(int)
+    return (whole if (whole == values).all() else values).tolist()
+
+
+def _read_archive(path: Path) -> Iterator[FinishedRun]:
+    for where, row in read_json(path, like='{"task": …, "system": …, "sets": …}'):
+        try:
+            sets = {name: _evaluated_set(one) for name, one in row.pop("sets").items()}
+            run = FinishedRun(**{**row, "system": System(**row["system"])}, sets=sets)
+            if run.task not in TITLES or not sets:
+                raise ValueError("it has an unknown task, or nothing was evaluated")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{where} is not a run ({error}); archive the runs again with --archive_file.") from None
+        yield run
+
+
+def _evaluated_set(row: Mapping[str, Any]) -> EvaluatedSet:
+    scores = {metric: np.array(values, dtype=float) for metric, values in row["scores"].items()}
+    found = EvaluatedSet(**{**row, "scores": scores})
+    for metric, values in scores.items():
+        shape = (found.n_examples, 3) if values.ndim == 2 else (found.n_examples,)
+        if values.shape != shape or not np.isfinite(values).all() or metric not in found.results:
+            raise ValueError(f"its {metric} does not have a finite value for each of {found.n_examples} examples")
+    return found
