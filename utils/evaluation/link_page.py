@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from utils.core.files import json_text, write_text
+from utils.core.page import html_page
 from utils.evaluation.word_links import LinkSummary, ModelLinks, ViewedPairs
 
 
@@ -60,10 +61,11 @@ def pack(matrix: np.ndarray) -> list[Any]:
 def link_page(data: Mapping[str, Any]) -> str:
     """The whole page. No text of the data can end the element that holds it."""
     text = json_text(data, separators=(",", ":")).replace("<", r"\u003c")
-    page = (_TEMPLATE / "page.html").read_text(encoding="utf-8")
-    for name in ("page.css", "links.js", "pair.js", "page.js"):
-        page = page.replace(f"[[{name}]]", (_TEMPLATE / name).read_text(encoding="utf-8").strip())
-    return page.replace("[[data]]", text)
+    body, style, *scripts = (
+        (_TEMPLATE / name).read_text(encoding="utf-8").strip()
+        for name in ("links.html", "links.css", "links.js", "pair.js", "page.js")
+    )
+    return html_page("Word links", body.replace("[[data]]", text), style, "\n".join(scripts))
 
 
 def write_link_page(path: str | Path, data: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ import markdown
 from jinja2 import Environment, StrictUndefined
 
 from utils.core.files import write_text
+from utils.core.page import html_page
 from utils.core.result_tables import ResultTable, markdown_text
 from utils.experiments.arms import (
     ABLATION,
@@ -325,11 +326,12 @@ def _listed(items: Iterable[str]) -> str:
 
 
 _STYLE = """\
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; vertical-align: top; }
-img { max-width: 100%; }
-sub { color: #555; vertical-align: baseline; }"""
+main { max-width: 72rem; margin: 0 auto; }
+table { margin: 1rem 0; }
+td, th { vertical-align: top; }
+p { max-width: 52rem; }
+img { background: white; }
+sub { color: var(--muted); vertical-align: baseline; }"""
 
 
 def as_html(text: str, folder: Path) -> str:
@@ -350,8 +352,6 @@ def as_html(text: str, folder: Path) -> str:
         converter.inlinePatterns.deregister(pattern)
     body = re.sub("&lt;(/?sub)&gt;", r"<\1>", converter.convert(text))
     body = re.sub(r'src="([^"]+\.png)"', embedded, body)
-    title = html.escape(text.split("\n", 1)[0].lstrip("# "))
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>\n{_STYLE}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    body = body.replace("<table>", '<div class="scroll" role="group" aria-label="Table" tabindex="0"><table>')
+    body = body.replace("</table>", "</table></div>")
+    return html_page(text.split("\n", 1)[0].lstrip("# "), f"<main>\n{body}\n</main>", _STYLE)
