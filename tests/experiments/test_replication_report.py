@@ -12,12 +12,13 @@ from helpers.figures import inked
 from helpers.runs import write_alignment, write_nli, write_xsr
 from utils.core.errors import InputError
 from utils.core.files import write_json
-from utils.experiments import predictors
+from utils.experiments import figures, predictors
 from utils.experiments.arms import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL
+from utils.experiments.claims import CLAIMS, place, verdict_on
 from utils.experiments.figures import plot_differences
 from utils.experiments.grid import Grid, plan
 from utils.experiments.predictors import gains
-from utils.experiments.report import CLAIMS, as_html, verdict_on, write_report
+from utils.experiments.report import as_html, write_report
 from utils.experiments.results import read_results
 from utils.experiments.runner import alone_in, mark_done
 
@@ -98,9 +99,10 @@ def test_the_numbers_are_those_of_the_runs(tmp_path):
     # Distances of the highest layer.
     assert "| adjusted, fine-tuned (nli) | 70.0 / 60.0 |" in report
     assert (
-        "| Fine-tuning forgets alignment (word retrieval falls). | hi −20.0 | yes, in 1 of 1 (first seed) |" in report
+        "| Fine-tuning forgets alignment (word retrieval falls). | hi −20.0 | yes, in 1 of 1 (first seed) | – |"
+        in report
     )
-    assert "| Continual learning keeps more of it. | hi +10.0 | yes, in 1 of 1 (first seed) |" in report
+    assert "| Continual learning keeps more of it. | hi +10.0 | yes, in 1 of 1 (first seed) | – |" in report
     assert results.n_comparisons == 5 + 2  # three with the original and two among each other; two directions
     assert f"for all {results.n_comparisons} comparisons" in report
 
@@ -190,6 +192,9 @@ def test_models_that_are_not_fine_tuned_plainly_are_measured(tmp_path):
     results = results_of(tmp_path, grid)
     assert set(results.scores["words"]) == {ORIGINAL, "adjusted-a", "adjusted-b"}
     assert "| adjusted (b) | 50.0" in unpadded(write_report(results, tmp_path, {}))
+    assert {key for key in results.comparisons if key[0] == "words"} == {
+        ("words", "adjusted-a", ORIGINAL), ("words", "adjusted-b", ORIGINAL), ("words", "adjusted-b", "adjusted-a")
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("tasks", [["words", "nli"], ["forgetting", "nli"], ["words", "forgetting"]])
@@ -199,7 +204,8 @@ def test_what_forgetting_needs(tasks):
 
 
 def verdict(results, words):
-    return verdict_on(results, next(claim for claim in CLAIMS if words in claim.words))
+    claim = next(claim for claim in CLAIMS if words in claim.words)
+    return verdict_on(results.comparisons.get(place(results.grid, claim, ""), {}), claim)
 
 
 def test_verdicts(tmp_path):
@@ -290,7 +296,7 @@ def test_the_page_stands_alone(tmp_path):
     tags = _Tags()
     tags.feed(page)
     assert tags.open == []
-    assert len(tags.sources) == 1
+    assert len(tags.sources) == 2  # scores, differences
     assert tags.sources[0].startswith("data:image/png;base64,")
     assert "<table>" in page
     assert "a &lt; b" in page
@@ -336,6 +342,27 @@ def test_names_break_no_report(tmp_path, name):
 def test_names_break_no_figure(tmp_path, name):
     plot_differences({name: {name: {"hi": (0.1, 0.0, 0.2)}, "other": {"hi": (0.1, 0.0, 0.2)}}}, tmp_path / "x", name)
     assert inked(tmp_path / "x.png") > 0
+
+
+@pytest.mark.usefixtures("figures")
+@pytest.mark.parametrize("baselines", [None, {"NER": {"hi": 0.5, "hi-Latn": 0.2, "ru": 0.4}}])
+def test_the_figure_shows_the_numbers(tmp_path, monkeypatch, baselines):
+    """Differences, or scores if those of the baseline are given; languages in the given order, others after them."""
+    drawn = []
+    monkeypatch.setattr(figures, "save_png_and_pdf", lambda figure, path: drawn.append(figure.axes[0]))
+    of_languages = {"hi-Latn": (0.1, 0.05, 0.15), "hi": (-0.1, -0.2, 0.0), "ru": (0.02, 0.01, 0.03)}
+    plot_differences({"NER": {"mse": of_languages}}, tmp_path / "x", "", baselines, ["ru", "hi"])
+    (axis,) = drawn
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["ru", "hi", "hi-Latn"]
+    line, _, (bars,) = axis.containers[0]
+    levels = baselines["NER"] if baselines else dict.fromkeys(of_languages, 0)
+    expected = {
+        place: [100 * (levels[name] + value) for value in of_languages[name]]
+        for place, name in enumerate(("ru", "hi", "hi-Latn"))
+    }
+    assert dict(zip(*line.get_data())) == {place: pytest.approx(values[0]) for place, values in expected.items()}
+    for ((x, low), (_, high)), _ in zip(bars.get_segments(), expected):
+        assert [low, high] == pytest.approx(expected[round(x)][1:])
 
 
 def test_reporting_alone_starts_nothing(run, tmp_path, capsys):

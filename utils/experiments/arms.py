@@ -1,5 +1,7 @@
 """What a grid is made of: tasks, regimes of fine-tuning, and arms, the rows of its tables."""
 
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from utils.tasks.registry import TASKS
@@ -16,6 +18,15 @@ def directions(language: str) -> tuple[str, str]:
 def language_of(name: str) -> str:
     """The language of a direction across it and English; any other name (`hi`, `zh-Hans`) stays."""
     return name.removeprefix(f"{ENGLISH}-").removesuffix(f"-{ENGLISH}")
+
+
+def by_script(languages: Iterable[str]) -> dict[str, list[str]]:
+    """Languages by the script that their codes name (BCP 47: `Latn` for `hi-Latn`); empty for their own."""
+    groups: dict[str, list[str]] = {}
+    for language in languages:
+        script = re.search(r"-([A-Z][a-z]{3})(?:-|$)", language)
+        groups.setdefault(script[1] if script else "", []).append(language)
+    return groups
 
 
 class Regime(NamedTuple):

@@ -1,6 +1,6 @@
-"""The figure of differences from a baseline."""
+"""Figures of differences from a baseline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,17 @@ from utils.core.figures import STYLE, add_legend, figure_text, line_style, make_
 Panels = Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]]
 
 
-def plot_differences(panels: Panels, path: str | Path, title: str = "") -> None:
+def plot_differences(
+    panels: Panels,
+    path: str | Path,
+    title: str = "",
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
+    order: Sequence[str] = (),
+) -> None:
     """Draw differences from a baseline with their intervals: one panel per task, one group per language, one mark per system.
 
-    `path` has no suffix: the figure is written as PNG and PDF.
+    With the scores of the baseline (0 to 1, by panel title and language), systems stand at their scores above and below it.
+    Languages are in the given order, others after them. `path` has no suffix: the figure is written as PNG and PDF.
     """
     systems = list(dict.fromkeys(name for of_task in panels.values() for name in of_task))
     n_columns = min(2, len(panels))
@@ -24,19 +31,29 @@ def plot_differences(panels: Panels, path: str | Path, title: str = "") -> None:
         figure, axes = make_panels(len(panels), n_columns, 4.0 * n_columns, systems, title)
         for axis, (name, of_task) in zip(axes.flat, panels.items()):
             axis.set_title(figure_text(name), loc="left")
-            languages = sorted({language for of_system in of_task.values() for language in of_system})
+            found = sorted({language for of_system in of_task.values() for language in of_system})
+            languages = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+            levels = {} if baselines is None else baselines[name]
             for system, of_system in of_task.items():
                 number = systems.index(system)
                 shift = (number - (len(systems) - 1) / 2) * 0.8 / len(systems)
                 places = [languages.index(language) + shift for language in of_system]
-                values = np.array(list(of_system.values())) * 100
+                values = (
+                    np.array([np.add(of_language, levels.get(one, 0)) for one, of_language in of_system.items()]) * 100
+                )
                 reach = np.maximum(np.abs(values[:, 1:].T - values[:, 0]), 0)
                 style = {**line_style(number), "linestyle": "none"}
                 axis.errorbar(
                     places, values[:, 0], yerr=reach, label=figure_text(system), elinewidth=1, capsize=2, **style
                 )
-            axis.axhline(0, color="black", linewidth=0.8)
+            if levels:
+                places = np.arange(len(languages))
+                axis.hlines(
+                    [100 * levels[one] for one in languages], places - 0.45, places + 0.45, "black", linewidth=1.2
+                )
+            else:
+                axis.axhline(0, color="black", linewidth=0.8)
             axis.set_xticks(range(len(languages)), languages)
-            axis.set_ylabel("Points")
+            axis.set_ylabel("%" if levels else "Points")
         add_legend(figure, axes, systems)
         save_png_and_pdf(figure, path)

@@ -45,8 +45,8 @@ class Correlation:
 def gains(results: Results) -> dict[str, dict[str, list[Point]]]:
     """Task → predictor → a point for every language and arm that starts from an adjusted model.
 
-    Predictors: word retrieval of the original model and its change by the adjustment (means of both directions), and the fit
-    of the vocabulary. The gain is the difference from the original model, fine-tuned plainly.
+    Predictors: word retrieval of the original model and its change by the adjustment (means of both directions), MEXA of the
+    original model in its last layer, and the fit of the vocabulary. The gain is the difference from the original model, fine-tuned plainly.
     """
     found: dict[str, dict[str, list[Point]]] = {}
     for (part, name, baseline), compared in results.comparisons.items():
@@ -67,6 +67,8 @@ def _predictors(results: Results, adjusted: str, language: str) -> Iterator[tupl
         yield "word retrieval before (%)", 100 * before
     if before is not None and after is not None:
         yield "change of word retrieval (points)", 100 * (after - before)
+    if (mexa := results.retrieval.get(ORIGINAL, {}).get(f"{language}, MEXA")) is not None:
+        yield "MEXA before (%)", 100 * mexa
     for name, title in _VOCABULARY.items():
         if language in results.vocabulary:
             yield title, results.vocabulary[language][name]

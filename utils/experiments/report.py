@@ -7,7 +7,6 @@ import base64
 import html
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,19 +18,20 @@ from utils.core.files import write_text
 from utils.core.page import html_page
 from utils.core.result_tables import ResultTable, markdown_text
 from utils.experiments.arms import (
-    ABLATION,
     ADJUSTED,
     ADJUSTED_CONTINUAL,
     ENGLISH,
     FORGETTING,
     ORIGINAL,
-    REGIMES,
     TRANSLATED,
     WORDS,
     XSR,
     Arm,
+    by_script,
+    directions,
     language_of,
 )
+from utils.experiments.claims import CLAIMS, decisive, place, verdict_on
 from utils.experiments.comparison import Comparison, note_on_resamples
 from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
 from utils.experiments.figures import plot_differences
@@ -44,45 +44,12 @@ from utils.experiments.significance import seed_scores
 _TEMPLATE = Path(__file__).with_name("report_template.md")
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of Efimov et al. (ECIR 2023), and the comparison of two regimes that decides it."""
-
-    words: str
-    part: str  # task, or `qa-cross`
-    regime: str
-    baseline: str
-    n_gains: int  # number of the paper's four languages that gain; negative: that lose
-    is_the_papers: bool = True  # False for a claim of this project
-
-
-# The baseline of what fine-tuning changes: the same model before it.
-BEFORE = "before"
-CLAIMS = (
-    Claim("Adjustment helps NLI in all four languages.", "nli", ADJUSTED, ORIGINAL, 4),
-    Claim("Adjustment helps NER in three of four languages.", "ner", ADJUSTED, ORIGINAL, 3),
-    Claim("Adjustment helps sentence retrieval in three of four languages.", "xsr", ADJUSTED, ORIGINAL, 3),
-    Claim("Adjustment helps QA across languages in three of four.", "qa-cross", ADJUSTED, ORIGINAL, 3),
-    Claim("The same on MLQA.", "mlqa-cross", ADJUSTED, ORIGINAL, 3),
-    Claim("Adjustment does not help QA in one language.", "qa", ADJUSTED, ORIGINAL, 0),
-    Claim("The same on MLQA.", "mlqa", ADJUSTED, ORIGINAL, 0),
-    Claim("The same on TyDi QA.", "tydiqa", ADJUSTED, ORIGINAL, 0),
-    Claim("Continual learning helps NLI, beside plain fine-tuning of the adjusted model.", "nli", ADJUSTED_CONTINUAL, ADJUSTED, 4),
-    Claim("Fine-tuning forgets alignment (word retrieval falls).", FORGETTING, ADJUSTED, BEFORE, -4),
-    Claim("Continual learning keeps more of it.", FORGETTING, ADJUSTED_CONTINUAL, ADJUSTED, 4),
-    Claim("(Ours.) It is the alignment loss that keeps it, not the regularizer alone.", FORGETTING, ADJUSTED_CONTINUAL, ABLATION, 4, is_the_papers=False),
-    Claim("(Ours.) Adjustment helps part-of-speech tagging.", "pos", ADJUSTED, ORIGINAL, 4, is_the_papers=False),
-    Claim("(Ours.) It is the alignment loss that helps NLI, not the regulariser alone.", "nli", ADJUSTED_CONTINUAL, ABLATION, 4, is_the_papers=False),
-)  # fmt: skip
-
-
 def write_report(results: Results, output_dir: Path, conditions: Mapping[str, str]) -> Path:
-    """Write `report.md`, `report.html`, the figure of differences, and the comparisons in full.
+    """Write `report.md`, `report.html`, the figures, and the comparisons in full.
 
     `conditions` says by name what a reader must know about how the runs were made. Returns the path of `report.md`.
     """
-    figure = _draw(results, output_dir)
-    text = _report(results, conditions, figure, output_dir)
+    text = _report(results, conditions, _draw(results, output_dir), output_dir)
     write_text(output_dir / "report.md", text)
     write_text(output_dir / "report.html", as_html(text, output_dir))
     if results.tables:
@@ -90,9 +57,10 @@ def write_report(results: Results, output_dir: Path, conditions: Mapping[str, st
     return output_dir / "report.md"
 
 
-def _draw(results: Results, output_dir: Path) -> str | None:
-    """The name of the figure of differences; None if there are no intervals to draw."""
+def _draw(results: Results, output_dir: Path) -> list[tuple[str, str]]:
+    """Caption and file name of the figures of scores and of differences; none if there are no intervals to draw."""
     panels: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
+    baselines: dict[str, dict[str, float]] = {}
     for (part, regime, baseline), compared in results.comparisons.items():
         intervals = {
             language: (one.difference, one.bootstrap.low, one.bootstrap.high)
@@ -100,14 +68,24 @@ def _draw(results: Results, output_dir: Path) -> str | None:
             if one.bootstrap
         }
         if baseline == ORIGINAL and intervals:
-            panels.setdefault(title_with_metric(part), {})[results.grid.rows[regime].title] = intervals
+            title = title_with_metric(part)
+            panels.setdefault(title, {})[results.grid.rows[regime].title] = intervals
+            baselines.setdefault(title, {}).update({name: compared[name].baseline.score.mean for name in intervals})
     if not panels:
-        return None
-    plot_differences(panels, output_dir / "differences", "Difference from the original model, fine-tuned plainly")
-    return "differences.png"
+        return []
+    order = [name for one in results.grid.languages for name in (one, *directions(one))]
+    captions = {
+        "scores": "Scores, with the 95 % interval of the difference from the original model (line)",
+        "differences": "Difference from the original model, fine-tuned plainly",
+    }
+    plot_differences(panels, output_dir / "scores", captions["scores"], baselines, order)
+    plot_differences(panels, output_dir / "differences", captions["differences"], order=order)
+    return [(caption, f"{name}.png") for name, caption in captions.items()]
 
 
-def _report(results: Results, conditions: Mapping[str, str], figure: str | None, output_dir: Path) -> str:
+def _report(
+    results: Results, conditions: Mapping[str, str], figures: Sequence[tuple[str, str]], output_dir: Path
+) -> str:
     grid = results.grid
     claims = list(_claims(results))
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
@@ -117,10 +95,10 @@ def _report(results: Results, conditions: Mapping[str, str], figure: str | None,
         listed=_listed,
         model=markdown_text(Path(grid.model_name_or_path).name.replace("`", "'")),
         tasks=[PARTS[task][0][:1].lower() + PARTS[task][0][1:] for task in grid.tasks if task not in (XSR, WORDS)],
-        summary=_summary([verdict for *_, verdict, is_the_papers in claims if is_the_papers]),
+        summary=_summary([row[3] for row, is_the_papers in claims if is_the_papers]),
         smallest_set=min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0),
-        claims=ResultTable(["The paper's claim", "Here", "Seen?"], [row[:3] for row in claims], 3).markdown(),
-        figure=figure,
+        claims=ResultTable(_CLAIM_COLUMNS, [row for row, _ in claims], 5).without_empty_columns().markdown(),
+        figures=figures,
         too_few_resamples=note_on_resamples(results.n_comparisons, results.n_resamples, results.alpha),
         sections=[_section(results, part) for part in results.scores],
         predictors=_predictors(results, output_dir),
@@ -142,20 +120,30 @@ def _summary(verdicts: Sequence[str]) -> str:
     return f"Of {len(verdicts)} claims of the paper that could be tested: {counts}. The table gives the details."
 
 
-def _claims(results: Results) -> Iterator[tuple[str, str, str, bool]]:
-    """The claims that were tested: words, differences, verdict, whether it is one of the paper's."""
+_CLAIM_COLUMNS = ["The paper's claim", "In", "Here", "Seen?", "Decided by"]
+# Claim, script (if the grid has several), differences, verdict, the comparison that decides; and whether the paper makes it.
+_ClaimRow = tuple[tuple[str, str | None, str, str, str | None], bool]
+
+
+def _claims(results: Results) -> Iterator[_ClaimRow]:
+    """The claims that were tested, each in every script by itself."""
     grid = results.grid
+    groups = by_script(grid.languages)
     for variant in grid.variants or [""]:
         of_variant = f" ({variant})" if variant else ""
         for claim in CLAIMS:
-            if verdict := verdict_on(results, claim, variant):
-                compared = results.comparisons[_place(grid, claim, variant)]
-                yield claim.words + of_variant, _differences(results, compared), verdict, claim.is_the_papers
+            found = results.comparisons.get(place(grid, claim, variant), {})
+            for script, languages in groups.items():
+                compared = {name: one for name, one in found.items() if language_of(name) in languages}
+                if verdict := verdict_on(compared, claim, results.alpha):
+                    named = None if len(groups) == 1 else script or "own script"
+                    cells = (named, _differences(results, compared), verdict, decisive(compared, claim))
+                    yield (claim.words + of_variant, *cells), claim.is_the_papers
         if FORGETTING not in results.scores:
             yield from _claims_on_forgetting(results, variant, of_variant)
 
 
-def _claims_on_forgetting(results: Results, variant: str, of_variant: str) -> Iterator[tuple[str, str, str, bool]]:
+def _claims_on_forgetting(results: Results, variant: str, of_variant: str) -> Iterator[_ClaimRow]:
     found, grid = _alignment(results), results.grid
     arms = [Arm(regime, variant) for regime in (ADJUSTED, ADJUSTED, ADJUSTED_CONTINUAL)]
     stages = (arms[0].title, *(_fine_tuned(grid, arm) for arm in arms[1:]))
@@ -168,43 +156,7 @@ def _claims_on_forgetting(results: Results, variant: str, of_variant: str) -> It
             n = sum(change * expected > 0 for change in changes.values())
             here = ", ".join(f"{language} {points(change)}" for language, change in sorted(changes.items()))
             kind = "yes" if n == len(changes) else "partly" if n else "no"
-            yield words, here, f"{kind}, in {n} of {len(changes)} (first seed)", True
-
-
-def _place(grid: Grid, claim: Claim, variant: str) -> tuple[str, str, str]:
-    """The key of the comparison that decides a claim."""
-    arms = [Arm(of, variant if REGIMES[of].aligns else "") for of in (claim.regime, claim.baseline) if of != BEFORE]
-    baseline = arms[0]._replace(is_before=True) if claim.baseline == BEFORE else arms[1]
-    return claim.part, arms[0].name, baseline.name
-
-
-def verdict_on(results: Results, claim: Claim, variant: str = "") -> str | None:
-    """Whether a claim was seen, in a few words, with a variant of the alignment; None if it was not tested."""
-    compared = results.comparisons.get(_place(results.grid, claim, variant))
-    if not compared:
-        return None
-    directions: dict[str, list[int]] = {}  # by language: of all pairs that it is part of
-    for name, one in compared.items():
-        sign = (1 if (one.difference > 0) == (claim.n_gains >= 0) else -1) if one.mark(results.alpha) == "*" else 0
-        directions.setdefault(language_of(name), []).append(sign)
-    better = sum(max(signs) > 0 and min(signs) >= 0 for signs in directions.values())
-    worse = sum(min(signs) < 0 and max(signs) <= 0 for signs in directions.values())
-    n = len(directions)
-    n_doubtful = sum(one.mark(results.alpha) == "(*)" for one in compared.values())
-    undecided = f"undecided: {n_doubtful} of {len(compared)} differences are significant, but cannot support a claim"
-    words = ("better", "worse") if claim.n_gains >= 0 else ("worse", "better")
-    counts = f"{words[0]} in {better}, {words[1]} in {worse} of {n}"
-    if claim.n_gains == 0 and (better or worse):
-        return f"no: {counts}"
-    if claim.n_gains == 0:
-        return undecided if n_doubtful else "no significant difference, as claimed"
-    if better >= abs(claim.n_gains) * n / 4:
-        return f"yes, in {better} of {n}"
-    if n_doubtful:
-        return undecided
-    if better:
-        return f"partly: {counts}"
-    return f"no: {words[1]} in {worse} of {n}" if worse else "no significant difference"
+            yield (words, None, here, f"{kind}, in {n} of {len(changes)} (first seed)", None), True
 
 
 def _differences(results: Results, compared: Mapping[str, Comparison]) -> str:

@@ -46,7 +46,7 @@ _KINDS = {WORDS: (WORDS, "align"), FORGETTING: (FORGETTING, WORDS, "align")}
 
 def arms_with_baselines(grid: Grid) -> Iterator[tuple[str, str]]:
     """The names of arms and of those that they are compared with: the original, other regimes, the first variant."""
-    yield from ((name, ORIGINAL) for name in grid.arms if name != ORIGINAL)
+    yield from ((name, ORIGINAL) for name, arm in grid.rows.items() if name != ORIGINAL and not arm.is_before)
     first, *others = grid.variants or [""]
     for variant in (first, *others):
         continual, adjusted, ablation = (
