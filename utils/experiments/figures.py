@@ -38,19 +38,17 @@ def plot_differences(
                 number = systems.index(system)
                 shift = (number - (len(systems) - 1) / 2) * 0.8 / len(systems)
                 places = [languages.index(language) + shift for language in of_system]
-                values = (
-                    np.array([np.add(of_language, levels.get(one, 0)) for one, of_language in of_system.items()]) * 100
-                )
+                level = np.array([levels.get(one, 0.0) for one in of_system])
+                values = 100 * (np.array(list(of_system.values())) + level[:, None])
                 reach = np.maximum(np.abs(values[:, 1:].T - values[:, 0]), 0)
                 style = {**line_style(number), "linestyle": "none"}
                 axis.errorbar(
                     places, values[:, 0], yerr=reach, label=figure_text(system), elinewidth=1, capsize=2, **style
                 )
             if levels:
-                places = np.arange(len(languages))
-                axis.hlines(
-                    [100 * levels[one] for one in languages], places - 0.45, places + 0.45, "black", linewidth=1.2
-                )
+                middle = np.arange(len(languages))
+                heights = [100 * levels[one] for one in languages]
+                axis.hlines(heights, middle - 0.45, middle + 0.45, "black", linewidth=1.2)
             else:
                 axis.axhline(0, color="black", linewidth=0.8)
             axis.set_xticks(range(len(languages)), languages)
