@@ -10,20 +10,21 @@ of pairs that are each other's nearest, with its mean and maximum over the layer
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from utils.alignment.vocabulary import Fits, text_vocabulary_fit
 from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json, write_json_lines
 from utils.core.records import run_record
 from utils.core.romanization import HELP, check_romanized, files_by_source, source_language
-from utils.core.tables import one_path_each
+from utils.core.tables import one_path_each, paths_by_language
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.figures import plot_accuracy_by_layer
 from utils.evaluation.neighbours import RETRIEVAL_DISTANCES
-from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
+from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_pairs_file, read_sentence_files
 from utils.evaluation.sentence_retrieval import (
     ByDistance,
     Found,
@@ -38,7 +39,7 @@ from utils.models.encoders import load_encoder
 from utils.models.layers import parse_layers, usual_layer
 from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
-from utils.parallel.sides import log_pair
+from utils.parallel.sides import ENGLISH, SentenceColumns, log_pair
 
 
 @dataclass(kw_only=True)
@@ -68,6 +69,11 @@ class XsrArguments(EvaluationArguments):
         "i of --target_file. With several languages LANGUAGE=FILE each: hi=tatoeba.hi ru=tatoeba.ru.",
     )
     target_file: list[str] | None = arg(None, help="Their English translations, in the same way.")
+    parallel_file: list[str] | None = arg(
+        None,
+        help="Instead of a data set: sentence pairs in a file of any format of run_align.py (.tsv, .csv, .jsonl, .parquet, "
+        "Moses, two aligned files). With several languages LANGUAGE=FILE each: hi=held-out.hi.tsv ru=held-out.ru.tsv.",
+    )
     romanize: list[str] = arg(
         default_factory=list, help=HELP.format(example="--eval_languages hi hi-Latn --romanize hi-Latn")
     )
@@ -96,6 +102,8 @@ class XsrArguments(EvaluationArguments):
     )
 
     def __post_init__(self) -> None:
+        if self.parallel_file and (self.source_file or self.target_file):
+            raise InputError("--parallel_file has both sides of the pairs; leave out --source_file and --target_file.")
         self.distance = list(dict.fromkeys(self.distance))
 
 
@@ -115,6 +123,8 @@ def main() -> None:
     with state.main_process_first():
         data = read_data(args)
         tokenizers = {label: load_tokenizer(name, **args.hub_options()) for label, name in models.items()}
+        texts = {pairs.language: pairs.source for pairs in data} | {ENGLISH: data[0].english}
+        fits = {label: text_vocabulary_fit(tokenizer, texts) for label, tokenizer in tokenizers.items()}
         n_layers = {label: load_config(name, **args.hub_options()).num_hidden_layers for label, name in models.items()}
     layers = {label: parse_layers(args.layers, n_layers[label]) for label in models}
     usual = {label: usual_layer(n_layers[label]) for label in models}
@@ -142,7 +152,7 @@ def main() -> None:
         if state.is_main_process:
             folder = output_dir / label if len(models) > 1 else output_dir
             predicted = usual[label] if usual[label] in layers[label] else layers[label][-1]
-            results[label] = write_results(folder, name, found[label], predicted, data, args)
+            results[label] = write_results(folder, name, found[label], predicted, data, args, fits[label])
 
     # --- Compare ---
     if state.is_main_process:
@@ -167,9 +177,15 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
         return one_path_each(files_by_source(values, languages, args.romanize), languages, argument)
 
     source, target = paths(args.source_file, "--source_file"), paths(args.target_file, "--target_file")
+    parallel = files_by_source(args.parallel_file, languages, args.romanize)
+    tables = paths_by_language(parallel, languages, "--parallel_file")
     data: list[SentencePairs] = []
     for language in languages:
-        if source or target:
+        if tables:
+            require(tables.get(language), [f"--parallel_file {language}=FILE"], f"there is no file for {language}")
+            columns = SentenceColumns(source_language(language, args.romanize), args.source_column, args.target_column)
+            pairs = replace(read_pairs_file(tables[language], columns), language=language)
+        elif source or target:
             for argument, files in (("--source_file", source), ("--target_file", target)):
                 require(language in files, [argument], f"{language} needs a file of sentences and one of translations")
             pairs = read_sentence_files(language, source[language], target[language])
@@ -186,6 +202,10 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
             )
         if language in args.romanize:
             pairs = pairs.romanized(language)
+        if pairs.source == pairs.english:
+            raise InputError(
+                f"The sentences of {language} and their translations are the same; check {pairs.dataset[:150]}."
+            )
         if same := next((other.language for other in data if other.source == pairs.source), None):
             raise InputError(f"{same} and {language} have the same sentences; give each language its own.")
         log_pair(language, pairs.source[0], pairs.english[0])
@@ -194,9 +214,18 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
 
 
 def write_results(
-    folder: Path, model: str, found: ByDistance, predicted: int, data: Sequence[SentencePairs], args: XsrArguments
+    folder: Path,
+    model: str,
+    found: ByDistance,
+    predicted: int,
+    data: Sequence[SentencePairs],
+    args: XsrArguments,
+    vocabulary: Fits,
 ) -> dict[str, Any]:
-    """Write the results and the record of one encoder, and its predictions at the layer `predicted`, by the first distance."""
+    """Write the results and the record of one encoder, and its predictions at the layer `predicted`, by the first distance.
+
+    `vocabulary` says how well its vocabulary fits each language, for the record.
+    """
     settings = {"model": model, "pooling": args.pooling, "distance": args.distance[0]}
     results = {**settings, "predictions_layer": predicted, **retrieval_metrics(found)}
     eval_data = {}
@@ -208,7 +237,9 @@ def write_results(
             predictions = [{**row, "layer": predicted, **settings, **pairs.facts} for row in rows]
             write_json_lines(folder / "predictions" / f"{direction}.jsonl", predictions)
     revision = args.commit(model)
-    record = run_record([args], base_model=model, base_model_revision=revision, eval_data=eval_data)
+    record = run_record(
+        [args], base_model=model, base_model_revision=revision, eval_data=eval_data, vocabulary=vocabulary
+    )
     write_json(folder / "run.json", record)
     write_json(folder / "all_results.json", results)
     return results

@@ -9,7 +9,9 @@ from datasets import load_dataset
 
 import run_pos
 from helpers.paths import DATA
+from utils.core.tables import read_tsv
 from utils.evaluation.entities import entities
+from utils.tasks.tagging import read_conll
 
 
 LANGUAGES = ("es", "ru", "vi", "hi")
@@ -128,6 +130,23 @@ def test_pos_samples():
         script = SCRIPT.get(language, "LATIN")
         assert sum(unicodedata.name(c).startswith((script, "COMBINING")) for c in letters) / len(letters) > 0.97
     assert len({tag for some in rows.values() for row in some for tag in row["pos_tags"]}) >= 12
+
+
+def test_swahili():
+    """The pairs and tags of the tutorial; the tagged sentences are the held-out ones."""
+    folder = DATA / "swahili"
+    train, test = ([row for _, row in read_tsv(str(folder / name))] for name in ("train.tsv", "test.tsv"))
+    assert (len(train), len(test)) == (280, 100)
+    assert load_dataset(str(folder), "en-sw")["test"].to_list() == test
+    for side, shortest in (("sw", 3), ("en", 4)):
+        sentences = [pair[side] for pair in train + test]
+        assert len(set(sentences)) == 380
+        assert all(re.fullmatch(r"[A-Z][A-Za-z', ]+[.?]", sentence) for sentence in sentences)
+        assert all(shortest <= len(sentence.split()) <= 15 for sentence in sentences)
+    tagged = [row for _, row in read_conll(str(folder / "pos.conll"), "pos_tags")]
+    assert [re.sub(r" ([.,?])", r"\1", " ".join(row["tokens"])) for row in tagged] == [pair["sw"] for pair in test]
+    assert {tag for row in tagged for tag in row["pos_tags"]} <= set(run_pos.LABELS)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 60_000
 
 
 def test_ner_samples():

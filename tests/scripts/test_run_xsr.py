@@ -11,7 +11,9 @@ from helpers import tiny
 from helpers.paths import PROJECT, REFERENCE
 from helpers.processes import run_process
 from helpers.retrieval import dataset, reference_sentences
+from utils.alignment.words import split_on_punctuation
 from utils.core.errors import run_script
+from utils.models.tokenizers import load_tokenizer
 
 
 MODEL = str(REFERENCE / "model")
@@ -36,7 +38,7 @@ def xsr(run, tmp_path, files):
     def run_it(*arguments, output="out"):
         given = [str(a) for a in arguments]
         data = ["--source_file", files["hi.hi"], "--target_file", files["hi.en"]]
-        data = [] if {"--source_file", "--target_file", "--dataset_name"} & set(given) else data
+        data = [] if {"--source_file", "--target_file", "--parallel_file", "--dataset_name"} & set(given) else data
         languages = [] if "--eval_languages" in given else ["--eval_languages", "hi"]
         names = [] if {"--model", "--models", "--model_name_or_path"} & set(given) else ["--model", MODEL]
         run(run_xsr.main, *names, *languages, *data, "--output_dir", tmp_path / output, *given)
@@ -202,6 +204,37 @@ def test_files_and_data_sets_give_the_same(xsr, files, tmp_path):
     assert records[0] == records[1]
 
 
+@pytest.mark.parametrize("kind", ["tsv", "jsonl", "words", "moses", "two files"])
+def test_parallel_files_give_the_same(xsr, files, tmp_path, kind):
+    """Whatever run_align.py reads as a parallel corpus is read as sentence pairs."""
+    expected = read(xsr("--layers", "all"))
+    hindi, english = reference_sentences(2)
+    rows = [{"en": e, "hi": h} for h, e in zip(hindi, english)]
+    written = {
+        "tsv": "".join(f"{e}\t{h}\n" for h, e in [("hi", "en"), *zip(hindi, english)]),
+        "jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "words": "".join(json.dumps({name: text.split(" ") for name, text in row.items()}) + "\n" for row in rows),
+        "moses": "".join(f"{h} ||| {e}\n" for h, e in zip(hindi, english)),
+    }
+    path = tmp_path / {"words": "words.jsonl", "moses": "pairs.txt"}.get(kind, f"pairs.{kind}")
+    path.write_text(written.get(kind, ""), encoding="utf-8")
+    given = [files["hi.en"], files["hi.hi"]] if kind == "two files" else [path]
+    found = read(xsr("--parallel_file", *given, "--layers", "all", output=f"out {kind}"))
+    assert {**found, "hi_dataset": None} == {**expected, "hi_dataset": None}
+
+
+def test_the_fit_of_the_vocabulary_is_recorded(xsr, files):
+    """Subwords per word and unknown words of both sides, counted by hand."""
+    tokenizer = load_tokenizer(MODEL)
+    vocabulary = read(xsr(), "run.json")["vocabulary"]
+    for language, sentences in zip(("hi", "en"), reference_sentences(2)):
+        words = [word for sentence in sentences for word in split_on_punctuation(sentence)]
+        ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        assert vocabulary[language]["subwords_per_word"] == pytest.approx(sum(map(len, ids)) / len(words), abs=1e-3)
+        unknown = sum(tokenizer.unk_token_id in row for row in ids) / len(words)
+        assert vocabulary[language]["unknown_words"] == pytest.approx(unknown, abs=1e-3)
+
+
 def test_embedded_data_set(xsr):
     if not (PROJECT / "data" / "xsr").exists():
         pytest.skip("there is no data/xsr")
@@ -267,6 +300,27 @@ def test_files_that_do_not_fit(refused, files, tmp_path):
     assert "--source_file is missing: ru needs" in refused(
         "--eval_languages", "hi", "ru", "--source_file", f"hi={hindi}", "--target_file", f"hi={english}"
     )
+
+
+def test_parallel_files_that_do_not_fit(refused, files, tmp_path):
+    table = tmp_path / "pairs.tsv"
+    table.write_text("hi\ten\nek\tone\ndo\ttwo\n", encoding="utf-8")
+    for arguments in (
+        ["--source_file", table, "--target_file", table],
+        ["--source_file", table, "--target_file", files["hi.en"]],
+    ):
+        assert "pairs.tsv is a table" in refused(*arguments)
+    assert "--parallel_file has both sides" in refused("--parallel_file", table, "--source_file", files["hi.hi"])
+    assert "hi=FILE is missing" in refused("--parallel_file", f"ru={table}", "--eval_languages", "hi", "ru")
+    table.write_text("hi\ten\nek\tone\n\ttwo\n", encoding="utf-8")
+    assert "Pair 2 of" in refused("--parallel_file", table)
+    table.write_text("", encoding="utf-8")
+    assert "is empty" in refused("--parallel_file", table)
+
+
+def test_sentences_that_are_their_own_translations(refused, files):
+    """A file given twice would have 100 % retrieval."""
+    assert "are the same" in refused("--source_file", files["hi.en"], "--target_file", files["hi.en"])
 
 
 def test_two_languages_with_the_same_sentences(refused, tmp_path):

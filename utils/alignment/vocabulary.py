@@ -3,13 +3,17 @@
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset, Value
+from transformers import PreTrainedTokenizerBase
 
 from utils.alignment.words import Sentences, WordTokenizer, split_on_punctuation
 
+
+# By language, `subwords_per_word` and `unknown_words`.
+Fits = dict[str, dict[str, float]]
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +25,7 @@ _FEW = 0.03
 
 def vocabulary_fit(
     words: WordTokenizer, pairs: Mapping[str, Dataset], directions: Mapping[str, tuple[str, str]]
-) -> dict[str, dict[str, float]]:
+) -> Fits:
     """The `sentence_fit` of pairs, lists of words in the columns `source` and `english`, by language.
 
     `directions` are the languages of both sides, by the name of the pairs.
@@ -34,7 +38,7 @@ def vocabulary_fit(
     return sentence_fit(words, sentences)
 
 
-def task_vocabulary_fit(words: WordTokenizer, examples: Mapping[str, Dataset]) -> dict[str, dict[str, float]]:
+def task_vocabulary_fit(words: WordTokenizer, examples: Mapping[str, Dataset]) -> Fits:
     """The `sentence_fit` of the examples of a task, by language: of the column `tokens`, or of all texts but ids and labels."""
     sentences: dict[str, list[list[str]]] = {}
     for language, some in examples.items():
@@ -49,7 +53,14 @@ def task_vocabulary_fit(words: WordTokenizer, examples: Mapping[str, Dataset]) -
     return sentence_fit(words, sentences)
 
 
-def sentence_fit(words: WordTokenizer, sentences: Mapping[str, Sentences]) -> dict[str, dict[str, float]]:
+def text_vocabulary_fit(tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]]) -> Fits:
+    """The `sentence_fit` of sentences that are not yet split into words, by language."""
+    samples = {language: some[:: max(1, len(some) // _SAMPLE)] for language, some in texts.items()}
+    sentences = {language: list(map(split_on_punctuation, sample)) for language, sample in samples.items()}
+    return sentence_fit(WordTokenizer(tokenizer, "avg"), sentences)
+
+
+def sentence_fit(words: WordTokenizer, sentences: Mapping[str, Sentences]) -> Fits:
     """By language `subwords_per_word` (fertility) and `unknown_words`, the share of words with an [UNK].
 
     It is logged in one line, with a warning per language of which more than 3 % of the words, or half of the words of a

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from utils.core.errors import InputError
 from utils.core.romanization import romanize
+from utils.core.tables import READERS
+from utils.core.text_files import bare_path
 from utils.parallel.data_sets import load_sentences
-from utils.parallel.formats import read_aligned_lines
+from utils.parallel.formats import pair_files, read_aligned_lines, read_pairs
 from utils.parallel.sides import THREE_LETTERS, SentenceColumns
 
 
@@ -60,6 +63,8 @@ class SentencePairs:
 def read_sentence_files(language: str, source_path: str, english_path: str) -> SentencePairs:
     """Read two text files, gzipped or not: line i of one translates line i of the other."""
     paths = source_path, english_path
+    if table := next((path for path in paths if bare_path(path).suffix in READERS), None):
+        raise InputError(f"{table} is a table, not one sentence per line; give it with --parallel_file.")
     pairs = [
         [_sentence(line, f"Line {number} of {path}") for line, path in zip(lines, paths)]
         for number, *lines in read_aligned_lines(*paths)
@@ -68,6 +73,19 @@ def read_sentence_files(language: str, source_path: str, english_path: str) -> S
         raise InputError(f"The file {source_path} is empty; give one with a sentence on every line.")
     source, english = map(list, zip(*pairs))
     return SentencePairs(language, source, english, f"{source_path} {english_path}")
+
+
+def read_pairs_file(paths: Sequence[str], columns: SentenceColumns) -> SentencePairs:
+    """Read the pairs of a parallel corpus in a file, or in two, in every format of `read_bitext`."""
+    paths = pair_files(paths, columns)
+    read: tuple[list[str], list[str]] = ([], [])
+    for number, pair in enumerate(read_pairs(paths, columns), 1):
+        for side, text in zip(read, pair):
+            words = " ".join(text) if isinstance(text, list) else text
+            side.append(_sentence(words, f"Pair {number} of {' '.join(paths)}"))
+    if not read[0]:
+        raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
+    return SentencePairs(columns.language, *read, " ".join(paths))
 
 
 def load_sentence_pairs(

@@ -46,20 +46,11 @@ def read_bitext(
         source_column, english_column: names of the columns, if they are not the usual ones.
         anchor: code of the language that takes the place of English.
     """
-    paths = _sides_of_zip(paths[0], language, anchor) if len(paths) == 1 and paths[0].endswith(".zip") else paths
-    if len(paths) > 2:
-        raise InputError(
-            f"{' '.join(paths)} are {len(paths)} files for {language}; give one, or two that are aligned."
-        )
     columns = SentenceColumns(language, source_column, english_column, anchor)
+    paths = pair_files(paths, columns)
 
     def rows() -> Iterator[dict[str, list[str]]]:
-        pairs = (
-            _read_two_files(paths[0], paths[1], language, anchor)
-            if len(paths) == 2
-            else _read_table(paths[0], columns)
-        )
-        for source, english in pairs:
+        for source, english in read_pairs(paths, columns):
             yield {"source": words_of(source, split, splitting), "english": words_of(english, split, splitting)}
 
     key = cache_key(read_bitext, split, columns=columns, splitting=splitting)
@@ -67,6 +58,24 @@ def read_bitext(
     if not len(bitext):
         raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
     return bitext
+
+
+def pair_files(paths: Sequence[str], columns: SentenceColumns) -> Sequence[str]:
+    """The one or two files that hold the pairs: those of both languages in an archive of OPUS, else `paths`."""
+    if len(paths) == 1 and paths[0].endswith(".zip"):
+        paths = _sides_of_zip(paths[0], columns.language, columns.anchor)
+    if len(paths) > 2:
+        raise InputError(
+            f"{' '.join(paths)} are {len(paths)} files for {columns.language}; give one, or two that are aligned."
+        )
+    return paths
+
+
+def read_pairs(paths: Sequence[str], columns: SentenceColumns) -> Iterator[tuple[Text, Text]]:
+    """The source and the English sentence of every pair, also empty ones, in `pair_files`."""
+    if len(paths) == 2:
+        return _read_two_files(paths[0], paths[1], columns.language, columns.anchor)
+    return _read_table(paths[0], columns)
 
 
 def words_of(text: object, split: Split, splitting: str) -> list[str]:
