@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from helpers.paths import PROJECT
@@ -141,7 +142,9 @@ def run_here(words: Sequence[str], output: int, environment: Mapping[str, str]) 
     """Make this process, which is a new one, that of a script; `output` is a file descriptor."""
     os.dup2(output, 1)
     os.dup2(output, 2)
-    sys.stdout.reconfigure(line_buffering=True)
+    # (New ones, for those of the server know that they are files, or that they are not.)
+    new = partial(open, mode="w", encoding="utf-8", buffering=1, closefd=False)
+    sys.stdout, sys.stderr = new(1), new(2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "HF_HOME" in environment:
         os.environ.clear()

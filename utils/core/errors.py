@@ -1,16 +1,18 @@
 """How a script ends: with one sentence on bad input, not with a traceback."""
 
+import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
 from huggingface_hub import get_token
 
+from utils.core.progress import lines_unless_terminal
 from utils.core.redaction import note_secrets, redact
 from utils.core.result_tables import shorten
 
@@ -82,6 +84,8 @@ def run_script(main: Callable[[], object]) -> None:
     # (`SSH_AUTH_SOCK=/run/…` and `TOKEN_REFRESH=disabled` are no secrets.)
     likely = {name: value for name, value in os.environ.items() if not (value.isalpha() or os.path.exists(value))}
     note_secrets({**likely, "token": get_token()})
+    _prepare_streams()
+    lines_unless_terminal()
     logging.setLogRecordFactory(_redacted_record)
     sys.excepthook = _show_traceback
     logging.basicConfig(format="%(message)s")
@@ -100,6 +104,14 @@ def run_script(main: Callable[[], object]) -> None:
         sys.exit(f"error: {one_line(sentence)}")
     finally:
         AT_END.close()
+
+
+def _prepare_streams() -> None:
+    """What the console or the log file cannot show (Hindi in cp1252 or ASCII) is written as `\\u0939`; lines keep their order."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(OSError):  # (a stream that was given another file)
+                stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def _redacted_record(*args: Any, **kwargs: Any) -> logging.LogRecord:

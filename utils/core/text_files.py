@@ -12,13 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from tqdm import tqdm
+
 from utils.core.errors import InputError
+from utils.core.progress import progress
 
 
 # Bytes of the longest line, and of the largest file that is read as a whole.
 LONGEST_LINE, LARGEST_FILE = 2**24, 2**27
 # An archive may grow to 20 MB, or by this factor. Text becomes 3 to 30 times smaller, a bomb 1,000 times.
 _SMALL, _FACTOR = 2 * 10**7, 100
+# Bytes after which a bar moves.
+_SHOWN_AT_ONCE = 2**18
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -99,6 +104,12 @@ def check_growth(path: str | Path, n_bytes: int) -> None:
         )
 
 
+def _reading(path: str | Path) -> tqdm:
+    """A bar for the bytes of a file, whose number is known unless it is in an archive."""
+    size = None if split_member(path)[1] or Path(path).suffix in ARCHIVES else os.path.getsize(path) or None
+    return progress(description=f"Reading {Path(path).name}", total=size, unit="B", unit_scale=True, leave=False)
+
+
 def read_lines(path: str | Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
     """The lines of a text file, compressed or not, numbered from 1, without their line ends.
 
@@ -108,12 +119,14 @@ def read_lines(path: str | Path, longest: int = LONGEST_LINE) -> Iterator[tuple[
     number, n_bytes = 0, 0
     try:
         check_growth(path, _promised_size(path))
-        with open_binary(path) as file:
+        with open_binary(path) as file, _reading(path) as bar:
             encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if file.peek(4).startswith(mark)), None)
             text: IO[Any] = io.TextIOWrapper(file, encoding, newline="\n") if encoding else file
             for number, raw in enumerate(iter(lambda: text.readline(longest + 1), text.read(0)), start=1):
                 n_bytes += len(raw)
                 check_growth(path, n_bytes)
+                if n_bytes - bar.n > _SHOWN_AT_ONCE:
+                    bar.update(n_bytes - bar.n)
                 if len(raw) > longest:
                     raise InputError(
                         f"Line {number} of {path} is longer than {longest:,} bytes; check what the file is."

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.core.errors import InputError, look_up
+from utils.core.progress import progress
 
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def _csls(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _
     """2 cos(q, c) - mean cosine of q to its 10 nearest candidates - mean cosine of c to its 10 nearest queries."""
     of_queries = torch.full((len(queries), min(_NEIGHBOURS, len(candidates))), -math.inf, device=queries.device)
     of_candidates = torch.full((len(candidates), min(_NEIGHBOURS, len(queries))), -math.inf, device=queries.device)
-    for rows in slices(len(queries), block_size):
+    for rows in progress(list(slices(len(queries), block_size)), "Measuring hubness", leave=False):
         query = _normalize(queries[rows])
         for columns in slices(len(candidates), block_size):
             products = query @ _normalize(candidates[columns]).T
@@ -167,7 +168,7 @@ def retrieve(
     rounding = math.sqrt(queries.shape[1]) * torch.finfo(torch.float32).eps
     best = torch.full(gold.shape, -math.inf, device=gold.device)
     nearest, farther = torch.zeros_like(gold), torch.zeros_like(gold)
-    for rows in slices(len(queries), block_size):
+    for rows in progress(list(slices(len(queries), block_size)), "Finding nearest neighbours", leave=False):
         query, right = space.prepare_queries(queries[rows]), space.prepare_candidates(candidates[gold[rows]])
         own_score = space.scale * (query * right).sum(dim=1) + space.bias[gold[rows]]
         # (scale · q·c is at most this sum of squares times scale / 2.)

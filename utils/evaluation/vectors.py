@@ -11,11 +11,11 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from utils.alignment.sentences import mean_of_tokens
 from utils.alignment.words import WordTokenizer, pool_words, special_tokens_around
 from utils.core.errors import InputError, look_up
+from utils.core.progress import progress
 from utils.evaluation.neighbours import slices
 from utils.models.layers import hidden_states_at, only_layers_below
 from utils.models.tokenizers import encoder_max_length
@@ -107,7 +107,7 @@ def encode_sentences(
         pooling: a name in `SENTENCE_POOLINGS`.
         batch_size: sentences encoded at once per process.
         max_length: in tokens; longer sentences are truncated. By default the encoder's longest input.
-        description: text of the progress bar.
+        description: text of the progress bar; None for no bar.
 
     Raises:
         InputError: for an unknown pooling or an unusable `max_length`, or if vectors contain nan or inf.
@@ -118,10 +118,13 @@ def encode_sentences(
     share = longest_first([len(text) for text in distinct])[state.process_index :: state.num_processes]
     tokenize = _tokenize_chunks(model, tokenizer, distinct, max_length)
     chunks = [share[rows] for rows in slices(len(share), batch_size * _BATCHES_OF_CHUNK)]
-    progress = logging.tqdm(total=len(share), desc=description, unit="sentence", disable=not state.is_main_process)
     model.eval()
     vectors = torch.zeros(len(layers), len(distinct), model.config.hidden_size)
-    with only_layers_below(model, layers) as needed, torch.inference_mode():
+    n_characters = sum(
+        len(distinct[i]) for i in share
+    )  # (the time that is left depends on them: the longest come first)
+    bar = progress(description=description, total=n_characters, unit="characters", unit_scale=True)
+    with only_layers_below(model, layers) as needed, torch.inference_mode(), bar:
         for chunk in _one_ahead(tokenize, chunks):
             parts = []
             for rows in slices(len(chunk), batch_size):
@@ -129,10 +132,9 @@ def encode_sentences(
                 states, mask = encode_batch(model, ids, needed, tokenizer.pad_token_id)
                 tokens = without_special_tokens(mask, *around)
                 parts.append(torch.stack([pool(layer, tokens) for layer in states]))
-                progress.update(len(ids))
+                bar.update(sum(len(distinct[i]) for i, _ in chunk[rows]))
             # This waits for the device, so it is not done for every batch.
             vectors[:, [i for i, _ in chunk]] = torch.cat(parts, dim=1).cpu()
-    progress.close()
     if state.num_processes > 1:
         for others, theirs in gather_object([(share, vectors[:, share])]):
             vectors[:, others] = theirs
@@ -207,15 +209,17 @@ def encode_words(
     order = longest_first([len(ids) for ids in tokens["input_ids"]])
     batches = [order[rows] for rows in slices(len(order), batch_size)]
     share = batches[state.process_index :: state.num_processes] if state else batches
-    quiet = description is None or (state is not None and not state.is_main_process)
+    n_tokens = sum(len(tokens["input_ids"][k]) for batch in share for k in batch)
     parts = []
-    for batch in logging.tqdm(share, desc=description, disable=quiet):
-        ids = [tokens["input_ids"][k] for k in batch]
-        places = [_places(tokens["word_ids"][k], tokens["words"][k], positions[k]) for k in batch]
-        with torch.no_grad(), autocast():
-            states, _ = encode_batch(model, ids, layers, word_tokenizer.tokenizer.pad_token_id)
-            vectors = _pool(states, places)
-        parts.append((np.concatenate([begins[k] + np.arange(len(positions[k])) for k in batch]), vectors))
+    with progress(description=description, total=n_tokens, unit="tokens") as bar:
+        for batch in share:
+            ids = [tokens["input_ids"][k] for k in batch]
+            places = [_places(tokens["word_ids"][k], tokens["words"][k], positions[k]) for k in batch]
+            with torch.no_grad(), autocast():
+                states, _ = encode_batch(model, ids, layers, word_tokenizer.tokenizer.pad_token_id)
+                vectors = _pool(states, places)
+            parts.append((np.concatenate([begins[k] + np.arange(len(positions[k])) for k in batch]), vectors))
+            bar.update(sum(map(len, ids)))
     parts = gather_object(parts) if state and state.num_processes > 1 else parts
     vectors = torch.empty(len(layers), len(wanted), parts[0][1].shape[-1])
     for rows, of_batch in parts:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.core.errors import InputError
+from utils.core.progress import progress
 from utils.experiments.evaluated_sets import TITLES
 from utils.experiments.finished_runs import FinishedRun, System, differing_settings
 from utils.experiments.significance import (
@@ -212,7 +213,7 @@ def _compare_rows(
     """Compare every row with that of its baseline; yields notes on baselines that are missing."""
     by_place = {(row.task, row.language, row.metric, row.system): row for row in rows}
     alone = []
-    for row in rows:
+    for row in progress(rows, "Comparing with the baseline", leave=False):
         baseline = by_place.get((row.task, row.language, row.metric, baselines.get(row.system, row.system)))
         if baseline is None:
             alone.append(row)

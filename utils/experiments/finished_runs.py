@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.core.errors import InputError
+from utils.core.progress import progress
 from utils.core.records import read_record
 from utils.experiments.evaluated_sets import (
     RETRIEVAL,
@@ -69,7 +70,8 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
     trainings = [step for steps, _ in records.values() for step in _trained(steps)]
     name_languages = len({_languages(step) for step in trainings if step.get("regime") == "continual"}) > 1
     return [
-        _finished_run(folder, steps, labels[original], name_languages) for folder, (steps, original) in records.items()
+        _finished_run(folder, steps, labels[original], name_languages)
+        for folder, (steps, original) in progress(records.items(), "Reading runs", leave=False)
     ]
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from utils.core.errors import InputError
 from utils.core.files import is_locked, read_json_object, write_json, write_text
+from utils.core.progress import progress
 from utils.core.redaction import redact
 from utils.experiments.grid import CODE, Grid, Run, as_words
 from utils.tasks.registry import TASKS
@@ -142,7 +142,7 @@ def carry_out(
     waiting = [run for run in runs if run.name not in done]
     failed: dict[str, str] = {}
     started: list[_Started] = []
-    bar = tqdm(total=len(runs), initial=len(done), unit="run", disable=None)
+    bar = progress(description="Grid", total=len(runs), initial=len(done), unit="runs", delay=0)
     with alone_in(output_dir), bar:
         try:
             while waiting or started:

@@ -24,6 +24,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json_lines
+from utils.core.progress import progress
 from utils.core.tables import read_rows
 from utils.core.text_files import read_lines
 from utils.evaluation.entities import entities
@@ -137,7 +138,8 @@ def project(args: ProjectionArguments, sentences: list[dict[str, Any]], pairs: D
     """The translations with projected labels. Those without words, or with too few links, are left out."""
     column, n_english, n_projected = f"{args.task}_tags", 0, 0
     least = args.min_linked if args.min_linked is not None else {"pos": 0.8, "ner": 0.0}[args.task]
-    for number, (sentence, pair) in enumerate(zip(sentences, pairs)):
+    both = progress(zip(sentences, pairs), "Projecting labels", len(sentences), "sentences")
+    for number, (sentence, pair) in enumerate(both):
         words, english = pair["source"], sentence[column]
         tags, share = project_tags(english, pair["links"], words)
         if not words or share < least:

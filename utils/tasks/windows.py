@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from transformers import PreTrainedTokenizerBase
 
 from utils.core.errors import InputError
+from utils.core.progress import progress
 from utils.tasks.examples import LanguageData
 
 
@@ -193,7 +194,8 @@ def find_answers(
     null = np.full(len(data.examples), np.inf)
     np.minimum.at(null, example, start_logits[:, 0] + end_logits[:, 0])
     found: list[dict[_Span, float]] = [{} for _ in data.examples]
-    for spans, begin, end, *of_window in zip((found[k] for k in example), begins, ends, start, last, values):
+    windows = zip((found[k] for k in example), begins, ends, start, last, values)
+    for spans, begin, end, *of_window in progress(windows, "Finding answers", len(example), "windows", leave=False):
         for i, j, value in zip(*of_window):
             if value > -np.inf:
                 span = begin[i], end[j]

@@ -23,6 +23,7 @@ from utils.alignment.pairs import SPECIAL_TOKEN
 from utils.alignment.sampler import MixedLanguages, OneLanguageAtATime
 from utils.core.columns import column_array
 from utils.core.errors import InputError
+from utils.core.progress import progress
 from utils.evaluation.neighbours import Retrieval, retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.training.base_trainer import ComponentTrainer
@@ -240,7 +241,10 @@ class AlignmentTrainer(ComponentTrainer):
         sentences = bool(self.alignment_loss.weights.sentence)
         sums = torch.zeros(2, 3, dtype=torch.float64)
         vectors: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
-        for batch in DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator):
+        loader = DataLoader(share, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator)
+        costs = [int(part.sum()) for part in np.array_split(lengths[pairs], max(1, len(loader)))]
+        bar = progress(description="Measuring held-out pairs", total=sum(costs), unit="tokens", leave=False)
+        for batch, cost in zip(loader, costs):
             batch = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
             with torch.no_grad(), self.compute_loss_context_manager():
                 source, english = (
@@ -253,6 +257,8 @@ class AlignmentTrainer(ComponentTrainer):
             for layer, source_words, english_words in zip(layers, source.words, english.words):
                 vectors[layer].append((source_words[links[:, 0]].cpu(), english_words[links[:, 1]].cpu()))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            bar.update(cost)
+        bar.close()
         of_processes = gather_object([(sums, vectors, np.repeat(pairs, n_links))])
         all_sums, all_vectors, all_pairs = zip(*of_processes)
         sides = {layer: zip(*(pair for part in all_vectors for pair in part[layer])) for layer in layers}

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import ProgressCallback, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -28,6 +28,7 @@ from utils.core.files import RESULTS, set_aside, write_json
 from utils.models.adapters import save_adapter
 from utils.training.checkpoints import RUN_FILE, own_checkpoint, run_identity
 from utils.training.language_losses import LanguageLosses
+from utils.training.step_progress import StepProgress
 
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,8 @@ class ComponentTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with input_errors("These arguments do not work together", ValueError, ImportError, RuntimeError):
             super().__init__(*args, **kwargs)
+        if self.pop_callback(ProgressCallback):
+            self.add_callback(StepProgress)
         self._meter = LossMeter()
         self._by_language = LanguageLosses((), self.accelerator)
         self._step_loss: torch.Tensor | float = 0.0

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
-from transformers.utils.logging import tqdm
 
 from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer, word_vectors
 from utils.core.errors import InputError
+from utils.core.progress import progress
 from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 
 
@@ -110,8 +110,12 @@ class EncoderAligner(WordAligner):
         """Batches of pairs: their positions in the corpus and, for every layer, what `found` makes of the cosines."""
         was_training = self.model.training
         self.model.eval()
+        n_words = [len(source[row]) + len(english[row]) for row in rows]
         try:
-            with tqdm(total=len(rows), desc="Linking words", unit=" pairs", leave=False) as progress, torch.no_grad():
+            with (
+                progress(description="Linking", total=sum(n_words), unit="words", leave=False) as bar,
+                torch.no_grad(),
+            ):
                 for begin in range(0, len(rows), pool_size := self.batch_size * self._BATCHES_IN_POOL):
                     pool = rows[begin : begin + pool_size]
                     encoded = self._encode([source[row] for row in pool], [english[row] for row in pool])
@@ -121,7 +125,7 @@ class EncoderAligner(WordAligner):
                     for first in range(0, len(pool), self.batch_size):
                         part = order[first : first + self.batch_size]
                         yield [pool[k] for k in part], self._compare([encoded[k] for k in part], layers, found)
-                        progress.update(len(part))
+                        bar.update(sum(n_words[begin + k] for k in part))
         finally:
             self.model.train(was_training)
 

@@ -4,9 +4,8 @@ import math
 from functools import cache
 from typing import Any
 
-from transformers.utils.logging import tqdm
-
 from utils.core.errors import InputError, look_up
+from utils.core.progress import progress
 from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 
 
@@ -111,7 +110,7 @@ class StatisticalAligner(WordAligner):
                 model.deterministic = True
             model.start_training()
             iterations = model.scheduled_iterations if self.model == "eflomal" else self._ITERATIONS
-            for _ in tqdm(range(iterations), desc=f"Training {name}"):
+            for _ in progress(range(iterations), f"Training {name}", unit="iterations"):
                 model.train()
             model.end_training()
         return model
