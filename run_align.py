@@ -10,6 +10,12 @@ original encoder has them (Cao et al., ICLR 2020; Efimov et al., ECIR 2023). The
 adjusted encoder loads wherever the original did, and keeps every weight of its checkpoint.
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +37,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.arguments import announce, arg, check_unused, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json_lines
-from utils.core.records import run_record
+from utils.core.records import ALIGNMENT, run_record
 from utils.core.romanization import check_romanized
 from utils.models.adapters import LoraArguments, with_lora, without_adapter
 from utils.models.encoders import check_same_kind, load_encoder, save_encoder
@@ -46,7 +52,6 @@ from utils.parallel.sides import ENGLISH
 from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments
 from utils.training.checkpoints import checkpoint_to_resume
-from utils.training.model_card import ALIGNMENT
 from utils.training.relinking import Relinker, check_realigning
 from utils.training.sharing import check_push, publish
 from utils.training.steps import train_and_save

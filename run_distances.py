@@ -11,6 +11,12 @@ trained. An encoder that links the words itself (by default the original one) lo
 others; --links_file and --aligner statistical favour no model.
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,6 +7,12 @@ Which words of a sentence name persons, places, organisations? Trained and evalu
 settings of Efimov et al. (ECIR 2023).
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

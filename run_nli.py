@@ -7,6 +7,12 @@ Does a premise entail a hypothesis, contradict it, or neither? Trained on Englis
 default, with the settings of Efimov et al. (ECIR 2023).
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 from dataclasses import dataclass
 from functools import partial
 

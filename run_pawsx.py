@@ -7,6 +7,12 @@ Do two sentences, which share most of their words, mean the same? Trained and ev
 2019) as in XTREME (Hu et al., ICML 2020), with its settings.
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar

@@ -7,6 +7,12 @@ Trained and evaluated on Universal Dependencies as in XTREME (Hu et al., ICML 20
 files. The metric is the accuracy over words.
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

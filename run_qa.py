@@ -8,6 +8,12 @@ Efimov et al. (ECIR 2023). --question_languages and --context_languages pair que
 another.
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

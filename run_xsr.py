@@ -9,6 +9,12 @@ layer of the encoder. Nothing is trained. Both directions are measured, named wi
 of pairs that are each other's nearest, with its mean and maximum over the layers that are measured.
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

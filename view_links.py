@@ -10,6 +10,12 @@ and without a connection: the links of all models side by side, similarities, wh
 --links_file, how the links agree with given ones. Nothing is trained.
 """
 
+from utils.core.kept_help import show_kept_help
+
+
+if __name__ == "__main__":
+    show_kept_help(__file__)  # (the imports below take seconds)
+
 import os
 import sys
 from dataclasses import dataclass

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from helpers.figures import inked
-from utils.experiments.predictors import Point, correlate, plot_gains
+from utils.experiments.figures import plot_gains
+from utils.experiments.predictors import Point, correlate
 
 
 def points(x, y):

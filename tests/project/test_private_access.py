@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.utils.hub import cached_file
 
 from helpers import tiny
-from utils.models.checkpoints import file_of
+from utils.models.files import file_of
 
 
 SIGNATURES = {

@@ -27,7 +27,7 @@ from utils.core.errors import InputError, run_script
 from utils.models.adapters import adapter_config
 from utils.models.encoders import layout_of, load_encoder
 from utils.parallel.aligners.pharaoh import read_header
-from utils.training.checkpoints import is_whole
+from utils.training.whole_checkpoints import is_whole
 
 
 QUICK = ("--use_cpu", "--disable_tqdm", "true", "--per_device_train_batch_size", "8", "--logging_steps", "1")

@@ -26,12 +26,12 @@ from utils.training.arguments import AlignTrainingArguments
 from utils.training.checkpoints import (
     RUN_FILE,
     checkpoint_to_resume,
-    is_whole,
     loss_identity,
     own_checkpoint,
     rows_hash,
 )
 from utils.training.steps import train_and_save
+from utils.training.whole_checkpoints import is_whole
 
 
 pytestmark = pytest.mark.slow  # together more than a few seconds

@@ -19,11 +19,12 @@ import utils.training.sharing
 from helpers import tiny
 from helpers.paths import DATA
 from utils.core.errors import InputError
+from utils.core.records import ALIGNMENT
 from utils.models.adapters import LoraArguments, save_adapter, with_lora
 from utils.models.encoders import load_encoder, load_task_model
 from utils.models.lineage import ancestors, original_model
 from utils.training.figures import plot_losses
-from utils.training.model_card import ALIGNMENT, model_card
+from utils.training.model_card import model_card
 from utils.training.sharing import check_push, push
 
 

@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 
 from utils.core.errors import InputError, input_errors
 from utils.core.files import RESULTS
+from utils.core.kept_help import keep_help
 from utils.core.redaction import note_secrets
 from utils.core.settings import parse_yaml
 
@@ -205,6 +206,10 @@ class _Parser(HfArgumentParser):
             options.pop(not_of_argparse, None)
         options["help"] = _explained(options, self.bounds[name])
         return self.groups[self.titles[name]].add_argument(*shown, **options)
+
+    def print_help(self, file: Any = None) -> None:
+        keep_help(self.format_help())
+        super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"The command line cannot be read ({message}); see --help.")

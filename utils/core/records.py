@@ -14,6 +14,10 @@ from utils.core.files import read_json_object
 from utils.core.redaction import redact
 
 
+# The `task` in the record of an adjustment.
+ALIGNMENT = "cross-lingual-adjustment"
+# `task` in the `run.json` of an adjustment. (That of a fine-tuning is its pipeline tag.)
+ALIGNMENT = "cross-lingual-adjustment"
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "tokenizers", "sil-thot")
 _CODE = Path(__file__).resolve().parent.parent.parent
 

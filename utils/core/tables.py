@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-from datasets import Features
 
 from utils.core.columns import class_names, with_class_names
 from utils.core.errors import InputError
@@ -201,6 +200,8 @@ def _class_names(schema: pyarrow.Schema, path: str | Path) -> dict[str, list[str
     if b"huggingface" not in (schema.metadata or {}):
         return {}
     try:
+        from datasets import Features
+
         return class_names(Features.from_arrow_schema(schema))
     except Exception as error:  # (whatever else is in that place)
         raise InputError(f"The features that {path} names are damaged ({error!r}); write it again.") from None

@@ -12,11 +12,11 @@ import numpy as np
 from utils.core.arguments import is_language
 from utils.core.errors import InputError
 from utils.core.files import read_json_object
+from utils.core.records import ALIGNMENT
 from utils.core.result_tables import shorten
 from utils.core.tables import read_json
 from utils.experiments.significance import corpus_f1
 from utils.tasks.registry import TASKS, TaskSpec, recorded_task
-from utils.training.model_card import ALIGNMENT
 
 
 RETRIEVAL = "sentence-retrieval"

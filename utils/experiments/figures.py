@@ -1,4 +1,4 @@
-"""Figures of differences from a baseline."""
+"""The figures of reports: differences from a baseline, and gains by what may predict them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import rc_context
 
 from utils.core.figures import STYLE, add_legend, figure_text, line_style, make_panels, save_png_and_pdf
+from utils.experiments.predictors import Point
 
 
 # Panel title → system → language → difference, low and high end of its interval, -1 to 1.
@@ -54,4 +55,25 @@ def plot_differences(
             axis.set_xticks(range(len(languages)), languages)
             axis.set_ylabel("%" if levels else "Points")
         add_legend(figure, axes, systems)
+        save_png_and_pdf(figure, path)
+
+
+def plot_gains(found: dict[str, dict[str, list[Point]]], path: str | Path) -> None:
+    """Draw the gain against every predictor: one panel for each, one mark per task. `path` has no suffix."""
+    tasks, predictors = list(found), list(dict.fromkeys(name for of_task in found.values() for name in of_task))
+    with rc_context(STYLE):
+        columns = min(2, len(predictors))
+        figure, axes = make_panels(
+            len(predictors), columns, 4.0 * columns, tasks, "Gain on tasks, by language and arm"
+        )
+        for axis, predictor in zip(axes.flat, predictors):
+            for number, (task, of_task) in enumerate(found.items()):
+                points = of_task.get(predictor, [])
+                style = {**line_style(number), "linestyle": "none"}
+                x, y = [point.predictor for point in points], [point.gain for point in points]
+                axis.plot(x, y, label=figure_text(task), clip_on=False, **style)
+            axis.axhline(0, color="black", linewidth=0.8)
+            axis.set_xlabel(figure_text(predictor))
+            axis.set_ylabel("Points")
+        add_legend(figure, axes, tasks)
         save_png_and_pdf(figure, path)

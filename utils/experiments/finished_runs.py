@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from utils.core.errors import InputError
 from utils.core.progress import progress
-from utils.core.records import read_record
+from utils.core.records import ALIGNMENT, read_record
 from utils.experiments.evaluated_sets import (
     RETRIEVAL,
     TITLES,
@@ -23,7 +23,6 @@ from utils.experiments.evaluated_sets import (
 )
 from utils.models.hub import label_models
 from utils.models.lineage import lineage
-from utils.training.model_card import ALIGNMENT
 
 
 # Settings of retrieval that a regime does not name.

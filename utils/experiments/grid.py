@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from utils.alignment.objectives import AlignmentArguments
 from utils.core.arguments import arg, require
 from utils.core.errors import InputError
 from utils.core.redaction import is_secret, note_secrets
@@ -31,8 +30,6 @@ from utils.experiments.arms import (
 from utils.tasks.registry import TASKS
 
 
-# The arguments of a variant that continual learning takes as well.
-_CONTINUAL_ARGUMENTS = {item.name for item in fields(AlignmentArguments)}
 CODE = Path(__file__).resolve().parent.parent.parent
 # What the settings of a grid are for, by name.
 SETTINGS = {
@@ -292,13 +289,23 @@ def _settings_of_task(grid: Grid, arm: Arm, task: str, language: str | None) -> 
             "languages": grid.about(language),
             **grid.settings_of("parallel", "continual"),
         }
-        settings |= {k: v for k, v in grid.variants.get(arm.variant, {}).items() if k in _CONTINUAL_ARGUMENTS}
+        settings |= _of_continual(grid.variants.get(arm.variant, {}))
         settings |= continual
     elif arm.regime == TRANSLATED:
         of_language = grid.settings_of(f"{task}_translated").items()
         settings |= {"train_language": language}
         settings |= {k: v.get(language) if isinstance(v, dict) else v for k, v in of_language}
     return settings
+
+
+def _of_continual(variant: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a variant that continual learning takes as well."""
+    if not variant:
+        return {}
+    from utils.alignment.objectives import AlignmentArguments  # (it imports torch, which takes long)
+
+    names = {item.name for item in fields(AlignmentArguments)}
+    return {name: value for name, value in variant.items() if name in names}
 
 
 def _further_evaluations(grid: Grid, task: str, seed: int) -> Iterator[Run]:

@@ -5,14 +5,11 @@ Gaschi et al. (ACL 2023) found that better aligned languages transfer better; Ve
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from matplotlib import rc_context
-from scipy import stats
+import scipy  # (which imports its modules when they are used)
 
-from utils.core.figures import STYLE, add_legend, figure_text, line_style, make_panels, save_png_and_pdf
 from utils.experiments.arms import ADJUSTED, ORIGINAL, REGIMES, WORDS, Arm, directions
 from utils.experiments.results import PARTS, Results
 from utils.tasks.registry import TASKS
@@ -86,30 +83,9 @@ def correlate(points: Sequence[Point], seed: int = 0) -> Correlation | None:
     if len(pairs) < _FEWEST or (pairs == pairs[0]).all(axis=0).any():
         return None
     drawn = pairs[np.random.default_rng(seed).integers(len(pairs), size=(_N_RESAMPLES, len(pairs)))]
-    ranks = stats.rankdata(drawn, axis=1)
+    ranks = scipy.stats.rankdata(drawn, axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     lengths = np.sqrt((ranks**2).sum(axis=1)).prod(axis=1)
     rhos = (ranks.prod(axis=2).sum(axis=1) / np.where(lengths, lengths, 1))[lengths > 0]
     low, high = np.quantile(rhos, (0.025, 0.975))
-    return Correlation(float(stats.spearmanr(*pairs.T).statistic), float(low), float(high), len(pairs))
-
-
-def plot_gains(found: dict[str, dict[str, list[Point]]], path: str | Path) -> None:
-    """Draw the gain against every predictor: one panel for each, one mark per task. `path` has no suffix."""
-    tasks, predictors = list(found), list(dict.fromkeys(name for of_task in found.values() for name in of_task))
-    with rc_context(STYLE):
-        columns = min(2, len(predictors))
-        figure, axes = make_panels(
-            len(predictors), columns, 4.0 * columns, tasks, "Gain on tasks, by language and arm"
-        )
-        for axis, predictor in zip(axes.flat, predictors):
-            for number, (task, of_task) in enumerate(found.items()):
-                points = of_task.get(predictor, [])
-                style = {**line_style(number), "linestyle": "none"}
-                x, y = [point.predictor for point in points], [point.gain for point in points]
-                axis.plot(x, y, label=figure_text(task), clip_on=False, **style)
-            axis.axhline(0, color="black", linewidth=0.8)
-            axis.set_xlabel(figure_text(predictor))
-            axis.set_ylabel("Points")
-        add_legend(figure, axes, tasks)
-        save_png_and_pdf(figure, path)
+    return Correlation(float(scipy.stats.spearmanr(*pairs.T).statistic), float(low), float(high), len(pairs))

@@ -34,9 +34,8 @@ from utils.experiments.arms import (
 from utils.experiments.claims import CLAIMS, decisive, place, verdict_on
 from utils.experiments.comparison import Comparison, note_on_resamples
 from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
-from utils.experiments.figures import plot_differences
 from utils.experiments.grid import Grid
-from utils.experiments.predictors import correlate, gains, plot_gains
+from utils.experiments.predictors import correlate, gains
 from utils.experiments.results import PARTS, Results, title_with_metric
 from utils.experiments.significance import seed_scores
 
@@ -78,6 +77,8 @@ def _draw(results: Results, output_dir: Path) -> list[tuple[str, str]]:
         "scores": "Scores, with the 95 % interval of the difference from the original model (line)",
         "differences": "Difference from the original model, fine-tuned plainly",
     }
+    from utils.experiments.figures import plot_differences  # (matplotlib takes long to import)
+
     plot_differences(panels, output_dir / "scores", captions["scores"], baselines, order)
     plot_differences(panels, output_dir / "differences", captions["differences"], order=order)
     return [(caption, f"{name}.png") for name, caption in captions.items()]
@@ -225,6 +226,8 @@ def _predictors(results: Results, output_dir: Path) -> str:
     ]
     if not rows:
         return ""
+    from utils.experiments.figures import plot_gains
+
     plot_gains(found, output_dir / "predictors")
     return ResultTable(["task", "predictor", "Spearman's ρ [95 % interval]", "points"], rows, 2).markdown()
 

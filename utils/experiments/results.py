@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from utils.core.files import read_json_object
-from utils.core.records import read_record
+from utils.core.records import ALIGNMENT, read_record
 from utils.experiments.arms import (
     ABLATION,
     ADJUSTED,
@@ -29,7 +29,6 @@ from utils.experiments.finished_runs import FinishedRun, System, check_same_data
 from utils.experiments.grid import Grid, Run
 from utils.experiments.runner import check_done
 from utils.tasks.registry import TASKS
-from utils.training.model_card import ALIGNMENT
 
 
 # The parts of a report: title, and the metric that it is reported by. QA has two, in one language and across languages.

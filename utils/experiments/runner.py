@@ -15,7 +15,6 @@ from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 
 from utils.core.errors import InputError
@@ -24,7 +23,7 @@ from utils.core.progress import progress
 from utils.core.redaction import redact
 from utils.experiments.grid import CODE, Grid, Run, as_words
 from utils.tasks.registry import TASKS
-from utils.training.checkpoints import is_whole
+from utils.training.whole_checkpoints import is_whole
 
 
 logger = logging.getLogger(__name__)
@@ -190,7 +189,7 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int) -> _S
     environment = {**os.environ, **({"HF_TOKEN": grid.token} if grid.token else {})}
     processes = int(grid.settings_of("launch").get("num_processes", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if n_jobs > 1 and processes == 1 and (n_gpus := torch.cuda.device_count()):
+    if n_jobs > 1 and processes == 1 and (n_gpus := _n_gpus()):
         visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % n_gpus]
     words = command(run, grid, output_dir, max(1, cores // (n_jobs * processes)))
@@ -205,6 +204,13 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int) -> _S
             words, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
     return _Started(run, path, process, time.monotonic(), slot)
+
+
+@cache
+def _n_gpus() -> int:
+    import torch  # (which takes long)
+
+    return torch.cuda.device_count()
 
 
 def _finish(one: _Started, output_dir: Path) -> str | None:

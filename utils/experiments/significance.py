@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # (which imports its modules when they are used)
 
 
 # Fewer cannot support a claim. The standard deviation of two runs means little; with 100 examples an accuracy is known to
@@ -78,7 +78,7 @@ def paired_t_test(scores: np.ndarray, baseline: np.ndarray) -> float:
         raise ValueError("A t-test needs two examples or more.")
     if np.ptp(differences) < _ROUNDING:  # no variance to divide by
         return 1.0 if abs(differences[0]) < _ROUNDING else 0.0
-    return float(stats.ttest_1samp(differences, 0).pvalue)
+    return float(scipy.stats.ttest_1samp(differences, 0).pvalue)
 
 
 def discordant_pairs(scores: np.ndarray, baseline: np.ndarray) -> tuple[int, int]:
@@ -98,7 +98,7 @@ def mcnemar(only_system: int, only_baseline: int) -> float:
     n, fewer = only_system + only_baseline, min(only_system, only_baseline)
     if not n:
         return 1.0
-    return float(2 * stats.binom.cdf(fewer, n, 0.5) - stats.binom.pmf(fewer, n, 0.5))
+    return float(2 * scipy.stats.binom.cdf(fewer, n, 0.5) - scipy.stats.binom.pmf(fewer, n, 0.5))
 
 
 def corpus_f1(counts: np.ndarray) -> np.ndarray:

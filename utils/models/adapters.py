@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 
 from utils.core.arguments import arg, check_unused
 from utils.core.errors import InputError
-from utils.models.checkpoints import OF_ADAPTER, Tensors, atomic_model_write, file_of, stored_tensors, weight_files
+from utils.models.checkpoints import OF_ADAPTER, Tensors, atomic_model_write, stored_tensors, weight_files
+from utils.models.files import file_of
 from utils.models.layers import encoder_of, parameters_behind
 
 

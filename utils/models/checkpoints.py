@@ -1,8 +1,4 @@
-"""Files of weights: finding and reading those of a model, and writing them atomically.
-
-`name` is a Hub id or a folder here and in the other modules. `hub_options` are those of `HubArguments.hub_options`
-(`revision`, `cache_dir`, `token`, `trust_remote_code`, `allow_pickled_weights`); each function uses those it needs.
-"""
+"""Files of weights: finding and reading those of a model, and writing them atomically."""
 
 import os
 import re
@@ -15,9 +11,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
-from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+from transformers.utils.hub import get_checkpoint_shard_files
 
 from utils.core.errors import InputError
+from utils.models.files import find_file, of_download
 
 
 Tensors = Mapping[str, torch.Tensor]
@@ -39,7 +36,7 @@ def weight_files(
         InputError: if there are only pickles (`pytorch_model.bin`) and they are not allowed.
     """
     for candidate in [file for files in kind for file in files]:
-        path = _file(name, candidate, hub_options)
+        path = find_file(name, candidate, hub_options)
         if path is None:
             continue
         if candidate in kind[1] and not allow_pickled_weights:
@@ -49,30 +46,13 @@ def weight_files(
             )
         files = [path]
         if candidate.endswith(".index.json"):
-            files = get_checkpoint_shard_files(name, path, **_of_download(hub_options))[0]
+            files = get_checkpoint_shard_files(name, path, **of_download(hub_options))[0]
         if candidate in kind[0] and (other := [file for file in files if not file.endswith(".safetensors")]):
             raise InputError(
                 f"The index {path} names {other[0]}, which is not in safetensors; download the model again."
             )
         return files
     return []
-
-
-def file_of(name: str, file: str, **hub_options: Any) -> str | None:
-    """The path of a file of a Hub repository or a folder; None if there is no such file or no such model."""
-    try:
-        return _file(name, file, hub_options)
-    except (OSError, ValueError):
-        return None
-
-
-def _file(name: str, file: str, hub_options: Mapping[str, Any]) -> str | None:
-    return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **_of_download(hub_options))
-
-
-def _of_download(hub_options: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = ("revision", "cache_dir", "token", "local_files_only")
-    return {option: value for option, value in hub_options.items() if option in wanted}
 
 
 def stored_tensors(

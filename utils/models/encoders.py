@@ -27,11 +27,11 @@ from utils.models.adapters import adapter_config, base_of, merge_adapter
 from utils.models.checkpoints import (
     Tensors,
     atomic_model_write,
-    file_of,
     stored_tensors,
     weight_files,
     wrapped_name,
 )
+from utils.models.files import file_of
 from utils.models.layers import encoder_of
 from utils.models.loading import load_config, loading, without_permission
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.records import read_record
-from utils.models.checkpoints import file_of
+from utils.models.files import file_of
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import (
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+import transformers  # (which imports its modules when they are used)
 
 from utils.core.errors import look_up
 from utils.evaluation.entities import entities
-from utils.evaluation.metrics import load_metric
 from utils.tasks.chance import BLIND_ANSWER, EVERY_WORD, FREQUENT_LABEL, FREQUENT_TAG, Chance
 
 
@@ -23,10 +18,10 @@ from utils.tasks.chance import BLIND_ANSWER, EVERY_WORD, FREQUENT_LABEL, FREQUEN
 # positives, false positives and false negatives of which F1 is computed over all examples.
 Contribution = float | tuple[int, int, int]
 # Pipeline tag of the Hub → class with the head.
-_HEADS: dict[str, type] = {
-    "question-answering": AutoModelForQuestionAnswering,
-    "text-classification": AutoModelForSequenceClassification,
-    "token-classification": AutoModelForTokenClassification,
+_HEADS = {
+    "question-answering": "AutoModelForQuestionAnswering",
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
 }
 
 
@@ -60,10 +55,14 @@ class TaskSpec:
     @property
     def auto_class(self) -> Any:
         """`AutoModelFor…`, with the task's head."""
-        return _HEADS[self.pipeline_tag]
+        return getattr(transformers, _HEADS[self.pipeline_tag])
 
     def measure(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         """Those of `metrics` that `measured_by` computes."""
+        from utils.evaluation.metrics import (
+            load_metric,
+        )  # (evaluate takes long to import, and not every task needs it)
+
         found: dict[str, float] = {}
         for name in self.measured_by:
             found |= load_metric(name).compute(predictions=predictions, references=references) or {}

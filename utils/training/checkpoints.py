@@ -1,13 +1,11 @@
-"""Checkpoints: whether one is whole, to which run it belongs, and which one a run resumes from."""
+"""Checkpoints: to which run one belongs, and which one a run resumes from."""
 
 import hashlib
 import inspect
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
@@ -26,6 +23,7 @@ from utils.core.files import check_output_dir, json_values, lock_folder, read_js
 from utils.models.encoders import layout_of
 from utils.models.layers import encoder_of
 from utils.training.arguments import ScriptTrainingArguments
+from utils.training.whole_checkpoints import is_whole, whole_checkpoints
 
 
 logger = logging.getLogger(__name__)
@@ -60,28 +58,6 @@ def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool
         check_output_dir(output_dir, overwrite_output_dir)
     lock_folder(output_dir)
     return resume
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has all that a run needs to continue, and was written to its end; its state comes last."""
-    divided = list(checkpoint.glob("global_step*"))  # (DeepSpeed has optimizer and schedule in there)
-    parts = [["*.safetensors", "*.safetensors.index.json", "pytorch_model*"], ["optimizer*"], ["scheduler.pt"]]
-    found = [list(chain.from_iterable(map(checkpoint.glob, names))) or divided for names in parts]
-    found.append(list(checkpoint.glob("rng_state*.pth")))
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        for file in (file for file in chain(*found) if file.suffix == ".safetensors"):
-            with safe_open(file, "pt"):  # (checks the length of the file, and reads no weights)
-                pass
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return all(found) and all(zipfile.is_zipfile(file) for file in chain(*found) if file.suffix in (".pt", ".pth"))
-
-
-def whole_checkpoints(output_dir: Path) -> list[Path]:
-    """The whole checkpoints in a folder, the last one first."""
-    whole = [folder for folder in output_dir.glob("checkpoint-*") if is_whole(folder)]
-    return sorted(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
 
 
 def own_checkpoint(checkpoint: str, args: TrainingArguments, identity: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard, ModelCard
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
 from utils.alignment.objectives import OBJECTIVES, UNITS
+from utils.core.records import ALIGNMENT
 from utils.core.result_tables import ResultTable, markdown_text
 from utils.models.adapters import TASK_TYPES, adapters_of
 from utils.models.lineage import ancestors
@@ -20,8 +21,6 @@ from utils.parallel.arguments import EACH
 from utils.parallel.sides import ENGLISH, anchor_name
 
 
-# `task` in the `run.json` of an adjustment. (That of a fine-tuning is its pipeline tag.)
-ALIGNMENT = "cross-lingual-adjustment"
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 # What the sets are called whose results begin with these words.
 _SETS = {"predict": "test", "eval": "validation"}

@@ -1,0 +1,57 @@
+"""The text of `--help` of a script, kept from the last time: to make it, all libraries are imported, which takes seconds.
+
+Only the standard library is imported here.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+_CODE = Path(__file__).resolve().parent.parent.parent
+FOLDER = _CODE / ".cache" / "help"
+
+
+def show_kept_help(script: str) -> None:
+    """End a script after printing its help if it was asked for that alone, and the kept text is that of this code.
+
+    To be called by a script before it imports anything else. `script` is its `__file__`.
+    """
+    if sys.argv[1:] not in (["--help"], ["-h"]):
+        return
+    try:
+        key, _, text = _path(script).read_text(encoding="utf-8").partition("\n")
+    except OSError:
+        return
+    if key == help_key():
+        sys.stdout.write(text)
+        sys.exit()
+
+
+def keep_help(text: str) -> None:
+    """Keep the help of the script that is running; of other programs, or where it cannot be written, nothing is kept."""
+    script = Path(sys.argv[0]).absolute()
+    if script.parent != _CODE or script.suffix != ".py":
+        return
+    from utils.core.files import write_text
+
+    with suppress(OSError):
+        write_text(_path(str(script)), f"{help_key()}\n{text}")
+
+
+def help_key() -> str:
+    """A hash of all that a help text depends on: this code, the installed packages, Python and the terminal."""
+    files = sorted([*_CODE.glob("*.py"), *_CODE.joinpath("utils").rglob("*.py")])
+    packages = sorted(path.name for place in sys.path for path in Path(place).glob("*.dist-info"))
+    colors = [os.environ.get(name) for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "PYTHON_COLORS")]
+    digest = hashlib.sha256(repr([sys.version, sys.stdout.isatty(), colors, packages, files]).encode())
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _path(script: str) -> Path:
+    return FOLDER / f"{Path(script).stem}-{shutil.get_terminal_size().columns}.txt"
