@@ -33,6 +33,7 @@ from pathlib import Path
 from utils.core.arguments import arg, parse_arguments, require
 from utils.core.errors import run_script
 from utils.core.files import check_output_dir, write_json
+from utils.core.next_steps import command, say_where
 from utils.core.records import run_record
 from utils.experiments.comparison import comparison_table, find_baselines
 from utils.experiments.comparison_tables import write_tables
@@ -104,6 +105,9 @@ def main() -> None:
     if args.archive_file:
         write_archive(runs, args.archive_file)
     write_json(Path(args.output_dir, "run.json"), run_record([args], runs=[run.folder for run in runs]))
+    again = ["--output_dir", args.output_dir, "--overwrite_output_dir"]
+    baseline = [] if args.baseline else [command("compare_runs", *args.runs, "--baseline", runs[0].system, *again)]
+    say_where(args.output_dir, *baseline)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from statistics import mean
 
 from data.sample_model import LAYERS, sample_model
 from utils.core.errors import run_script
+from utils.core.next_steps import PART_OF_SERIES, command, say_next
 from utils.core.result_tables import ResultTable
 from utils.models.layers import usual_layer
 
@@ -88,6 +89,7 @@ def main() -> None:
     labels = {"original": Path(model).name, "mse": "mse", "contrastive": "contrastive"}
     print(results(FOLDER / RUNS, labels).markdown())
     print(f"\n{EXPLANATION}\n\nBy layer and language: {RUNS / 'xsr' / 'accuracy_by_layer.png'}")
+    say_next(command("run_align", "--language", "hi"), command("replicate", "replicate-small.yaml"))
 
 
 def step(title: str) -> None:
@@ -98,7 +100,9 @@ def run(*words: object) -> None:
     """Show a command and run it; if it fails, stop (it has printed the reason)."""
     command = [str(word) for word in words]
     print("$ python", shlex.join(command), flush=True)
-    if subprocess.run([sys.executable, *command], cwd=FOLDER, env={**os.environ, "HF_HUB_OFFLINE": "1"}).returncode:
+    if subprocess.run(
+        [sys.executable, *command], cwd=FOLDER, env={**os.environ, "HF_HUB_OFFLINE": "1", PART_OF_SERIES: "1"}
+    ).returncode:
         sys.exit(f"{command[0]} failed, see above.")
 
 

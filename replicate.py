@@ -12,6 +12,7 @@ report (report.html, report.md) that says which of the paper's findings were see
 
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, make_dataclass
@@ -21,6 +22,7 @@ from typing import Any
 from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json
+from utils.core.next_steps import say_where
 from utils.core.records import run_record
 from utils.core.redaction import redact
 from utils.core.settings import parse_yaml
@@ -115,7 +117,7 @@ def main() -> None:
         report = write_report(results, output_dir, conditions(grid, record))
         write_json(output_dir / "run.json", record)
     print(report.read_text(encoding="utf-8").split("\n## ")[0])
-    print(f"The whole report: {output_dir / 'report.html'}")
+    say_where(output_dir, *([["python", *sys.argv]] if failed else []))
     if failed:
         raise InputError(f"{len(failed)} of {len(runs)} runs failed or could not be started; see the report.")
 

@@ -37,6 +37,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.arguments import announce, arg, check_unused, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json_lines
+from utils.core.next_steps import Command, command, say_where
 from utils.core.records import ALIGNMENT, run_record
 from utils.core.romanization import check_romanized
 from utils.models.adapters import LoraArguments, with_lora, without_adapter
@@ -264,6 +265,14 @@ def share(args: Arguments, trainer: AlignmentTrainer, **facts: Any) -> None:
     publish(trainer, record, cache_dir=model.cache_dir, token=model.token)
 
 
+def next_commands(args: Arguments) -> list[Command]:
+    """Measure sentences before and after, and fine-tune; or adjust what was only measured."""
+    model, folder = args.model.model_name_or_path, args.training.output_dir
+    if not args.training.do_train:
+        return [command("run_align", "--model", model, "--languages", *args.data.languages)]
+    return [command("run_xsr", "--models", model, folder), command("run_ner", "--model", folder)]
+
+
 def main() -> None:
     # --- Arguments ---
     args = Arguments(*parse_arguments(*get_type_hints(Arguments).values(), description=__doc__))
@@ -323,6 +332,8 @@ def main() -> None:
     # --- Share ---
     facts = {name: pairs and pairs.fingerprints() for name, pairs in used.items()}
     share(args, trainer, vocabulary=fit, **facts)
+    if training.should_save:
+        say_where(str(training.output_dir), *next_commands(args))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from utils.alignment.words import WORD_POOLINGS, WordTokenizer
 from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json
+from utils.core.next_steps import command, say_where
 from utils.core.records import run_record
 from utils.core.romanization import check_romanized
 from utils.evaluation.arguments import EvaluationArguments, by_label
@@ -180,6 +181,8 @@ def main() -> None:
         write_results(Path(str(args.output_dir)), words, measured, results, args.seed, data.anchor_language)
         print("Median distances; related word nearer; word retrieval accuracy")
         print(distance_table(measured, data.anchor_language).text())
+        sentences = command("run_xsr", "--models", *models.values(), "--eval_languages", *data.languages)
+        say_where(str(args.output_dir), sentences)
 
 
 def read_corpus(

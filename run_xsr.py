@@ -15,7 +15,7 @@ from utils.core.kept_help import show_kept_help
 if __name__ == "__main__":
     show_kept_help(__file__)  # (the imports below take seconds)
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from utils.alignment.vocabulary import Fits, text_vocabulary_fit
 from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json, write_json_lines
+from utils.core.next_steps import Command, command, say_where
 from utils.core.records import run_record
 from utils.core.romanization import HELP, check_romanized, files_by_source, source_language
 from utils.core.tables import one_path_each, paths_by_language
@@ -43,6 +44,7 @@ from utils.evaluation.sentence_retrieval import (
 from utils.evaluation.vectors import SENTENCE_POOLINGS, encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.layers import parse_layers, usual_layer
+from utils.models.lineage import original_model
 from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
 from utils.parallel.sides import ENGLISH, SentenceColumns, log_pair
@@ -173,6 +175,19 @@ def main() -> None:
         print("\nMEXA: pairs that are each other's nearest, with mean and maximum over the layers measured")
         print("(as published with --distance cosine --layers all)")
         print(mexa_table(found, usual).text())
+        say_where(output_dir, *next_commands(args, models))
+
+
+def next_commands(args: XsrArguments, models: Mapping[str, str]) -> list[Command]:
+    """Test differences; or measure the original as well, or adjust it."""
+    first, folder = next(iter(models)), str(args.output_dir)
+    if len(models) > 1:
+        comparison = ["--output_dir", f"{folder}-comparison"]
+        return [command("compare_runs", folder, "--baseline", Path(folder, first), *comparison)]
+    original, _ = original_model(models[first], **args.hub_options())
+    if original != models[first]:
+        return [command("run_xsr", "--models", original, models[first], "--eval_languages", *args.eval_languages)]
+    return [command("run_align", "--model", models[first], "--languages", *args.eval_languages)]
 
 
 def read_data(args: XsrArguments) -> list[SentencePairs]:

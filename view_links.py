@@ -28,6 +28,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.columns import list_lengths
 from utils.core.errors import InputError, run_script
+from utils.core.next_steps import command, say_next
 from utils.core.records import run_record
 from utils.core.romanization import check_romanized
 from utils.evaluation.arguments import ModelsArguments
@@ -144,6 +145,7 @@ def main() -> None:
         write_link_page(page, page_data(pairs, linked, summaries, record))
         print(summary_table(linked, summaries).text())
         print(f"\n{len(pairs.numbers):,} pairs in {page} ({page.stat().st_size / 1e6:.1f} MB); open it in a browser.")
+        say_next(command("run_xsr", "--models", *models.values(), "--eval_languages", *data.languages))
 
 
 def read_pairs(args: ViewArguments, data: ViewedDataArguments) -> ViewedPairs:

@@ -24,7 +24,7 @@ from helpers.paths import REFERENCE
 from utils.core.errors import AT_END
 
 
-pytest_plugins = ["helpers.reference", "helpers.scripts", "helpers.task_scripts"]
+pytest_plugins = ["helpers.parsing", "helpers.reference", "helpers.scripts", "helpers.task_scripts"]
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("fuzz", settings.get_profile("ci"), derandomize=False, max_examples=5000)

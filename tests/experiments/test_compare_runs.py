@@ -325,7 +325,7 @@ def test_tables(grid, run, tmp_path, capsys):
     write_nli(tmp_path / "en", [1, 0] * 60, language="en", seed=1, **ABLATION)
     run(compare_runs.main, *grid, tmp_path / "en", "--baseline", "plain", "--output_dir", tmp_path / "out")
     markdown = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
-    assert capsys.readouterr().out.strip() == markdown.strip()
+    assert capsys.readouterr().out.startswith(markdown)
     lines = [" ".join(line.split()) for line in markdown.splitlines()]
     assert lines[0] == "## Natural language inference: accuracy (%)"
     assert lines[2] == (

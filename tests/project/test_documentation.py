@@ -2,8 +2,6 @@
 
 import importlib
 import re
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,6 @@ from helpers import tiny
 from helpers.commands import blocks, partial_commands, spans, whole_commands
 from helpers.pairs import some_pairs
 from helpers.paths import PROJECT
-from utils.core.arguments import parse_arguments
-from utils.core.errors import InputError
 
 
 PAGES = [
@@ -26,45 +22,6 @@ SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if path.stem != "qui
 # What is run by `python -m`, with arguments of its own.
 MODULES = ["utils.tasks.project_labels", "benchmarks.controlled_language"]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-
-
-class Parsed(Exception):
-    """The arguments were read."""
-
-
-@pytest.fixture
-def parses(monkeypatch, run, tmp_path):
-    """Whether a script can read some arguments, in a folder that has the settings files."""
-    for path in (*PROJECT.glob("*.yaml"), *PROJECT.glob("docs/*.yaml")):
-        shutil.copy(path, tmp_path)
-    shutil.copytree(PROJECT / "grids", tmp_path / "grids")
-    (tmp_path / "settings.yaml").write_text("language: hi\nparallel_file: corpus.tsv\noutput_dir: adjusted\n")
-    monkeypatch.chdir(tmp_path)
-
-    def read(*dataclasses: type, **options: str) -> None:
-        parse_arguments(*dataclasses, **options)
-        raise Parsed
-
-    def arguments_parse(script: str, words: list[str]) -> bool:
-        module = importlib.import_module(script)
-        for place in (module, *(sys.modules[name] for name in list(sys.modules) if name.startswith("utils."))):
-            if getattr(place, "parse_arguments", None) is parse_arguments:
-                monkeypatch.setattr(place, "parse_arguments", read)
-        try:
-            run(module.main, *words)
-        except Parsed:
-            return True
-        except InputError as error:
-            print(f"{script}: {error}", file=sys.stderr)
-            return False
-        except SystemExit:
-            return False
-        finally:
-            monkeypatch.undo()
-            monkeypatch.chdir(tmp_path)
-        raise AssertionError(f"{script} does not parse its arguments")
-
-    return arguments_parse
 
 
 @each_page

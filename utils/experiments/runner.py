@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from utils.core.errors import InputError
 from utils.core.files import is_locked, read_json_object, write_json, write_text
+from utils.core.next_steps import PART_OF_SERIES
 from utils.core.progress import progress
 from utils.core.redaction import redact
 from utils.experiments.grid import CODE, Grid, Run, as_words
@@ -186,7 +187,7 @@ _warn_once = cache(logger.warning)
 
 
 def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int) -> _Started:
-    environment = {**os.environ, **({"HF_TOKEN": grid.token} if grid.token else {})}
+    environment = {**os.environ, PART_OF_SERIES: "1", **({"HF_TOKEN": grid.token} if grid.token else {})}
     processes = int(grid.settings_of("launch").get("num_processes", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if n_jobs > 1 and processes == 1 and (n_gpus := _n_gpus()):

@@ -24,6 +24,7 @@ from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import InputError, run_script
 from utils.core.files import write_json_lines
+from utils.core.next_steps import command, say_next
 from utils.core.progress import progress
 from utils.core.tables import read_rows
 from utils.core.text_files import read_lines
@@ -93,6 +94,7 @@ def main() -> None:
         raise InputError("No sentence has enough links; look at the translations, or lower --min_linked.")
     write_json_lines(Path(args.write_tagged), rows)
     logger.info(f"{len(rows):,} of {len(sentences):,} sentences written to {args.write_tagged}.")
+    say_next(command(f"run_{args.task}", "--train_file", args.write_tagged, "--train_language", args.language))
 
 
 def read_sentences(args: ProjectionArguments) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Steps of a task script that are the same for every task: labels, model, evaluation of all languages, publication."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from utils.core.columns import content_fingerprint
 from utils.core.data_sets import full_name
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
+from utils.core.next_steps import Command, command, same_command, say_where
 from utils.core.records import run_record
 from utils.core.romanization import in_place
 from utils.models.adapters import with_lora
 from utils.models.encoders import load_task_model, save_task_model
+from utils.models.hub import nickname
 from utils.models.layers import aligned_layers, encoder_of, freeze_layers
 from utils.models.lineage import original_model
 from utils.models.loading import load_config
@@ -199,6 +201,27 @@ def publish_task_model(
         **facts,
     )
     publish(trainer, record, **args.hub_options)
+    if trainer.is_world_process_zero():
+        say_where(str(args.training.output_dir), *_next_commands(args))
+
+
+def _next_commands(args: TaskArguments) -> Iterator[Command]:
+    """The same run without adjustment, or with it, and the comparison of both."""
+    model, out, script = args.model.model_name_or_path, Path(str(args.training.output_dir)), f"run_{args.task.name}"
+    original, _ = original_model(model, **args.model.hub_options())
+    foreign = [name for name in args.data.languages() if name != ENGLISH]
+    evaluated = ["--eval_languages", *args.data.eval_languages] if args.data.assumes_languages else []
+    if not args.training.do_train or not foreign:
+        return
+    if original != model:
+        run, baseline = out, Path(f"{out}-original")
+        yield same_command(script, original, str(baseline), *evaluated)
+    else:
+        adjusted = f"runs/{nickname(model)}-{'-'.join(foreign)}"
+        run, baseline = Path(f"{out}-adjusted"), out
+        yield command("run_align", "--model", model, "--languages", *foreign, "--output_dir", adjusted)
+        yield same_command(script, adjusted, str(run), *evaluated)
+    yield command("compare_runs", run, baseline, "--baseline", baseline, "--output_dir", f"{out}-comparison")
 
 
 def _fingerprints(examples: TaskExamples) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""Commands that can be copied."""
+
+import os
+import subprocess
+import sys
+
+from helpers.paths import PROJECT
+from utils.core import next_steps
+from utils.core.next_steps import as_typed, command, same_command, say_where
+
+
+def test_the_same_run_with_another_model(monkeypatch, tmp_path):
+    monkeypatch.chdir(PROJECT)
+    given = ["settings.yaml", "--model", "one", "--eval-languages", "en", "hi", "--token", "hf_secret", "--output_dir=out",
+             "--push_to_hub", "--seed", "3"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["run_ner.py", *given])
+    words = ["settings.yaml", "--eval-languages", "en", "hi", "--seed", "3", "--model", "two", "--output_dir", "other"]
+    assert same_command("run_ner", "two", "other") == ["accelerate", "launch", "run_ner.py", *words]
+    monkeypatch.chdir(tmp_path)
+    assert command("run_xsr", "--layers", -1) == ["python", str(PROJECT / "run_xsr.py"), "--layers", "-1"]
+
+
+def test_words_are_quoted_as_the_system_wants(monkeypatch):
+    words = ["python", "run_xsr.py", "--model", "my models/it's", "--token", "hf_abcdefghijklmnopqrstuvwxyzabcdefgh"]
+    typed = as_typed(words)
+    assert "'my models/it'\"'\"'s'" in typed
+    assert "hf_abc" not in typed
+    monkeypatch.setattr(next_steps.os, "name", "nt")
+    assert '"my models/it\'s"' in as_typed(words)
+    monkeypatch.undo()
+    assert os.name == "posix" or subprocess.list2cmdline(words)
+
+
+def test_places(tmp_path, capsys):
+    for name in ("model-00001.safetensors", "model-00002.safetensors", "run.json", "a.png", "b.png", "other.txt"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    (tmp_path / "predictions").mkdir()
+    say_where(tmp_path)
+    said = capsys.readouterr().out.strip()
+    assert said == (
+        f"In {tmp_path}: model: model-00001.safetensors model-00002.safetensors; predictions of every example: predictions; "
+        "figures: a.png b.png; settings: run.json."
+    )
