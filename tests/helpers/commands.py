@@ -1,17 +1,36 @@
-"""The commands in the README and in docs/."""
+"""The commands in the README, in docs/ and in notebooks/."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 
+MAGIC = "%%bash\n"
+
+
+def page_text(page: Path) -> str:
+    """A page in Markdown; of a notebook the text, and the cells of commands (`%%bash`) as blocks of bash."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return text
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+        elif source.startswith(MAGIC):
+            parts.append(f"```bash\n{source.removeprefix(MAGIC)}\n```")
+    return "\n\n".join(parts)
+
+
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", page_text(page), re.DOTALL | re.MULTILINE)
 
 
 def spans(page: Path) -> list[str]:
     """Code within lines of text."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", page_text(page), flags=re.DOTALL | re.MULTILINE)
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
 
 

@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show can be done: commands parse, Python runs, links and files exist."""
+"""What the README, the pages of docs/ and the notebooks show can be done: commands parse, Python runs, links and files exist."""
 
 import importlib
 import re
@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from helpers import tiny
-from helpers.commands import blocks, partial_commands, spans, whole_commands
+from helpers.commands import blocks, page_text, partial_commands, spans, whole_commands
 from helpers.pairs import some_pairs
 from helpers.paths import PROJECT
 
@@ -17,6 +17,7 @@ from helpers.paths import PROJECT
 PAGES = [
     *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted(path for path in (PROJECT / "docs").glob("*.md") if path.name != "example_card.md"),
+    *sorted(PROJECT.glob("notebooks/*.ipynb")),
 ]
 SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if path.stem != "quickstart")
 # What is run by `python -m`, with arguments of its own.
@@ -112,7 +113,7 @@ def test_python_runs(tmp_path, monkeypatch):
 
 @each_page
 def test_links_lead_somewhere(page):
-    text = page.read_text(encoding="utf-8")
+    text = page_text(page)
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
         name, _, anchor = target.partition("#")
         path = (page.parent / name).resolve() if name else page
