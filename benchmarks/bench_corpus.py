@@ -41,6 +41,7 @@ from utils.alignment.objectives import MeanSquaredError
 from utils.alignment.pairs import AlignmentCollator, PairEncoder
 from utils.alignment.words import WordTokenizer, split_on_punctuation
 from utils.core.errors import InputError, run_script
+from utils.core.files import write_text
 from utils.core.tables import read_json
 from utils.models.encoders import load_encoder
 from utils.models.tokenizers import encoder_max_length, load_tokenizer
@@ -57,7 +58,7 @@ SENTENCES = Path(__file__).resolve().parent.parent / "data" / "parallel"
 
 def memory(name: str) -> float:
     """A figure of this process's memory in MB of 10⁶ bytes, by its name in /proc/self/status."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
@@ -66,8 +67,9 @@ def write_corpus(folder: Path, language: str, n_pairs: int) -> None:
     rows = [row for _, row in read_json(str(SENTENCES / f"{language}.jsonl"))]
     pairs = [(row[language].split(), row["en"].split()) for row in rows]
     words = dict.fromkeys(chain.from_iterable(zip(*pair) for pair in pairs))
-    (folder / "words.txt").write_text("".join(f"{source}\t{english}\n" for source, english in words))
-    with open(folder / "pairs.tsv", "w") as sentences, open(folder / "pairs.links", "w") as links:
+    write_text(folder / "words.txt", "".join(f"{source}\t{english}\n" for source, english in words))
+    text = {"encoding": "utf-8", "newline": "\n"}
+    with open(folder / "pairs.tsv", "w", **text) as sentences, open(folder / "pairs.links", "w", **text) as links:
         for k in range(n_pairs):
             source, english = pairs[k % len(pairs)]
             sentences.write(f"{' '.join(source)} {k}\t{' '.join(english)} {k}\n")

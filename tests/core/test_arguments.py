@@ -238,6 +238,21 @@ def test_a_language_is_a_code(groups, name):
         assert arguments.is_language(name)
 
 
+@dataclass
+class SpokenArguments:
+    language: str = arguments.arg("hi", help="A language.")
+
+
+@pytest.mark.parametrize("name", ["con", "AUX", "nul.x"])
+def test_languages_whose_codes_are_devices_of_windows(name, monkeypatch):
+    argument = instance(SpokenArguments, "language", name)
+    check_languages(argument)
+    monkeypatch.setattr(arguments.os, "name", "nt")
+    with pytest.raises(InputError, match="Latn"):
+        check_languages(argument)
+    check_languages(instance(SpokenArguments, "language", "con-Latn"))
+
+
 @pytest.mark.parametrize("words", [["--seed", "x"], ["--optim", "x"], ["--num_train_epochs", "nan"], ["--warmup_steps", "-inf"],
     ["--lr_scheduler_kwargs", '{"num_cycles": NaN}'], ["--learning_rate"], ["--bf16", "maybe"], ["--per_device_train_batch_size",
     10**9], ["--seed", "9" * 5000], ["--seed", "9" * 400], ["--output_dir", "\0"], ["--run_name", "\ud800"]])  # fmt: skip

@@ -103,6 +103,19 @@ def test_a_lock_is_seen_without_taking_it(held, tmp_path):
     AT_END.close()
 
 
+def test_a_lock_is_released_where_open_files_cannot_be_removed(tmp_path, monkeypatch):
+    """As on Windows, where `filelock` removes the file after closing it."""
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(13, "The process cannot access the file", str(path))
+
+    check_output_dir(tmp_path / "out")
+    with monkeypatch.context() as windows:
+        windows.setattr(Path, "unlink", refuse)
+        AT_END.close()
+    assert not is_locked(tmp_path / "out")
+
+
 def test_the_second_process_of_a_run_does_not_lock(held, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     check_output_dir(held[0])

@@ -40,8 +40,8 @@ def parses(monkeypatch, run, tmp_path):
         except InputError as error:
             print(f"{script}: {error}", file=sys.stderr)
             return False
-        except SystemExit:
-            return False
+        except SystemExit as end:  # (after --help without an error)
+            return not end.code
         finally:
             monkeypatch.undo()
             monkeypatch.chdir(tmp_path)

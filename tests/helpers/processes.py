@@ -17,7 +17,7 @@ from pathlib import Path
 from helpers.paths import PROJECT
 
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 _CONTEXT.set_forkserver_preload(
     ["torch", "transformers.trainer", "datasets", "peft", "evaluate", "matplotlib.figure", "scipy.stats"]
 )

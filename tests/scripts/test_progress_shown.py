@@ -1,11 +1,8 @@
 """What a user sees of the progress of scripts, on a terminal and in a log file."""
 
-import fcntl
 import os
-import pty
 import re
 import struct
-import termios
 from pathlib import Path
 from threading import Thread
 
@@ -46,7 +43,8 @@ def test_a_log_file_has_lines_and_not_many(script, tmp_path, model, bitext):
 
 
 def test_a_terminal_has_bars(tmp_path, model, bitext):
-    leader, follower = pty.openpty()
+    fcntl, termios = (pytest.importorskip(name) for name in ("fcntl", "termios"))  # not on Windows
+    leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     shown = bytearray()
 

@@ -37,6 +37,8 @@ _READ = re.compile(r"(?!output_).*_file|.*dataset(_name)?|.*model(_name_or_path)
 _WRITTEN = re.compile(r"output_dir|output_file|write_.*")
 # The names of arguments that are languages, and what is one.
 _LANGUAGES = re.compile(r"(.*_)?languages?|language_pairs|cross_lingual")
+# Codes of languages (Aura, Cofán, Nusa Laut, Prasuni) that are no names of files on Windows.
+_DEVICES = frozenset({"aux", "con", "nul", "prn"})
 _LANGUAGE = re.compile(r"\w[\w.-]{0,39}")
 # The range of a number that has no other: no count, seed or size is larger, and libraries in C take no larger integer.
 _LARGEST = 2**31 - 1
@@ -100,6 +102,11 @@ def check_languages(arguments: Any) -> None:
         for language in value if isinstance(value, list) else filter(None, [value]):
             if not is_language(language):
                 raise InputError(f"--{item.name} {language} is not a language code, such as hi or zh-Hans.")
+            if os.name == "nt" and language.partition(".")[0].casefold() in _DEVICES:
+                raise InputError(
+                    f"--{item.name} {language} is the name of a device on Windows, which no file can have; add the script, as in "
+                    f"{language.partition('.')[0]}-Latn."
+                )
 
 
 def is_language(name: object) -> bool:

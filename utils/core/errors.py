@@ -1,12 +1,11 @@
 """How a script ends: with one sentence on bad input, not with a traceback."""
 
-import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from huggingface_hub import get_token
 from utils.core.progress import lines_unless_terminal
 from utils.core.redaction import note_secrets, redact
 from utils.core.result_tables import shorten
+from utils.core.streams import prepare_streams
 
 
 Entry = TypeVar("Entry")
@@ -84,7 +84,7 @@ def run_script(main: Callable[[], object]) -> None:
     # (`SSH_AUTH_SOCK=/run/…` and `TOKEN_REFRESH=disabled` are no secrets.)
     likely = {name: value for name, value in os.environ.items() if not (value.isalpha() or os.path.exists(value))}
     note_secrets({**likely, "token": get_token()})
-    _prepare_streams()
+    prepare_streams()
     lines_unless_terminal()
     logging.setLogRecordFactory(_redacted_record)
     sys.excepthook = _show_traceback
@@ -104,14 +104,6 @@ def run_script(main: Callable[[], object]) -> None:
         sys.exit(f"error: {one_line(sentence)}")
     finally:
         AT_END.close()
-
-
-def _prepare_streams() -> None:
-    """What the console or the log file cannot show (Hindi in cp1252 or ASCII) is written as `\\u0939`; lines keep their order."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            with suppress(OSError):  # (a stream that was given another file)
-                stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def _redacted_record(*args: Any, **kwargs: Any) -> logging.LogRecord:

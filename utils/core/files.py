@@ -41,9 +41,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically; what UTF-8 cannot say (half of a surrogate pair) is written as JSON does, `\\ud800`."""
+    """Write a text file atomically, with the same bytes on every system; what UTF-8 cannot say (half of a surrogate pair) is written as JSON does, `\\ud800`."""
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -144,7 +144,8 @@ def is_locked(folder: Path) -> bool:
 
 
 def _unlock(lock: BaseFileLock, folder: Path, is_new: bool) -> None:
-    Path(lock.lock_file).unlink(missing_ok=True)
+    with suppress(PermissionError):  # Windows removes no open file; there, `release` does it
+        Path(lock.lock_file).unlink(missing_ok=True)
     lock.release(force=True)
     if is_new:  # and nothing was written
         with suppress(OSError):

@@ -1,6 +1,6 @@
 """The text of `--help` of a script, kept from the last time: to make it, all libraries are imported, which takes seconds.
 
-Only the standard library is imported here.
+Beside `streams`, only the standard library is imported here.
 """
 
 import hashlib
@@ -9,6 +9,8 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+from utils.core.streams import prepare_streams
 
 
 _CODE = Path(__file__).resolve().parent.parent.parent
@@ -27,6 +29,7 @@ def show_kept_help(script: str) -> None:
     except OSError:
         return
     if key == help_key():
+        prepare_streams()
         sys.stdout.write(text)
         sys.exit()
 

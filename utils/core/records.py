@@ -97,6 +97,6 @@ def _git_commit() -> str | None:
     """The commit of this code, with `+` behind it if files were changed since; None outside a git checkout."""
     describe = ["git", "-C", str(_CODE), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(describe, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 # `accelerate launch` would guess these, with a warning each time.
 _LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
+# What asks a run to stop, and what ends it. (On Windows, Ctrl-C has reached the runs by itself, and nothing else lets them save
+# a checkpoint: there, the first is no signal.)
+_ASK, _KILL = (signal.SIGTERM, signal.SIGKILL) if hasattr(os, "killpg") else (0, signal.SIGTERM)
 # The file in the folder of a run that says whether it is done.
 _MARK = "replicate.json"
 # Weights and checkpoints, the large files of a run.
@@ -187,7 +190,12 @@ _warn_once = cache(logger.warning)
 
 
 def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int) -> _Started:
-    environment = {**os.environ, PART_OF_SERIES: "1", **({"HF_TOKEN": grid.token} if grid.token else {})}
+    environment = {
+        **os.environ,
+        PART_OF_SERIES: "1",
+        "PYTHONIOENCODING": "utf-8",
+        **({"HF_TOKEN": grid.token} if grid.token else {}),
+    }
     processes = int(grid.settings_of("launch").get("num_processes", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if n_jobs > 1 and processes == 1 and (n_gpus := _n_gpus()):
@@ -197,7 +205,7 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int) -> _S
     mark_done(run, output_dir, done=False)  # (so that nobody resumes it with other settings)
     path = output_dir / "logs" / f"{run.name.replace('/', '.')}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as log:
+    with open(path, "a", encoding="utf-8", newline="\n") as log:
         log.write(f"$ {as_typed(words)}\n")
         log.flush()
         # (In its own session: Ctrl-C reaches this process alone, which then signals the run.)
@@ -231,20 +239,20 @@ def _finish(one: _Started, output_dir: Path) -> str | None:
 def _stop(processes: Sequence[subprocess.Popen]) -> None:
     """Ask runs to stop, which they do after saving a checkpoint, and wait until all their processes have ended."""
     for process in processes:
-        _signal(process, signal.SIGTERM)
+        _signal(process, _ASK)
     end = time.monotonic() + 120
     while time.monotonic() < end and any(_signal(process, 0) for process in processes):
         for process in processes:
             process.poll()
         time.sleep(0.1)
     for process in processes:
-        _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+        _signal(process, _KILL)
         process.wait()
 
 
 def _signal(process: subprocess.Popen, number: int) -> bool:
     """Send a signal to all processes of a run; returns whether there were any."""
-    if not hasattr(os, "killpg"):  # on Windows, which has no process groups of this kind
+    if not hasattr(os, "killpg"):
         if number and process.poll() is None:
             process.terminate()
         return process.poll() is None

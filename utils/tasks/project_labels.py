@@ -121,7 +121,7 @@ def link(
     with TemporaryDirectory() as folder:
         path = Path(folder, "pairs.jsonl")
         pairs = ({"source": line, "english": row["tokens"]} for line, row in zip(lines, sentences))
-        path.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs), encoding="utf-8")
+        path.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs), encoding="utf-8", newline="\n")
         corpus = ParallelCorpus.read(data, None, "avg", [str(path)], links.links_file)
     encoder = words = None
     if "encoder" in corpus.aligners(links):
