@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 
 
@@ -35,10 +36,11 @@ def spans(page: Path) -> list[str]:
 
 
 def commands_in(lines: list[str]) -> list[list[str]]:
-    """The words of commands. "…" is a value, or arguments that are not repeated; N is a number."""
+    """The words of commands, without where their output goes. "…" is a value, or arguments that are not repeated; N is a number."""
     commands = []
     for line in lines:
         words = ["1" if word == "N" else word for word in shlex.split(line, comments=True)]
+        words = list(takewhile(lambda word: word not in (">", "|"), words))
         if words:
             kept = [word for before, word in zip(["", *words], words) if word != "…" or before.startswith("--")]
             commands.append(kept + ["--use_cpu"] * ("--bf16" in kept))
