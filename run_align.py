@@ -17,7 +17,7 @@ if __name__ == "__main__":
     show_kept_help(__file__)  # (the imports below take seconds)
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,7 @@ from utils.training.checkpoints import checkpoint_to_resume
 from utils.training.relinking import Relinker, check_realigning
 from utils.training.sharing import check_push, publish
 from utils.training.steps import train_and_save
+from utils.training.word_report import alignment_sections
 
 
 WIKIMATRIX = "sentence-transformers/parallel-sentences-wikimatrix"
@@ -243,8 +244,8 @@ def add_adapter(args: Arguments, encoder: PreTrainedModel, reference: PreTrained
     return trained, reference if args.model.reference_model else without_adapter(trained)
 
 
-def share(args: Arguments, trainer: AlignmentTrainer, **facts: Any) -> None:
-    """Merge the adapter if asked; write `run.json`, with the facts, and the model's card; push them if asked."""
+def share(args: Arguments, trainer: AlignmentTrainer, used: Mapping[str, ChosenPairs | None], **facts: Any) -> None:
+    """Merge the adapter if asked; write `run.json`, with the facts, the report and the model's card; push them if asked."""
     model, training = args.model, args.training
     if args.lora.merge_adapter and training.should_save:
         folder = str(training.output_dir)
@@ -262,7 +263,9 @@ def share(args: Arguments, trainer: AlignmentTrainer, **facts: Any) -> None:
         seed=training.seed,
         **facts,
     )
-    publish(trainer, record, cache_dir=model.cache_dir, token=model.token)
+    record |= {name: pairs and pairs.fingerprints() for name, pairs in used.items()}
+    sections = alignment_sections(trainer, used["eval_data"])
+    publish(trainer, record, sections, cache_dir=model.cache_dir, token=model.token)
 
 
 def next_commands(args: Arguments) -> list[Command]:
@@ -330,8 +333,7 @@ def main() -> None:
             write_json_lines(Path(str(training.output_dir), "predictions", f"{direction}.jsonl"), found)
 
     # --- Share ---
-    facts = {name: pairs and pairs.fingerprints() for name, pairs in used.items()}
-    share(args, trainer, vocabulary=fit, **facts)
+    share(args, trainer, used, vocabulary=fit)
     if training.should_save:
         say_where(str(training.output_dir), *next_commands(args))
 

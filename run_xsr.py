@@ -31,6 +31,7 @@ from utils.core.tables import one_path_each, paths_by_language
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.figures import plot_accuracy_by_layer
 from utils.evaluation.neighbours import RETRIEVAL_DISTANCES
+from utils.evaluation.report import write_retrieval_report
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_pairs_file, read_sentence_files
 from utils.evaluation.sentence_retrieval import (
     ByDistance,
@@ -140,6 +141,7 @@ def main() -> None:
     # --- Encode and retrieve, one encoder after the other ---
     found: dict[str, dict[str, Found]] = {}  # by model and distance
     results: dict[str, dict[str, Any]] = {}
+    predicted: dict[str, int] = {}  # the layer whose predictions are kept
     for label, name in models.items():
         encoder = load_encoder(name, **args.hub_options()).to(state.device)
         found[label] = {distance: {} for distance in args.distance}
@@ -159,14 +161,16 @@ def main() -> None:
                 directions |= retrieve_translations(vectors, pairs, layers[label], distance, state.device)
         if state.is_main_process:
             folder = output_dir / label if len(models) > 1 else output_dir
-            predicted = usual[label] if usual[label] in layers[label] else layers[label][-1]
-            results[label] = write_results(folder, name, found[label], predicted, data, args, fits[label])
+            predicted[label] = usual[label] if usual[label] in layers[label] else layers[label][-1]
+            results[label] = write_results(folder, name, found[label], predicted[label], data, args, fits[label])
 
     # --- Compare ---
     if state.is_main_process:
+        record = run_record([args], base_model=models)
         if len(models) > 1:
             write_json(output_dir / "all_results.json", by_label(results))
-            write_json(output_dir / "run.json", run_record([args], base_model=models))
+            write_json(output_dir / "run.json", record)
+        write_retrieval_report(output_dir / "report.html", found, predicted, data, record)
         if any(len(chosen) > 1 for chosen in layers.values()):
             subject = "Sentence retrieval" if len(models) > 1 else label
             title = f"{subject} ({args.pooling} pooling, {' '.join(args.distance)})"

@@ -9,6 +9,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import gc  # noqa: E402
+import io  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -51,8 +52,9 @@ def pytest_collection_finish():
 def _no_figures(request, monkeypatch):
     """Figures take half a second each: they are drawn only for tests with the fixture `figures`."""
 
-    def save(self: Figure, path: str | Path, format: str = "png", **_: object) -> None:
-        Path(path).write_bytes({"png": b"\x89PNG", "pdf": b"%PDF"}[format])
+    def save(self: Figure, path: str | Path | io.BytesIO, format: str = "png", **_: object) -> None:
+        content = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<svg></svg>"}[format]
+        path.write(content) if isinstance(path, io.BytesIO) else Path(path).write_bytes(content)
 
     if "figures" not in request.fixturenames:
         monkeypatch.setattr(Figure, "savefig", save)

@@ -2,13 +2,12 @@
 
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
 import view_links
 from helpers import tiny
+from helpers.browser import BROWSER, in_browser, returned
 from helpers.outcomes import refusal
 from utils.alignment.words import WordTokenizer, split_on_punctuation
 from utils.models.encoders import load_encoder
@@ -16,7 +15,6 @@ from utils.models.tokenizers import load_tokenizer
 from utils.parallel.aligners.encoder import EncoderAligner
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = ["</script><script>document.title='owned'</script>", "<img src=x onerror=document.title='owned'>"]
 
 
@@ -98,29 +96,6 @@ def test_no_page_is_lost(view):
 
 
 # --- In a browser ------------------------------------------------------------------------------------------------
-
-
-def in_browser(page, tmp_path, place: str = "", script: str = "") -> str:
-    """The page as the browser sees it once a script has run there; what the script returns is in `<pre id=out>`."""
-    then = (
-        f"<script>setTimeout(() => {{ const out = (() => {{ {script} }})(); const p = document.createElement('pre');"
-    )
-    then += (
-        "p.id = 'out'; p.textContent = JSON.stringify(out ?? null); document.body.append(p); }, 300)</script></body>"
-    )
-    changed = tmp_path / "changed.html"
-    changed.write_text(page.read_text(encoding="utf-8").replace("</body>", then), encoding="utf-8")
-    options = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --dump-dom --virtual-time-budget=5000"
-    )
-    command = [BROWSER, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", f"file://{changed}#{place}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, encoding="utf-8").stdout
-
-
-def returned(dom: str):
-    (text,) = re.findall(r'<pre id="out">(.*?)</pre>', dom)
-    return json.loads(text.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
 
 
 @pytest.fixture

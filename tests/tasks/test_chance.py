@@ -5,8 +5,8 @@ import pytest
 from datasets import Dataset
 
 from utils.evaluation.answers import answer_scores
+from utils.evaluation.intervals import confidence_interval
 from utils.experiments.significance import corpus_f1
-from utils.tasks.chance import confidence_interval
 from utils.tasks.registry import TASKS
 from utils.tasks.steps import at_chance
 

@@ -307,6 +307,13 @@ def test_a_push_that_fails_says_how_to_push_later(hub, tmp_path):
         push(tmp_path, "me/mine")
 
 
+def test_the_report_which_quotes_the_data_is_not_pushed(hub, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(utils.training.sharing.HfApi, "upload_folder", lambda self, **options: given.update(options))
+    push(tmp_path, "me/mine")
+    assert {"report.html", "checkpoint-*", "_*"} <= set(given["ignore_patterns"])
+
+
 def test_what_would_prevent_the_push_is_known_before_the_work(hub, tmp_path):
     training = run_nli.NliTrainingArguments(output_dir=str(tmp_path / "mine"), push_to_hub=True, use_cpu=True)
     with pytest.raises(InputError, match="could not be pushed to mine in the end.*quota exceeded.*hf auth login"):

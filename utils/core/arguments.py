@@ -33,7 +33,7 @@ _BOUNDS: dict[str, tuple[Callable[[Any, float], bool], str]] = {
     "below": (operator.lt, "less than"),
 }
 # The names of arguments whose files and folders are read, and of those that are written.
-_READ = re.compile(r"(?!output_).*_file|.*dataset(_name)?|.*model(_name_or_path)?|runs|baseline")
+_READ = re.compile(r"(?!output_).*_file|.*dataset(_name)?|.*model(_name_or_path)?|runs|baseline(_run)?")
 _WRITTEN = re.compile(r"output_dir|output_file|write_.*")
 # The names of arguments that are languages, and what is one.
 _LANGUAGES = re.compile(r"(.*_)?languages?|language_pairs|cross_lingual")

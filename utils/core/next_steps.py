@@ -30,7 +30,7 @@ _LAUNCHED = ("run_ner", "run_nli", "run_pawsx", "run_pos", "run_qa")
 # Arguments that belong to a single run.
 _OF_ONE_RUN = frozenset(
     {"model", "model_name_or_path", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "push_to_hub",
-     "hub_model_id", "hub_token", "token"}
+     "hub_model_id", "hub_token", "token", "baseline_run"}
 )  # fmt: skip
 
 # The environment variable by which a script tells those that it starts that it knows what comes next.

@@ -1,7 +1,14 @@
 """Pages for the browser: one HTML file that needs no server, no connection and no other file."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from utils.core.charts import as_svg
+from utils.core.files import json_text
+from utils.core.result_tables import MISSING, ResultTable
 
 
 _TEMPLATES = Path(__file__).with_name("page_template")
@@ -23,9 +30,14 @@ def html_page(title: str, body: str, style: str = "", scripts: str = "") -> str:
 
 def fill(template: str, **values: Any) -> str:
     """A template of `page_template/` with values in it, which are escaped."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         trim_blocks=True,
@@ -33,4 +45,54 @@ def fill(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    return environment.get_template(template).render(values)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure, drawn when it is needed; `alt` says in words what it shows."""
+
+    title: str
+    draw: Callable[[], Any]
+    alt: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption; `folded`: shown on demand; `wide`: in the full width of the page, for sentences."""
+
+    caption: str
+    content: ResultTable
+    folded: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report. Every number of its charts is also in one of its tables."""
+
+    title: str
+    notes: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+
+
+def report_page(
+    title: str,
+    facts: ResultTable,
+    sections: Sequence[Section],
+    record: Mapping[str, Any],
+    warnings: Sequence[str] = (),
+) -> str:
+    """The report of a run: what it was, sections, and its whole record."""
+    body = fill(
+        "report.html",
+        title=title,
+        facts=facts,
+        sections=sections,
+        svg=as_svg,
+        warnings=warnings,
+        missing=MISSING,
+        record=json_text(record, indent=2, sort_keys=True),
+    )
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return html_page(title, body, style)

@@ -1,6 +1,7 @@
 """The arguments that all task scripts have, and the checks that need several of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from utils.alignment.language_sampling import LanguageSamplingArguments
@@ -127,6 +128,8 @@ class TaskArguments(Generic[DataT]):
     lora: LoraArguments
     training: FineTuningArguments
     checkpoint: str | None = None  # from which the training resumes
+    # Of --baseline_run: by set, the records of its examples.
+    baseline: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def hub_options(self) -> dict[str, Any]:
@@ -171,6 +174,8 @@ def parse_task_arguments(
     for name, group in of_training.items() if not do_train else ():
         if getattr(group, name):
             raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
+    if args.data.baseline_run and not (args.training.do_eval or args.training.do_predict):
+        raise InputError("--baseline_run has no effect without --do_eval or --do_predict; add one of them.")
     _check_continual(args)
     args.lora.check_embeddings(args.continual.freeze_embeddings)
     args.tracking.check(args.parallel, do_train)

@@ -1,7 +1,7 @@
 """Whether a model has learned its task: its score beside that of the best strategy that does not look at the input."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -55,20 +55,3 @@ FREQUENT_LABEL = Chance("the most frequent label for every example", partial(_mo
 FREQUENT_TAG = Chance("the most frequent tag for every word", partial(_most_frequent, column="pos_tags"))
 EVERY_WORD = Chance("calling every word an entity of the most frequent type", _every_word)
 BLIND_ANSWER = Chance("answering with the whole context, or never", _blind_answer)
-
-
-def confidence_interval(contributions: Sequence[float | tuple[int, int, int]]) -> tuple[float, float]:
-    """The 95 % interval of a mean of scores, or of F1 of counts (true positives, false positives, false negatives).
-
-    By the normal approximation to a ratio of two sums over the examples.
-    """
-    values = np.array(contributions, dtype=float)
-    if values.ndim == 2:  # F1 = 2 TP / (2 TP + FP + FN)
-        above, below = 2 * values[:, 0], values @ [2, 1, 1]
-    else:
-        above, below = values, np.ones(len(values))
-    if not below.any():
-        return 0.0, 0.0
-    ratio = above.sum() / below.sum()
-    half = 1.96 * float(np.sqrt(np.square(above - ratio * below).sum())) / below.sum()
-    return max(0.0, ratio - half), min(1.0, ratio + half)

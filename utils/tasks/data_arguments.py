@@ -60,6 +60,11 @@ class TaskDataArguments:
     skip_unlabelled: bool = arg(
         False, help="Leave out rows without a label (empty, null, - or -1, as in SNLI) or, for QA, without an answer."
     )
+    baseline_run: str | None = arg(
+        None,
+        help="Output folder of another run on the same data, for example of the model before adjustment: report.html then "
+        "shows which examples the two predict differently.",
+    )
     overwrite_output_dir: bool = arg(False, help="Write into --output_dir even if it is not empty.")
 
     USUAL_LANGUAGES: ClassVar[Sequence[str]] = ("es", "ru", "vi", "hi")  # the paper's

@@ -16,8 +16,10 @@ from utils.core.data_sets import full_name
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
 from utils.core.next_steps import Command, command, same_command, say_where
+from utils.core.page import Section
 from utils.core.records import run_record
 from utils.core.romanization import in_place
+from utils.evaluation.intervals import confidence_interval
 from utils.models.adapters import with_lora
 from utils.models.encoders import load_task_model, save_task_model
 from utils.models.hub import nickname
@@ -27,13 +29,13 @@ from utils.models.loading import load_config
 from utils.models.tokenizers import encoder_max_length, load_tokenizer, sentence_length_limit
 from utils.parallel.sides import ENGLISH
 from utils.tasks.arguments import TaskArguments
-from utils.tasks.chance import confidence_interval
 from utils.tasks.examples import TaskExamples, TaskRows
 from utils.tasks.published import note_on_published
 from utils.tasks.registry import TaskSpec
+from utils.tasks.report import changed_examples, read_baseline, scores_by_language
 from utils.tasks.summary import language_table, summarize
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
-from utils.training.sharing import publish
+from utils.training.sharing import publish, recorded_results
 from utils.training.steps import train_and_save
 
 
@@ -111,6 +113,9 @@ def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgum
     `predictions/LANGUAGE.jsonl` holds those of --do_predict, or else those of --do_eval; every line names its split.
     """
     examples = {name: data.examples for name, data in (rows.validation | rows.test).items()}
+    if folder := args.data.baseline_run:
+        measured = {name: data.examples for name, data in (rows.test or rows.validation).items()}
+        args.baseline = read_baseline(folder, args.task, "predict" if rows.test else "eval", measured)
     if examples and trainer.alignment is None:  # (else the pairs have been looked at)
         tokenizer: Any = trainer.processing_class
         trainer.vocabulary = task_vocabulary_fit(WordTokenizer(tokenizer), examples)
@@ -200,7 +205,8 @@ def publish_task_model(
         **(_fingerprints(examples) if trainer.is_world_process_zero() else {}),
         **facts,
     )
-    publish(trainer, record, **args.hub_options)
+    sections = _report_sections(trainer, args, examples) if trainer.is_world_process_zero() else []
+    publish(trainer, record, sections, **args.hub_options)
     if trainer.is_world_process_zero():
         say_where(str(args.training.output_dir), *_next_commands(args))
 
@@ -222,6 +228,16 @@ def _next_commands(args: TaskArguments) -> Iterator[Command]:
         yield command("run_align", "--model", model, "--languages", *foreign, "--output_dir", adjusted)
         yield same_command(script, adjusted, str(run), *evaluated)
     yield command("compare_runs", run, baseline, "--baseline", baseline, "--output_dir", f"{out}-comparison")
+
+
+def _report_sections(trainer: ZeroShotTrainer, args: TaskArguments, examples: TaskExamples) -> list[Section]:
+    """The sets that were measured last, and what the baseline predicts differently there."""
+    prefix, sets = ("predict", examples.test) if examples.test else ("eval", examples.validation)
+    if not sets:
+        return []
+    results, now = recorded_results(Path(str(args.training.output_dir))), trainer.records
+    sections = scores_by_language(args.task, results, prefix, now)
+    return sections + changed_examples(args.task, sets, now, args.baseline, str(args.data.baseline_run))
 
 
 def _fingerprints(examples: TaskExamples) -> dict[str, Any]:

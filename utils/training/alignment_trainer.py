@@ -84,6 +84,8 @@ class AlignmentTrainer(ComponentTrainer):
         self.anchor = anchor
         # Of the last evaluation, by direction: for every pair its links (`gold`), and those that were found (`prediction`).
         self.word_predictions: dict[str, list[dict[str, int]]] = {}
+        # The same of --eval_on_start, before the first step.
+        self.first_word_predictions: dict[str, list[dict[str, int]]] = {}
         alignment_loss.to(self.args.device)
         self._check_metric()
 
@@ -211,6 +213,8 @@ class AlignmentTrainer(ComponentTrainer):
                 if not label:
                     accuracies += [one.accuracy for one in ways.values()]
                     self.word_predictions |= {way: _by_pair(one, pair_of_link) for way, one in ways.items()}
+        if self.is_in_train and self.state.global_step == 0:
+            self.first_word_predictions = dict(self.word_predictions)
         losses = dict(zip(self._measured_losses, sums[0] / sums[1].clamp(min=1)))
         numbers = {name: loss.item() for name, loss in losses.items()} | by_direction
         numbers["loss"] = self.alignment_loss.weights.total(losses).item()

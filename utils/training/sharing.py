@@ -1,7 +1,7 @@
 """Publishes a model: its record, its card, its repository on the Hub."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,17 @@ from transformers import Trainer, TrainingArguments
 
 from utils.core.errors import InputError
 from utils.core.files import write_json, write_text
+from utils.core.page import Section
 from utils.core.redaction import redact
 from utils.core.result_tables import shorten
 from utils.training.figures import plot_losses
 from utils.training.model_card import model_card
+from utils.training.report import REPORT, write_report
 
 
-# Checkpoints contain the optimizer's state, three times the size of the model; files with `_` first are the user's own.
-_NOT_PUSHED = ["_*", "checkpoint-*"]
+# Checkpoints contain the optimizer's state, three times the size of the model; files with `_` first are the user's own; the
+# report quotes examples of the data.
+_NOT_PUSHED = ["_*", "checkpoint-*", REPORT]
 # Trainer's arguments as a pickle; `run.json` has them as text.
 _PICKLE = "training_args.bin"
 
@@ -40,11 +43,12 @@ def check_push(training: TrainingArguments) -> None:
         ) from None
 
 
-def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> None:
-    """Write `run.json` and, for a model that was trained, a figure of its losses and its card; push the folder if asked.
+def publish(trainer: Trainer, record: Mapping[str, Any], sections: Sequence[Section] = (), **hub_options: Any) -> None:
+    """Write `run.json`, the report and, for a model that was trained, a figure of its losses and its card; push if asked.
 
     Args:
         record: content of `run.json` (see `utils.core.records.run_record`).
+        sections: what the report begins with.
         hub_options: `cache_dir`, `token`.
 
     Raises:
@@ -56,18 +60,24 @@ def publish(trainer: Trainer, record: Mapping[str, Any], **hub_options: Any) -> 
     folder = Path(training.output_dir or ".")
     write_json(folder / "run.json", record)
     (folder / _PICKLE).unlink(missing_ok=True)
+    found = recorded_results(folder)
+    write_report(trainer, record, found, sections)
     if training.do_train:
         plot_losses(trainer.state.log_history, folder / "losses.png")
-        results = folder / "all_results.json"
-        found = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
         name = trainer.hub_model_id or folder.absolute().name
         write_text(folder / "README.md", redact(model_card(name, record, found, folder, **hub_options)))
     if training.push_to_hub and trainer.hub_model_id:
         push(folder, trainer.hub_model_id, training.hub_revision, training.hub_token)
 
 
+def recorded_results(folder: Path) -> dict[str, Any]:
+    """The content of `all_results.json` in an output folder; empty if nothing was measured."""
+    path = folder / "all_results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def push(folder: Path, repository: str, revision: str | None = None, token: str | None = None) -> None:
-    """Upload a model's folder, without checkpoints and files whose names begin with `_`, to a branch (by default the main one).
+    """Upload a model's folder, without checkpoints, the report and files that begin with `_`, to a branch (the main one).
 
     Files that the repository has already are not uploaded again.
 
@@ -86,7 +96,7 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
     except Exception as error:  # the client raises many types; for all of them nothing is lost
         raise InputError(
             f"The model is whole, but could not be pushed to {repository} ({_reason(error)}); push it later with: "
-            f"hf upload {repository} {folder} . --exclude 'checkpoint-*'"
+            f"hf upload {repository} {folder} . --exclude 'checkpoint-*' --exclude {REPORT}"
         ) from error
 
 
