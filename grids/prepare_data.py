@@ -20,6 +20,7 @@ from utils.alignment.words import split_on_punctuation
 from utils.core.arguments import arg, parse_arguments
 from utils.core.errors import run_script
 from utils.core.files import write_json_lines
+from utils.core.next_steps import command, say_next
 from utils.core.tables import one_path_each, read_rows
 from utils.parallel.aligners.dictionary import write_dictionary
 from utils.parallel.aligners.pharaoh import write_pharaoh
@@ -57,6 +58,7 @@ def main() -> None:
         linked = zip(source[:cut], english[:cut], map(one_to_one, links[:cut]))
         write_dictionary(folder / f"pairs.{language}.tsv", linked, 2, header)
         print(f"{language}: {cut:,} pairs, and {args.held_out:,} held out, in {folder}")
+    say_next(command("replicate", "grids/options.yaml"))
 
 
 if __name__ == "__main__":

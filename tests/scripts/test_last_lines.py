@@ -155,3 +155,10 @@ def test_a_run_of_a_series_leaves_the_next_steps_to_it(run, tmp_path, model, bit
     said = capsys.readouterr().out
     assert f"In {tmp_path / 'a'}: " in said
     assert "Next:" not in said
+
+
+@pytest.mark.parametrize("script", [path.name for path in PROJECT.glob("*.py")])
+def test_every_script_has_last_lines(script):
+    """(Those of the tasks are in `publish_task_model`.)"""
+    source = (PROJECT / script).read_text(encoding="utf-8")
+    assert any(f"{name}(" in source for name in ("say_where", "say_next", "publish_task_model"))

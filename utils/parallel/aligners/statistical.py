@@ -102,7 +102,8 @@ class StatisticalAligner(WordAligner):
             new_model = getattr(self._thot, name)
             if model is None:
                 model = new_model()
-                for words, translation in zip(source, target):
+                pairs = progress(zip(source, target), "Counting words", len(source), "pairs", leave=False)
+                for words, translation in pairs:
                     model.add_sentence_pair(self._stems(words), self._stems(translation))
             else:
                 model = new_model(model)
