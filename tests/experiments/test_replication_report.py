@@ -1,8 +1,10 @@
 """The report of a replication, of runs written by hand."""
 
+import gzip
 import json
 import re
 import shutil
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
@@ -15,11 +17,13 @@ from utils.core.files import write_json
 from utils.experiments import figures, predictors
 from utils.experiments.arms import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL
 from utils.experiments.claims import CLAIMS, place, verdict_on
+from utils.experiments.comparison import comparison_table
 from utils.experiments.figures import plot_differences
 from utils.experiments.grid import Grid, plan
 from utils.experiments.predictors import gains
 from utils.experiments.report import as_html, write_report
 from utils.experiments.results import read_results
+from utils.experiments.run_archives import read_runs_and_archives
 from utils.experiments.runner import alone_in, mark_done
 
 
@@ -141,19 +145,24 @@ def test_variants_have_rows_and_comparisons_of_their_own(tmp_path, monkeypatch):
     assert "word retrieval before (%) |" not in report  # the same everywhere
 
 
-def test_what_fine_tuning_forgets_is_tested_over_all_seeds(tmp_path):
-    """Word retrieval of every fine-tuned model, beside that of the model before its fine-tuning."""
+def write_forgetting(out):
+    """A grid, as it leaves it, in which fine-tuned models find fewer links than before."""
     after = {ORIGINAL: 1, ADJUSTED: 2, ADJUSTED_CONTINUAL: 3, ABLATION: 3}
     grid = small_grid(tasks=["words", "nli", "forgetting"], settings={"align": {"do_eval": True}})
-    runs = write_grid(tmp_path, grid)
+    runs = write_grid(out, grid)
     for run in runs:
         if run.task in ("words", "align"):
-            write_alignment(tmp_path / run.name, run.seed, found=[4 if run.seed else 2] * 120, do_train=bool(run.seed))
+            write_alignment(out / run.name, run.seed, found=[4 if run.seed else 2] * 120, do_train=bool(run.seed))
         elif run.task == "forgetting":
-            base = tmp_path / run.needs[0]
+            base = out / run.needs[0]
             found = [after[run.regime]] * 120
-            write_alignment(tmp_path / run.name, None, found=found, base_model=str(base), do_train=False)
-    results = results_of(tmp_path, grid)
+            write_alignment(out / run.name, None, found=found, base_model=str(base), do_train=False)
+    return grid
+
+
+def test_what_fine_tuning_forgets_is_tested_over_all_seeds(tmp_path):
+    """Word retrieval of every fine-tuned model, beside that of the model before its fine-tuning."""
+    results = results_of(tmp_path, write_forgetting(tmp_path))
     changes = results.comparisons["forgetting", ADJUSTED, f"{ADJUSTED}, before"]
     assert {name: one.difference for name, one in changes.items()} == pytest.approx({"hi-en": -0.4, "en-hi": -0.4})
     assert results.comparisons["forgetting", ORIGINAL, f"{ORIGINAL}, before"]["hi-en"].difference == pytest.approx(
@@ -264,10 +273,35 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
             for path in (tmp_path / "other").rglob("run.json"):  # (they name each other by their folders)
                 path.write_text(path.read_text().replace(str(tmp_path / "one"), str(tmp_path / "other")))
         write_report(results_of(tmp_path / name, grid), tmp_path / name, {"Seeds": "1, 2, 3"})
-        files = ("report.md", "report.html", "differences.png", "differences.pdf", "comparison.csv", "comparison.tex")
+        files = ("report.md", "report.html", "differences.png", "differences.pdf", "comparison.csv", "comparison.tex",
+                 "grid.runs.jsonl.gz")  # fmt: skip
         written.append({file: (tmp_path / name / file).read_bytes() for file in files})
     assert written[0] == written[1]
-    assert str(tmp_path).encode() not in b"".join(written[0].values())
+    archive = gzip.decompress(written[0]["grid.runs.jsonl.gz"])
+    assert str(tmp_path).encode() not in b"".join([*written[0].values(), archive])
+
+
+def test_the_archive_of_a_grid_has_its_scores(tmp_path):
+    """Of every part, also of word retrieval after fine-tuning; each run once."""
+    grid = write_forgetting(tmp_path)
+    results = results_of(tmp_path, grid)
+    write_report(results, tmp_path, {})
+    runs = read_runs_and_archives([str(tmp_path / "grid.runs.jsonl.gz")])
+    assert comparison_table(runs).rows  # (no run is there twice)
+    metrics = {"nli": "accuracy", "cross-lingual-adjustment": "word_retrieval_accuracy"}
+    found = Counter(
+        (run.task, language, one.results[metrics[run.task]]) for run in runs for language, one in run.sets.items()
+    )
+    expected = Counter()
+    for part, task in {
+        "nli": "nli",
+        "words": "cross-lingual-adjustment",
+        "forgetting": "cross-lingual-adjustment",
+    }.items():
+        for arm, of_arm in results.scores[part].items():
+            if not arm.endswith(", before"):  # (those of `words` once more)
+                expected.update((task, language, score) for language, scores in of_arm.items() for score in scores)
+    assert found == expected
 
 
 class _Tags(HTMLParser):

@@ -37,6 +37,7 @@ from utils.experiments.comparison_tables import mean_and_sd, points, write_table
 from utils.experiments.grid import Grid
 from utils.experiments.predictors import correlate, gains
 from utils.experiments.results import PARTS, Results, title_with_metric
+from utils.experiments.run_archives import SUFFIX, write_archive
 from utils.experiments.significance import seed_scores
 
 
@@ -44,7 +45,7 @@ _TEMPLATE = Path(__file__).with_name("report_template.md")
 
 
 def write_report(results: Results, output_dir: Path, conditions: Mapping[str, str]) -> Path:
-    """Write `report.md`, `report.html`, the figures, and the comparisons in full.
+    """Write `report.md`, `report.html`, the figures, the comparisons in full, and the runs in one archive.
 
     `conditions` says by name what a reader must know about how the runs were made. Returns the path of `report.md`.
     """
@@ -53,6 +54,7 @@ def write_report(results: Results, output_dir: Path, conditions: Mapping[str, st
     write_text(output_dir / "report.html", as_html(text, output_dir))
     if results.tables:
         write_tables(results.tables, output_dir)
+        write_archive(results.runs, output_dir / f"grid{SUFFIX}")
     return output_dir / "report.md"
 
 

@@ -71,6 +71,7 @@ class Results:
     # (Part, arm, baseline) → language.
     comparisons: dict[tuple[str, str, str], dict[str, Comparison]] = field(default_factory=dict)
     tables: list[ComparisonTable] = field(default_factory=list)  # all comparisons in full
+    runs: list[FinishedRun] = field(default_factory=list)  # those that were compared, named by their arms
     # Arm → direction or language and measure → mean over seeds and directions, 0 to 1, of the last layer.
     retrieval: dict[str, dict[str, float]] = field(default_factory=dict)
     vocabulary: dict[str, dict[str, float]] = field(default_factory=dict)  # language → fit of the vocabulary
@@ -96,6 +97,7 @@ def read_results(
         if not planned:
             continue
         found_of_task = _read(task, planned, runs, grid, output_dir)
+        results.runs += _named_for_an_archive(task, found_of_task, grid)
         if task == XSR:
             results.retrieval = _retrieval(found_of_task)
         for part, found in _parts(task, found_of_task):
@@ -142,6 +144,15 @@ def _read(task: str, planned: Sequence[Run], runs: Sequence[Run], grid: Grid, ou
             run = replace(run, system=System(grid.rows[regime].title, run.system.regime))
         found.append((regime, of.language if of.regime != ORIGINAL else None, run))
     return found
+
+
+def _named_for_an_archive(task: str, found: Sequence[_Found], grid: Grid) -> list[FinishedRun]:
+    """The runs, each once; word retrieval after fine-tuning under another name than that of the models before it."""
+    if task != FORGETTING:
+        return [run for *_, run in found]
+    after = [run for arm, _, run in found if not grid.rows[arm].is_before]
+    title = f"{{}}, fine-tuned ({grid.first_task})"
+    return [replace(run, system=System(title.format(run.system.model), run.system.regime)) for run in after]
 
 
 # What run_xsr.py reports beside the accuracy by its first distance: end of the name → column.

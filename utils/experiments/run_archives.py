@@ -34,7 +34,8 @@ def read_runs_and_archives(paths: Sequence[str]) -> list[FinishedRun]:
 def write_archive(runs: Sequence[FinishedRun], path: str | Path) -> None:
     """Write runs as lines of JSON, gzipped; the same runs make the same file. InputError unless named `*.runs.jsonl.gz`."""
     check_archive_name(path)
-    write_lines(path, (json_text(_as_row(run), sort_keys=True) for run in runs))
+    folder = Path(path).resolve().parent
+    write_lines(path, (json_text(_as_row(run, folder), sort_keys=True) for run in runs))
 
 
 def check_archive_name(path: str | Path) -> None:
@@ -50,13 +51,16 @@ def _archives_in(path: Path) -> Iterator[Path]:
         yield from sorted(path.glob(f"*{SUFFIX}"))
 
 
-def _as_row(run: FinishedRun) -> dict[str, Any]:
+def _as_row(run: FinishedRun, beside: Path) -> dict[str, Any]:
+    """A run as JSON. Its folder is named from that of the archive if it lies there, or else without those above."""
+    place = Path(run.folder).resolve()
+    parts = place.relative_to(beside).parts if place.is_relative_to(beside) else place.parts[-2:]
     sets = {
         name: {key: value for key, value in vars(one).items() if key not in _LEFT_OUT}
         | {"scores": {metric: _compact(values) for metric, values in one.scores.items()}}
         for name, one in run.sets.items()
     }
-    return {**vars(run), "system": run.system._asdict(), "sets": sets}
+    return {**vars(run), "system": run.system._asdict(), "sets": sets, "folder": "/".join(parts)}
 
 
 def _compact(values: np.ndarray) -> list:
