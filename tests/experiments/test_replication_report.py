@@ -335,6 +335,9 @@ def test_the_page_stands_alone(tmp_path):
     assert "<table>" in page
     assert "a &lt; b" in page
     assert "![" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    marked = "hi +25.0*, ru −1.0*, es +2.0 (*), vi +3.0 (*)"
+    assert f"<p>{marked} *a*</p>".replace(" *a*", " <em>a</em>") in as_html(f"{marked} *a*", tmp_path)
+    assert "<code>(*)</code>" in as_html("`(*)` is *no* mark", tmp_path)
     assert 'src="nowhere.png"' in as_html("# A\n\n![x](nowhere.png)", tmp_path)
 
 

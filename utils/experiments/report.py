@@ -303,6 +303,8 @@ def as_html(text: str, folder: Path) -> str:
             return match[0]
         return f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
 
+    # (Two marks of significance in a line are no emphasis, which Markdown's own rules agree with, but not this library.)
+    text = re.sub(r"([+−][\d.]+|(?<!`)\()\*(?![\w*])", r"\1\\*", text)
     converter = markdown.Markdown(extensions=["tables"])
     converter.preprocessors.deregister("html_block")
     for pattern in ("html", "entity", "link", "reference", "short_reference", "autolink", "automail"):

@@ -61,11 +61,11 @@ def publish(trainer: Trainer, record: Mapping[str, Any], sections: Sequence[Sect
     write_json(folder / "run.json", record)
     (folder / _PICKLE).unlink(missing_ok=True)
     found = recorded_results(folder)
-    write_report(trainer, record, found, sections)
     if training.do_train:
         plot_losses(trainer.state.log_history, folder / "losses.png")
         name = trainer.hub_model_id or folder.absolute().name
         write_text(folder / "README.md", redact(model_card(name, record, found, folder, **hub_options)))
+    write_report(trainer, record, found, sections)
     if training.push_to_hub and trainer.hub_model_id:
         push(folder, trainer.hub_model_id, training.hub_revision, training.hub_token)
 
