@@ -199,7 +199,8 @@ def load_encoders(args: Arguments) -> tuple[PreTrainedModel, PreTrainedModel]:
     encoder = load_encoder(model.model_name_or_path, dtype, **model.hub_options())
     assume_for_causal(alignment, encoder)
     alignment.alignment_layer = aligned_layers(alignment.alignment_layer, encoder.config.num_hidden_layers)
-    reference = encoder if args.lora.use_lora else copy.deepcopy(encoder)
+    is_shared = args.lora.use_lora or not args.training.do_train
+    reference = encoder if is_shared else copy.deepcopy(encoder)
     if model.reference_model:
         reference = load_encoder(model.reference_model, dtype, **{**model.hub_options(), "revision": "main"})
         check_same_kind(encoder, reference)

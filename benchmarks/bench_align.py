@@ -6,7 +6,7 @@
 The bare work of a batch of pairs: forward and backward of both sides through the encoder f, forward of the English side
 through the frozen encoder f0, and the optimizer's step. The real work: a step of `AlignmentTrainer`, from the data loader
 to the optimizer. Both are timed on the same batches, in turns, step by step, so that whatever else the machine does
-affects both equally. On a GPU in bfloat16 (autocast), on a CPU in fp32.
+affects both equally. On a GPU in bfloat16 (autocast), on a CPU in fp32, unless --bf16 is given.
 
 Without --parallel_file the pairs are made of the embedded sentences: one to four in a row, most often one, so that lengths
 are spread as in real corpora.
@@ -83,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=6400, help="pairs that batches are made of (default: 6400)")
     parser.add_argument("--steps", type=int, default=40, help="steps to train (default: 40)")
     parser.add_argument("--use_cpu", action="store_true", help="leave the GPU alone")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 on a CPU, too")
     parser.add_argument("--json", help="write the numbers there")
     return parser.parse_args()
 
@@ -122,7 +123,7 @@ def trainer_for(
 ) -> AlignmentTrainer:
     on_gpu = torch.accelerator.is_available() and not args.use_cpu
     training = AlignTrainingArguments(
-        output_dir=folder, per_device_train_batch_size=args.batch_size, max_steps=steps or args.steps, use_cpu=not on_gpu, bf16=on_gpu,
+        output_dir=folder, per_device_train_batch_size=args.batch_size, max_steps=steps or args.steps, use_cpu=not on_gpu, bf16=on_gpu or args.bf16,
         report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
     objective = AlignmentArguments(alignment_objective=args.alignment_objective).objective()

@@ -19,9 +19,9 @@ def report_of(run, main, path, *arguments) -> dict:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("objective", ["mse", "contrastive"])
-def test_the_real_step_beside_the_bare_one(run, tmp_path, capsys, objective):
-    how = ("--steps", 6, "--batch_size", 4, "--pairs", 200, "--alignment_objective", objective)
+@pytest.mark.parametrize("further", [("mse",), ("contrastive", "--bf16")])
+def test_the_real_step_beside_the_bare_one(run, tmp_path, capsys, further):
+    how = ("--steps", 6, "--batch_size", 4, "--pairs", 200, "--alignment_objective", *further)
     report = report_of(run, bench_align.main, tmp_path / "report.json", *how)
     assert report["ratio"] == pytest.approx(report["pairs_per_second"] / report["bare_pairs_per_second"], rel=0.5)
     assert 0 < report["padding_share"] < 0.3

@@ -210,8 +210,8 @@ def test_layers_that_are_not_needed_are_left_out(architecture):
     for layers, n_run in (([2], 3), ([0, 3], 4), ([-5], 3), ([5], 6), ([-1], 6), ([1, 6], 6)):
         with torch.no_grad():
             whole = hidden_states_at(encoder, ids, torch.ones_like(ids), layers)
-            counted.clear()
             with only_layers_below(encoder, layers) as needed:
+                counted.clear()
                 found = hidden_states_at(encoder, ids, torch.ones_like(ids), needed)
         assert len(counted) == n_run
         for state, expected in zip(found, whole):
@@ -219,6 +219,21 @@ def test_layers_that_are_not_needed_are_left_out(architecture):
     with pytest.raises(KeyError), only_layers_below(encoder, [1]):
         raise KeyError
     assert len(encoder(ids, output_hidden_states=True).hidden_states) == 7
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_an_encoder_that_is_first_run_without_its_upper_layers_has_them_afterwards(architecture):
+    sizes = {"n_layers": 4} if architecture == "DistilBert" else {"num_hidden_layers": 4}
+    ids = torch.tensor([[2, 11, 12, 13, 3]])
+    states = []
+    for first in ([1], [4]):
+        encoder = tiny.model(architecture, "", **sizes)
+        with torch.no_grad():
+            with only_layers_below(encoder, first) as needed:
+                hidden_states_at(encoder, ids, torch.ones_like(ids), needed)
+            states.append(hidden_states_at(encoder, ids, torch.ones_like(ids), range(5)))
+    for state, expected in zip(*states, strict=True):
+        assert state.equal(expected)
 
 
 @pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, *tiny.CAUSAL_ARCHITECTURES])

@@ -390,6 +390,17 @@ def test_words_without_vector_and_special_tokens_have_no_link():
     assert aligner.align([], []) == []
 
 
+def test_layers_above_the_one_that_links_are_not_computed():
+    encoder, computed = model("Bert", "", num_hidden_layers=6), []
+    for number, layer in enumerate(encoder.encoder.layer):
+        layer.register_forward_hook(lambda *_, number=number: computed.append(number))
+    sentences = [split_on_punctuation(text) for text in TEXT[:2]]
+    EncoderAligner(encoder, WordTokenizer(MADE["wordpiece"], max_length=64), 2).align(sentences, sentences)
+    passes = [computed.count(number) for number in range(6)]
+    assert passes == [3, 3, 3, 1, 1, 1]  # (the first pass is of a single token)
+    assert len(encoder.encoder.layer) == 6
+
+
 def test_tokens_as_words():
     word_tokenizer = WordTokenizer(MADE["unigram"], "token", max_length=64)
     source, english = ([MADE["unigram"].tokenize(TEXT[k])] for k in (1, 0))

@@ -144,6 +144,25 @@ def test_evaluation_equals_a_loop(tmp_path):
     assert metrics["eval_word_retrieval_accuracy"] == pytest.approx(sum(means) / 4)
 
 
+def test_a_model_measured_against_itself_is_not_run_twice(tmp_path):
+    trainer = alignment_trainer_for(tmp_path, eval_dataset=encode_pairs(some_pairs(6), WORD_TOKENIZER))
+    passes, found = [], []
+    trainer.model.embeddings.register_forward_hook(lambda *_: passes.append(1))
+    for reference in (copy.deepcopy(trainer.model), trainer.model):
+        trainer.alignment_loss.reference_model = reference
+        passes.clear()
+        metrics = trainer.evaluate()
+        found.append(
+            (
+                len(passes),
+                {name: value for name, value in metrics.items() if "second" not in name and "time" not in name},
+            )
+        )
+    (n_separate, separate), (n_shared, shared) = found
+    assert (n_separate, n_shared) == (3, 2)  # (a copy has the hook as well)
+    assert shared == separate
+
+
 def test_every_aligned_layer_is_measured(tmp_path):
     trainer = alignment_trainer_for(tmp_path, eval_dataset={"hi": encode_pairs(some_pairs(6), WORD_TOKENIZER)})
     trainer.alignment_loss.layers, trainer.eval_layers = (1, -1), (0, 1)

@@ -35,7 +35,7 @@ def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterat
 
     Yields the same layers, as indices into the `hidden_states` within the context. One more layer is kept: after the last
     one some architectures add a normalisation, which belongs to the last hidden state only. If the layers are not in a
-    single list, all are kept. For inference only, with an encoder that is not wrapped, compiled or divided among processes.
+    single list, all are kept. For inference only (`eval`), with an encoder that is not wrapped, compiled or divided among processes.
     """
     n_layers = encoder.config.num_hidden_layers
     wanted = [layer % (n_layers + 1) for layer in layers]
@@ -49,6 +49,10 @@ def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterat
         yield list(layers)
         return
     parent, name, stack = stacks[0]
+    # At the first pass that returns hidden states, transformers hooks into the layers that there are then, for good.
+    with torch.no_grad():
+        tokens = torch.zeros(1, 1, dtype=torch.long, device=next(encoder.parameters()).device)
+        hidden_states_at(encoder, tokens, torch.ones_like(tokens), [0])
     setattr(parent, name, stack[: max(wanted) + 1])
     try:
         yield wanted

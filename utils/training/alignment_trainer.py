@@ -28,6 +28,7 @@ from utils.evaluation.neighbours import Retrieval, retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity
+from utils.training.precision import warn_if_bf16_is_slower
 from utils.training.relinking import Relinker
 from utils.training.used_embeddings import used_rows_only
 
@@ -118,7 +119,17 @@ class AlignmentTrainer(ComponentTrainer):
         if self.relinker:
             self.relinker.forget()
         with used_rows_only(self, self.train_dataset):
+            if self.args.bf16 and self.args.device.type == "cpu" and isinstance(self.train_dataset, Dataset):
+                batch = self._usual_batch(self.train_dataset)
+                warn_if_bf16_is_slower(self.model, self.alignment_loss, batch, self.accelerator.autocast)
             return super().train(*args, **kwargs)
+
+    def _usual_batch(self, rows: Dataset) -> dict[str, Tensor]:
+        """A batch of pairs of medium length."""
+        size = min(self.args.train_batch_size, len(rows))
+        order = np.argsort(column_array(rows, "length").sum(axis=1), kind="stable")
+        begin = (len(rows) - size) // 2
+        return self.data_collator([rows[k] for k in order[begin : begin + size].tolist()])
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """With --language_sampling, batches of languages in other shares than the numbers of their pairs."""
@@ -254,7 +265,9 @@ class AlignmentTrainer(ComponentTrainer):
                 source, english = (
                     side_vectors(model, batch, side, layers, sentences=sentences) for side in ("source", "english")
                 )
-                before = side_vectors(self.alignment_loss.reference_model, batch, "english", aligned).words
+                before = english.words[:n]
+                if self.alignment_loss.reference_model is not model:
+                    before = side_vectors(self.alignment_loss.reference_model, batch, "english", aligned).words
                 terms = self.alignment_loss.compare(source.of_first(n), english.of_first(n), before, batch)
             sums += torch.tensor([[loss.item() for loss in terms.sums().values()], terms.counts], dtype=torch.float64)
             links = batch["links"][batch["source_spelling"] != SPECIAL_TOKEN]

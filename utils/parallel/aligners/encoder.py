@@ -14,6 +14,7 @@ from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer, word_vectors
 from utils.core.errors import InputError
 from utils.core.progress import progress
+from utils.models.layers import only_layers_below
 from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 
 
@@ -113,6 +114,7 @@ class EncoderAligner(WordAligner):
         n_words = [len(source[row]) + len(english[row]) for row in rows]
         try:
             with (
+                only_layers_below(self.model, layers) as wanted,
                 progress(description="Linking", total=sum(n_words), unit="words", leave=False) as bar,
                 torch.no_grad(),
             ):
@@ -124,7 +126,7 @@ class EncoderAligner(WordAligner):
                     order = sorted(range(len(pool)), key=n_tokens.__getitem__, reverse=True)
                     for first in range(0, len(pool), self.batch_size):
                         part = order[first : first + self.batch_size]
-                        yield [pool[k] for k in part], self._compare([encoded[k] for k in part], layers, found)
+                        yield [pool[k] for k in part], self._compare([encoded[k] for k in part], wanted, found)
                         bar.update(sum(n_words[begin + k] for k in part))
         finally:
             self.model.train(was_training)
