@@ -4,14 +4,17 @@ import re
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from utils.core.files import atomic_write
 from utils.core.result_tables import shorten
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 # Model → layer → value.
@@ -42,11 +45,13 @@ STYLE: dict[Any, Any] = {
 
 def make_panels(
     n_panels: int, n_columns: int, width: float, labels: Sequence[str], title: str, **shared: Any
-) -> tuple[Figure, np.ndarray]:
+) -> "tuple[Figure, np.ndarray]":
     """A figure `width` inches wide and its axes [rows, columns], with room below for a legend of the labels.
 
     `shared`: `sharex`, `sharey`, whether all panels have the same axis.
     """
+    from matplotlib.figure import Figure
+
     n_rows = ceil(n_panels / n_columns)
     height = n_rows * PANEL[1] + 0.18 * ceil(len(labels) / _legend_columns(labels, width)) + 0.4
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -58,7 +63,7 @@ def make_panels(
     return figure, axes
 
 
-def add_legend(figure: Figure, axes: np.ndarray, labels: Sequence[str]) -> None:
+def add_legend(figure: "Figure", axes: np.ndarray, labels: Sequence[str]) -> None:
     """One legend for all panels, below them."""
     marks: dict[Any, Any] = {}
     for axis in axes.flat:
@@ -79,7 +84,7 @@ def _legend_columns(labels: Sequence[str], width: float) -> int:
     return max(1, min(len(labels), int(width / (0.8 + 0.07 * max(map(len, labels))))))
 
 
-def draw_curves(axis: Axes, curves: Curves, models: Sequence[str], scale: float) -> None:
+def draw_curves(axis: "Axes", curves: Curves, models: Sequence[str], scale: float) -> None:
     """Draw a line per model, in the same style in every panel; values are multiplied by `scale`."""
     for model, curve in curves.items():
         style = line_style(models.index(model))
@@ -99,7 +104,7 @@ def line_style(number: int) -> dict[str, Any]:
     }
 
 
-def save_png_and_pdf(figure: Figure, path: str | Path) -> None:
+def save_png_and_pdf(figure: "Figure", path: str | Path) -> None:
     """Write `PATH.png` and `PATH.pdf`, each atomically; the same figure gives the same bytes."""
     formats: dict[str, dict[str, Any]] = {"png": {"dpi": 150}, "pdf": {"metadata": {"CreationDate": None}}}
     for ending, options in formats.items():
