@@ -104,6 +104,14 @@ def test_a_reader_learns_what_was_done():
     assert 'AutoModelForSequenceClassification.from_pretrained("somebody/nli-hi")' in text
 
 
+def test_a_single_language_is_named():
+    record = record_of(ALIGNMENT, train_data={"sw": {"pairs": 280}}, regime=None)
+    record["arguments"]["languages"] = ["sw"]
+    text = card_of(record).text
+    assert text.count(" to sw.") == 2
+    assert "these languages" not in text
+
+
 def test_few_shot_languages_are_not_called_zero_shot():
     record = record_of()
     record["arguments"]["few_shot"] = ["hi=100", "ru=50"]
