@@ -12,6 +12,7 @@ from helpers import tiny
 from helpers.commands import blocks, page_text, partial_commands, spans, whole_commands
 from helpers.pairs import some_pairs
 from helpers.paths import PROJECT
+from utils.experiments.run_archives import read_runs_and_archives
 
 
 PAGES = [
@@ -151,6 +152,18 @@ def test_the_figure_shows_the_numbers_of_the_page():
     assert len(tables) == 4
     assert tables["Words, English → Hindi"]["adjusted, contrastive"][6] == pytest.approx(0.771)
     assert all(len(curve) == 7 for panel in tables.values() for curve in panel.values())
+
+
+def test_the_figure_of_the_results_shows_their_runs():
+    """Of every panel the four languages, with the scores and gains that docs/results.md names."""
+    scripts = importlib.import_module("docs.figures.scripts")
+    differences, levels = scripts.panels(read_runs_and_archives([str(PROJECT / "docs" / "results")]))
+    assert all(list(of) == list(scripts.SYSTEMS.values()) for of in differences.values())
+    assert all(set(of_language) == set(scripts.LANGUAGES) for of_language in levels.values())
+    tagged = "Parts of speech, zero-shot accuracy"
+    gain, low, high = differences[tagged]["adjusted, contrastive"]["hi-Latn"]
+    assert (levels[tagged]["hi-Latn"], gain) == pytest.approx((0.309, 0.140), abs=5e-4)
+    assert low < gain < high
 
 
 def test_the_tree_is_complete():
