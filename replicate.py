@@ -116,7 +116,7 @@ def main() -> None:
         results = read_results(grid, runs, output_dir, failed, args.n_resamples)
         report = write_report(results, output_dir, conditions(grid, record))
         write_json(output_dir / "run.json", record)
-    print(report.read_text(encoding="utf-8").split("\n## ")[0])
+    print(report.read_text(encoding="utf-8").split("\n## ")[0].replace(r"\*", "*"))
     say_where(output_dir, *([["python", *sys.argv]] if failed else []))
     if failed:
         raise InputError(f"{len(failed)} of {len(runs)} runs failed or could not be started; see the report.")

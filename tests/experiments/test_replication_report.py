@@ -237,6 +237,8 @@ def test_few_seeds_carry_no_claim(tmp_path):
     results = results_of(tmp_path, grid)
     report = unpadded(write_report(results, tmp_path, {}))
     assert "(+20.0(*))" in report
+    assert r": hi +21.0(\*)." in report  # (two in a line without a backslash would be emphasis)
+    assert ": hi +21.0(*)." in as_html(report, tmp_path)
     assert verdict(results, "helps NLI in all").startswith("undecided")
 
 

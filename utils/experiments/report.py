@@ -165,7 +165,10 @@ def _claims_on_forgetting(results: Results, variant: str, of_variant: str) -> It
 
 
 def _differences(results: Results, compared: Mapping[str, Comparison]) -> str:
-    return ", ".join(f"{name} {_points(results, one)}" for name, one in sorted(compared.items()))
+    listed = ", ".join(f"{name} {_points(results, one)}" for name, one in sorted(compared.items()))
+    return listed.replace(
+        "(*)", r"(\*)"
+    )  # (two of them in a line are emphasis in Markdown; two stars after digits are not)
 
 
 def _points(results: Results, comparison: Comparison) -> str:
@@ -305,7 +308,7 @@ def as_html(text: str, folder: Path) -> str:
             return match[0]
         return f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
 
-    # (Two marks of significance in a line are no emphasis, which Markdown's own rules agree with, but not this library.)
+    # (Two stars after digits in a line are no emphasis by CommonMark's rules, but they are for this library.)
     text = re.sub(r"([+−][\d.]+|(?<!`)\()\*(?![\w*])", r"\1\\*", text)
     converter = markdown.Markdown(extensions=["tables"])
     converter.preprocessors.deregister("html_block")
