@@ -12,10 +12,9 @@ from datasets import Dataset
 from tqdm import tqdm as original
 
 from utils.core import progress as module
-from utils.core.progress import lines_unless_terminal, progress, time_left
+from utils.core.progress import DRAWING, lines_unless_terminal, progress, time_left
 
 
-METHODS = ("__init__", "display", "clear", "close")
 # Of every library that shows progress.
 BARS = {
     "this project": lambda **options: progress(description=options.pop("desc"), **options),
@@ -44,10 +43,11 @@ def clock(monkeypatch):
 @pytest.fixture
 def written(monkeypatch, capsys):
     """What has gone to standard error, which is a file there, with bars that write lines."""
-    for name in METHODS:  # (restored after the test)
+    for name in DRAWING:  # (restored after the test)
         monkeypatch.setattr(original, name, original.__dict__[name])
     monkeypatch.setattr(sys.modules["datasets.utils.tqdm"], "_hf_datasets_progress_bars_disabled", False)
     monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "progress_bar_states", {})
     monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", True)
     lines_unless_terminal()
     return lambda: capsys.readouterr().err
@@ -130,9 +130,10 @@ def test_data_sets_that_are_mapped(written, clock):
 
 def test_a_terminal_keeps_its_bars(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    before = [original.__dict__[name] for name in METHODS]
+    for name, method in DRAWING.items():  # (another test of this process may have run a script)
+        monkeypatch.setattr(original, name, method)
     lines_unless_terminal()
-    assert [original.__dict__[name] for name in METHODS] == before
+    assert {name: getattr(original, name) for name in DRAWING} == DRAWING
     for _ in progress(range(3), "Drawn", delay=0):
         pass
     assert "\r" in sys.stderr.getvalue()

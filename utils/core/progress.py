@@ -48,14 +48,15 @@ def lines_unless_terminal() -> None:
 
     All libraries draw their bars by tqdm, so that those of Trainer, of `datasets` and of downloads become lines, too.
     """
-    if sys.stderr is None or sys.stderr.isatty() or tqdm.close is not _END:
+    if sys.stderr is None or sys.stderr.isatty():
         return
     for name, method in {"__init__": _begin, "display": _display, "clear": _clear, "close": _close}.items():
         setattr(tqdm, name, method)
 
 
-# The methods of tqdm that these replace.
-_BEGIN, _END = tqdm.__init__, tqdm.close
+# The methods of tqdm that are replaced.
+DRAWING = {name: getattr(tqdm, name) for name in ("__init__", "display", "clear", "close")}
+_BEGIN, _END = DRAWING["__init__"], DRAWING["close"]
 # When the script began, and when the next line is due.
 _clock = {"begin": monotonic(), "next": 0.0}
 

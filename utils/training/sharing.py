@@ -95,7 +95,7 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
         )
     except Exception as error:  # the client raises many types; for all of them nothing is lost
         raise InputError(
-            f"The model is whole, but could not be pushed to {repository} ({_reason(error)}); push it later with: "
+            f"The model is whole, but was not pushed ({_reason(error)}); push it later with: "
             f"hf upload {repository} {folder} . --exclude 'checkpoint-*' --exclude {REPORT}"
         ) from error
 
@@ -104,4 +104,4 @@ def _reason(error: Exception) -> str:
     """The first line of an error and of what caused it, in short: a message also has to name the remedy."""
     parts = filter(None, (error, error.__cause__))
     lines = dict.fromkeys((str(part).strip() or type(part).__name__).splitlines()[0] for part in parts)
-    return shorten("; ".join(lines), 80)
+    return shorten("; ".join(lines), 70)
