@@ -47,12 +47,17 @@ def works(parses):
     return check
 
 
+def adjust(run, model, bitext, output_dir):
+    """A short run of run_align.py."""
+    arguments = ("--model", model, "--language", "hi", "--parallel_file", bitext, "--output_dir", output_dir)
+    run(run_align.main, *arguments, *QUICK)
+
+
 def test_from_an_encoder_to_a_comparison(run, tmp_path, model, bitext, fine_tune, works, capsys):
     """Every script that leads to a comparison names the next one."""
     found = []
     adjusted, before, after = (tmp_path / name for name in ("adjusted", "before", "after"))
-    pairs = ("--language", "hi", "--parallel_file", bitext)
-    run(run_align.main, "--model", model, *pairs, "--output_dir", adjusted, *QUICK)
+    adjust(run, model, bitext, adjusted)
     said = capsys.readouterr().out
     assert f"In {adjusted}: model: model.safetensors; model card: README.md;" in said
     found += zip(commands_in(said), ("run_xsr", "run_ner"))
@@ -92,18 +97,7 @@ def test_from_an_encoder_to_a_comparison(run, tmp_path, model, bitext, fine_tune
 
 def test_from_measurements(run, tmp_path, model, bitext, works, capsys):
     found = []
-    run(
-        run_align.main,
-        "--model",
-        model,
-        "--language",
-        "hi",
-        "--parallel_file",
-        bitext,
-        "--output_dir",
-        tmp_path / "a",
-        *QUICK,
-    )
+    adjust(run, model, bitext, tmp_path / "a")
     capsys.readouterr()
     sentences = ("--dataset_name", DATA / "xsr", "--eval_languages", "hi", "--use_cpu", "--max_samples", 20)
     for models, script in (
@@ -140,18 +134,7 @@ def test_from_projected_labels(run, tmp_path, works, capsys):
 
 def test_a_run_of_a_series_leaves_the_next_steps_to_it(run, tmp_path, model, bitext, monkeypatch, capsys):
     monkeypatch.setenv("PART_OF_SERIES", "1")
-    run(
-        run_align.main,
-        "--model",
-        model,
-        "--language",
-        "hi",
-        "--parallel_file",
-        bitext,
-        "--output_dir",
-        tmp_path / "a",
-        *QUICK,
-    )
+    adjust(run, model, bitext, tmp_path / "a")
     said = capsys.readouterr().out
     assert f"In {tmp_path / 'a'}: " in said
     assert "Next:" not in said

@@ -32,8 +32,8 @@ def plot_differences(
         figure, axes = make_panels(len(panels), n_columns, 4.0 * n_columns, systems, title)
         for axis, (name, of_task) in zip(axes.flat, panels.items()):
             axis.set_title(figure_text(name), loc="left")
-            found = sorted({language for of_system in of_task.values() for language in of_system})
-            languages = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+            found = {language for of_system in of_task.values() for language in of_system}
+            languages = [*filter(found.__contains__, order), *sorted(found.difference(order))]
             levels = {} if baselines is None else baselines[name]
             for system, of_system in of_task.items():
                 number = systems.index(system)

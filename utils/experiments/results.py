@@ -151,8 +151,8 @@ def _named_for_an_archive(task: str, found: Sequence[_Found], grid: Grid) -> lis
     if task != FORGETTING:
         return [run for *_, run in found]
     after = [run for arm, _, run in found if not grid.rows[arm].is_before]
-    title = f"{{}}, fine-tuned ({grid.first_task})"
-    return [replace(run, system=System(title.format(run.system.model), run.system.regime)) for run in after]
+    end = f", fine-tuned ({grid.first_task})"
+    return [replace(run, system=run.system._replace(model=run.system.model + end)) for run in after]
 
 
 # What run_xsr.py reports beside the accuracy by its first distance: end of the name → column.
