@@ -14,6 +14,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m utils.core.kept_help  # (so that --help is there at once)
 	touch $@
 
 quickstart: $(VENV)/.installed  ## Adjust a small encoder on the embedded sentences and show the gain (6 minutes on 2 cores)

@@ -81,6 +81,17 @@ def test_the_kept_help_is_that_of_the_parser_and_needs_no_library(script, monkey
     assert len(modules) < 150
 
 
+def test_the_help_of_all_scripts_is_kept_at_once(monkeypatch, capsys):
+    keep = "import pathlib, sys; from utils.core import kept_help; kept_help.FOLDER = pathlib.Path(sys.argv[1]); kept_help.keep_all()"
+    ended = subprocess.run([sys.executable, "-c", keep, kept_help.FOLDER], cwd=PROJECT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    for script in SCRIPTS:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", "--help"])
+        with pytest.raises(SystemExit):
+            kept_help.show_kept_help(f"{script}.py")
+        assert capsys.readouterr().out.startswith(f"usage: {script}.py")
+
+
 def test_kept_help_is_not_shown_for_other_arguments_another_width_or_another_key(monkeypatch, capsys):
     script = str(PROJECT / "run_xsr.py")
     text = full_help("run_xsr", monkeypatch, capsys)

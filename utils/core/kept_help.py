@@ -1,13 +1,16 @@
 """The text of `--help` of a script, kept from the last time: to make it, all libraries are imported, which takes seconds.
 
-Beside `streams`, only the standard library is imported here.
+`python -m utils.core.kept_help` keeps that of every script, as `make` does after the installation. Beside `streams`, only the
+standard library is imported here.
 """
 
 import hashlib
+import io
 import os
+import runpy
 import shutil
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from utils.core.streams import prepare_streams
@@ -45,6 +48,17 @@ def keep_help(text: str) -> None:
         write_text(_path(str(script)), f"{help_key()}\n{text}")
 
 
+def keep_all() -> None:
+    """Keep the help of every script, for a terminal like this one: in one process, which imports the libraries once."""
+    silent = io.StringIO()
+    silent.isatty = sys.stdout.isatty  # type: ignore[method-assign]  # (the key depends on it)
+    for script in sorted(_CODE.glob("*.py")):
+        if f"{show_kept_help.__name__}(__file__)" in script.read_text(encoding="utf-8"):
+            sys.argv = [str(script), "--help"]
+            with redirect_stdout(silent), suppress(SystemExit):
+                runpy.run_path(str(script), run_name="__main__")
+
+
 def help_key() -> str:
     """A hash of all that a help text depends on: this code, the installed packages, Python and the terminal."""
     files = sorted([*_CODE.glob("*.py"), *_CODE.joinpath("utils").rglob("*.py")])
@@ -58,3 +72,7 @@ def help_key() -> str:
 
 def _path(script: str) -> Path:
     return FOLDER / f"{Path(script).stem}-{shutil.get_terminal_size().columns}.txt"
+
+
+if __name__ == "__main__":
+    keep_all()
