@@ -233,6 +233,28 @@ def test_links_made_in_parts_are_those_of_the_whole(monkeypatch, tmp_path, real_
     assert list(corpus.pairs["hi"]["links"]) == list(in_parts.pairs["hi"]["links"]) == links
 
 
+@pytest.mark.parametrize("limit", [None, 0.001])
+@pytest.mark.parametrize("name", ["encoder+statistical", "dictionary+statistical+encoder"])
+def test_a_slow_aligner_of_an_agreement_links_only_the_chosen_pairs(monkeypatch, tmp_path, real_pairs, name, limit):
+    entries = [
+        f"{word} {english}" for text in tiny.TEXT[1:] for word in text.split() for english in tiny.TEXT[0].split()
+    ]
+    (tmp_path / "words.txt").write_text("\n".join(entries), encoding="utf-8")
+    how = {"aligner": name, "min_link_score": limit, "statistical_model": "ibm1", "symmetrization": "union"}
+    how |= {"dictionary_file": [str(tmp_path / "words.txt")]} if "dictionary" in name else {}
+    words = {"word_splitting": "space"}
+    linked = []
+    score = EncoderAligner.score
+    monkeypatch.setattr(EncoderAligner, "score", lambda *args: linked.extend(args[1]) or score(*args))
+    monkeypatch.setattr(choosing, "_FEWEST", 4)
+    some = read(real_pairs, AlignerArguments(**how), **words).choose(MAX_WORDS, 4, 1).data["hi"]
+    assert len(some) <= len(linked) < 40
+    every = read(real_pairs, AlignerArguments(**how, write_links=["kept"]), **words).choose(MAX_WORDS, 4, 1).data["hi"]
+    assert len(linked) >= 40
+    assert len(some) == 4
+    assert list(some) == list(every)
+
+
 @pytest.mark.parametrize("name", ["encoder", "statistical", "encoder+statistical"])
 def test_a_limit_keeps_the_same_links_in_every_way(tmp_path, real_pairs, name):
     how = {"aligner": name, **({"statistical_model": "ibm1"} if "statistical" in name else {})}

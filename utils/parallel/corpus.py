@@ -31,7 +31,7 @@ from utils.core.romanization import (
 from utils.core.tables import one_path_each, paths_by_language
 from utils.parallel.aligners.dictionary import write_dictionary
 from utils.parallel.aligners.pharaoh import read_header, write_pharaoh
-from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, aligner_spec
+from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, first_and_later
 from utils.parallel.arguments import EACH, ParallelDataArguments
 from utils.parallel.choosing import ENCODED, choose_pairs, one_to_one, sample_pairs
 from utils.parallel.data_sets import Pair, PairStream, load_bitext, sentence_columns
@@ -132,7 +132,8 @@ class ParallelCorpus:
 
         An aligner that judges each pair alone links pairs when they are chosen. All of them are linked now only if the
         links are to be written, or if it learns from all; of a stream that raises `InputError`, as do links that do
-        not fit the pairs. The (frozen) encoder is for the aligners that need one.
+        not fit the pairs. (Of `encoder+statistical`, the encoder links the chosen pairs.) The (frozen) encoder is for
+        the aligners that need one.
         """
         dictionaries = one_path_each(arguments.dictionary_file, list(self.pairs), "--dictionary_file")
         pairs, linkers, headers = dict(self.pairs), {}, {}
@@ -144,21 +145,21 @@ class ParallelCorpus:
                 assert isinstance(bitext, Dataset)  # (a stream has been refused)
                 pairs[language] = with_links_of_file(bitext, links_file, arguments)
                 continue
-            linker = Linker(
-                name, AlignerInputs(arguments, dictionaries.get(language), encoder, word_tokenizer), bitext
-            )
-            learns_from_all = aligner_spec(name).learns_from_all
-            if learns_from_all or arguments.write_links or arguments.write_dictionary:
-                argument = "--write_links" if arguments.write_links else "--write_dictionary"
-                argument = f"--aligner {name}" if learns_from_all else argument
+            inputs = AlignerInputs(arguments, dictionaries.get(language), encoder, word_tokenizer)
+            first, later = first_and_later(name)
+            argument = f"--aligner {name}"
+            if arguments.write_links or arguments.write_dictionary:
+                argument = argument if first else "--write_links" if arguments.write_links else "--write_dictionary"
+                first, later = name, ""
+            if later:
+                linkers[language] = Linker(later, inputs, bitext)
+            if first:
                 if isinstance(bitext, PairStream):
                     raise InputError(
                         f"{argument} needs the whole corpus, of which --streaming reads only some pairs; leave "
                         f"--streaming out, or {argument}."
                     )
-                pairs[language] = linker.link_all(bitext, self.num_proc)
-            else:
-                linkers[language] = linker
+                pairs[language] = Linker(first, inputs, bitext).link_all(bitext, self.num_proc)
         return LinkableCorpus(pairs, linkers, headers, self.num_proc, self.decides)
 
 

@@ -13,6 +13,7 @@ from utils.core.cache import cache_key, dataset_from_files
 from utils.core.columns import list_lengths
 from utils.core.errors import InputError
 from utils.core.tables import one_path_each
+from utils.parallel.aligners.agreement import agreed
 from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 from utils.parallel.aligners.pharaoh import read_links
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_spec, links_key, make_aligner
@@ -59,7 +60,10 @@ class Linker:
         return {"name": self.name, "inputs": inputs, "key": self.key, "_aligner": None, "_unseen": None}
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
-        """The columns `links` and, if the aligner has them, `scores`, for a batch of columns `source` and `english`."""
+        """The columns `links` and, if the aligner has them, `scores`, for a batch of columns `source` and `english`.
+
+        If the batch has links already, those on which the aligner agrees.
+        """
         aligner = self.aligner
         if self._unseen is not None:
             corpus = self._unseen
@@ -68,8 +72,12 @@ class Linker:
             aligner.learn(corpus["source"], corpus["english"])
             self._unseen = None
         links = scored_links(aligner, batch["source"], batch["english"], self.inputs.arguments.min_link_score)
-        scores = {"scores": [list(pair.values()) for pair in links]} if aligner.has_scores else {}
-        return {"links": [list(pair) for pair in links], **scores}
+        if "links" in batch:
+            scores = batch.get("scores", [[1.0] * len(pair) for pair in batch["links"]])
+            before = [dict(zip(map(tuple, pair), of_pair)) for pair, of_pair in zip(batch["links"], scores)]
+            links = [agreed(pair) for pair in zip(links, before)]
+        columns: dict[str, list] = {"links": [list(pair) for pair in links]}
+        return columns | ({"scores": [list(pair.values()) for pair in links]} if aligner.has_scores else {})
 
     @property
     def aligner(self) -> WordAligner:

@@ -23,9 +23,10 @@ class AgreementAligner(WordAligner):
     def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
         """The links of every pair that all aligners make, with the lowest of their scores."""
         found = zip(*(aligner.score(source, english) for aligner in self.aligners))
-        return [self._agreed(links) for links in found]
+        return [agreed(links) for links in found]
 
-    def _agreed(self, found: Sequence[ScoredLinks]) -> ScoredLinks:
-        agreed = [link for link in found[0] if all(link in links for links in found)]
-        # (One without scores gives 1, which is no lower than any other score.)
-        return {link: min(links[link] for links in found) for link in agreed}
+
+def agreed(found: Sequence[ScoredLinks]) -> ScoredLinks:
+    """The links of a pair that several aligners have all made, with the lowest of their scores (1 from one without scores)."""
+    shared = [link for link in found[0] if all(link in links for links in found)]
+    return {link: min(links[link] for links in found) for link in shared}

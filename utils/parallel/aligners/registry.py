@@ -28,6 +28,7 @@ class AlignerSpec:
     needs: Mapping[str, str] = field(default_factory=dict)  # required attributes of `AlignerInputs`: their argument
     learns_from_all: bool = False  # it links all pairs of a corpus at once, because it learns from them
     in_processes: bool = False  # several processes may link at once, each with its own aligner
+    is_slow: bool = False  # where others have linked all pairs of a corpus, it links only those that are chosen
 
 
 ALIGNERS = {
@@ -35,6 +36,7 @@ ALIGNERS = {
         lambda given: EncoderAligner(given.encoder, given.word_tokenizer, given.arguments.aligner_layer),
         settings=["aligner_layer"],
         needs={"encoder": "--model NAME", "word_tokenizer": "--model NAME"},
+        is_slow=True,
     ),
     "statistical": AlignerSpec(
         lambda given: StatisticalAligner(given.arguments.statistical_model, given.arguments.symmetrization),
@@ -169,6 +171,15 @@ def aligner_spec(name: str) -> AlignerSpec:
         learns_from_all=any(spec.learns_from_all for spec in specs),
         in_processes=all(spec.in_processes for spec in specs),
     )
+
+
+def first_and_later(name: str) -> tuple[str, str]:
+    """The aligners of an agreement that link all pairs of a corpus at once, and those that link the chosen pairs; or ''."""
+    if not aligner_spec(name).learns_from_all:
+        return "", name
+    parts = name.split("+")
+    first, later = ([part for part in parts if ALIGNERS[part].is_slow == slow] for slow in (False, True))
+    return "+".join(first), "+".join(later)
 
 
 def make_aligner(name: str, inputs: AlignerInputs) -> WordAligner:
