@@ -1,6 +1,7 @@
 """Nearest neighbours, sentence vectors, sentence pairs."""
 
 import gzip
+from itertools import permutations
 
 import pytest
 import torch
@@ -608,6 +609,13 @@ def test_models_are_told_apart(tmp_path, monkeypatch):
     assert label_models(["."]) == {"here": "."}
     with pytest.raises(InputError, match="x/a is named twice"):
         label_models(["x/a", "y", "x/a"])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_every_model_has_a_label_of_its_own(n):
+    """Also where the parts of two names make the same label (o/m and o-m)."""
+    for names in permutations(["m", "o/m", "p/m", "o-m", "o-m-2", "o/m-2", "o/m/2", "/o/m"], n):
+        assert list(label_models(names).values()) == list(names)
 
 
 @pytest.mark.usefixtures("figures")

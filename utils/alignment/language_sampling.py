@@ -82,7 +82,8 @@ class LanguageBandit:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` of a checkpoint."""
-        self.drawn, self.shares = list(state["drawn"]), np.array(state["shares"])
+        self.drawn = [int(language) for language in state["drawn"]]
+        self.shares = np.array(state["shares"], dtype=float).reshape(self.shares.shape)
 
 
 @dataclass

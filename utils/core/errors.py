@@ -64,6 +64,11 @@ def one_line(message: str) -> str:
     return shorten(text, _LONGEST)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @contextmanager
 def input_errors(problem: str, *kinds: type[Exception]) -> Iterator[None]:
     """Errors of these kinds that libraries raise within the context become `InputError`: the problem, then their text."""

@@ -24,7 +24,7 @@ from utils.core.progress import progress
 from utils.core.redaction import redact
 from utils.experiments.grid import CODE, Grid, Run, as_words
 from utils.tasks.registry import TASKS
-from utils.training.whole_checkpoints import is_whole
+from utils.training.whole_checkpoints import whole_checkpoints
 
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None
         str(output_dir / word[1:-1]) if word[:1] == "{" and word[1:-1] in run.needs else word for word in run.arguments
     ]
     words += ["--output_dir", str(folder), "--overwrite_output_dir"]
-    if any(is_whole(checkpoint) for checkpoint in folder.glob("checkpoint-*")):
+    if whole_checkpoints(folder):
         words += ["--resume_from_checkpoint", "true"]
     return [sys.executable, "-m", "accelerate.commands.launch", *as_words(launch, []), str(CODE / run.script), *words]
 

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from utils.core.arguments import arg, check_unused
-from utils.core.errors import InputError
+from utils.core.errors import InputError, first_line
 from utils.models.checkpoints import OF_ADAPTER, Tensors, atomic_model_write, stored_tensors, weight_files
 from utils.models.files import file_of
 from utils.models.layers import encoder_of, parameters_behind
@@ -122,9 +122,8 @@ def merge_adapter(
         if low_rank:
             _merge(root, low_rank, config)
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0]
         base = config.base_model_name_or_path
-        raise InputError(f"The adapter {name} does not fit its base model {base} ({reason}).") from None
+        raise InputError(f"The adapter {name} does not fit its base model {base} ({first_line(error)}).") from None
     model.requires_grad_(True)  # as from `from_pretrained`; PEFT has frozen it
     return {path for path, parameter in model.named_parameters() if parameter in copied}, left
 

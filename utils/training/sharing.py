@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from transformers import Trainer, TrainingArguments
 
-from utils.core.errors import InputError
+from utils.core.errors import InputError, first_line
 from utils.core.files import write_json, write_text
 from utils.core.page import Section
 from utils.core.redaction import redact
@@ -102,6 +102,5 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
 
 def _reason(error: Exception) -> str:
     """The first line of an error and of what caused it, in short: a message also has to name the remedy."""
-    parts = filter(None, (error, error.__cause__))
-    lines = dict.fromkeys((str(part).strip() or type(part).__name__).splitlines()[0] for part in parts)
+    lines = dict.fromkeys(map(first_line, filter(None, (error, error.__cause__))))
     return shorten("; ".join(lines), 70)
