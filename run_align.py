@@ -53,9 +53,9 @@ from utils.parallel.sides import ENGLISH
 from utils.training.alignment_trainer import AlignmentTrainer
 from utils.training.arguments import AlignTrainingArguments
 from utils.training.checkpoints import checkpoint_to_resume
+from utils.training.interruption import train_and_save
 from utils.training.relinking import Relinker, check_realigning
 from utils.training.sharing import check_push, publish
-from utils.training.steps import train_and_save
 from utils.training.word_report import alignment_sections
 
 
@@ -157,6 +157,10 @@ def check_arguments(args: Arguments) -> None:
     """Decide whether to train, find the models, and raise `InputError` if arguments contradict each other."""
     model, data, training = args.model, args.data, args.training
     assumed = {"--model": MBERT} if model.model_name_or_path == MBERT else {}
+    if training.do_predict:
+        raise InputError(
+            "--do_predict does nothing in an adjustment; leave it out, or measure held-out pairs by --do_eval."
+        )
     # (An --eval_strategy turns do_eval on.)
     training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
     if not args.alignment.weights.losses():

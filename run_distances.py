@@ -49,10 +49,10 @@ from utils.models.layers import parse_layers
 from utils.models.lineage import original_model
 from utils.models.tokenizers import load_tokenizer, sentence_length_limit
 from utils.parallel.aligners.registry import AlignerArguments
-from utils.parallel.arguments import EACH, ParallelDataArguments
+from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.corpus import ChosenPairs, ParallelCorpus
 from utils.parallel.linking import check_links_to_write
-from utils.parallel.sides import anchor_name
+from utils.parallel.sides import EACH, anchor_name
 
 
 @dataclass(kw_only=True)

@@ -92,7 +92,7 @@ def main() -> None:
         partial(score, labels=labels, measure=args.task.measure),
     )
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
-    train_and_evaluate(trainer, rows, args)
+    facts |= train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

@@ -77,7 +77,7 @@ def main() -> None:
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     collator, judge = DataCollatorWithPadding(tokenizer), partial(score, labels=labels, measure=args.task.measure)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
-    train_and_evaluate(trainer, rows, args)
+    facts |= train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

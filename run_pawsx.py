@@ -79,7 +79,7 @@ def main() -> None:
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     judge, collator = partial(score, labels=labels, measure=args.task.measure), DataCollatorWithPadding(tokenizer)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
-    train_and_evaluate(trainer, rows, args)
+    facts |= train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

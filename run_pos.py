@@ -104,7 +104,7 @@ def main() -> None:
         DataCollatorForTokenClassification(tokenizer),
     )
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, collator, judge, alignment, tracker)
-    train_and_evaluate(trainer, rows, args)
+    facts |= train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

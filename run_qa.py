@@ -172,7 +172,7 @@ def main() -> None:
     alignment, tracker, facts = continual_alignment(args, model, tokenizer)
     judge, pad = partial(score, arguments=data, measure=args.task.measure), DataCollatorWithPadding(tokenizer)
     trainer = ZeroShotTrainer(model, training, rows, tokenizer, pad, judge, alignment, tracker)
-    train_and_evaluate(trainer, rows, args)
+    facts |= train_and_evaluate(trainer, rows, args)
 
     # --- Share ---
     publish_task_model(trainer, args, examples, facts)

@@ -69,7 +69,9 @@ class XsrArguments(EvaluationArguments):
         help="Configuration of the data set; {language} stands for the language. Default: the first that exists of "
         "tatoeba.hin, hin-eng, hi, hi-en, en-hi (for hi).",
     )
-    dataset_split: str | None = arg(None, help="Split. Default: test, or else validation (as in XTREME).")
+    dataset_split: str | None = arg(
+        None, help="Split. Default: the first that exists of test, validation (as in XTREME), train."
+    )
     source_column: str | None = arg(None, help="Column of foreign sentences. Default: source_sentence, sentence1 …")
     target_column: str | None = arg(None, help="Column of English sentences. Default: target_sentence, sentence2 …")
     source_file: list[str] | None = arg(

@@ -30,7 +30,7 @@ from utils.training.checkpoints import (
     own_checkpoint,
     rows_hash,
 )
-from utils.training.steps import train_and_save
+from utils.training.interruption import train_and_save
 from utils.training.whole_checkpoints import is_whole, whole_checkpoints
 
 

@@ -23,8 +23,8 @@ from utils.core.records import ALIGNMENT
 from utils.models.adapters import LoraArguments, save_adapter, with_lora
 from utils.models.encoders import load_encoder, load_task_model
 from utils.models.lineage import ancestors, original_model
-from utils.training.figures import plot_losses
 from utils.training.model_card import model_card
+from utils.training.report import plot_losses
 from utils.training.sharing import check_push, push
 
 

@@ -61,7 +61,7 @@ def split_by_icu(sentence: str) -> list[str]:
 
 
 def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[str], list[str]]:
-    """The function that splits sentences into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s, by `icu`."""
+    """The function that splits sentences into words: on `space`, by `punctuation`, by `icu`, or into the tokenizer's `subword`s."""
     if splitting == "subword":
         assert tokenizer is not None
         return tokenizer.tokenize

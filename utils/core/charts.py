@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.core.figures import STYLE, figure_text, line_style
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Line → x (a step or a layer) → y.
-Lines = Mapping[str, Mapping[int, float] | Mapping[float, float]]
+Lines = Mapping[str, Mapping[Any, float]]
 # A value and the ends of its interval, or the value alone.
 Estimate = Sequence[float]
 # Series → name → estimate.

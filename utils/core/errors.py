@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import get_token
 
-from utils.core.progress import lines_unless_terminal
+from utils.core.progress import is_first_process, lines_unless_terminal
 from utils.core.redaction import note_secrets, redact
 from utils.core.result_tables import shorten
 from utils.core.streams import prepare_streams
@@ -94,7 +94,7 @@ def run_script(main: Callable[[], object]) -> None:
     logging.setLogRecordFactory(_redacted_record)
     sys.excepthook = _show_traceback
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("utils").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    logging.getLogger("utils").setLevel(logging.INFO if is_first_process() else logging.ERROR)
     try:
         main()
     except InputError as error:

@@ -4,15 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TASKS
-
-
-ENGLISH = "en"
-
-
-def directions(language: str) -> tuple[str, str]:
-    """The names of what is measured across a language and English: `hi-en`, `en-hi`."""
-    return f"{language}-{ENGLISH}", f"{ENGLISH}-{language}"
 
 
 def language_of(name: str) -> str:

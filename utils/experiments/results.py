@@ -13,7 +13,6 @@ from utils.experiments.arms import (
     ABLATION,
     ADJUSTED,
     ADJUSTED_CONTINUAL,
-    ENGLISH,
     FORGETTING,
     FURTHER,
     ORIGINAL,
@@ -28,6 +27,7 @@ from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
 from utils.experiments.grid import Grid, Run
 from utils.experiments.runner import check_done
+from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TASKS
 
 

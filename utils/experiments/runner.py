@@ -19,10 +19,11 @@ from filelock import FileLock, Timeout
 
 from utils.core.errors import InputError
 from utils.core.files import is_locked, read_json_object, write_json, write_text
+from utils.core.kept_help import CODE
 from utils.core.next_steps import PART_OF_SERIES
 from utils.core.progress import progress
 from utils.core.redaction import redact
-from utils.experiments.grid import CODE, Grid, Run, as_words
+from utils.experiments.grid import Grid, Run, as_words
 from utils.tasks.registry import TASKS
 from utils.training.whole_checkpoints import whole_checkpoints
 

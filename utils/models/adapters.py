@@ -23,7 +23,7 @@ from utils.core.arguments import arg, check_unused
 from utils.core.errors import InputError, first_line
 from utils.models.checkpoints import OF_ADAPTER, Tensors, atomic_model_write, stored_tensors, weight_files
 from utils.models.files import file_of
-from utils.models.layers import encoder_of, parameters_behind
+from utils.models.layers import encoder_of, in_evaluation_mode, parameters_behind
 
 
 logger = logging.getLogger(__name__)
@@ -214,12 +214,8 @@ def without_adapter(model: PeftModel) -> Callable[..., Any]:
     encoder = encoder_of(model)
 
     def outputs(**inputs: torch.Tensor) -> Any:
-        training = encoder.training
-        try:
-            with model.disable_adapter():
-                return encoder.eval()(**inputs)
-        finally:
-            encoder.train(training)
+        with model.disable_adapter(), in_evaluation_mode(encoder):
+            return encoder(**inputs)
 
     return outputs
 

@@ -30,6 +30,18 @@ def encoder_of(model: nn.Module) -> PreTrainedModel:
 
 
 @contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout is off within the context; afterwards every module is in its former mode."""
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
+
+
+@contextmanager
 def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterator[list[int]]:
     """Within the context the encoder computes no layers above those that these hidden states need.
 

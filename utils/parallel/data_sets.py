@@ -9,9 +9,9 @@ from datasets import Dataset, IterableDataset, load_dataset_builder
 from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError, first_line
-from utils.parallel.arguments import EACH, ParallelDataArguments
+from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.formats import BITEXT_FEATURES, Split, flat_row, words_of
-from utils.parallel.sides import ENGLISH, PARALLEL, SAMPLE, SentenceColumns
+from utils.parallel.sides import EACH, ENGLISH, PARALLEL, SAMPLE, SentenceColumns
 
 
 Pair = dict[str, list[str]]

@@ -26,7 +26,7 @@ class TaskDataArguments:
     train_file: str | None = arg(None, help="Training data in a file: .jsonl, .csv, .tsv, .parquet; also .gz.")
     validation_file: list[str] | None = arg(None, help="Files for --do_eval: `en=dev.en.jsonl hi=dev.hi.jsonl`.")
     test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
-    train_language: str = arg("en", help="Code of the training language.", hyperparameter=True, variant=True)
+    train_language: str = arg(ENGLISH, help="Code of the training language.", hyperparameter=True, variant=True)
     few_shot: list[str] = arg(
         default_factory=list,
         help="Few-shot: add the first N training examples of these languages, `hi=100 ru=100`. They are then not "
@@ -41,7 +41,7 @@ class TaskDataArguments:
     eval_languages: list[str] = arg(
         default_factory=list,
         help="Codes of the languages for evaluation; all without training data are zero-shot. Default: those of "
-        "the files, else en and the languages that the model was adjusted to, else en es ru vi hi.",
+        "the files, else en and the languages that the model was adjusted to, else en es ru vi hi (PAWS-X: en de es fr ja ko zh).",
     )
     select_on: str | None = arg(
         None,

@@ -17,8 +17,7 @@ from utils.core.records import ALIGNMENT
 from utils.core.result_tables import ResultTable, markdown_text
 from utils.models.adapters import TASK_TYPES, adapters_of
 from utils.models.lineage import ancestors
-from utils.parallel.arguments import EACH
-from utils.parallel.sides import ENGLISH, anchor_name
+from utils.parallel.sides import EACH, ENGLISH, anchor_name, directions
 
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -128,7 +127,7 @@ def _measured(record: _Json, results: _Json) -> list[tuple[str, float, str, str,
         f"{prefix}_{label}_{metric}": (label, metric, prefix)
         for prefix in _SETS
         for language in record.get(f"{prefix}_data") or {}
-        for label in (language, f"{language}-{anchor}", f"{anchor}-{language}")
+        for label in dict.fromkeys([language, *directions(language, anchor)])
         for metric in record["metrics"]
     }
     return [(key, results[key], *parts) for key, parts in keys.items() if key in results]

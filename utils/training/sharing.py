@@ -14,9 +14,8 @@ from utils.core.files import write_json, write_text
 from utils.core.page import Section
 from utils.core.redaction import redact
 from utils.core.result_tables import shorten
-from utils.training.figures import plot_losses
 from utils.training.model_card import model_card
-from utils.training.report import REPORT, write_report
+from utils.training.report import REPORT, plot_losses, write_report
 
 
 # Checkpoints contain the optimizer's state, three times the size of the model; files with `_` first are the user's own; the

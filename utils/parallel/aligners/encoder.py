@@ -14,7 +14,7 @@ from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer, word_vectors
 from utils.core.errors import InputError
 from utils.core.progress import progress
-from utils.models.layers import only_layers_below
+from utils.models.layers import in_evaluation_mode, only_layers_below
 from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 
 
@@ -109,27 +109,23 @@ class EncoderAligner(WordAligner):
         self, source: Sentences, english: Sentences, rows: Sequence[int], layers: Sequence[int], found: Find[T]
     ) -> Iterator[tuple[list[int], list[T]]]:
         """Batches of pairs: their positions in the corpus and, for every layer, what `found` makes of the cosines."""
-        was_training = self.model.training
-        self.model.eval()
         n_words = [len(source[row]) + len(english[row]) for row in rows]
-        try:
-            with (
-                only_layers_below(self.model, layers) as wanted,
-                progress(description="Linking", total=sum(n_words), unit="words", leave=False) as bar,
-                torch.no_grad(),
-            ):
-                for begin in range(0, len(rows), pool_size := self.batch_size * self._BATCHES_IN_POOL):
-                    pool = rows[begin : begin + pool_size]
-                    encoded = self._encode([source[row] for row in pool], [english[row] for row in pool])
-                    # Pairs of similar length need little padding.
-                    n_tokens = [max(len(pair["source_input_ids"]), len(pair["english_input_ids"])) for pair in encoded]
-                    order = sorted(range(len(pool)), key=n_tokens.__getitem__, reverse=True)
-                    for first in range(0, len(pool), self.batch_size):
-                        part = order[first : first + self.batch_size]
-                        yield [pool[k] for k in part], self._compare([encoded[k] for k in part], wanted, found)
-                        bar.update(sum(n_words[begin + k] for k in part))
-        finally:
-            self.model.train(was_training)
+        with (
+            in_evaluation_mode(self.model),
+            only_layers_below(self.model, layers) as wanted,
+            progress(description="Linking", total=sum(n_words), unit="words", leave=False) as bar,
+            torch.no_grad(),
+        ):
+            for begin in range(0, len(rows), pool_size := self.batch_size * self._BATCHES_IN_POOL):
+                pool = rows[begin : begin + pool_size]
+                encoded = self._encode([source[row] for row in pool], [english[row] for row in pool])
+                # Pairs of similar length need little padding.
+                n_tokens = [max(len(pair["source_input_ids"]), len(pair["english_input_ids"])) for pair in encoded]
+                order = sorted(range(len(pool)), key=n_tokens.__getitem__, reverse=True)
+                for first in range(0, len(pool), self.batch_size):
+                    part = order[first : first + self.batch_size]
+                    yield [pool[k] for k in part], self._compare([encoded[k] for k in part], wanted, found)
+                    bar.update(sum(n_words[begin + k] for k in part))
 
     def _encode(self, source: list[list[str]], english: list[list[str]]) -> list[dict[str, list[int]]]:
         """Rows for `AlignmentCollator`, without links; `…_words` are the positions of their words, -1 for none."""

@@ -16,7 +16,7 @@ from utils.parallel.aligners.agreement import AgreementAligner
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner
 from utils.parallel.aligners.encoder import EncoderAligner
-from utils.parallel.aligners.statistical import StatisticalAligner
+from utils.parallel.aligners.statistical import STATISTICAL_MODELS, SYMMETRIZATIONS, StatisticalAligner
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ class AlignerArguments:
     )
     statistical_model: str = arg(
         "eflomal",
-        help="The model of `--aligner statistical`: eflomal (the most accurate), fast_align (the fastest, and the "
-        "paper's), hmm, ibm1, ibm2, ibm3, ibm4.",
+        help="The model of `--aligner statistical`: eflomal is the most accurate, fast_align the fastest, and the paper's.",
+        choices=list(STATISTICAL_MODELS),
     )
     symmetrization: str = arg(
         "intersection",
-        help="How `--aligner statistical` joins its two directions: intersection (the paper's), union, och, "
-        "grow, grow-diag, grow-diag-final, grow-diag-final-and.",
+        help="How `--aligner statistical` joins its two directions: intersection is the paper's.",
+        choices=list(SYMMETRIZATIONS),
     )
     write_links: list[str] | None = arg(
         None,
