@@ -244,7 +244,7 @@ def add_adapter(args: Arguments, encoder: PreTrainedModel, reference: PreTrained
     name, seed = args.model.model_name_or_path, args.training.seed
     if not args.lora.use_lora:
         return encoder, reference
-    set_seed(seed)  # (the adapter is initialised at random, whatever has drawn numbers before)
+    set_seed(seed)  # (the adapter is initialized at random, whatever has drawn numbers before)
     trained = with_lora(encoder, name, args.lora, args.model.commit(name), args.alignment.alignment_layer)
     return trained, reference if args.model.reference_model else without_adapter(trained)
 

@@ -8,7 +8,7 @@ Related words are linked across languages in held-out sentence pairs; each link 
 word, half of the time from the same pair. Links and unrelated words are drawn once and are the same for every model:
 encoders before and after adjustment, fine-tuned with and without --continual (Efimov et al., ECIR 2023). Nothing is
 trained. An encoder that links the words itself (by default the original one) looks better on these links than on
-others; --links_file and --aligner statistical favour no model.
+others; --links_file and --aligner statistical favor no model.
 """
 
 from utils.core.kept_help import show_kept_help

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Named entity recognition: fine-tune in English, evaluate in other languages without labelled data of theirs.
+"""Named entity recognition: fine-tune in English, evaluate in other languages without labeled data in those languages.
 
     accelerate launch run_ner.py --model aligned-mbert-hi --do_train --do_eval --eval_languages en hi --output_dir ner-hi
 
-Which words of a sentence name persons, places, organisations? Trained and evaluated on WikiANN by default, with the
+Which words of a sentence name persons, places, organizations? Trained and evaluated on WikiANN by default, with the
 settings of Efimov et al. (ECIR 2023).
 """
 

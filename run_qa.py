@@ -73,7 +73,7 @@ class QaDataArguments(TaskDataArguments):
     )
     answer_normalization: str = arg(
         "auto",
-        help="Normalisation before answers are compared: `squad` as SQuAD's script does, in every language (usual "
+        help="Normalization before answers are compared: `squad` as SQuAD's script does, in every language (usual "
         "for XQuAD and TyDi QA); `mlqa`: articles and punctuation of each language; `auto`: mlqa for MLQA.",
         choices=["auto", "squad", "mlqa"],
     )
@@ -84,9 +84,9 @@ class QaDataArguments(TaskDataArguments):
     max_seq_length: int | None = arg(
         None, help="Tokens of question and window of the context. Default: 384.", hyperparameter=True, at_least=1
     )
-    doc_stride: int = arg(128, help="Tokens that neighbouring windows share.", hyperparameter=True, at_least=1)
+    doc_stride: int = arg(128, help="Tokens that neighboring windows share.", hyperparameter=True, at_least=1)
     max_question_length: int = arg(64, help="Tokens of the longest question.", hyperparameter=True, at_least=1)
-    n_best_size: int = arg(20, help="Spans over which the probability of an answer is normalised.", at_least=1)
+    n_best_size: int = arg(20, help="Spans over which the probability of an answer is normalized.", at_least=1)
     max_answer_length: int = arg(30, help="Tokens of the longest answer.", at_least=1)
 
     def __post_init__(self) -> None:

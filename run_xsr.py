@@ -30,7 +30,7 @@ from utils.core.romanization import HELP, check_romanized, files_by_source, sour
 from utils.core.tables import one_path_each, paths_by_language
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.figures import plot_accuracy_by_layer
-from utils.evaluation.neighbours import RETRIEVAL_DISTANCES
+from utils.evaluation.neighbors import RETRIEVAL_DISTANCES
 from utils.evaluation.report import write_retrieval_report
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_pairs_file, read_sentence_files
 from utils.evaluation.sentence_retrieval import (

@@ -100,7 +100,7 @@ class ViewArguments(ModelsArguments):
 
 @dataclass
 class ViewedDataArguments(ParallelDataArguments):
-    """Where the parallel sentences come from: best held-out ones that no model was adjusted on."""
+    """Where the parallel sentences come from: preferably held-out ones that no model was adjusted on."""
 
     max_train_pairs: int | None = arg(
         1000, aliases=["--max_pairs"], help="Show at most this many pairs, the first of the corpus.", at_least=1

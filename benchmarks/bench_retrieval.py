@@ -4,11 +4,11 @@
     python benchmarks/bench_retrieval.py --json retrieval.json
     python benchmarks/bench_retrieval.py --quick
 
-First, sentences to vectors. `encoder` is the bare forward pass over batches that are tokenised, sorted by length, padded
+First, sentences to vectors. `encoder` is the bare forward pass over batches that are tokenized, sorted by length, padded
 and on the device already; `retrieval` is `utils.evaluation.vectors.encode_sentences`, from text to vectors at the layers that
 `run_xsr.py` compares. They take turns in one process; the ratio says how much of the encoder's speed is left.
 
-Then the nearest-neighbour search, with random vectors: `retrieve`, against nothing but the matrix products of the same
+Then the nearest-neighbor search, with random vectors: `retrieve`, against nothing but the matrix products of the same
 size, in the same blocks. Beyond --max_comparisons, fewer queries search all candidates; the cost of a query is the same.
 """
 
@@ -41,7 +41,7 @@ from benchmarks.measuring import (
 )
 from data.sample_model import sample_model
 from utils.core.errors import run_script
-from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, default_block_size, retrieve
+from utils.evaluation.neighbors import RETRIEVAL_DISTANCES, default_block_size, retrieve
 from utils.evaluation.vectors import encode_sentences
 from utils.models.encoders import load_encoder
 from utils.models.layers import parse_layers
@@ -142,7 +142,7 @@ def print_encoding(result: dict[str, Any]) -> None:
     print(f"ratio {result['ratio']:.3f}, peak memory {'unknown' if memory is None else f'{memory:,.0f} MB'}\n")
 
 
-# --- Nearest neighbours ------------------------------------------------------------------------------------------
+# --- Nearest neighbors ------------------------------------------------------------------------------------------
 
 
 def matrix_products(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> None:

@@ -110,10 +110,10 @@ Maker: TypeAlias = Callable[[str], WordAligner]  # of a language
 
 
 class LearnsOnce(StatisticalAligner):
-    """A statistical aligner that several others share: what it has learnt is not learnt again."""
+    """A statistical aligner that several others share: what it has learned is not learned again."""
 
     def learn(self, source: Sentences, english: Sentences) -> None:
-        if self._learnt is None:
+        if self._learned is None:
             super().learn(source, english)
 
 

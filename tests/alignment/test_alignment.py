@@ -195,13 +195,13 @@ def test_the_same_word_is_no_negative():
 
 
 def test_with_negatives_of_both_languages_a_word_competes_with_its_own_language():
-    """Of three links, four vectors beside the right one; a word that is spelt like the query is none of them."""
+    """Of three links, four vectors besides the right one; a word that is spelled like the query is none of them."""
     source, english = torch.eye(3), torch.eye(3)
     objective = ContrastiveObjective(contrastive_negatives="both")
     assert objective(source, english, torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]))[0].item() == pytest.approx(
         -math.log(math.exp(10) / (math.exp(10) + 4)), abs=1e-6
     )
-    # The second source word is the first one again, and the third English word is spelt like it.
+    # The second source word is the first one again, and the third English word is spelled like it.
     one_masked = objective(source, english, torch.tensor([1, 1, 3]), torch.tensor([4, 5, 1]))[0].item()
     queries = [math.exp(10) + 2, math.exp(10) + 2]
     assert one_masked == pytest.approx(sum(math.log(total) - 10 for total in queries) / 2, abs=1e-6)

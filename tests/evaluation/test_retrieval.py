@@ -1,4 +1,4 @@
-"""Nearest neighbours, sentence vectors, sentence pairs."""
+"""Nearest neighbors, sentence vectors, sentence pairs."""
 
 import gzip
 from itertools import permutations
@@ -14,10 +14,10 @@ from helpers import tiny
 from helpers.paths import REFERENCE
 from helpers.retrieval import dataset, reference_sentences
 from utils.core.errors import InputError
-from utils.evaluation import neighbours
+from utils.evaluation import neighbors
 from utils.evaluation import vectors as encoding
 from utils.evaluation.figures import plot_accuracy_by_layer
-from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, Retrieval, retrieve
+from utils.evaluation.neighbors import RETRIEVAL_DISTANCES, Retrieval, retrieve
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
 from utils.evaluation.sentence_retrieval import (
     curves_by_layer,
@@ -56,7 +56,7 @@ def test_every_recorded_retrieval(reference_encoder, expected, number, language)
         assert found.mrr == pytest.approx(r["mrr"], rel=1e-5)
 
 
-# --- Nearest neighbours ------------------------------------------------------------------------------------------
+# --- Nearest neighbors ------------------------------------------------------------------------------------------
 
 
 def similarity(queries, candidates, distance):
@@ -370,7 +370,7 @@ def test_chunks_are_put_together(reference_encoder, monkeypatch):
     torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_one_chunk_is_tokenised_ahead():
+def test_one_chunk_is_tokenized_ahead():
     made = []
     results = encoding._one_ahead(lambda n: made.append(n) or n * n, range(4))
     assert next(results) == 0
@@ -637,8 +637,8 @@ def test_spread_is_the_mean_over_all_pairs(distance):
     else:
         unit = F.normalize(vectors.double(), dim=1)
         expected = (1 - unit @ unit.T).mean()
-    assert neighbours.vector_spread(vectors, distance) == pytest.approx(expected.item(), rel=1e-9)
-    assert neighbours.vector_spread(vectors[:1].expand(9, 7), distance) == pytest.approx(0, abs=1e-6)
+    assert neighbors.vector_spread(vectors, distance) == pytest.approx(expected.item(), rel=1e-9)
+    assert neighbors.vector_spread(vectors[:1].expand(9, 7), distance) == pytest.approx(0, abs=1e-6)
 
 
 def test_hubs_are_seen():

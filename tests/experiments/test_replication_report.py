@@ -224,7 +224,7 @@ def test_verdicts(tmp_path):
     assert verdict(found, "helps NLI in all") == "yes, in 1 of 1"
     assert verdict(found, "sentence retrieval") == "yes, in 1 of 1"
     assert verdict(found, "Continual learning helps NLI") == "no significant difference"
-    assert verdict(found, "not the regulariser alone") == "yes, in 1 of 1"
+    assert verdict(found, "not the regularizer alone") == "yes, in 1 of 1"
     assert verdict(found, "helps NER") is None
     write_grid(tmp_path / "loss", grid, {**RIGHT, ADJUSTED: (60, 61, 59)})
     found = results_of(tmp_path / "loss", grid)

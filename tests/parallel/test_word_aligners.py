@@ -299,7 +299,7 @@ def test_the_score_is_the_geometric_mean_of_both_translation_probabilities(monke
 
 
 def test_prefixes_unite_inflected_forms():
-    # Every form occurs once: without its ending cut off nothing can be learnt from it.
+    # Every form occurs once: without its ending cut off nothing can be learned from it.
     stems = {
         "trabaj": "work",
         "camin": "walk",

@@ -1,4 +1,4 @@
-"""What this project uses of other libraries beside their public interface. An upgrade that takes one away fails here.
+"""What this project uses of other libraries besides their public interface. An upgrade that takes one away fails here.
 
 docs/architecture.md lists them, and says what each is used for.
 """

@@ -240,7 +240,7 @@ def test_an_adapter_in_the_place_of_the_whole(align, model):
     out = align("--use_lora", "--lora_rank", 2, *whole_story)
     assert not (out / "model.safetensors").exists()
     assert adapter_config(str(out)).base_model_name_or_path == model
-    # Regularised against the model with its adapter off: as against a second copy of it.
+    # Regularized against the model with its adapter off: as against a second copy of it.
     copied = align("--use_lora", "--lora_rank", 2, *whole_story, "--reference_model", model, output="copied")
     for name in ("train_loss", "eval_alignment_loss", "eval_regularization_loss", "eval_word_retrieval_accuracy"):
         assert results(out)[name] == pytest.approx(results(copied)[name], rel=1e-5)

@@ -86,7 +86,7 @@ def run_script(main: Callable[[], object]) -> None:
     Any other exception is a bug and keeps its traceback. Of several processes, the first one shows the messages of `utils`.
     Secrets are taken out of all that is shown.
     """
-    # (`SSH_AUTH_SOCK=/run/…` and `TOKEN_REFRESH=disabled` are no secrets.)
+    # (`SSH_AUTH_SOCK=/run/…` and `TOKEN_REFRESH=disabled` are not secret.)
     likely = {name: value for name, value in os.environ.items() if not (value.isalpha() or os.path.exists(value))}
     note_secrets({**likely, "token": get_token()})
     prepare_streams()

@@ -22,7 +22,7 @@ from utils.core.progress import is_first_process
 
 logger = logging.getLogger(__name__)
 
-# What a run writes into its output folder, beside model and checkpoints.
+# What a run writes into its output folder, besides model and checkpoints.
 RESULTS = ("*_results.json", "run.json", "predictions", "README.md", "losses.png", "report.html", "trainer_state.json")
 # (The Hub's uploads leave out files whose names begin with `_`.)
 _LOCK = "_lock"

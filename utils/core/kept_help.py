@@ -1,6 +1,6 @@
 """The text of `--help` of a script, kept from the last time: to make it, all libraries are imported, which takes seconds.
 
-`python -m utils.core.kept_help` keeps that of every script, as `make` does after the installation. Beside `streams`, only the
+`python -m utils.core.kept_help` keeps that of every script, as `make` does after the installation. Besides `streams`, only the
 standard library is imported here.
 """
 

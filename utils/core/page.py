@@ -21,7 +21,7 @@ def html_page(title: str, body: str, style: str = "", scripts: str = "") -> str:
 
     Args:
         body: HTML, in which everything that comes from data is escaped.
-        style: CSS rules beside the common ones.
+        style: CSS rules besides the common ones.
         scripts: JavaScript that is run after the body.
     """
     common = (_TEMPLATES / "page.css").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar on a terminal, and now and then a line where the output is a file."""
+"""Progress of long steps: a bar on a terminal, and an occasional line where the output is a file."""
 
 import os
 import sys
@@ -44,7 +44,7 @@ def time_left(bar: Any) -> str:
 
 
 def lines_unless_terminal() -> None:
-    """If standard error is no terminal, let every bar write lines of text, instead of one that is drawn again and again.
+    """If standard error is not a terminal, let every bar write lines of text, instead of one that is drawn again and again.
 
     All libraries draw their bars by tqdm, so that those of Trainer, of `datasets` and of downloads become lines, too.
     """

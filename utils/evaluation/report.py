@@ -10,7 +10,7 @@ from utils.core.files import write_text
 from utils.core.page import Chart, Section, Table, lines_chart, lines_table, report_page
 from utils.core.result_tables import ResultTable, shorten
 from utils.evaluation.intervals import confidence_interval
-from utils.evaluation.neighbours import Retrieval
+from utils.evaluation.neighbors import Retrieval
 from utils.evaluation.sentence_pairs import SentencePairs
 from utils.evaluation.sentence_retrieval import ByDistance, Found, curves_by_layer
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 
 from utils.core.result_tables import ResultTable, shorten
-from utils.evaluation.neighbours import Retrieval, retrieve, vector_spread
+from utils.evaluation.neighbors import Retrieval, retrieve, vector_spread
 from utils.evaluation.sentence_pairs import SentencePairs
 from utils.parallel.sides import directions
 
@@ -22,7 +22,7 @@ ByDistance = Mapping[str, Found]
 def retrieve_translations(
     vectors: torch.Tensor, pairs: SentencePairs, layers: Sequence[int], distance: str, device: torch.device
 ) -> Found:
-    """Let the sentences of each side find their translations at each layer; nearest neighbours on the device.
+    """Let the sentences of each side find their translations at each layer; nearest neighbors on the device.
 
     `vectors` are [layers, 2 N, dimensions]: of the N source sentences, then of their N translations.
     """

@@ -24,7 +24,7 @@ def by_script(languages: Iterable[str]) -> dict[str, list[str]]:
 
 class Regime(NamedTuple):
     """How models are fine-tuned: title in the report, whether they start from an adjusted model, and for continual learning
-    arguments beside those of the task."""
+    arguments besides those of the task."""
 
     title: str
     starts_adjusted: bool

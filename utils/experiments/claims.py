@@ -47,7 +47,7 @@ CLAIMS = (
     Claim("Continual learning keeps more of it.", FORGETTING, ADJUSTED_CONTINUAL, ADJUSTED, 4),
     Claim("(Ours.) It is the alignment loss that keeps it, not the regularizer alone.", FORGETTING, ADJUSTED_CONTINUAL, ABLATION, 4, is_the_papers=False),
     Claim("(Ours.) Adjustment helps part-of-speech tagging.", "pos", ADJUSTED, ORIGINAL, 4, is_the_papers=False),
-    Claim("(Ours.) It is the alignment loss that helps NLI, not the regulariser alone.", "nli", ADJUSTED_CONTINUAL, ABLATION, 4, is_the_papers=False),
+    Claim("(Ours.) It is the alignment loss that helps NLI, not the regularizer alone.", "nli", ADJUSTED_CONTINUAL, ABLATION, 4, is_the_papers=False),
 )  # fmt: skip
 
 

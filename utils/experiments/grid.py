@@ -40,7 +40,7 @@ SETTINGS = {
         if task not in (WORDS, FORGETTING)
     },
     **{f"{task}_translated": f"run_{task}.py in the regime {TRANSLATED}: training data by language" for task in TASKS},
-    "variants": "variants of the alignment by name: arguments of run_align.py and of continual learning, beside those above",
+    "variants": "variants of the alignment by name: arguments of run_align.py and of continual learning, besides those above",
     "distances": "run_distances.py; without them no distances are measured",
     "launch": "accelerate launch; never by language",
 }

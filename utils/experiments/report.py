@@ -307,7 +307,7 @@ def as_html(text: str, folder: Path) -> str:
             return match[0]
         return f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
 
-    # (Two stars after digits in a line are no emphasis by CommonMark's rules, but they are for this library.)
+    # (Two stars after digits in a line are not emphasis by CommonMark's rules, but they are for this library.)
     text = re.sub(r"([+−][\d.]+|(?<!`)\()\*(?![\w*])", r"\1\\*", text)
     converter = markdown.Markdown(extensions=["tables"])
     converter.preprocessors.deregister("html_block")

@@ -155,7 +155,7 @@ def _named_for_an_archive(task: str, found: Sequence[_Found], grid: Grid) -> lis
     return [replace(run, system=run.system._replace(model=run.system.model + end)) for run in after]
 
 
-# What run_xsr.py reports beside the accuracy by its first distance: end of the name → column.
+# What run_xsr.py reports besides the accuracy by its first distance: end of the name → column.
 _MEASURES = {"_csls_accuracy": "CSLS", "_centered_accuracy": "centered", "_mexa": "MEXA"}
 
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 # `accelerate launch` would guess these, with a warning each time.
 _LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
 # What asks a run to stop, and what ends it. (On Windows, Ctrl-C has reached the runs by itself, and nothing else lets them save
-# a checkpoint: there, the first is no signal.)
+# a checkpoint: there, the first is not a signal.)
 _ASK, _KILL = (signal.SIGTERM, signal.SIGKILL) if hasattr(os, "killpg") else (0, signal.SIGTERM)
 # The file in the folder of a run that says whether it is done.
 _MARK = "replicate.json"

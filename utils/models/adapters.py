@@ -51,7 +51,7 @@ def adapter_config(name: str, **hub_options: Any) -> LoraConfig | None:
         return None
     try:
         config = LoraConfig.from_pretrained(str(Path(path).parent))
-    except Exception as error:  # PEFT raises many types for what is no object, or has values of wrong types
+    except Exception as error:  # PEFT raises many types for JSON that is not an object, or has values of wrong types
         raise InputError(f"The adapter_config.json of {name} cannot be read ({error}); download it again.") from None
     if unmergeable := [setting for setting in _NOT_MERGED if getattr(config, setting, None)]:
         raise InputError(f"The adapter {name} cannot be merged into its model: it has {unmergeable[0]}; name another.")

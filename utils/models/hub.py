@@ -102,7 +102,7 @@ class HubArguments:
         return None
 
     def hub_options(self) -> dict[str, Any]:
-        """The arguments of `load_encoder` and similar functions beside the name."""
+        """The arguments of `load_encoder` and similar functions besides the name."""
         names = ("cache_dir", "token", "trust_remote_code", "allow_pickled_weights")
         return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}}
 

@@ -55,7 +55,7 @@ class ParallelDataArguments:
     )
     word_splitting: str = arg(
         "auto",
-        help="How sentences are split into words: `space` for tokenised text, `punctuation` also separates "
+        help="How sentences are split into words: `space` for tokenized text, `punctuation` also separates "
         "punctuation marks, `icu` also the words of Chinese, Japanese, Thai, Lao, Khmer and Burmese (pip install icu4py); "
         "`auto`: as the links file says, else `space` with a links file, `icu` for these languages, `punctuation` for others.",
         choices=["auto", "space", "punctuation", "icu"],

@@ -370,7 +370,7 @@ def _romanized_pair(pair: Pair, language: str, code: str) -> Pair:
 
 
 def _word_splitting(wanted: str, sides: Sequence[str], links_file: str | None, word_pooling: str) -> str:
-    """How sentences become words, so that links of `--write_links`, which record it, and of tokenised text fit."""
+    """How sentences become words, so that links of `--write_links`, which record it, and of tokenized text fit."""
     recorded = read_header(links_file).get("word_splitting") if links_file else None
     if recorded and (recorded == "subword") != (word_pooling == "token"):
         between, remedy = ("subwords", "use") if recorded == "subword" else ("words", "do without")

@@ -99,7 +99,7 @@ class SentenceColumns:
         """
         present = list(rows[0])
         texts = {name: [_text(row.get(name)) for row in rows] for name in present}
-        # Numbers are no sentences, whatever the column is called (`id` is also the code of Indonesian).
+        # Numbers are not sentences, whatever the column is called (`id` is also the code of Indonesian).
         worded = [name for name in present if not any(texts[name]) or any(map(str.isalpha, "".join(texts[name])))]
         source, english = self._named(present if self.source or self.english else worded)
         if not (source or english or self.source or self.english):

@@ -46,7 +46,7 @@ class TaskDataArguments:
     select_on: str | None = arg(
         None,
         help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
-        "language. Any other is an oracle, since zero-shot means that there is no labelled data to select by.",
+        "language. Any other is an oracle, since zero-shot means that there is no labeled data to select by.",
     )
     max_train_samples: int | None = arg(None, help="Train on the first N examples.", hyperparameter=True, at_least=1)
     max_eval_samples: int | None = arg(None, help="Use the first N of each language for --do_eval.", at_least=1)
@@ -57,7 +57,7 @@ class TaskDataArguments:
         hyperparameter=True,
         at_least=1,
     )
-    skip_unlabelled: bool = arg(
+    skip_unlabeled: bool = arg(
         False, help="Leave out rows without a label (empty, null, - or -1, as in SNLI) or, for QA, without an answer."
     )
     baseline_run: str | None = arg(
@@ -117,7 +117,7 @@ class TaskDataArguments:
         return self.eval_languages
 
     def other_metrics(self) -> list[str]:
-        """What is measured beside the metrics of the task."""
+        """What is measured besides the metrics of the task."""
         return ["loss"]
 
     def languages(self) -> list[str]:

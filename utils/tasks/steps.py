@@ -67,7 +67,7 @@ def _not_fine_tuned(args: TaskArguments, why: str = "") -> InputError:
 def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
     """The task model, in fp32 and with --use_lora with an adapter, and its tokenizer.
 
-    A head that the checkpoint lacks is initialised from `--seed`; `labels` are the names of its classes. What is aligned
+    A head that the checkpoint lacks is initialized from `--seed`; `labels` are the names of its classes. What is aligned
     beside a causal task model is decided here (`assume_for_causal`), since frozen layers depend on it.
 
     Raises:

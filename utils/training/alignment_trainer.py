@@ -24,7 +24,7 @@ from utils.alignment.sampler import MixedLanguages, OneLanguageAtATime
 from utils.core.columns import column_array
 from utils.core.errors import InputError
 from utils.core.progress import progress
-from utils.evaluation.neighbours import Retrieval, retrieve
+from utils.evaluation.neighbors import Retrieval, retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.parallel.sides import ENGLISH, directions
 from utils.training.base_trainer import ComponentTrainer
@@ -51,7 +51,7 @@ class AlignmentTrainer(ComponentTrainer):
         sampling: how often pairs of each language are drawn.
         anchor: what the side in the place of English is called in the names of metrics.
         relinker: links the words of the training pairs anew every few steps.
-        eval_layers: hidden states at which evaluation measures word retrieval, beside those that are aligned.
+        eval_layers: hidden states at which evaluation measures word retrieval, besides those that are aligned.
         kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes
             from `encode_pairs`, `eval_dataset` too, or is a dictionary of such by language; `data_collator` is an
             `AlignmentCollator`.

@@ -158,7 +158,7 @@ def _data_table(data_sets: Sequence[str], token: str | None) -> str:
         if _is_folder(name):  # what it calls itself, not where it is
             shown = f"{card.get('pretty_name', 'local data')} (a local folder)"
         rows.append((shown, card.get("license") or "see its page"))
-    return _markdown(["data", "licence"], rows, n_text_columns=2)
+    return _markdown(["data", "license"], rows, n_text_columns=2)
 
 
 def _card_of_data(data_set: str, token: str | None) -> _Json:

@@ -33,11 +33,11 @@ def check_push(training: TrainingArguments) -> None:
     try:
         api = HfApi(token=training.hub_token)
         made = api.create_repo(repository, private=training.hub_private_repo, exist_ok=True)
-        # (It is no error for `create_repo` if the repository exists and belongs to somebody else.)
+        # (It is not an error for `create_repo` if the repository exists and belongs to somebody else.)
         api.auth_check(made.repo_id, write=True)
     except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
         raise InputError(
-            f"The model could not be pushed to {repository} in the end ({_reason(error)}); `hf auth login` with a token that "
+            f"The finished model could not be pushed to {repository} ({_reason(error)}); `hf auth login` with a token that "
             "may write, or leave --push_to_hub out and push later with `hf upload`."
         ) from None
 

@@ -29,12 +29,12 @@ class EncoderAligner(WordAligner):
     """Links words that are each other's nearest by the cosine of their vectors in a middle layer of an encoder.
 
     Jalili Sabet et al., Findings of EMNLP 2020 ("inter-argmax", words as averages of their subwords). No word gets
-    more than one link; special tokens and words without vector (cut off, or tokenised to nothing) get none. The score
+    more than one link; special tokens and words without vector (cut off, or tokenized to nothing) get none. The score
     of a link is that cosine.
 
     Args:
         model: the encoder; the work is done on its device.
-        word_tokenizer: tokenises both sides. A word is the average of all its tokens even where this pools the first
+        word_tokenizer: tokenizes both sides. A word is the average of all its tokens even where this pools the first
             or last only: that makes better links.
         layer: index into `hidden_states`. None: the one that links most words in up to `_PROBE_PAIRS` of the pairs;
             that count is highest where the links agree best with people's, or next to it
@@ -43,7 +43,7 @@ class EncoderAligner(WordAligner):
     """
 
     _PROBE_PAIRS = 512
-    _BATCHES_IN_POOL = 64  # tokenised together; pairs are sorted by length within them
+    _BATCHES_IN_POOL = 64  # tokenized together; pairs are sorted by length within them
 
     def __init__(
         self, model: PreTrainedModel, word_tokenizer: WordTokenizer, layer: int | None = None, batch_size: int = 64

@@ -58,7 +58,7 @@ class AlignerArguments:
     aligner: str | None = arg(
         None,
         help="What links the words: `file` reads --links_file (the default if there is one); `encoder` links mutual "
-        "nearest neighbours in a middle layer of the encoder (the default otherwise); `statistical` learns from the "
+        "nearest neighbors in a middle layer of the encoder (the default otherwise); `statistical` learns from the "
         "whole corpus, and needs memory in proportion to it (pip install sil-thot); `dictionary` looks the words up in "
         "--dictionary_file. Several joined by +, as in `encoder+statistical`: the links that all of them make.",
         hyperparameter=True,
@@ -111,7 +111,7 @@ class AlignerArguments:
         "word and of the English word. With several languages LANGUAGE=FILE each.",
     )
     min_dictionary_count: int | None = arg(
-        None, help="Write only words that are linked at least so often. Default: 2.", at_least=1
+        None, help="Write only words that are linked at least this many times. Default: 2.", at_least=1
     )
 
     def __post_init__(self) -> None:

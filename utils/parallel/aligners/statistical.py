@@ -1,4 +1,4 @@
-"""Word links learnt from the corpus alone."""
+"""Word links learned from the corpus alone."""
 
 import math
 from functools import cache
@@ -53,11 +53,11 @@ class StatisticalAligner(WordAligner):
         self._thot = thot
         self.model = model
         self.symmetrization = symmetrization
-        self._learnt: tuple[Any, Any, Any] | None = None
+        self._learned: tuple[Any, Any, Any] | None = None
 
     def learn(self, source: Sentences, english: Sentences) -> None:
         """Train on the pairs; the model then links any pairs."""
-        self._learnt = self._symmetrized(source, english)
+        self._learned = self._symmetrized(source, english)
 
     def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
         """Link pairs with the trained model, or else train on these first.
@@ -65,7 +65,7 @@ class StatisticalAligner(WordAligner):
         The same pairs in the same order get the same links, except a few with fast_align, whose sums depend on the
         order in which its threads finish.
         """
-        joined, *directions = self._learnt or self._symmetrized(source, english)
+        joined, *directions = self._learned or self._symmetrized(source, english)
 
         @cache
         def probability(*words: str) -> float:
