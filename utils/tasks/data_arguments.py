@@ -58,7 +58,9 @@ class TaskDataArguments:
         at_least=1,
     )
     skip_unlabeled: bool = arg(
-        False, help="Leave out rows without a label (empty, null, - or -1, as in SNLI) or, for QA, without an answer."
+        False,
+        help="Leave out rows without a label (empty, null, - or -1, as in SNLI) or, for QA, without an answer.",
+        aliases=["--skip_unlabelled"],
     )
     baseline_run: str | None = arg(
         None,
