@@ -1,11 +1,12 @@
 """Commands that can be copied."""
 
+import os
+import subprocess
 import sys
 
 from helpers.paths import PROJECT
 from utils.core import next_steps
 from utils.core.next_steps import as_typed, command, same_command, say_where
-from utils.tasks.registry import TASKS
 
 
 def test_the_same_run_with_another_model(monkeypatch, tmp_path):
@@ -21,16 +22,13 @@ def test_the_same_run_with_another_model(monkeypatch, tmp_path):
 
 def test_words_are_quoted_as_the_system_wants(monkeypatch):
     words = ["python", "run_xsr.py", "--model", "my models/it's", "--token", "hf_abcdefghijklmnopqrstuvwxyzabcdefgh"]
-    monkeypatch.setattr(next_steps.os, "name", "posix")
     typed = as_typed(words)
     assert "'my models/it'\"'\"'s'" in typed
     assert "hf_abc" not in typed
     monkeypatch.setattr(next_steps.os, "name", "nt")
     assert '"my models/it\'s"' in as_typed(words)
-
-
-def test_the_scripts_of_tasks_are_launched():
-    assert set(next_steps._LAUNCHED) == {f"run_{task}" for task in TASKS}
+    monkeypatch.undo()
+    assert os.name == "posix" or subprocess.list2cmdline(words)
 
 
 def test_places(tmp_path, capsys):
@@ -43,3 +41,13 @@ def test_places(tmp_path, capsys):
         f"In {tmp_path}: model: model-00001.safetensors model-00002.safetensors; predictions of every example: predictions; "
         "figures: a.png b.png; settings: run.json."
     )
+
+
+def test_every_kind_of_content_is_said_once(tmp_path, capsys):
+    for name in ("report.html", "report.md", "comparison.csv", "comparison.md", "grid.runs.jsonl.gz", "run.json"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    say_where(tmp_path)
+    parts = capsys.readouterr().out.strip().removeprefix(f"In {tmp_path}: ").removesuffix(".").split("; ")
+    kinds, files = zip(*(part.split(": ") for part in parts))
+    assert len(set(kinds)) == len(kinds)
+    assert sorted(" ".join(files).split()) == sorted(path.name for path in tmp_path.iterdir())

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from utils.core.kept_help import CODE
 from utils.core.redaction import redact
 
 
@@ -20,6 +19,7 @@ _CONTENT = {
     "report.html": "report",
     "report.md": "report",
     "comparison.*": "comparison",
+    "*.runs.jsonl.gz": "all runs, for compare_runs.py",
     "all_results.json": "results",
     "predictions": "predictions of every example",
     "distances.arrow": "distances",
@@ -36,14 +36,17 @@ _OF_ONE_RUN = frozenset(
 
 # The environment variable by which a script tells those that it starts that it knows what comes next.
 PART_OF_SERIES = "PART_OF_SERIES"
+_PROJECT = Path(__file__).resolve().parents[2]
 
 Command: TypeAlias = Sequence[object]
 
 
 def say_where(folder: str | Path, *commands: Command) -> None:
     """Print what is in a folder of results, and the commands that could come next."""
-    found = [(what, [path.name for path in sorted(Path(folder).glob(name))]) for name, what in _CONTENT.items()]
-    listed = "; ".join(f"{what}: {_some(names)}" for what, names in found if names)
+    found: dict[str, list[str]] = {}
+    for pattern, what in _CONTENT.items():
+        found.setdefault(what, []).extend(path.name for path in sorted(Path(folder).glob(pattern)))
+    listed = "; ".join(f"{what}: {_some(names)}" for what, names in found.items() if names)
     print(f"\nIn {folder}: {listed}.")
     say_next(*commands)
 
@@ -60,7 +63,7 @@ def _some(names: Sequence[str]) -> str:
 
 def command(script: str, *words: object) -> list[str]:
     """The words that start a script of this project in the present folder."""
-    path = CODE / f"{script}.py"
+    path = _PROJECT / f"{script}.py"
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return [*(["accelerate", "launch"] if script in _LAUNCHED else ["python"]), *map(str, (path, *words))]
 
