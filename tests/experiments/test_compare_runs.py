@@ -141,6 +141,25 @@ def test_a_run_at_chance_carries_no_claim(compared, tmp_path, capsys, regime):
     assert "- Natural language inference (hi): a run that has not learned its task" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("adjusted", "cautioned"), [((1, 1, 1), True), ((1, 1, 2), True), ((1, 2, 3), False)])
+def test_few_adjusted_models_carry_no_claim_of_the_adjustment(compared, tmp_path, capsys, adjusted, cautioned):
+    """Several fine-tunings of one adjusted model say nothing about another one; but something about continual learning with it."""
+    folders = []
+    for seed, of in enumerate(adjusted):
+        base = write_alignment(tmp_path / f"aligned{of}", of)
+        folders.append(write_nli(tmp_path / f"a{seed}", [1] * 100 + [0] * 100, seed=seed))
+        folders.append(write_nli(tmp_path / f"b{seed}", [1] * 130 + [0] * 70, seed=seed, base_model=base))
+        better = [1] * 160 + [0] * 40
+        folders.append(write_nli(tmp_path / f"c{seed}", better, seed=seed, base_model=base, **CONTINUAL))
+    row = next(row for row in compared(*folders, "--baseline", "mbert") if row["difference"])
+    assert row["model"] == "mbert adjusted (hi)"
+    assert (row["mark"], bool(row["cautions"])) == (("(*)", True) if cautioned else ("*", False))
+    assert ("fewer than 3 adjusted models" in capsys.readouterr().out) == cautioned
+    rows = compared(*folders, "--baseline", "plain", out="of-one-model")
+    (row,) = (row for row in rows if row["regime"] == "continual" and row["difference"])
+    assert (row["mark"], row["cautions"]) == ("*", "")
+
+
 def test_entities_are_resampled_by_sentence(compared, tmp_path):
     gold = ["B-PER I-PER O", "B-LOC O B-ORG"] * 60
     good = ["B-PER I-PER O", "B-LOC O O"] * 60  # finds two of three

@@ -100,7 +100,7 @@ def test_the_numbers_are_those_of_the_runs(tmp_path):
     assert "| adjusted | 75.0 ± 0.0 (+25.0*) | 75.0 ± 0.0 (+25.0*) | 75.0 |" in report
     assert "*adjusted, continual – adjusted*: hi +0.5." in report
     assert "Of 5 claims of the paper that could be tested: seen: 4; no significant difference: 1." in report
-    # Distances of the highest layer.
+    assert ", layer 12, " in report.split("What was learned")[1]  # the highest that was measured
     assert "| adjusted, fine-tuned (nli) | 70.0 / 60.0 |" in report
     assert (
         "| Fine-tuning forgets alignment (word retrieval falls). | hi −20.0 | yes, in 1 of 1 (first seed) | – |"
@@ -112,8 +112,8 @@ def test_the_numbers_are_those_of_the_runs(tmp_path):
 
 
 def unpadded(path):
-    """A report, with the cells of its tables as narrow as can be."""
-    return re.sub(" +", " ", path.read_text(encoding="utf-8"))
+    """A report as it reads: with the cells of its tables as narrow as can be, and its stars not escaped."""
+    return re.sub(" +", " ", path.read_text(encoding="utf-8")).replace(r"\*", "*")
 
 
 def test_variants_have_rows_and_comparisons_of_their_own(tmp_path, monkeypatch):
@@ -190,6 +190,8 @@ def test_retrieval_by_other_measures(tmp_path):
     assert results.retrieval[ADJUSTED] == pytest.approx({"hi, MEXA": 0.2, "hi, CSLS": 0.6})
     report = unpadded(write_report(results, tmp_path, {}))
     assert "| adjusted | 60.0 | 20.0 |" in report
+    assert results.retrieval_layers == [12]
+    assert "<sub>Layer 12, " in report
 
 
 def test_models_that_are_not_fine_tuned_plainly_are_measured(tmp_path):
@@ -224,7 +226,7 @@ def test_verdicts(tmp_path):
     assert verdict(found, "helps NLI in all") == "yes, in 1 of 1"
     assert verdict(found, "sentence retrieval") == "yes, in 1 of 1"
     assert verdict(found, "Continual learning helps NLI") == "no significant difference"
-    assert verdict(found, "not the regularizer alone") == "yes, in 1 of 1"
+    assert verdict(found, "that helps NLI, not the regularizer") == "yes, in 1 of 1"
     assert verdict(found, "helps NER") is None
     write_grid(tmp_path / "loss", grid, {**RIGHT, ADJUSTED: (60, 61, 59)})
     found = results_of(tmp_path / "loss", grid)
@@ -235,10 +237,13 @@ def test_few_seeds_carry_no_claim(tmp_path):
     grid = small_grid(seeds=[1], tasks=["nli"])
     write_grid(tmp_path, grid)
     results = results_of(tmp_path, grid)
-    report = unpadded(write_report(results, tmp_path, {}))
-    assert "(+20.0(*))" in report
+    report = write_report(results, tmp_path, {}).read_text(encoding="utf-8")
+    assert r"(+20.0(\*))" in report
     assert r": hi +21.0(\*)." in report  # (two in a line without a backslash would be emphasis)
-    assert ": hi +21.0(*)." in as_html(report, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ": hi +21.0(*)." in page
+    assert "(+20.0(*))" in page
+    assert "<em>" not in page.replace("<em>adjusted", "").replace("<em>original", "")
     assert verdict(results, "helps NLI in all").startswith("undecided")
 
 
@@ -249,6 +254,10 @@ def test_too_few_resamples_are_said(tmp_path):
         results = read_results(grid, plan(grid), tmp_path, {}, n_resamples)
         report = unpadded(write_report(results, tmp_path, {}))
         assert ("--n_resamples 1,400 or more" in report) == said
+        # Also with every table: what is significant depends on all of them.
+        table = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+        assert table.count("--n_resamples 1,400 or more") == len(results.tables) * said
+        assert {int(n) for n in re.findall(r"all (\d+) comparisons", table)} == {results.n_comparisons}
         assert ("+20.0*" in report) == (not said)
 
 
@@ -337,8 +346,8 @@ def test_the_page_stands_alone(tmp_path):
     assert "<table>" in page
     assert "a &lt; b" in page
     assert "![" in (tmp_path / "report.md").read_text(encoding="utf-8")
-    marked = "hi +25.0*, ru −1.0*, es +2.0 (*), vi +3.0 (*)"
-    assert f"<p>{marked} *a*</p>".replace(" *a*", " <em>a</em>") in as_html(f"{marked} *a*", tmp_path)
+    marked = r"hi +25.0\*, ru −1.0\*, es +2.0 (\*), vi +3.0 (\*)"
+    assert f"<p>{marked} <em>a</em></p>".replace("\\", "") in as_html(f"{marked} *a*", tmp_path)
     assert "<code>(*)</code>" in as_html("`(*)` is *no* mark", tmp_path)
     assert 'src="nowhere.png"' in as_html("# A\n\n![x](nowhere.png)", tmp_path)
 

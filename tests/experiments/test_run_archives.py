@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,8 +89,14 @@ DAMAGES = [
     (("sets",), {}),
     (("sets",), None),
     (("sets", "hi"), 3),
-    (("system",), None),
-    (("system",), {"model": "mbert"}),
+    (("original",), None),
+    (("original",), {"sha256": ""}),
+    (("original", "name"), 3),
+    (("steps",), None),
+    (("steps", 0, "kind"), "chess"),
+    (("steps", 0, "seed"), [1]),
+    (("steps", 0, "variant"), [{}]),
+    (("steps", 0, "languages"), 3),
     (("unknown",), 1),
     (("sets", "hi", "results"), {}),
     (("sets", "hi", "n_examples"), 99),
@@ -111,6 +118,113 @@ def test_damage_is_named_by_its_line(folders, tmp_path, path, value):
         read_runs_and_archives([str(archive)])
     assert "Line 2" in str(error.value)
     assert archive.name in str(error.value)
+
+
+@pytest.mark.parametrize("system", [None, {"model": "mbert"}])
+def test_damage_of_an_older_archive_is_named(folders, tmp_path, system):
+    archive = older(tmp_path / "a.runs.jsonl.gz", read_runs(folders[:1]))
+    row = json.loads(gzip.decompress(archive.read_bytes()))
+    archive.write_bytes(gzip.compress(json.dumps(changed(row, ("system",), system)).encode()))
+    with pytest.raises(InputError):
+        read_runs_and_archives([str(archive)])
+
+
+def older(path, runs):
+    """An archive as it was before rows kept the original model: with the names of the systems."""
+    write_archive([replace(run, original=None, steps=()) for run in runs], path)
+    assert set(json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])) == {
+        "folder", "task", "system", "seed", "sets", "settings", "history", "at_chance"
+    }  # fmt: skip
+    return path
+
+
+def systems(*paths):
+    """Seeds by the name of the system."""
+    found = {}
+    for run in read_runs_and_archives(list(map(str, paths))):
+        found.setdefault(str(run.system), []).append(run.seed)
+    return found
+
+
+def encoder(folder, weights):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    if weights:
+        (folder / "model.safetensors").write_text(weights)
+    return str(folder)
+
+
+# Two originals with the same last name: ids of the Hub, folders, folders that are gone; and whether they are one model.
+PAIRS = {
+    "repositories": (lambda tmp: ("me/mbert", "you/mbert"), False),
+    "the same repository": (lambda tmp: ("me/mbert", "me/mbert"), True),
+    "folders": (lambda tmp: (encoder(tmp / "a/x/mbert", "1"), encoder(tmp / "b/x/mbert", "2")), False),
+    "copies": (lambda tmp: (encoder(tmp / "a/x/mbert", "1"), encoder(tmp / "b/y/mbert", "1")), True),
+    "without weights": (lambda tmp: (encoder(tmp / "a/x/mbert", ""), encoder(tmp / "b/x/mbert", "")), False),
+    "gone": (lambda tmp: (str(tmp / "a/x/mbert"), str(tmp / "b/x/mbert")), False),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("title", ["", "adjusted (mse)"])
+def test_originals_are_told_apart_wherever_they_are_read_from(tmp_path, kind, title):
+    """From folders, from two archives, and from a folder and an archive, the same runs are the same systems."""
+    make, same = PAIRS[kind]
+    archives = []
+    for seed, original in enumerate(make(tmp_path)):
+        folder = write_nli(tmp_path / "runs" / str(seed), [1, 0] * 50, seed=seed, base_model=original)
+        archives.append(tmp_path / f"{seed}.runs.jsonl.gz")
+        write_archive([replace(run, title=title) for run in read_runs([str(folder)])], archives[-1])
+    assert sorted(map(len, systems(*archives).values())) == ([2] if same else [1, 1])
+    assert str(tmp_path).encode() not in b"".join(gzip.decompress(archive.read_bytes()) for archive in archives)
+    if not title:
+        assert sorted(map(len, systems(tmp_path / "runs/0", archives[1]).values())) == ([2] if same else [1, 1])
+        assert sorted(map(len, systems(tmp_path / "runs/0", tmp_path / "runs/1").values())) == (
+            [2] if same else [1, 1]
+        )
+
+
+def test_what_is_said_of_other_runs_depends_on_all(tmp_path):
+    """Continual learning in two languages is told apart also where each archive has one of them; so are titles of arms."""
+    for title in ("", "adjusted"):
+        archives = []
+        for seed, language in enumerate(("hi", "ru")):
+            adjusted = write_alignment(tmp_path / f"{title}aligned{seed}", seed, languages=[language])
+            options = {"regime": "continual", "arguments": {"languages": [language]}, "base_model": adjusted}
+            folder = write_nli(tmp_path / f"{title}{seed}", [1, 0] * 50, seed=seed, **options)
+            archives.append(tmp_path / f"{title}{seed}.runs.jsonl.gz")
+            write_archive([replace(run, title=title) for run in read_runs([str(folder)])], archives[-1])
+        assert len(systems(*archives)) == 2
+        assert len(systems(archives[0])) == 1
+
+
+def test_parts_of_a_grid_are_compared_as_one(run, tmp_path):
+    """Archives of older code and of this, each with the original, which was measured for both, and other variants."""
+    archives = []
+    for part, variants in enumerate((("mse",), ("cosine", "lora"))):
+        write_alignment(tmp_path / f"words{part}", None, found=[1, 2] * 60, do_train=False, word_pooling="avg")
+        folders = {"original": tmp_path / f"words{part}"}
+        for number, variant in enumerate(variants):
+            folders[f"adjusted ({variant})"] = tmp_path / variant
+            write_alignment(tmp_path / variant, 1, found=[2 + number, 3] * 60, word_pooling="avg")
+        runs = [replace(run, title=title) for title, folder in folders.items() for run in read_runs([str(folder)])]
+        archives.append(tmp_path / "parts" / f"{part}.runs.jsonl.gz")
+        if part:
+            write_archive(runs, archives[1])
+        else:
+            named = [replace(run, title="", system=run.system._replace(model=run.title)) for run in runs]
+            archives[0].parent.mkdir()
+            older(archives[0], named)
+    assert systems(archives[0].parent) == {
+        "original, layer -1": [None],
+        **{f"adjusted ({name}), layer -1": [1] for name in ("mse", "cosine", "lora")},
+    }
+    run(compare_runs.main, archives[0].parent, "--baseline", "original", "--output_dir", tmp_path / "out")
+    # An original with other scores is no repetition.
+    other = write_alignment(tmp_path / "words2", None, found=[1, 1] * 60, do_train=False, word_pooling="avg")
+    write_archive([replace(run, title="original") for run in read_runs([str(other)])], archives[1])
+    with pytest.raises(InputError):
+        run(compare_runs.main, archives[0].parent, "--output_dir", tmp_path / "again")
 
 
 def test_half_an_archive_is_refused(folders, tmp_path):

@@ -51,19 +51,22 @@ def write_alignment(folder, seed=1, accuracy=0.5, base_model="mbert", found=(), 
         "arguments": {
             "do_train": True, "languages": ["hi"], "alignment_objective": "mse", "alignment_layer": -1, **arguments
         },
-        "eval_data": {"hi": {"pairs": len(found) or 90, "links": 5 * len(found) or 500, "sha256": "c" * 64}},
     }  # fmt: skip
+    data = {"pairs": len(found) or 90, "links": 5 * len(found) or 500, "sha256": "c" * 64}
+    languages = record["arguments"]["languages"]
+    record["eval_data"] = dict.fromkeys(languages, data)
+    directions = [name for language in languages for name in (f"{language}-en", f"en-{language}")]
     write_json(folder / "run.json", record)
     accuracy = sum(found) / len(found) / 5 if found else accuracy
-    for name in ("hi-en", "en-hi") if found else ():
+    for name in directions if found else ():
         rows = [{"id": k, "gold": 5, "prediction": n} for k, n in enumerate(found)]
         write_json_lines(folder / "predictions" / f"{name}.jsonl", rows)
-    results = {f"eval_{name}_word_retrieval_accuracy": accuracy for name in ("hi-en", "en-hi")}
+    results = {f"eval_{name}_word_retrieval_accuracy": accuracy for name in directions}
     write_json(folder / "all_results.json", results)
     return folder
 
 
-def write_xsr(folder, ranks, base_model="mbert", layer=8, **options):
+def write_xsr(folder, ranks, base_model="mbert", layer=8, language="hi", **options):
     """What run_xsr.py leaves: the ranks of the right sentences, the same in both directions."""
     rows = [
         {"id": k, "gold": k, "prediction": k if rank == 1 else k + 1, "score": 0.9, "rank": rank, "layer": layer,
@@ -71,12 +74,14 @@ def write_xsr(folder, ranks, base_model="mbert", layer=8, **options):
         for k, rank in enumerate(ranks)
     ]  # fmt: skip
     results = {"predictions_layer": layer}
-    for name in ("hi-en", "en-hi"):
+    for name in (f"{language}-en", f"en-{language}"):
         write_json_lines(folder / "predictions" / f"{name}.jsonl", rows)
         results[f"{name}_layer{layer}_accuracy"] = ranks.count(1) / len(ranks)
         results[f"{name}_layer{layer}_mrr"] = sum(1 / rank for rank in ranks) / len(ranks)
     write_json(folder / "all_results.json", results)
-    data = {"hi": {"dataset": "data/xsr hi", "split": "test", "sentences": len(ranks), "sha256": "d" * 64}}
+    data = {
+        language: {"dataset": f"data/xsr {language}", "split": "test", "sentences": len(ranks), "sha256": "d" * 64}
+    }
     arguments = {"pooling": "mean", "distance": "cosine"}
     write_json(folder / "run.json", {"base_model": str(base_model), "arguments": arguments, "eval_data": data})
     return folder

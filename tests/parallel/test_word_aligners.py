@@ -262,7 +262,7 @@ def test_symmetrizations_are_nested_and_repeatable(pairs):
 
 def test_statistical_aligner_leaves_its_input_alone(pairs):
     before = [[list(sentence) for sentence in side] for side in pairs]
-    StatisticalAligner().align(*pairs)
+    StatisticalAligner(prefix=2).align(*pairs)
     assert [[list(sentence) for sentence in side] for side in pairs] == before
     assert StatisticalAligner().align([], []) == []
 
@@ -285,10 +285,9 @@ def expectation_maximization(source, english, n_iterations: int) -> dict[tuple[s
     return p
 
 
-def test_the_score_is_the_geometric_mean_of_both_translation_probabilities(monkeypatch):
-    monkeypatch.setattr(StatisticalAligner, "_PREFIX", 99)
-    source, english = ([[word.lower() for word in words] for words in side] for side in zip(*CORPUS[:30]))
-    aligner = StatisticalAligner("ibm1")
+def test_the_score_is_the_geometric_mean_of_both_translation_probabilities():
+    source, english = map(list, zip(*CORPUS[:30]))
+    aligner = StatisticalAligner("ibm1", prefix=None)
     scored = aligner.score(source, english)
     assert [list(links) for links in scored] == aligner.align(source, english)
     there = expectation_maximization(source, english, 5)
@@ -299,21 +298,14 @@ def test_the_score_is_the_geometric_mean_of_both_translation_probabilities(monke
 
 
 def test_prefixes_unite_inflected_forms():
-    # Every form occurs once: without its ending cut off nothing can be learned from it.
-    stems = {
-        "trabaj": "work",
-        "camin": "walk",
-        "estudi": "study",
-        "cocin": "cook",
-        "limpi": "clean",
-        "levant": "raise",
-    }
+    # Every form occurs once: without its ending cut off nothing can be learnt from it.
+    stems = {"trabaj": "work", "camin": "walk", "llam": "call", "mir": "watch", "cort": "chop", "lav": "wash"}
     endings = "abcdefgh"
     source = [
         [f"{stem}{e}xyz", f"{other}{e}xyz"] for e in endings for stem in stems for other in stems if stem != other
     ]
     english = [[stems[w[:-4]] for w in reversed(sentence)] for sentence in source]
-    links = StatisticalAligner().align(source, english)
+    links = StatisticalAligner(prefix=3).align(source, english)
     assert sum(pair == [(0, 1), (1, 0)] for pair in links) > 0.95 * len(links)
 
 
@@ -516,6 +508,11 @@ def dictionary(tmp_path):
 )
 def test_dictionary_links(dictionary, source, english, links):
     assert DictionaryAligner(dictionary).align([source.split()], [english.split()]) == [links]
+
+
+def test_dictionary_with_case(dictionary):
+    aligner = DictionaryAligner(dictionary, ignore_case=False)
+    assert aligner.align([["Perro", "La", "la"]], [["dog", "The", "the"]]) == [[(0, 0), (2, 2)]]
 
 
 LETTERS = st.lists(st.sampled_from("abcd"), max_size=9)

@@ -4,8 +4,15 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TASKS
+
+
+ENGLISH = "en"
+
+
+def directions(language: str) -> tuple[str, str]:
+    """The names of what is measured across a language and English: `hi-en`, `en-hi`."""
+    return f"{language}-{ENGLISH}", f"{ENGLISH}-{language}"
 
 
 def language_of(name: str) -> str:
@@ -24,7 +31,7 @@ def by_script(languages: Iterable[str]) -> dict[str, list[str]]:
 
 class Regime(NamedTuple):
     """How models are fine-tuned: title in the report, whether they start from an adjusted model, and for continual learning
-    arguments besides those of the task."""
+    arguments beside those of the task."""
 
     title: str
     starts_adjusted: bool
@@ -52,7 +59,10 @@ PAPER_REGIMES = tuple(regime for regime in REGIMES if regime != TRANSLATED)
 
 
 class Arm(NamedTuple):
-    """A row of the report: a regime, of a variant of the alignment if the grid has several; or the model before fine-tuning."""
+    """A row of the report: a regime, of a variant of the alignment if the grid has several; or the model before fine-tuning.
+
+    Where nothing is aligned, the variant is one that words are retrieved in another way for: the same model, measured so.
+    """
 
     regime: str
     variant: str = ""
@@ -68,7 +78,8 @@ class Arm(NamedTuple):
     def title(self) -> str:
         """The name in the report."""
         title = REGIMES[self.regime].title
-        title = f"{title} ({self.variant})" if self.variant else title
+        if self.variant:
+            title += f" ({self.variant})" if REGIMES[self.regime].aligns else f", measured as {self.variant}"
         return f"{title}, before fine-tuning" if self.is_before else title
 
 
@@ -103,5 +114,7 @@ FURTHER = {
 XSR, WORDS = "xsr", "words"
 # Word retrieval of the models that were fine-tuned for the first task, beside that of the models before it.
 FORGETTING = "forgetting"
+# What both measure depends on the layer and on the vectors of words, which a variant of the alignment may choose.
+MEASURED = (WORDS, FORGETTING)
 GRID_TASKS = (WORDS, *TASKS, *FURTHER, FORGETTING, XSR)
 PAPER_TASKS = ("nli", "ner", "qa", XSR)

@@ -14,6 +14,7 @@ from utils.core.progress import progress
 from utils.experiments.evaluated_sets import TITLES
 from utils.experiments.finished_runs import FinishedRun, System, differing_settings
 from utils.experiments.significance import (
+    MIN_SEEDS,
     Bootstrap,
     SeedScores,
     cautions,
@@ -50,6 +51,11 @@ class Row:
     gap: float | None = (
         None  # transfer gap: the same runs in English, minus this; None for English, or if they have none
     )
+
+    @property
+    def adjusted(self) -> set[Any]:
+        """The different adjusted models that its runs have come from, by what is known of them; empty if there is none."""
+        return {adjustments for run in self.runs.values() if (adjustments := run.adjustments)}
 
     @property
     def n_seeds(self) -> int | None:
@@ -94,6 +100,12 @@ class ComparisonTable:
     rows: list[Row]
     notes: list[str]
     alpha: float  # level of significance
+    n_resamples: int
+
+    @property
+    def compared(self) -> list[tuple[Row, Comparison]]:
+        """The rows that are compared with a baseline."""
+        return [(row, row.comparison) for row in self.rows if row.comparison]
 
 
 def find_baselines(name: str | None, runs: Sequence[FinishedRun]) -> dict[System, System] | None:
@@ -117,7 +129,14 @@ def find_baselines(name: str | None, runs: Sequence[FinishedRun]) -> dict[System
     raise InputError(f"--baseline {name} is neither the folder of one of the runs nor one of: {known}.")
 
 
-def comparison_table(
+def comparison_table(runs: Sequence[FinishedRun], *args: Any, **options: Any) -> ComparisonTable:
+    """`compare` runs, and `judge` what comes out by itself."""
+    table = compare(runs, *args, **options)
+    judge([table])
+    return table
+
+
+def compare(
     runs: Sequence[FinishedRun],
     baselines: Mapping[System, System] | None = None,
     metrics: Sequence[str] | None = None,
@@ -125,7 +144,7 @@ def comparison_table(
     seed: int = 0,
     alpha: float = 0.05,
 ) -> ComparisonTable:
-    """Compare runs of any tasks, which were measured on the same data.
+    """Compare runs of any tasks, which were measured on the same data; `judge` says of the tables what is significant.
 
     Args:
         baselines: system → the system that it is compared with; a system that is missing here is a baseline itself.
@@ -145,25 +164,39 @@ def comparison_table(
         notes.append("Nothing is compared: --baseline names the system that the others are compared with.")
     else:
         notes += _compare_rows(rows, baselines, n_resamples, seed, alpha)
-    n_tests = adjust_p_values(row.comparison for row in rows if row.comparison)
-    rows.sort(key=_order)
-    compared = [(row, row.comparison) for row in rows if row.comparison]
-    for row, comparison in compared:
-        if any(run.at_chance for one in (row, comparison.baseline) for run in one.runs.values()):
-            comparison.cautions.append("a run that has not learned its task (at chance in the training language)")
-        if comparison.mark(alpha) and seeds_may_make(row.score, comparison.baseline.score):
-            comparison.cautions.append("a difference of less than twice its standard error over seeds")
-    notes += _notes_on_tests(n_tests, n_resamples, alpha)
-    notes += [*_notes_on_claims(compared), *_notes_on_settings(rows, compared)]
-    return ComparisonTable(rows, notes, alpha)
+    return ComparisonTable(sorted(rows, key=_order), notes, alpha, n_resamples)
 
 
-def adjust_p_values(comparisons: Iterable[Comparison]) -> int:
-    """Adjust the p-values of several comparisons for their number (Holm); returns how many were tested."""
-    tested = [(one, one.bootstrap.p_value) for one in comparisons if one.bootstrap]
+def judge(tables: Sequence[ComparisonTable]) -> int:
+    """Adjust the p-values of all tables together for their number (Holm), and say what follows: cautions and notes.
+
+    What can be claimed depends on all comparisons that are reported together, so that this comes once, after the last of
+    them. Returns how many were tested.
+    """
+    tested = [(one, one.bootstrap.p_value) for table in tables for _, one in table.compared if one.bootstrap]
     for (one, _), p_value in zip(tested, holm([p_value for _, p_value in tested])):
         one.p_holm = p_value
+    for table in tables:
+        for row, comparison in table.compared:
+            comparison.cautions += _cautions(row, comparison, table.alpha)
+        n_tests = len(tested) if any(one.bootstrap for _, one in table.compared) else 0
+        table.notes += _notes_on_tests(n_tests, table.n_resamples, table.alpha)
+        table.notes += [*_notes_on_claims(table.compared), *_notes_on_settings(table.rows, table.compared)]
     return len(tested)
+
+
+def _cautions(row: Row, comparison: Comparison, alpha: float) -> Iterator[str]:
+    both = (row, comparison.baseline)
+    if any(run.at_chance for one in both for run in one.runs.values()):
+        yield "a run that has not learned its task (at chance in the training language)"
+    if comparison.mark(alpha) and seeds_may_make(row.score, comparison.baseline.score):
+        yield "a difference of less than twice its standard error over seeds"
+    adjusted = [one.adjusted for one in both]
+    # (Of the same adjusted models, nothing is said of the adjustment.)
+    if adjusted[0] != adjusted[1] and any(
+        0 < len(found) < min(MIN_SEEDS, len(one.runs)) for found, one in zip(adjusted, both)
+    ):
+        yield f"fewer than {MIN_SEEDS} adjusted models, whatever the number of seeds of the fine-tuning"
 
 
 def _rows(runs: Sequence[FinishedRun], metrics: Sequence[str]) -> Iterator[Row]:

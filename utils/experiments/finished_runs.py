@@ -5,12 +5,16 @@ was fine-tuned. Runs that differ in their seed alone are runs of the same system
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.core.errors import InputError
+from utils.core.files import file_fingerprint
 from utils.core.progress import progress
 from utils.core.records import ALIGNMENT, read_record
 from utils.experiments.evaluated_sets import (
@@ -27,6 +31,9 @@ from utils.models.lineage import lineage
 
 # Settings of retrieval that a regime does not name.
 _USUAL = {"pooling": "mean", "distance": "cosine", "word_pooling": "avg"}
+# The files of a model that make it another one.
+_WEIGHTS = (".safetensors", ".bin")
+_OF_MODELS = (*_WEIGHTS, ".json", ".model", ".txt")
 
 
 class System(NamedTuple):
@@ -37,6 +44,28 @@ class System(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.model}, {self.regime}"
+
+
+class Original(NamedTuple):
+    """The model that a run has started from in the end: its Hub id or folder, and what tells it from another of that name."""
+
+    name: str
+    sha256: str = ""  # fingerprint of the files of a folder; empty for a Hub id
+
+    @property
+    def identity(self) -> str:
+        """The same for two names of one model, different for two models."""
+        return self.sha256 or self.name
+
+
+class Step(NamedTuple):
+    """A training that a model has gone through, as far as it makes the model another system."""
+
+    kind: str  # one of `TITLES`
+    regime: str  # `continual` or `plain`
+    languages: tuple[str, ...]  # that were aligned
+    variant: tuple[str, ...]  # what makes it another kind than the usual one
+    seed: int | None
 
 
 @dataclass
@@ -51,6 +80,15 @@ class FinishedRun:
     settings: dict[str, Any]  # hyperparameters of the training for the task, and the fingerprint of its data
     history: list[dict[str, Any]]  # the settings of this training and of all before it, the last one first
     at_chance: bool = False  # whether the model has not learned the task in the training language
+    # What the system is named after (see `with_systems`); archives from before it was kept have its name alone.
+    original: Original | None = None
+    steps: tuple[Step, ...] = ()  # the trainings, the last one first
+    title: str = ""  # the arm of a grid, which also tells systems apart where no record does
+
+    @property
+    def adjustments(self) -> tuple[Step, ...]:
+        """The adjustments that the model has gone through, with their seeds: the same for runs that start from one adjusted model."""
+        return tuple(step for step in self.steps if step.kind == ALIGNMENT)
 
     def only(self, names: Iterable[str]) -> "FinishedRun":
         """The same run with some of its sets."""
@@ -63,15 +101,40 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
     Raises:
         InputError: naming the file, the line and the remedy.
     """
-    records = {folder: _records_of(folder) for folder in _with_folders_of_models(folders)}
-    originals = list(dict.fromkeys(original for _, original in records.values()))
-    labels = {name: label for label, name in label_models(originals).items()}
-    trainings = [step for steps, _ in records.values() for step in _trained(steps)]
-    name_languages = len({_languages(step) for step in trainings if step.get("regime") == "continual"}) > 1
-    return [
-        _finished_run(folder, steps, labels[original], name_languages)
-        for folder, (steps, original) in progress(records.items(), "Reading runs", leave=False)
+    found = list(dict.fromkeys(_with_folders_of_models(folders)))
+    return with_systems([_finished_run(folder) for folder in progress(found, "Reading runs", leave=False)])
+
+
+def with_systems(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """The runs with the names of their systems: short ones, which tell apart all systems among these runs.
+
+    So all runs that are compared are named together, wherever they come from. An arm of a grid has its title for a name,
+    and only if runs of different models have the same title also what these models are.
+    """
+    known = {run.original.identity: run.original.name for run in reversed(runs) if run.original}
+    labels = _labels(dict(reversed(known.items())))
+    aligned = {step.languages for run in runs for step in run.steps if step.regime == "continual"}
+    systems = [
+        _system(run, labels[run.original.identity], len(aligned) > 1) if run.original else run.system for run in runs
     ]
+    of_title: dict[str, set[str]] = {}
+    for run, system in zip(runs, systems):
+        if run.original:
+            of_title.setdefault(run.title, set()).add(system.model)
+    named = []
+    for run, system in zip(runs, systems):
+        if run.title and run.original:
+            model = run.title if len(of_title[run.title]) == 1 else f"{run.title}: {system.model}"
+            system = system._replace(model=model)
+        named.append(replace(run, system=system))
+    return named
+
+
+def _labels(names: Mapping[str, str]) -> dict[str, str]:
+    """Identity of a model → its label, of identities with names: names that are the same get a part of the identity."""
+    labels = {name: label for label, name in label_models(list(dict.fromkeys(names.values()))).items()}
+    shared = Counter(names.values())
+    return {one: labels[name] + f" ({one[:8]})" * (shared[name] > 1) for one, name in names.items()}
 
 
 def check_same_data(runs: Sequence[FinishedRun]) -> None:
@@ -113,8 +176,8 @@ def _with_folders_of_models(folders: Sequence[str]) -> Iterator[Path]:
                 yield part
 
 
-def _records_of(folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """The records of a run and of the runs that its model came from, the last one first; and the original model's name."""
+def _records_of(folder: Path) -> tuple[list[dict[str, Any]], Original]:
+    """The records of a run and of the runs that its model came from, the last one first; and the original model."""
     steps: list[dict[str, Any]] = []
     for model in lineage(str(folder), local_files_only=True):
         if model.record is None or kind_of(model.record) is None:
@@ -127,24 +190,43 @@ def _records_of(folder: Path) -> tuple[list[dict[str, Any]], str]:
         steps.append(model.record)
         if not isinstance(model.record.get("base_model"), str):
             raise InputError(f"The run.json of {model.name} names no base_model; it is damaged: run the script again.")
-    name = steps[-1]["base_model"]
-    return steps, str(Path(name).resolve()) if os.path.isdir(name) else name
+    return steps, _original(steps[-1]["base_model"])
 
 
-def _finished_run(folder: Path, steps: list[dict[str, Any]], label: str, name_languages: bool) -> FinishedRun:
-    """A run from the records `_records_of` it, with the label of its original model."""
-    task, sets = kind_of(steps[0]), evaluated_sets(folder, steps[0])
+def _original(name: str) -> Original:
+    if os.path.isdir(name):
+        folder = Path(name).resolve()
+        return Original(str(folder), _fingerprint(folder))
+    # (A path to a model that is gone: archives do not keep the folders above it, but must not mix two such models.)
+    is_path = len(Path(name).parts) > 2 or os.path.isabs(name)
+    return Original(name, sha256(name.encode(errors="surrogatepass")).hexdigest() if is_path else "")
+
+
+@cache
+def _fingerprint(folder: Path) -> str:
+    """Of the files of a model, wherever its folder is; of its path if it has no weights."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in _OF_MODELS and path.is_file())
+    if not any(path.suffix in _WEIGHTS for path in files):
+        return sha256(os.fsencode(folder)).hexdigest()
+    return sha256("".join(f"{path.name} {file_fingerprint(path)}\n" for path in files).encode()).hexdigest()
+
+
+def _finished_run(folder: Path) -> FinishedRun:
+    """A run without the name of its system."""
+    records, original = _records_of(folder)
+    task, sets = kind_of(records[0]), evaluated_sets(folder, records[0])
     if not sets or task is None:
         raise InputError(
             f"The folder {folder} holds no predictions or results of an evaluation; run its script with --do_eval or "
             "--do_predict, or leave it out."
         )
-    trained = _trained(steps)
-    history = [_settings(step) for step in trained]
-    settings: dict[str, Any] = next((one for one, step in zip(history, trained) if kind_of(step) == task), {})
-    seed = trained[0].get("seed") if trained else None
-    system = _system(task, trained, sets, label, name_languages)
-    return FinishedRun(str(folder), task, system, seed, sets, settings, history, bool(steps[0].get("at_chance")))
+    trained = _trained(records)
+    history = [_settings(record) for record in trained]
+    steps = tuple(map(_step, trained))
+    settings: dict[str, Any] = next((one for one, step in zip(history, steps) if step.kind == task), {})
+    seed = steps[0].seed if steps else None
+    at_chance = bool(records[0].get("at_chance"))
+    return FinishedRun(str(folder), task, System("", ""), seed, sets, settings, history, at_chance, original, steps)
 
 
 def _trained(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -161,39 +243,36 @@ def _settings(step: Mapping[str, Any]) -> dict[str, Any]:
     return {**(step.get("hyperparameters") or {}), **links, **fingerprint}
 
 
-def _system(
-    task: str, trained: Sequence[dict[str, Any]], sets: Mapping[str, EvaluatedSet], label: str, name_languages: bool
-) -> System:
+def _step(record: Mapping[str, Any]) -> Step:
+    languages = tuple(sorted(record["arguments"].get("languages") or ["?"]))
+    regime = "continual" if record.get("regime") == "continual" else "plain"
+    return Step(kind_of(record) or "", regime, languages, tuple(_variant(record)), record.get("seed"))
+
+
+def _system(run: FinishedRun, label: str, name_languages: bool) -> System:
     """The model's label with all adjustments, and its regime, which names the languages of continual learning if asked."""
-    fine_tuned = bool(trained) and kind_of(trained[0]) == task != ALIGNMENT
-    before = trained[1:] if fine_tuned else trained
+    fine_tuned = bool(run.steps) and run.steps[0].kind == run.task != ALIGNMENT
+    before = run.steps[1:] if fine_tuned else run.steps
     model = " ".join([label, *(_step_label(step, name_languages) for step in reversed(before))])
     if fine_tuned:
-        return System(model, _regime(trained[0], name_languages))
-    representation = next(iter(sets.values())).representation
+        return System(model, _regime(run.steps[0], name_languages))
+    representation = next(iter(run.sets.values())).representation
     if not representation:
         return System(model, "not fine-tuned here")
     others = [str(v) for name, v in representation.items() if name != "layer" and v != _USUAL.get(name)]
     return System(model, ", ".join([f"layer {representation['layer']}", *others]))
 
 
-def _step_label(step: Mapping[str, Any], name_languages: bool) -> str:
+def _step_label(step: Step, name_languages: bool) -> str:
     """What was done to a model before the fine-tuning, such as `adjusted (hi, contrastive)`."""
-    kind = kind_of(step)
-    if kind == ALIGNMENT:
-        return f"adjusted ({', '.join([_languages(step), *_variant(step)])})"
-    return f"fine-tuned ({TITLES[kind or '']}, {_regime(step, name_languages)})"
+    if step.kind == ALIGNMENT:
+        return f"adjusted ({', '.join([' '.join(step.languages), *step.variant])})"
+    return f"fine-tuned ({TITLES[step.kind]}, {_regime(step, name_languages)})"
 
 
-def _regime(step: Mapping[str, Any], name_languages: bool) -> str:
-    if step.get("regime") != "continual":
-        return ", ".join(["plain", *_variant(step)])
-    begin = f"continual ({_languages(step)})" if name_languages else "continual"
-    return ", ".join([begin, *_variant(step)])
-
-
-def _languages(step: Mapping[str, Any]) -> str:
-    return " ".join(sorted(step["arguments"].get("languages") or ["?"]))
+def _regime(step: Step, name_languages: bool) -> str:
+    languages = f" ({' '.join(step.languages)})" * (step.regime == "continual" and name_languages)
+    return ", ".join([step.regime + languages, *step.variant])
 
 
 def _variant(step: Mapping[str, Any]) -> list[str]:

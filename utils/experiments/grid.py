@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from utils.core.arguments import arg, require
@@ -12,9 +13,11 @@ from utils.core.redaction import is_secret, note_secrets
 from utils.experiments.arms import (
     ABLATION,
     ADJUSTED,
+    ENGLISH,
     FORGETTING,
     FURTHER,
     GRID_TASKS,
+    MEASURED,
     ORIGINAL,
     PAPER_REGIMES,
     PAPER_TASKS,
@@ -23,12 +26,12 @@ from utils.experiments.arms import (
     WORDS,
     XSR,
     Arm,
+    directions,
 )
-from utils.models.hub import MBERT
-from utils.parallel.sides import ENGLISH, directions
 from utils.tasks.registry import TASKS
 
 
+CODE = Path(__file__).resolve().parent.parent.parent
 # What the settings of a grid are for, by name.
 SETTINGS = {
     "parallel": "parallel pairs and word links, in all scripts",
@@ -40,10 +43,19 @@ SETTINGS = {
         if task not in (WORDS, FORGETTING)
     },
     **{f"{task}_translated": f"run_{task}.py in the regime {TRANSLATED}: training data by language" for task in TASKS},
-    "variants": "variants of the alignment by name: arguments of run_align.py and of continual learning, besides those above",
+    "variants": "variants of the alignment by name: arguments of run_align.py and of continual learning, beside those above",
     "distances": "run_distances.py; without them no distances are measured",
     "launch": "accelerate launch; never by language",
 }
+
+# Values that stand for an argument that is not given.
+_UNSET = (None, "", "~", "null")
+# Arguments that say with which vectors word retrieval is measured, and their defaults.
+_USUAL_REPRESENTATION = {"alignment_layer": -1, "word_pooling": "avg"}
+# Arguments that say on which pairs and links; the original and all variants are measured on the same ones.
+_OF_HELD_OUT_PAIRS = ("anchor_language", "include_special_tokens", "max_eval_pairs", "max_seq_length", "max_words", "romanize",
+                      "validation_file", "validation_links_file", "validation_split", "validation_split_percentage",
+                      "word_splitting")  # fmt: skip
 
 
 @dataclass
@@ -51,7 +63,7 @@ class GridArguments:
     """The grid."""
 
     model_name_or_path: str = arg(
-        MBERT,
+        "google-bert/bert-base-multilingual-cased",
         help="The original model; `sample-model`: the small encoder of the quickstart.",
     )
     languages: list[str] = arg(
@@ -106,7 +118,7 @@ class Grid(GridArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        measured = [task for task in (WORDS, FORGETTING) if task in self.tasks]
+        measured = [task for task in MEASURED if task in self.tasks]
         if measured and not self.settings_of("align").get("do_eval"):
             raise InputError(
                 f"--tasks {measured[0]} measures held-out pairs; set do_eval in align, and which they are."
@@ -132,6 +144,17 @@ class Grid(GridArguments):
         for of_group in of_groups:
             for name, value in of_group.items():
                 of_group[name] = self._checked(name, value)
+        for name, variant in self.variants.items() if measured else ():
+            usual = self.settings_of("parallel", "align")
+            for setting in [
+                *_OF_HELD_OUT_PAIRS,
+                *(["word_pooling"] if variant.get("word_pooling") == "token" else []),
+            ]:
+                if setting in variant and variant[setting] != usual.get(setting):
+                    raise InputError(
+                        f"The variant {name} sets {setting}, so that --tasks {measured[0]} would measure it on other pairs than "
+                        "the original; set it in align, for all variants."
+                    )
         if not re.fullmatch("[1-9][0-9]{0,5}", str(self.settings_of("launch").get("num_processes", 1))):
             raise InputError("The setting num_processes of launch must be a number of processes, 1 or more.")
 
@@ -140,9 +163,7 @@ class Grid(GridArguments):
         by_language = isinstance(value, dict) and not {ENGLISH, *self.languages}.isdisjoint(value)
         parts = value.values() if by_language else value if isinstance(value, list) else ()
         inner = [one for part in parts for one in (part if by_language and isinstance(part, list) else [part])]
-        if not re.fullmatch(r"[\w-]+", name):
-            raise InputError(f"The setting {name!r} has not the name of an argument; see --help of its script.")
-        if any(isinstance(one, dict | list) for one in inner):
+        if not re.fullmatch(r"[\w-]+", name) or any(isinstance(one, dict | list) for one in inner):
             raise InputError(f"The setting {name} has values inside of values; give one, a list, or one per language.")
         return json.dumps(value) if isinstance(value, dict) and not by_language else value
 
@@ -171,9 +192,36 @@ class Grid(GridArguments):
         arms = self.arms
         adjusted = (Arm(ADJUSTED, arm.variant) for arm in arms.values() if REGIMES[arm.regime].starts_adjusted)
         # (These are measured even where none is fine-tuned plainly.)
-        measured = {arm.name: arm for arm in (Arm(ORIGINAL), *adjusted)}
-        before = [arm._replace(is_before=True) for arm in measured.values() if FORGETTING in self.tasks]
-        return measured | arms | {arm.name: arm for arm in before}
+        originals = [Arm(ORIGINAL, way) for way in (self.ways if WORDS in self.tasks else [""])]
+        measured = {arm.name: arm for arm in (*originals, *adjusted)}
+        if FORGETTING not in self.tasks:
+            return measured | arms
+        ways = [arm._replace(variant=way) for arm in arms.values() for way in self.ways_of(arm)]
+        before = [arm._replace(is_before=True) for arm in measured.values()]
+        return measured | {arm.name: arm for arm in (*arms.values(), *ways, *before)}
+
+    @property
+    def ways(self) -> list[str]:
+        """The ways in which word retrieval is measured: that of the settings of align (empty), and variants with other ones."""
+        used = dict.fromkeys(arm.variant for arm in self.arms.values())
+        return list(dict.fromkeys(["", *map(self.way_of, used)]))
+
+    def way_of(self, variant: str) -> str:
+        """The way in which a variant is measured: the first variant in the same way; empty if that of align's settings is the same."""
+        ways = [_representation(self._measuring(name)) for name in ("", *self.variants)]
+        of_variant = ways[["", *self.variants].index(variant)]
+        return ["", *self.variants][ways.index(of_variant)]
+
+    def ways_of(self, arm: Arm) -> list[str]:
+        """The ways in which the fine-tuned models of an arm are measured: all, where it has nothing to do with a variant."""
+        return [self.way_of(arm.variant)] if REGIMES[arm.regime].aligns else self.ways
+
+    def settings_of_way(self, way: str) -> dict[str, Any]:
+        """The arguments that measure in a way, beside those of align."""
+        return {name: value for name, value in self.variants.get(way, {}).items() if name in _USUAL_REPRESENTATION}
+
+    def _measuring(self, variant: str) -> dict[str, Any]:
+        return self.settings_of("parallel", "align") | self.settings_of_way(variant)
 
     def about(self, language: str | None) -> list[str]:
         """The languages of a model; None stands for all at once."""
@@ -196,7 +244,7 @@ class Run:
 
 def plan(grid: Grid) -> list[Run]:
     """All runs of a grid: runs that others need come before them, and all runs of a seed before the next seed."""
-    runs = [_word_retrieval(grid)] if WORDS in grid.tasks else []
+    runs = [_word_retrieval(grid, way) for way in grid.ways] if WORDS in grid.tasks else []
     for seed in grid.seeds:
         runs += [_adjustment(grid, variant, language, seed) for variant, language in _adjusted_models(grid)]
         for task in grid.tasks:
@@ -205,7 +253,7 @@ def plan(grid: Grid) -> list[Run]:
             elif task in FURTHER:
                 runs += _further_evaluations(grid, task, seed)
             elif task == FORGETTING:
-                runs += [_forgetting(grid, run) for run in _fine_tunings(grid, str(grid.first_task), seed)]
+                runs += _forgettings(grid, seed)
     if XSR in grid.tasks:
         runs += [_retrieval(grid, language) for language in grid.languages]
     if "distances" in grid.settings:
@@ -228,23 +276,41 @@ def _adjusted(grid: Grid, variant: str, language: str | None, seed: int) -> str:
     return "align/" + "-".join(filter(None, [variant, "joint" if grid.joint else language, f"seed{seed}"]))
 
 
-def _word_retrieval(grid: Grid) -> Run:
+def _word_retrieval(grid: Grid, way: str) -> Run:
     """The original model on the held-out pairs."""
-    arguments = _measuring(grid, grid.model_name_or_path, grid.languages)
-    return Run(f"{WORDS}/{ORIGINAL}", "run_align.py", arguments, [], WORDS, ORIGINAL)
+    arguments = _measuring(grid, grid.model_name_or_path, grid.languages, way)
+    arm = Arm(ORIGINAL, way).name
+    return Run(f"{WORDS}/{arm}", "run_align.py", arguments, [], WORDS, arm)
 
 
-def _forgetting(grid: Grid, run: Run) -> Run:
-    """A fine-tuned model on the held-out pairs."""
-    name = f"{FORGETTING}/{run.name.partition('/')[2]}"
-    arguments = _measuring(grid, f"{{{run.name}}}", grid.about(run.language))
-    return Run(name, "run_align.py", arguments, [run.name], FORGETTING, run.regime, run.language, run.seed)
+def _forgettings(grid: Grid, seed: int) -> Iterator[Run]:
+    """Every fine-tuned model of the first task on the held-out pairs, measured as the models that it is compared with."""
+    for run in _fine_tunings(grid, str(grid.first_task), seed):
+        arm = grid.arms[str(run.regime)]
+        for way in grid.ways_of(arm):
+            name = (arm if REGIMES[arm.regime].aligns else arm._replace(variant=way)).name
+            arguments = _measuring(grid, f"{{{run.name}}}", grid.about(run.language), way)
+            place = _place(FORGETTING, name, run.language, seed)
+            yield Run(place, "run_align.py", arguments, [run.name], FORGETTING, name, run.language, seed)
 
 
-def _measuring(grid: Grid, model: str, languages: Sequence[str]) -> list[str]:
+def _measuring(grid: Grid, model: str, languages: Sequence[str], way: str) -> list[str]:
     """The arguments that measure word retrieval of a model, compared with the original one."""
     settings = {"reference_model": grid.model_name_or_path, **grid.settings_of("parallel", "align")}
+    settings |= grid.settings_of_way(way)
     return ["--model_name_or_path", model, "--languages", *languages, *as_words(settings, languages)]
+
+
+def _representation(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The layer and the vectors with which word retrieval is measured by these settings: of several layers the highest."""
+    chosen = {name: settings.get(name) for name in _USUAL_REPRESENTATION}
+    layer, pooling = (
+        usual if chosen[name] in _UNSET else chosen[name] for name, usual in _USUAL_REPRESENTATION.items()
+    )
+    layers = [int(word) for word in re.findall(r"-?\d+", str(layer))]
+    if -1 in layers or len({one < 0 for one in layers}) == 1:
+        layers = [max(layers, key=lambda one: (one == -1, one))]
+    return (*map(str, sorted(layers)), str(pooling))
 
 
 def _adjustment(grid: Grid, variant: str, language: str | None, seed: int) -> Run:
@@ -269,8 +335,13 @@ def _fine_tunings(grid: Grid, task: str, seed: int) -> Iterator[Run]:
             arguments = ["--model_name_or_path", model, "--do_train", *_sets(grid, task, about)]
             settings = _settings_of_task(grid, arm, task, language)
             arguments += [*as_words(settings, [ENGLISH, *about]), "--seed", str(seed)]
-            name = f"{task}/{'-'.join(filter(None, (arm.name, language)))}-seed{seed}"
-            yield Run(name, f"run_{task}.py", arguments, needs, task, arm.name, language, seed)
+            place = _place(task, arm.name, language, seed)
+            yield Run(place, f"run_{task}.py", arguments, needs, task, arm.name, language, seed)
+
+
+def _place(task: str, arm: str, language: str | None, seed: int) -> str:
+    """The name of the run of a fine-tuned model."""
+    return f"{task}/{'-'.join(filter(None, (arm, language)))}-seed{seed}"
 
 
 def _languages_of(grid: Grid, arm: Arm, task: str) -> list[str | None]:
@@ -363,6 +434,6 @@ def as_words(settings: Mapping[str, Any], languages: Sequence[str]) -> list[str]
             found = {language: value[language] for language in languages if language in value}
             value = [f"{key}={','.join(one) if isinstance(one, list) else one}" for key, one in found.items()]
         values = value if isinstance(value, list) else [value]
-        if values and values[0] not in (None, "", "~", "null"):
+        if values and values[0] not in _UNSET:
             words += [f"--{name}", *map(str, values)]
     return words

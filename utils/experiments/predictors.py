@@ -10,9 +10,8 @@ from statistics import mean
 import numpy as np
 import scipy  # (which imports its modules when they are used)
 
-from utils.experiments.arms import ADJUSTED, ORIGINAL, REGIMES, WORDS, Arm
-from utils.experiments.results import PARTS, Results
-from utils.parallel.sides import directions
+from utils.experiments.arms import ADJUSTED, ORIGINAL, REGIMES, WORDS, Arm, directions
+from utils.experiments.results import PARTS, Results, original_for
 from utils.tasks.registry import TASKS
 
 
@@ -44,7 +43,7 @@ def gains(results: Results) -> dict[str, dict[str, list[Point]]]:
     """Task → predictor → a point for every language and arm that starts from an adjusted model.
 
     Predictors: word retrieval of the original model and its change by the adjustment (means of both directions), MEXA of the
-    original model in its last layer, and the fit of the vocabulary. The gain is the difference from the original model, fine-tuned plainly.
+    original model in the highest layer that was measured, and the fit of the vocabulary. The gain is the difference from the original model, fine-tuned plainly.
     """
     found: dict[str, dict[str, list[Point]]] = {}
     for (part, name, baseline), compared in results.comparisons.items():
@@ -59,8 +58,8 @@ def gains(results: Results) -> dict[str, dict[str, list[Point]]]:
 
 
 def _predictors(results: Results, adjusted: str, language: str) -> Iterator[tuple[str, float]]:
-    retrieval = {name: _word_retrieval(results, name, language) for name in (ORIGINAL, adjusted)}
-    before, after = retrieval[ORIGINAL], retrieval[adjusted]
+    original = original_for(results.grid, WORDS, adjusted)
+    before, after = (_word_retrieval(results, name, language) for name in (original, adjusted))
     if before is not None:
         yield "word retrieval before (%)", 100 * before
     if before is not None and after is not None:

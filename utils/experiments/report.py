@@ -16,10 +16,11 @@ from jinja2 import Environment, StrictUndefined
 
 from utils.core.files import write_text
 from utils.core.page import html_page
-from utils.core.result_tables import ResultTable, markdown_text, points
+from utils.core.result_tables import ResultTable, markdown_text
 from utils.experiments.arms import (
     ADJUSTED,
     ADJUSTED_CONTINUAL,
+    ENGLISH,
     FORGETTING,
     ORIGINAL,
     REGIMES,
@@ -28,17 +29,17 @@ from utils.experiments.arms import (
     XSR,
     Arm,
     by_script,
+    directions,
     language_of,
 )
 from utils.experiments.claims import CLAIMS, decisive, place, verdict_on
 from utils.experiments.comparison import Comparison, note_on_resamples
-from utils.experiments.comparison_tables import mean_and_sd, write_tables
+from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
 from utils.experiments.grid import Grid
 from utils.experiments.predictors import correlate, gains
-from utils.experiments.results import PARTS, Results, title_with_metric
+from utils.experiments.results import PARTS, Results, original_for, title_with_metric
 from utils.experiments.run_archives import SUFFIX, write_archive
 from utils.experiments.significance import seed_scores
-from utils.parallel.sides import ENGLISH, directions
 
 
 _TEMPLATE = Path(__file__).with_name("report_template.md")
@@ -68,8 +69,10 @@ def _draw(results: Results, output_dir: Path) -> list[tuple[str, str]]:
             for language, one in compared.items()
             if one.bootstrap
         }
-        if baseline == ORIGINAL and intervals:
-            title = title_with_metric(part)
+        if baseline == original_for(results.grid, part, regime) and intervals:
+            # (Measured in another way, the original has other scores.)
+            way = results.grid.rows[baseline].variant
+            title = title_with_metric(part) + f", measured as {way}" * bool(way)
             panels.setdefault(title, {})[results.grid.rows[regime].title] = intervals
             baselines.setdefault(title, {}).update({name: compared[name].baseline.score.mean for name in intervals})
     if not panels:
@@ -107,7 +110,9 @@ def _report(
         sections=[_section(results, part) for part in results.scores],
         predictors=_predictors(results, output_dir),
         retrieval=_other_retrieval(results),
+        retrieval_layers=_layers(results.retrieval_layers),
         distances=_distances(results),
+        distance_layers=_layers(_highest_layers(results)),
         conditions=ResultTable(["", ""], list(conditions.items()), 2).markdown(),
         missing=ResultTable(["run", "reason"], sorted(results.missing.items()), 2).markdown(),
     )
@@ -164,14 +169,12 @@ def _claims_on_forgetting(results: Results, variant: str, of_variant: str) -> It
 
 
 def _differences(results: Results, compared: Mapping[str, Comparison]) -> str:
-    listed = ", ".join(f"{name} {_points(results, one)}" for name, one in sorted(compared.items()))
-    return listed.replace(
-        "(*)", r"(\*)"
-    )  # (two of them in a line are emphasis in Markdown; two stars after digits are not)
+    return ", ".join(f"{name} {_points(results, one)}" for name, one in sorted(compared.items()))
 
 
 def _points(results: Results, comparison: Comparison) -> str:
-    return f"{points(comparison.difference)}{comparison.mark(results.alpha)}"
+    """In Markdown, in which two stars in a line can be emphasis unless they are escaped."""
+    return f"{points(comparison.difference)}{comparison.mark(results.alpha)}".replace("*", r"\*")
 
 
 def _section(results: Results, part: str) -> dict[str, Any]:
@@ -182,7 +185,8 @@ def _section(results: Results, part: str) -> dict[str, Any]:
     rows = []
     arms = results.grid.rows
     for regime in filter(scores.get, arms):
-        of_regime, compared = scores[regime], results.comparisons.get((part, regime, ORIGINAL), {})
+        of_regime = scores[regime]
+        compared = results.comparisons.get((part, regime, original_for(results.grid, part, regime)), {})
         cells = {name: mean_and_sd(seed_scores(values)) for name, values in of_regime.items()}
         cells |= {name: f"{cells[name]} ({_points(results, one)})" for name, one in compared.items()}
         means = [mean(of_regime[name]) for name in foreign if name in of_regime]
@@ -197,8 +201,12 @@ def _section(results: Results, part: str) -> dict[str, Any]:
         "between_regimes": [
             (f"{arms[regime].title} – {arms[baseline].title}", _differences(results, compared))
             for (of, regime, baseline), compared in results.comparisons.items()
-            if of == part and baseline != ORIGINAL
+            if of == part and baseline != original_for(results.grid, part, regime)
         ],
+        "not_compared": [
+            f"{arms[one].title} – {arms[other].title}" for one, other in results.not_compared.get(part, ())
+        ],
+        "means_in_english": ENGLISH in names and not results.grid.joint and len(results.grid.languages) > 1,
     }
 
 
@@ -246,13 +254,31 @@ def _alignment(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for language, numbers in results.distances.items():
         for stage, label in _stages(results.grid, language).items():
-            pattern = rf"{re.escape(label)}/{re.escape(language)}_layer(\d+)_cosine_share_nearer"
-            layers = [int(match[1]) for name in numbers if (match := re.fullmatch(pattern, name))]
-            where = f"layer{max(layers, default=0)}_cosine"
+            where = f"layer{_highest_layer(numbers, label, language)}_cosine"
             names = (f"{language}_{where}_share_nearer", f"{language}-en_{where}_word_retrieval_accuracy")
             if all(f"{label}/{name}" in numbers for name in names):
                 found.setdefault(stage, {})[language] = tuple(numbers[f"{label}/{name}"] for name in names)
     return found
+
+
+def _highest_layer(numbers: Mapping[str, Any], label: str, language: str) -> int | None:
+    pattern = rf"{re.escape(label)}/{re.escape(language)}_layer(\d+)_cosine_share_nearer"
+    return max((int(match[1]) for name in numbers if (match := re.fullmatch(pattern, name))), default=None)
+
+
+def _highest_layers(results: Results) -> set[int]:
+    """Those of the models and languages whose distances were measured: usually one."""
+    found = (
+        _highest_layer(numbers, label, language)
+        for language, numbers in results.distances.items()
+        for label in _stages(results.grid, language).values()
+    )
+    return {layer for layer in found if layer is not None}
+
+
+def _layers(layers: Iterable[int]) -> str:
+    numbers = list(map(str, sorted(layers)))
+    return f"layer{'s' * (len(numbers) > 1)} {_listed(numbers)}" if numbers else ""
 
 
 def _stages(grid: Grid, language: str) -> dict[str, str]:
@@ -307,8 +333,6 @@ def as_html(text: str, folder: Path) -> str:
             return match[0]
         return f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
 
-    # (Two stars after digits in a line are not emphasis by CommonMark's rules, but they are for this library.)
-    text = re.sub(r"([+−][\d.]+|(?<!`)\()\*(?![\w*])", r"\1\\*", text)
     converter = markdown.Markdown(extensions=["tables"])
     converter.preprocessors.deregister("html_block")
     for pattern in ("html", "entity", "link", "reference", "short_reference", "autolink", "automail"):

@@ -1,7 +1,7 @@
 """The results of the runs of a grid, read and compared."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -13,21 +13,23 @@ from utils.experiments.arms import (
     ABLATION,
     ADJUSTED,
     ADJUSTED_CONTINUAL,
+    ENGLISH,
     FORGETTING,
     FURTHER,
+    MEASURED,
     ORIGINAL,
+    REGIMES,
     WORDS,
     XSR,
     Arm,
     language_of,
 )
-from utils.experiments.comparison import Comparison, ComparisonTable, adjust_p_values, comparison_table
+from utils.experiments.comparison import Comparison, ComparisonTable, compare, judge
 from utils.experiments.comparison_tables import metric_name
 from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
 from utils.experiments.grid import Grid, Run
 from utils.experiments.runner import check_done
-from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TASKS
 
 
@@ -43,9 +45,19 @@ PARTS[FORGETTING] = (f"{TITLES[ALIGNMENT]} before and after fine-tuning", "word_
 _KINDS = {WORDS: (WORDS, "align"), FORGETTING: (FORGETTING, WORDS, "align")}
 
 
-def arms_with_baselines(grid: Grid) -> Iterator[tuple[str, str]]:
+def original_for(grid: Grid, part: str, name: str) -> str:
+    """The name of the arm of the original model that an arm is compared with: it is measured in the same way."""
+    return Arm(ORIGINAL, grid.way_of(grid.rows[name].variant) if part in MEASURED else "").name
+
+
+def arms_with_baselines(grid: Grid, part: str) -> Iterator[tuple[str, str]]:
     """The names of arms and of those that they are compared with: the original, other regimes, the first variant."""
-    yield from ((name, ORIGINAL) for name, arm in grid.rows.items() if name != ORIGINAL and not arm.is_before)
+    rows = grid.rows
+    yield from (
+        (name, original_for(grid, part, name))
+        for name, arm in rows.items()
+        if arm.regime != ORIGINAL and not arm.is_before
+    )
     first, *others = grid.variants or [""]
     for variant in (first, *others):
         continual, adjusted, ablation = (
@@ -53,7 +65,7 @@ def arms_with_baselines(grid: Grid) -> Iterator[tuple[str, str]]:
         )
         yield from ((continual, adjusted), (continual, ablation))
     yield from ((Arm(ADJUSTED, variant).name, Arm(ADJUSTED, first).name) for variant in others)
-    yield from ((arm._replace(is_before=False).name, name) for name, arm in grid.rows.items() if arm.is_before)
+    yield from ((arm._replace(is_before=False).name, name) for name, arm in rows.items() if arm.is_before)
 
 
 @dataclass
@@ -65,15 +77,18 @@ class Results:
     n_resamples: int
     alpha: float = 0.05  # level of significance over all comparisons
     n_comparisons: int = 0  # that p-values are adjusted for
-    # Part → arm → language or pair of languages → score of every run, 0 to 1.
+    # Part → arm → language or pair of languages → score of every seed, 0 to 1; in English the mean over the languages' models.
     scores: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     n_examples: dict[str, dict[str, int]] = field(default_factory=dict)  # part → language
     # (Part, arm, baseline) → language.
     comparisons: dict[tuple[str, str, str], dict[str, Comparison]] = field(default_factory=dict)
+    # Part → arm and baseline that are not compared, since words were retrieved in other layers or by other vectors.
+    not_compared: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     tables: list[ComparisonTable] = field(default_factory=list)  # all comparisons in full
     runs: list[FinishedRun] = field(default_factory=list)  # those that were compared, named by their arms
-    # Arm → direction or language and measure → mean over seeds and directions, 0 to 1, of the last layer.
+    # Arm → language and measure → mean over seeds and directions, 0 to 1, in the highest layer that was measured.
     retrieval: dict[str, dict[str, float]] = field(default_factory=dict)
+    retrieval_layers: list[int] = field(default_factory=list)  # these layers, usually one
     vocabulary: dict[str, dict[str, float]] = field(default_factory=dict)  # language → fit of the vocabulary
     distances: dict[str, dict[str, Any]] = field(default_factory=dict)  # language → results of `run_distances.py`
 
@@ -99,17 +114,20 @@ def read_results(
         found_of_task = _read(task, planned, runs, grid, output_dir)
         results.runs += _named_for_an_archive(task, found_of_task, grid)
         if task == XSR:
-            results.retrieval = _retrieval(found_of_task)
+            results.retrieval, results.retrieval_layers = _retrieval(found_of_task)
         for part, found in _parts(task, found_of_task):
             metric = PARTS[part][1]
             results.scores[part] = _scores(found, metric)
             results.n_examples[part] = {name: one.n_examples for *_, run in found for name, one in run.sets.items()}
-            for regime, baseline in arms_with_baselines(grid):
-                if table := _compared(found, regime, baseline, metric, n_resamples):
+            for regime, baseline in arms_with_baselines(grid, part):
+                runs_of_both, baselines = _beside(found, regime, baseline)
+                if baselines and _measured_alike(runs_of_both):
+                    table = compare(runs_of_both, baselines, [metric], n_resamples)
                     results.tables.append(table)
-                    compared = {row.language: row.comparison for row in table.rows if row.comparison}
-                    results.comparisons[part, regime, baseline] = compared
-    results.n_comparisons = adjust_p_values(one for of in results.comparisons.values() for one in of.values())
+                    results.comparisons[part, regime, baseline] = {row.language: one for row, one in table.compared}
+                elif baselines:
+                    results.not_compared.setdefault(part, []).append((regime, baseline))
+    results.n_comparisons = judge(results.tables)
     for run in done:
         if run.task == "align":
             results.vocabulary |= (
@@ -147,21 +165,28 @@ def _read(task: str, planned: Sequence[Run], runs: Sequence[Run], grid: Grid, ou
 
 
 def _named_for_an_archive(task: str, found: Sequence[_Found], grid: Grid) -> list[FinishedRun]:
-    """The runs, each once; word retrieval after fine-tuning under another name than that of the models before it."""
-    if task != FORGETTING:
-        return [run for *_, run in found]
-    after = [run for arm, _, run in found if not grid.rows[arm].is_before]
-    end = f", fine-tuned ({grid.first_task})"
-    return [replace(run, system=run.system._replace(model=run.system.model + end)) for run in after]
+    """The runs, each once, with the titles of their arms if a grid has variants, which records may not distinguish."""
+    named = []
+    for name, _, run in found:
+        arm = grid.rows[name]
+        if task == FORGETTING and arm.is_before:  # (once more)
+            continue
+        # (The layer, in which the same model was measured, is known of every run.)
+        title = (arm if REGIMES[arm.regime].aligns else arm._replace(variant="")).title
+        end = f", fine-tuned ({grid.first_task})" if task == FORGETTING else ""
+        named.append(replace(run, title=title + end if grid.variants else ""))
+    return named
 
 
-# What run_xsr.py reports besides the accuracy by its first distance: end of the name → column.
+# What run_xsr.py reports beside the accuracy by its first distance: end of the name → column.
 _MEASURES = {"_csls_accuracy": "CSLS", "_centered_accuracy": "centered", "_mexa": "MEXA"}
 
 
-def _retrieval(found: Sequence[_Found]) -> dict[str, dict[str, float]]:
-    """Other measures of retrieval: arm → `hi, CSLS` → mean over directions and seeds, in the last layer that was measured."""
+def _retrieval(found: Sequence[_Found]) -> tuple[dict[str, dict[str, float]], list[int]]:
+    """Other measures of retrieval: arm → `hi, CSLS` → mean over directions and seeds, in the highest layer that was measured;
+    and these layers."""
     values: dict[str, dict[str, list[float]]] = {}
+    highest = set()
     for arm, _, run in found:
         numbers = read_json_object(Path(run.folder) / "all_results.json", "start again")
         layers = {int(match[1]) for name in numbers if (match := re.search(r"_layer(\d+)_mexa$", name))}
@@ -169,8 +194,10 @@ def _retrieval(found: Sequence[_Found]) -> dict[str, dict[str, float]]:
             for end, title in _MEASURES.items():
                 where = name.removesuffix(f"_layer{max(layers, default=0)}{end}")
                 if where != name:
+                    highest.add(max(layers, default=0))
                     values.setdefault(arm, {}).setdefault(f"{language_of(where)}, {title}", []).append(value)
-    return {arm: {name: mean(of_name) for name, of_name in of_arm.items()} for arm, of_arm in values.items()}
+    means = {arm: {name: mean(of_name) for name, of_name in of_arm.items()} for arm, of_arm in values.items()}
+    return means, sorted(highest)
 
 
 def _measured_arm(adjusted: Mapping[Path, str | None], folder: Path) -> str:
@@ -194,17 +221,22 @@ def _parts(task: str, found: Sequence[_Found]) -> Iterator[tuple[str, list[_Foun
 
 
 def _scores(found: Sequence[_Found], metric: str) -> dict[str, dict[str, list[float]]]:
-    scores: dict[str, dict[str, list[float]]] = {}
+    """By arm and language the score of every seed: a seed has several models where each language has its own, measured in
+    English, too."""
+    of_seeds: dict[str, dict[str, dict[int | None, list[float]]]] = {}
     for regime, _, run in found:
         for language, one in run.sets.items():
-            scores.setdefault(regime, {}).setdefault(language, []).append(one.results[metric])
-    return scores
+            of_seed = of_seeds.setdefault(regime, {}).setdefault(language, {}).setdefault(run.seed, [])
+            of_seed.append(one.results[metric])
+    return {
+        regime: {language: [mean(values) for values in seeds.values()] for language, seeds in of_regime.items()}
+        for regime, of_regime in of_seeds.items()
+    }
 
 
-def _compared(
-    found: Sequence[_Found], regime: str, baseline: str, metric: str, n_resamples: int
-) -> ComparisonTable | None:
-    """The runs of a regime, each in its own language, beside those of the baseline; None if either is missing."""
+def _beside(found: Sequence[_Found], regime: str, baseline: str) -> tuple[list[FinishedRun], dict[System, System]]:
+    """The runs of a regime, each in its own language, beside those of the baseline, and which is whose baseline; none if either
+    is missing."""
     runs: list[FinishedRun] = []
     baselines: dict[System, System] = {}
     bases = [(language, run) for which, language, run in found if which == baseline]
@@ -213,10 +245,18 @@ def _compared(
         if which == regime and others:
             baselines[run.system] = others[0].system
             runs.append(_without_english(run, language))
-    if not runs:
-        return None
-    runs += [_without_english(other, language) for language, other in bases]
-    return comparison_table([run for run in runs if run.sets], baselines, [metric], n_resamples)
+    runs += [_without_english(other, language) for language, other in bases] if runs else []
+    return [run for run in runs if run.sets], baselines
+
+
+def _measured_alike(runs: Iterable[FinishedRun]) -> bool:
+    """Whether in every language all runs were measured in the same layer and by the same vectors."""
+    first: dict[str, dict[str, Any]] = {}
+    return all(
+        one.representation == first.setdefault(name, one.representation)
+        for run in runs
+        for name, one in run.sets.items()
+    )
 
 
 def _without_english(run: FinishedRun, language: str | None) -> FinishedRun:
