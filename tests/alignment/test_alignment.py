@@ -39,7 +39,7 @@ def losses(batch: dict, objective=None) -> tuple[float, float, int, int]:
     f, f0 = encoders()
     with torch.no_grad():
         terms = AlignmentLoss(objective or MeanSquaredError(), f0)(f, batch)
-    return terms.alignment.item(), terms.regularization.item(), terms.n_links, terms.n_words
+    return terms.alignment.item(), terms.regularization.item(), *terms.counts[:2]
 
 
 def test_collator_numbers_words_through():
@@ -195,13 +195,13 @@ def test_the_same_word_is_no_negative():
 
 
 def test_with_negatives_of_both_languages_a_word_competes_with_its_own_language():
-    """Of three links, four vectors beside the right one; a word that is spelt like the query is none of them."""
+    """Of three links, four vectors besides the right one; a word that is spelled like the query is none of them."""
     source, english = torch.eye(3), torch.eye(3)
     objective = ContrastiveObjective(contrastive_negatives="both")
     assert objective(source, english, torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]))[0].item() == pytest.approx(
         -math.log(math.exp(10) / (math.exp(10) + 4)), abs=1e-6
     )
-    # The second source word is the first one again, and the third English word is spelt like it.
+    # The second source word is the first one again, and the third English word is spelled like it.
     one_masked = objective(source, english, torch.tensor([1, 1, 3]), torch.tensor([4, 5, 1]))[0].item()
     queries = [math.exp(10) + 2, math.exp(10) + 2]
     assert one_masked == pytest.approx(sum(math.log(total) - 10 for total in queries) / 2, abs=1e-6)
@@ -218,7 +218,7 @@ def test_losses_of_several_layers_are_means_from_one_pass_of_each_side(layers):
             hook.remove()
         apart = [AlignmentLoss(MeanSquaredError(), f0, [layer])(f, batch) for layer in layers]
     assert len(passes) == 3
-    assert (together.n_links, together.n_words) == (apart[0].n_links, apart[0].n_words)
+    assert together.counts == apart[0].counts
     for name in ("alignment", "regularization"):
         expected = sum(getattr(terms, name).item() for terms in apart) / len(layers)
         assert getattr(together, name).item() == pytest.approx(expected, rel=1e-5)

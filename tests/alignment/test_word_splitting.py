@@ -19,13 +19,13 @@ MARKED = [
 
 
 @pytest.mark.parametrize("word", MARKED)
-def test_only_ordinary_spaces_count_in_tokenised_text(word):
+def test_only_ordinary_spaces_count_in_tokenized_text(word):
     assert split_on_spaces(f" one  {word}\ttwo ") == ["one", word, "two"]
 
 
 # (Gemma's tokenizer merges the end of a word with the space after it.)
 @pytest.mark.parametrize("kind", [kind for kind in TOKENIZERS if kind != "gemma"])
-def test_unusual_words_leave_their_neighbours_alone(kind):
+def test_unusual_words_leave_their_neighbors_alone(kind):
     """The tokens of the words around them, to which links refer, are the same as around any other word."""
     word_tokenizer = WordTokenizer(tokenizer(kind))
     for word in MARKED:

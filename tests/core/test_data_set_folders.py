@@ -36,6 +36,14 @@ def test_folders_of_save_to_disk(tmp_path):
         load(tmp_path / "splits", "validation")
 
 
+@pytest.mark.parametrize("split", ["{x}", "{", "}", "{}", "{0}", "{language.x}", "test-{language}"])
+def test_a_split_is_no_format(tmp_path, split):
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "splits")
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "splits", split)
+    assert split.replace("{language}", "hi") in str(caught.value)
+
+
 CARD = "---\n{}\n---\n"
 FOLDERS: dict[str, dict[str, str | bytes]] = {
     "nothing": {},

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from utils.core import redaction
-from utils.core.errors import InputError, run_script
+from utils.core.errors import InputError, first_line, run_script
 from utils.core.redaction import redact
 
 
@@ -44,6 +44,14 @@ def test_a_message_is_one_short_line(message):
     assert len(f"error: {text}") <= 300
     assert text.isprintable()
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("", "ValueError"), ("\n", "ValueError"), ("\n a\nb", "a"), ("a\r\nb", "a"), ("\x1c", "ValueError")],
+)
+def test_the_first_line_of_an_error(message, line):
+    assert first_line(ValueError(message)) == line
 
 
 def test_the_rest_of_a_sentence_is_kept_when_a_long_word_is_shortened():

@@ -1,12 +1,11 @@
 """Commands that can be copied."""
 
-import os
-import subprocess
 import sys
 
 from helpers.paths import PROJECT
 from utils.core import next_steps
 from utils.core.next_steps import as_typed, command, same_command, say_where
+from utils.tasks.registry import TASKS
 
 
 def test_the_same_run_with_another_model(monkeypatch, tmp_path):
@@ -22,13 +21,16 @@ def test_the_same_run_with_another_model(monkeypatch, tmp_path):
 
 def test_words_are_quoted_as_the_system_wants(monkeypatch):
     words = ["python", "run_xsr.py", "--model", "my models/it's", "--token", "hf_abcdefghijklmnopqrstuvwxyzabcdefgh"]
+    monkeypatch.setattr(next_steps.os, "name", "posix")
     typed = as_typed(words)
     assert "'my models/it'\"'\"'s'" in typed
     assert "hf_abc" not in typed
     monkeypatch.setattr(next_steps.os, "name", "nt")
     assert '"my models/it\'s"' in as_typed(words)
-    monkeypatch.undo()
-    assert os.name == "posix" or subprocess.list2cmdline(words)
+
+
+def test_the_scripts_of_tasks_are_launched():
+    assert set(next_steps._LAUNCHED) == {f"run_{task}" for task in TASKS}
 
 
 def test_places(tmp_path, capsys):

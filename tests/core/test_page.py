@@ -70,7 +70,7 @@ def test_charts_are_part_of_the_page():
 
 
 @pytest.mark.usefixtures("figures")
-def test_a_chart_is_the_same_every_time_and_takes_its_colours_from_the_page():
+def test_a_chart_is_the_same_every_time_and_takes_its_colors_from_the_page():
     one, same, other = (as_svg(partial(line_chart, LINES, "Step", "Loss"), salt) for salt in ("1.1", "1.1", "1.2"))
     assert one == same != other
     assert "currentcolor" in one

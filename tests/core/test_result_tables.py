@@ -6,8 +6,10 @@ import re
 
 import markdown
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from utils.core.result_tables import ResultTable
+from utils.core.result_tables import ResultTable, points
 
 
 TABLE = ResultTable(["model", "F1 %", "n"], [["a_b", "81.5 ± 0.3", None], ["long name|x", "−2.0*", 12]])
@@ -71,3 +73,12 @@ def test_no_name_is_a_formula(name):
 @pytest.mark.parametrize("number", ["-1", "-1.5", "+0.3", "-.5", "-2e-05", "1", "", "a-b"])
 def test_numbers_and_other_text_stay(number):
     assert ResultTable(["n", "m"], [[number, 1]]).csv() == f"n,m\n{number},1\n"
+
+
+@given(st.floats(-1, 1))
+def test_points(difference):
+    signed, plain = points(difference), points(difference, sign=False)
+    assert signed.removeprefix("+") == plain
+    assert float(plain.replace("−", "-")) == pytest.approx(100 * difference, abs=0.05 + 1e-9)
+    assert plain[0] != "-"
+    assert (signed[0] in "+−") == (plain != "0.0")

@@ -61,7 +61,7 @@ def test_unrelated_words_are_unrelated():
     assert (others > 0).mean() > 0.95
 
 
-def test_words_linked_with_the_same_word_or_spelt_alike_are_not_unrelated():
+def test_words_linked_with_the_same_word_or_spelled_alike_are_not_unrelated():
     pairs = bitext(("a b", "The cat the dog THE", [[0, 0], [0, 1], [1, 2]]), ("c", "the", [[0, 0]]))
     for seed in range(20):
         triples = draw_triples(pairs, seed=seed)
@@ -300,10 +300,10 @@ def test_figures(tmp_path):
     for name in ("h", "c"):
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert 0.02 < inked(tmp_path / f"{name}.png") < 0.6
-    # Related and unrelated words differ without colours: where only the one or the other is, it is not equally dark.
-    plot_distances({"m": {"l2": WordDistances(np.zeros(9), np.full(9, 9.0), 0, 0)}}, tmp_path / "grey")
-    grey = imread(tmp_path / "grey.png")[..., :3].mean(axis=2)
-    height, width = grey.shape
-    bars = grey[height // 3 : height // 2, : width // 2]
+    # Related and unrelated words differ without colors: where only the one or the other is, it is not equally dark.
+    plot_distances({"m": {"l2": WordDistances(np.zeros(9), np.full(9, 9.0), 0, 0)}}, tmp_path / "gray")
+    gray = imread(tmp_path / "gray.png")[..., :3].mean(axis=2)
+    height, width = gray.shape
+    bars = gray[height // 3 : height // 2, : width // 2]
     related, unrelated = bars[:, : width // 4], bars[:, width // 4 :]
     assert abs(related[related < 0.95].mean() - unrelated[unrelated < 0.95].mean()) > 0.02

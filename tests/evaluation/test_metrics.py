@@ -12,7 +12,7 @@ from utils.evaluation.entities import entities, entity_scores
 from utils.evaluation.metrics import METRICS, load_metric
 
 
-# --- Answers: what normalisation makes of a text ---
+# --- Answers: what normalization makes of a text ---
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from utils.evaluation.metrics import METRICS, load_metric
         ("The", ""),
     ],
 )
-def test_squad_s_normalisation(text, normal):
+def test_squad_s_normalization(text, normal):
     assert normalize_answer(text) == normal
 
 
@@ -68,12 +68,12 @@ def test_squad_s_normalisation(text, normal):
         ("en", "20 °C €5", "20 °c €5"),  # other symbols are no punctuation
     ],
 )
-def test_mlqa_s_normalisation(language, text, normal):
+def test_mlqa_s_normalization(language, text, normal):
     assert normalize_answer(text, language) == normal
 
 
 def test_mlqa_has_no_russian():
-    with pytest.raises(ValueError, match="MLQA has no normalisation for ru, only for en, es, vi"):
+    with pytest.raises(ValueError, match="MLQA has no normalization for ru, only for en, es, vi"):
         normalize_answer("река", "ru")
 
 
@@ -146,7 +146,7 @@ def test_another_right_answer_never_harms(prediction, answers, another):
 
 
 def scores_of(*triples, **rules):
-    """Scores of (prediction, answers, no-answer score), and what `version_2_scores` needs beside them."""
+    """Scores of (prediction, answers, no-answer score), and what `version_2_scores` needs besides them."""
     texts, answers, doubts = zip(*triples)
     scores = [answer_scores(text, right, **rules) for text, right in zip(texts, answers)]
     return scores, list(map(bool, answers)), list(map(bool, texts)), doubts

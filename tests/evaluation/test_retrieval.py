@@ -1,6 +1,7 @@
-"""Nearest neighbours, sentence vectors, sentence pairs."""
+"""Nearest neighbors, sentence vectors, sentence pairs."""
 
 import gzip
+from itertools import permutations
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from helpers import tiny
 from helpers.paths import REFERENCE
 from helpers.retrieval import dataset, reference_sentences
 from utils.core.errors import InputError
-from utils.evaluation import neighbours
+from utils.evaluation import neighbors
 from utils.evaluation import vectors as encoding
 from utils.evaluation.figures import plot_accuracy_by_layer
-from utils.evaluation.neighbours import RETRIEVAL_DISTANCES, Retrieval, retrieve
+from utils.evaluation.neighbors import RETRIEVAL_DISTANCES, Retrieval, retrieve
 from utils.evaluation.sentence_pairs import SentencePairs, load_sentence_pairs, read_sentence_files
 from utils.evaluation.sentence_retrieval import (
     curves_by_layer,
@@ -55,7 +56,7 @@ def test_every_recorded_retrieval(reference_encoder, expected, number, language)
         assert found.mrr == pytest.approx(r["mrr"], rel=1e-5)
 
 
-# --- Nearest neighbours ------------------------------------------------------------------------------------------
+# --- Nearest neighbors ------------------------------------------------------------------------------------------
 
 
 def similarity(queries, candidates, distance):
@@ -369,7 +370,7 @@ def test_chunks_are_put_together(reference_encoder, monkeypatch):
     torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_one_chunk_is_tokenised_ahead():
+def test_one_chunk_is_tokenized_ahead():
     made = []
     results = encoding._one_ahead(lambda n: made.append(n) or n * n, range(4))
     assert next(results) == 0
@@ -610,6 +611,13 @@ def test_models_are_told_apart(tmp_path, monkeypatch):
         label_models(["x/a", "y", "x/a"])
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_every_model_has_a_label_of_its_own(n):
+    """Also where the parts of two names make the same label (o/m and o-m)."""
+    for names in permutations(["m", "o/m", "p/m", "o-m", "o-m-2", "o/m-2", "o/m/2", "/o/m"], n):
+        assert list(label_models(names).values()) == list(names)
+
+
 @pytest.mark.usefixtures("figures")
 @pytest.mark.parametrize("n_panels", [1, 2, 3, 5])
 @pytest.mark.parametrize("n_models", [1, 9])
@@ -629,8 +637,8 @@ def test_spread_is_the_mean_over_all_pairs(distance):
     else:
         unit = F.normalize(vectors.double(), dim=1)
         expected = (1 - unit @ unit.T).mean()
-    assert neighbours.vector_spread(vectors, distance) == pytest.approx(expected.item(), rel=1e-9)
-    assert neighbours.vector_spread(vectors[:1].expand(9, 7), distance) == pytest.approx(0, abs=1e-6)
+    assert neighbors.vector_spread(vectors, distance) == pytest.approx(expected.item(), rel=1e-9)
+    assert neighbors.vector_spread(vectors[:1].expand(9, 7), distance) == pytest.approx(0, abs=1e-6)
 
 
 def test_hubs_are_seen():

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.evaluation.neighbours import Retrieval
+from utils.evaluation.neighbors import Retrieval
 from utils.evaluation.report import retrieval_sections
 from utils.evaluation.sentence_pairs import SentencePairs
 

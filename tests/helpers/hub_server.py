@@ -11,7 +11,7 @@
 Who may do what, and how it is refused, is the Hub's. As there, large files lie with a storage service on another host
 that knows signed links only, and refuses requests that carry a token.
 
-Not served: Xet (the client must be told HF_HUB_DISABLE_XET=1), pull requests, organisations, .gitignore, checks of a
+Not served: Xet (the client must be told HF_HUB_DISABLE_XET=1), pull requests, organizations, .gitignore, checks of a
 card's YAML, pagination.
 """
 

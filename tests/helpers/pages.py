@@ -12,7 +12,7 @@ class Page(HTMLParser):
 
     Attributes:
         cells: the texts of the cells of its tables, row by row.
-        references: what it refers to, beside its own parts.
+        references: what it refers to, besides its own parts.
         scripts: number of scripts.
         texts: all text that is shown.
         titles: the headings.

@@ -122,7 +122,7 @@ def model(architecture: str = "Bert", head: str = "ForMaskedLM", seed: int = 0, 
     """A model with random weights; `head` is the end of its class name, empty for the bare encoder."""
     torch.manual_seed(seed)
     made = getattr(transformers, architecture + (head or "Model"))(config(architecture, **changes))
-    with torch.no_grad():  # the usual initialisation is too small for tests to tell layers apart
+    with torch.no_grad():  # the usual initialization is too small for tests to tell layers apart
         for parameter in made.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     made.tie_weights()

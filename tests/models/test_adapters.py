@@ -309,7 +309,7 @@ SETTINGS = {
     "embeddings": {"target_modules": ["query", "word_embeddings"]},
     "ranks by module": {"rank_pattern": {"encoder.layer.0.attention.self.query": 3}, "alpha_pattern": {"layer.1.attention.self.value": 32}},
     "some layers": {"layers_to_transform": [1], "layers_pattern": "layer"},
-    "initialised by PiSSA": {"init_lora_weights": "pissa"},
+    "initialized by PiSSA": {"init_lora_weights": "pissa"},
 }  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_output_matrix_stored_twice_stays_tied(tmp_path):
 
 @pytest.mark.parametrize("head", ["", "ForMaskedLM"])
 def test_fine_tuning_starts_from_the_same_head(tmp_path, head, caplog):
-    """The same message about newly initialised weights, and the same random head."""
+    """The same message about newly initialized weights, and the same random head."""
     folder = tiny.checkpoint(tmp_path / "original", "Bert", head)
     adjusted(folder, tmp_path / "adjusted")
     assert load_report(folder, caplog) == load_report(tmp_path / "adjusted", caplog)
@@ -238,7 +238,7 @@ def test_an_encoder_that_is_first_run_without_its_upper_layers_has_them_afterwar
 
 @pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, *tiny.CAUSAL_ARCHITECTURES])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_causal_models_are_recognised(architecture, dtype):
+def test_causal_models_are_recognized(architecture, dtype):
     encoder = tiny.model(architecture, "").to(dtype)
     assert is_causal(encoder) == (architecture in tiny.CAUSAL_ARCHITECTURES)
 

@@ -180,7 +180,7 @@ def test_the_repository_is_made_before_the_work(hub, tmp_path, monkeypatch):
             check_push(training)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong_secret")
     training.hub_model_id = None
-    with pytest.raises(InputError, match="could not be pushed to mine in the end.*hf auth login") as error:
+    with pytest.raises(InputError, match="finished model could not be pushed to mine .*hf auth login") as error:
         check_push(training)
     assert "hf_wrong_secret" not in str(error.value)
 

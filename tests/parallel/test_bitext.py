@@ -1,4 +1,4 @@
-"""Reading parallel corpora in every form, and choosing what is learnt from."""
+"""Reading parallel corpora in every form, and choosing what is learned from."""
 
 import csv
 import gzip

@@ -43,7 +43,7 @@ def read(*paths: object, language: str, **columns: str) -> list[tuple[str, str]]
     return [(" ".join(source), " ".join(english)) for source, english in zip(bitext["source"], bitext["english"])]
 
 
-# Columns beside the sentences, as WikiMatrix, Tatoeba, ParaCrawl and data frames have them.
+# Columns besides the sentences, as WikiMatrix, Tatoeba, ParaCrawl and data frames have them.
 OTHERS = {
     "score": ["1.2041", "1.1", "1.05", "1"],
     "id": ["1276", "1277", "1280", "1283"],

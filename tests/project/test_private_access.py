@@ -1,4 +1,4 @@
-"""What this project uses of other libraries beside their public interface. An upgrade that takes one away fails here.
+"""What this project uses of other libraries besides their public interface. An upgrade that takes one away fails here.
 
 docs/architecture.md lists them, and says what each is used for.
 """
@@ -11,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.utils.hub import cached_file
 
 from helpers import tiny
+from helpers.paths import PROJECT
 from utils.models.files import file_of
 
 
@@ -48,12 +49,24 @@ def test_trainer_loads_the_best_model_by_the_method_that_is_overridden():
     assert "self._load_best_model()" in inspect.getsource(Trainer)
 
 
-@pytest.mark.parametrize(
-    "attribute",
-    ["loss_is_scaled_for_ga", "model_accepts_loss_kwargs", "can_return_loss", "_total_loss_scalar", "_tr_loss"],
+ATTRIBUTES = (
+    "loss_is_scaled_for_ga",
+    "model_accepts_loss_kwargs",
+    "can_return_loss",
+    "_total_loss_scalar",
+    "_tr_loss",
 )
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_trainer_reads_the_attributes_that_are_set(attribute):
     assert f"self.{attribute}" in inspect.getsource(Trainer)
+
+
+@pytest.mark.parametrize("name", [*SIGNATURES, *ATTRIBUTES])
+def test_the_list_in_the_docs_is_complete(name):
+    text = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert name in text.partition("## Private access")[2].partition("## ")[0]
 
 
 def test_trainer_does_not_push_in_an_internal_call(tmp_path):

@@ -117,7 +117,7 @@ def test_the_key_changes_with_code_packages_and_terminal(tmp_path, monkeypatch):
     code, packages = tmp_path / "code", tmp_path / "packages"
     (code / "utils" / "core").mkdir(parents=True)
     (packages / "torch-2.0.dist-info").mkdir(parents=True)
-    monkeypatch.setattr(kept_help, "_CODE", code)
+    monkeypatch.setattr(kept_help, "CODE", code)
     monkeypatch.setattr(sys, "path", [str(packages)])
     keys = [kept_help.help_key()]
 

@@ -14,7 +14,7 @@ from utils.alignment.objectives import NEGATIVES, OBJECTIVES, UNITS
 from utils.alignment.words import WORD_POOLINGS
 
 
-# Values of each option beside its default. Of those for adjustment alone, of those for continual learning, and of both.
+# Values of each option besides its default. Of those for adjustment alone, of those for continual learning, and of both.
 BOTH = {
     "alignment_unit": [*UNITS],
     "alignment_objective": [*OBJECTIVES],

@@ -240,7 +240,7 @@ def test_an_adapter_in_the_place_of_the_whole(align, model):
     out = align("--use_lora", "--lora_rank", 2, *whole_story)
     assert not (out / "model.safetensors").exists()
     assert adapter_config(str(out)).base_model_name_or_path == model
-    # Regularised against the model with its adapter off: as against a second copy of it.
+    # Regularized against the model with its adapter off: as against a second copy of it.
     copied = align("--use_lora", "--lora_rank", 2, *whole_story, "--reference_model", model, output="copied")
     for name in ("train_loss", "eval_alignment_loss", "eval_regularization_loss", "eval_word_retrieval_accuracy"):
         assert results(out)[name] == pytest.approx(results(copied)[name], rel=1e-5)
@@ -310,14 +310,6 @@ BAD_DATA = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_DATA)
-def test_bad_data(align, tmp_path, capsys, name):
-    content, message = BAD_DATA[name]
-    path = write(tmp_path / name, content)
-    assert re.search(message, message_of(align, capsys, "--parallel_file", path))
-    assert not (tmp_path / "out").exists()
-
-
 BAD_LINKS = {
     "beyond.links": ("0-0 1-99\n" + "\n" * 23, "Line 1 of .*beyond.links .*English word 99 .*--reverse_links"),
     "letters.links": ("0-0\n0-x\n" + "\n" * 22, "Line 2 of .*letters.links"),
@@ -325,13 +317,16 @@ BAD_LINKS = {
     "long.links": ("0-0\n" * 25, "long.links .*24"),
     "empty.links": ("", "empty.links is empty"),
 }
+BAD_FILES = {"--parallel_file": BAD_DATA, "--links_file": BAD_LINKS}
 
 
-@pytest.mark.parametrize("name", BAD_LINKS)
-def test_bad_links(align, tmp_path, capsys, name):
-    content, message = BAD_LINKS[name]
+@pytest.mark.parametrize(
+    ("argument", "name", "content", "message"),
+    [(argument, name, *bad[name]) for argument, bad in BAD_FILES.items() for name in bad],
+)
+def test_bad_files(align, tmp_path, capsys, argument, name, content, message):
     path = write(tmp_path / name, content)
-    assert re.search(message, message_of(align, capsys, "--links_file", path))
+    assert re.search(message, message_of(align, capsys, argument, path))
     assert not (tmp_path / "out").exists()
 
 
@@ -373,6 +368,7 @@ BAD_ARGUMENTS = {
     "--languages hi hi": "name each once",
     "--languages en": "not en",
     "--parallel_dataset data/parallel --parallel_file x.tsv": "are both given; leave one out",
+    "--do_predict": "--do_predict does nothing",
     "--streaming": "--streaming needs --parallel_dataset",
     "--parallel_dataset data/parallel --streaming --aligner statistical": "--aligner statistical needs the whole corpus",
     "--parallel_dataset data/parallel --streaming --parallel_config de": "has no configuration de, only",
@@ -384,8 +380,8 @@ BAD_ARGUMENTS = {
     "--aligner encoder --links_file x.links": "--links_file is not read by --aligner encoder",
     "--dictionary_file words.txt": "--dictionary_file does nothing with --aligner encoder; .* --aligner dictionary",
     "--links_file a.links b.links": "--links_file names 2 files for hi",
-    "--aligner statistical --symmetrization nonsense": "--symmetrization nonsense is unknown",
-    "--aligner statistical --statistical_model nonsense": "--statistical_model nonsense is unknown",
+    "--aligner statistical --symmetrization nonsense": "--symmetrization.*nonsense.*grow-diag",
+    "--aligner statistical --statistical_model nonsense": "--statistical_model.*nonsense.*fast_align",
 }
 
 

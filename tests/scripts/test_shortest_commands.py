@@ -167,7 +167,7 @@ def test_a_hub_that_is_down_is_no_obstacle_once_all_is_there(hub, tmp_path):
     assert not any(text.endswith("\n") for row in rows for text in row.values() if isinstance(text, str))
 
 
-# What commands of the documentation are given beside their own arguments: sizes.
+# What commands of the documentation are given besides their own arguments: sizes.
 SIZES = {
     "run_align": ("--max_train_pairs", 20, *QUICK),
     "run_nli": QUICK,

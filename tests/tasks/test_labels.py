@@ -14,7 +14,7 @@ import run_pawsx
 import run_pos
 from utils.core.errors import InputError
 from utils.tasks.data_arguments import TaskDataArguments
-from utils.tasks.examples import UnlabelledError
+from utils.tasks.examples import UnlabeledError
 from utils.tasks.reader import TaskReader
 from utils.tasks.sentence_pairs import name_labels, read_sentence_pair
 from utils.tasks.tagging import read_tagged, tagged_features
@@ -74,13 +74,13 @@ NO_LABELS = [None, "", " ", "-", -1, "-1", -1.0, "-1.0", float("nan"), "NaN"]
 
 @pytest.mark.parametrize("label", NO_LABELS)
 def test_no_label(label):
-    with pytest.raises(UnlabelledError):
+    with pytest.raises(UnlabeledError):
         read(label)
 
 
 @pytest.mark.parametrize("tags", [None, ["O", None], ["O", ""], ["O", "_"], [-1, 0], ["O", -100]])
 def test_a_word_without_a_tag(tags):
-    with pytest.raises(UnlabelledError):
+    with pytest.raises(UnlabeledError):
         read_tagged({"tokens": ["a", "b"], "ner_tags": tags}, "Row 1", "ner_tags")
 
 
@@ -182,29 +182,29 @@ def test_rows_without_a_label_are_left_out(tmp_path, suffix):
     for missing in (-1, "-", None) if suffix != "tsv" else (-1, "-"):
         given = [missing, 0, missing, 2] if missing == -1 else [missing, "entailment", missing, "contradiction"]
         path = write(tmp_path / f"a.{suffix}", [{**TEXTS, "label": label} for label in given])
-        with pytest.raises(UnlabelledError):
+        with pytest.raises(UnlabeledError):
             reader(path).train()
-        found = reader(path, skip_unlabelled=True).train()
+        found = reader(path, skip_unlabeled=True).train()
         assert (found["label"], found["id"]) == (["entailment", "contradiction"], ["1", "3"])
         write(tmp_path / f"a.{suffix}", [{**TEXTS, "label": missing}])
-        with pytest.raises(InputError, match="no labelled example"):
-            reader(path, skip_unlabelled=True).train()
+        with pytest.raises(InputError, match="no labeled example"):
+            reader(path, skip_unlabeled=True).train()
 
 
-def test_unlabelled_rows_of_a_data_set_are_left_out(tmp_path_factory):
+def test_unlabeled_rows_of_a_data_set_are_left_out(tmp_path_factory):
     """SNLI: -1 beside the numbers of named classes; whole batches of them too."""
     folder = tmp_path_factory.mktemp("snli")
     features = Features({name: Value("string") for name in TEXTS} | {"label": ClassLabel(names=list(NLI))})
     labels = [-1] * 1000 + [2, -1, 0]
     write(folder / "train.parquet", [{**TEXTS, "label": label} for label in labels], features)
     data_set = reader(str(folder))
-    with pytest.raises(UnlabelledError, match="Row 1 of"):
+    with pytest.raises(UnlabeledError, match="Row 1 of"):
         data_set.train()
-    found = reader(str(folder), skip_unlabelled=True, max_train_samples=5).train()
+    found = reader(str(folder), skip_unlabeled=True, max_train_samples=5).train()
     assert (found["label"], found["id"]) == (["contradiction", "entailment"], ["1000", "1002"])
 
 
 def test_a_label_in_another_column_is_not_a_missing_label(tmp_path):
     path = write(tmp_path / "a.jsonl", [{**TEXTS, "gold_label": "neutral"}])
     with pytest.raises(InputError, match="no column label"):
-        reader(path, skip_unlabelled=True).train()
+        reader(path, skip_unlabeled=True).train()

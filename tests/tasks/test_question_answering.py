@@ -15,7 +15,7 @@ import run_qa
 from helpers import tiny
 from utils.core.errors import InputError
 from utils.core.tables import READERS, read_rows
-from utils.tasks.examples import UnlabelledError, encoded
+from utils.tasks.examples import UnlabeledError, encoded
 from utils.tasks.question_answering import FEATURES, only_tydi_language, pair_name, read_question, read_squad
 from utils.tasks.windows import best_spans, encode_windows, find_answers, window_sizes
 
@@ -170,7 +170,7 @@ def test_layouts_of_answers(answers, read):
 def test_layouts_of_no_answer(answers):
     row = {"context": CONTEXT, "question": "Who?", "answers": answers}
     assert read_question(row, "Row 1", unanswerable=True)["answers"] == {"text": [], "answer_start": []}
-    with pytest.raises(UnlabelledError):
+    with pytest.raises(UnlabeledError):
         read_question(row, "Row 1")
 
 
@@ -266,7 +266,7 @@ def test_names_of_pairs():
 def test_windows_cover_the_context_and_the_labels_are_the_answer(kind, stride):
     data, tokenizer = windows(kind=kind, max_length=30, stride=stride)
     assert len(data.rows) > len(data.examples)
-    labelled = set()
+    labeled = set()
     seen = {number: set() for number in range(3)}
     for row in data.rows:
         example = data.examples[row["example"]]
@@ -278,12 +278,12 @@ def test_windows_cover_the_context_and_the_labels_are_the_answer(kind, stride):
         if start:
             assert first <= start <= end < first + n
             span = example["context"][row["begins"][start - first] : row["ends"][end - first]]
-            # A token may take a space, or a neighbour that it is joined with, along; never less than the answer.
+            # A token may take a space, or a neighbor that it is joined with, along; never less than the answer.
             assert example["answers"]["text"][0] in span
             assert len(span) <= len(example["answers"]["text"][0]) + 3
-            labelled.add(row["example"])
+            labeled.add(row["example"])
     if stride:
-        assert labelled == {0, 1, 2}
+        assert labeled == {0, 1, 2}
     letters = {k for k, letter in enumerate(CONTEXT) if not letter.isspace()}
     assert all(letters <= covered for covered in seen.values())
 

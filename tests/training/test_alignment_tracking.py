@@ -27,7 +27,8 @@ from helpers.trainers import (
 )
 from utils.core.errors import InputError, run_script
 from utils.evaluation.word_distances import draw_triples, measure_words, with_vectors
-from utils.training.tracking import AlignmentTracker, TrackingArguments, in_evaluation_mode
+from utils.models.layers import in_evaluation_mode
+from utils.training.tracking import AlignmentTracker, TrackingArguments
 
 
 pytestmark = pytest.mark.slow  # together more than a few seconds

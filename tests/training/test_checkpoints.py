@@ -30,8 +30,8 @@ from utils.training.checkpoints import (
     own_checkpoint,
     rows_hash,
 )
-from utils.training.steps import train_and_save
-from utils.training.whole_checkpoints import is_whole
+from utils.training.interruption import train_and_save
+from utils.training.whole_checkpoints import is_whole, whole_checkpoints
 
 
 pytestmark = pytest.mark.slow  # together more than a few seconds
@@ -187,6 +187,28 @@ def test_a_checkpoint_without_one_of_its_parts_is_not_whole(stopped, name, damag
         checkpoint_to_resume(args, False)
     args.resume_from_checkpoint = "true"
     assert checkpoint_to_resume(args, False) == str(stopped / "checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint-best", "checkpoint-", "checkpoint-6-old", "checkpoint--6", "checkpoint-²"]
+)
+def test_other_folders_are_no_checkpoints_of_a_run(tmp_path, monkeypatch, name):
+    for folder in ("checkpoint-10", "checkpoint-9", name):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr("utils.training.whole_checkpoints.is_whole", lambda folder: True)
+    assert [folder.name for folder in whole_checkpoints(tmp_path)] == ["checkpoint-10", "checkpoint-9"]
+
+
+DAMAGES = [("steps", None), ("steps", "many"), ("loss", "low"), ("loss", []), ("by_language", [[1.0, 2.0]]),
+           ("by_language", "x"), ("by_language", {}), ("run", [])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [*DAMAGES, (None, "{"), (None, "[]")])
+def test_a_damaged_state_is_refused_in_a_sentence(tmp_path, stopped, name, value):
+    file = stopped / "checkpoint-4" / RUN_FILE
+    file.write_text(value if name is None else json.dumps({**json.loads(file.read_text()), name: value}))
+    with pytest.raises(InputError, match=RUN_FILE):
+        train_and_save(aligned(tmp_path), str(stopped / "checkpoint-4"))
 
 
 def test_rows_are_known_by_their_content():

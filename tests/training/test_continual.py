@@ -35,7 +35,7 @@ from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import ADJUSTMENT, LossWeights, MeanSquaredError
 from utils.core.errors import Interrupted
 from utils.training.continual_trainer import ContinualTrainer
-from utils.training.steps import SaveWhenInterrupted, train_and_save
+from utils.training.interruption import SaveWhenInterrupted, train_and_save
 
 
 pytestmark = pytest.mark.slow  # together more than a few seconds

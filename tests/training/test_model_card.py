@@ -23,8 +23,8 @@ from utils.core.records import ALIGNMENT
 from utils.models.adapters import LoraArguments, save_adapter, with_lora
 from utils.models.encoders import load_encoder, load_task_model
 from utils.models.lineage import ancestors, original_model
-from utils.training.figures import plot_losses
 from utils.training.model_card import model_card
+from utils.training.report import plot_losses
 from utils.training.sharing import check_push, push
 
 
@@ -324,7 +324,7 @@ def test_the_report_which_quotes_the_data_is_not_pushed(hub, tmp_path, monkeypat
 
 def test_what_would_prevent_the_push_is_known_before_the_work(hub, tmp_path):
     training = run_nli.NliTrainingArguments(output_dir=str(tmp_path / "mine"), push_to_hub=True, use_cpu=True)
-    with pytest.raises(InputError, match="could not be pushed to mine in the end.*quota exceeded.*hf auth login"):
+    with pytest.raises(InputError, match="finished model could not be pushed to mine .*quota exceeded.*hf auth login"):
         check_push(training)
     training.push_to_hub = False
     check_push(training)

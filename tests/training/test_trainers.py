@@ -49,7 +49,7 @@ def test_the_step_is_the_paper_s(tmp_path):
     for first in range(0, len(rows), 8):
         terms = loss(model, COLLATOR(rows[first : first + 8]))
         optimizer.zero_grad()
-        (terms.alignment / terms.n_links + terms.regularization / terms.n_words).backward()
+        (terms.alignment / terms.counts[0] + terms.regularization / terms.counts[1]).backward()
         optimizer.step()
     trainer.train()
     plain = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
@@ -113,7 +113,7 @@ def test_evaluation_equals_a_loop(tmp_path):
         batch = COLLATOR(list(rows))
         with torch.no_grad():
             terms = trainer.alignment_loss(trainer.model, batch)
-            sums += torch.tensor([terms.alignment, terms.regularization, terms.n_links, terms.n_words])
+            sums += torch.tensor([terms.alignment, terms.regularization, terms.counts[0], terms.counts[1]])
             for layer in (-1, 1):
                 real = batch["source_spelling"] != -1
                 source = word_vectors(trainer.model, batch, "source", [layer])[0][batch["links"][real, 0]]

@@ -90,7 +90,7 @@ def test_word_retrieval_by_direction_and_layer_before_and_after():
     assert rows == [
         ["hi-Latn-en", 1, "50.0", "25.0", "−25.0"],
         ["hi-Latn-en", 2, "50.0", "75.0", "+25.0"],
-        ["en-hi-Latn", 2, "50.0", "50.0", "+0.0"],
+        ["en-hi-Latn", 2, "50.0", "50.0", "0.0"],
     ]
     low, high = map(float, section.tables[0].content.rows[1][4].split(" to "))
     assert low < 75 < high

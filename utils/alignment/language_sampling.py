@@ -44,7 +44,8 @@ class LanguageBandit:
     """Draws the language of each step by its alignment loss: an upper confidence bound (UCB) and a softmax over languages.
 
     Nguyen et al. (2026): w = r̄ + 0.1 · sqrt(ln t / (n + 1)), and a language is drawn in proportion to exp(w). r̄ is the mean
-    alignment loss of its links (or of its sentence pairs, if only these are aligned) so far, n how often it was drawn, t the number of all draws; w is updated every five steps.
+    alignment loss of its links (or of its sentence pairs, if only these are aligned) so far, n how often it was drawn, t the
+    number of all draws; w is updated every five steps.
 
     What the formula leaves open: before the first update all languages are equally probable; for a language that was never
     drawn, r̄ is the mean over all links; a step's language is drawn when its batch is prepared, which is before the steps
@@ -82,7 +83,8 @@ class LanguageBandit:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` of a checkpoint."""
-        self.drawn, self.shares = list(state["drawn"]), np.array(state["shares"])
+        self.drawn = [int(language) for language in state["drawn"]]
+        self.shares = np.array(state["shares"], dtype=float).reshape(self.shares.shape)
 
 
 @dataclass

@@ -59,16 +59,6 @@ class AlignmentTerms:
     link_losses: Tensor | None = None  # [links]: the terms of the first sum, if it was computed
     sentence_losses: Tensor | None = None  # [pairs], the same of the third
 
-    @property
-    def n_links(self) -> int:
-        """Terms of the alignment loss."""
-        return self.counts[0]
-
-    @property
-    def n_words(self) -> int:
-        """Terms of the regularization loss."""
-        return self.counts[1]
-
     def sums(self) -> dict[str, Tensor]:
         """The sums by the names of the losses, in the order of `counts`."""
         return {

@@ -66,11 +66,11 @@ class ContrastiveObjective:
     """InfoNCE with in-batch negatives, in both directions.
 
     Each word should be closer, by cosine similarity, to its link than to any other linked word of the batch. A
-    candidate spelt like the right one is no negative: the same word in another sentence should not be pushed away.
+    candidate spelled like the right one is not used as a negative: the same word in another sentence should not be pushed away.
     Wu and Dredze (EMNLP 2020); Gaschi et al. (ACL 2023).
 
     With negatives of `both` languages, the words of the query's own language compete too (Chen et al., ICML 2020), and a
-    candidate of either language spelt like the query is no negative either. Of sentences this is the loss of Nguyen,
+    candidate of either language spelled like the query is not used as a negative either. Of sentences this is the loss of Nguyen,
     Gaschi et al. (2025): -1 / 2|P| Σ [log σ(x, y) + log σ(y, x)], σ a softmax over all other sentences of the batch.
     """
 

@@ -1,4 +1,4 @@
-"""Linked sentence pairs as batches: tokenised rows, and the collator that pads them."""
+"""Linked sentence pairs as batches: tokenized rows, and the collator that pads them."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ ROW_FEATURES = Features({**dict.fromkeys([*_COLUMNS, "length"], _NUMBERS), "link
 
 @dataclass
 class PairEncoder:
-    """Tokenises linked pairs for `AlignmentCollator`."""
+    """Tokenizes linked pairs for `AlignmentCollator`."""
 
     word_tokenizer: WordTokenizer
     include_special_tokens: bool = True  # link the k-th one of a side with the k-th one of the other: [CLS]-[CLS], …
@@ -31,7 +31,7 @@ class PairEncoder:
 
         Returns the columns of `ROW_FEATURES`: `…_input_ids` and `…_word_ids` (see `WordTokenizer`), `links` (indices into
         the words that have a vector), `…_spelling` (a checksum per link; -1 for special tokens) and `length` (tokens of
-        source and English). A link of a word without vector, cut off or tokenised to nothing, is dropped.
+        source and English). A link of a word without vector, cut off or tokenized to nothing, is dropped.
         """
         sides = {side: self.word_tokenizer(batch[side]) for side in ("source", "english")}
         encoded: dict[str, list] = {"links": [], "source_spelling": [], "english_spelling": [], "length": []}
@@ -60,7 +60,7 @@ def encode_pairs(pairs: Dataset, word_tokenizer: WordTokenizer, include_special_
     encoder, others = PairEncoder(word_tokenizer, include_special_tokens), pairs.column_names
     return pairs.map(
         encoder, batched=True, remove_columns=others, features=ROW_FEATURES, load_from_cache_file=False,
-        desc="Tokenising the pairs",
+        desc="Tokenizing the pairs",
     )  # fmt: skip
 
 

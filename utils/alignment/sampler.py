@@ -10,7 +10,7 @@ from utils.alignment.language_sampling import LanguageBandit
 
 
 class LengthGroupedBatches(Sampler[int]):
-    """Random order in which neighbours have similar lengths, so that batches need little padding.
+    """Random order in which neighbors have similar lengths, so that batches need little padding.
 
     Pairs are shuffled; every block of `batches_per_block` batches is divided into batches by halving it recursively,
     each time by the length of the side that leaves less padding; and the batches of a block are shuffled. The order

@@ -36,7 +36,7 @@ UNSPACED_LANGUAGES = ("zh", "cmn", "yue", "wuu", "lzh", "ja", "th", "lo", "km", 
 
 
 def split_on_spaces(sentence: str) -> list[str]:
-    """The words of tokenised text (Moses, fast_align, Pharaoh format); no-break spaces are characters of words there."""
+    """The words of tokenized text (Moses, fast_align, Pharaoh format); no-break spaces are characters of words there."""
     return re.findall("[^ \t]+", sentence)
 
 
@@ -61,7 +61,7 @@ def split_by_icu(sentence: str) -> list[str]:
 
 
 def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[str], list[str]]:
-    """The function that splits sentences into words: on `space`, by `punctuation`, or into the tokenizer's `subword`s, by `icu`."""
+    """The function that splits sentences into words: on `space`, by `punctuation`, by `icu`, or into the tokenizer's `subword`s."""
     if splitting == "subword":
         assert tokenizer is not None
         return tokenizer.tokenize
@@ -69,7 +69,7 @@ def word_splitter(splitting: str, tokenizer: PreTrainedTokenizerBase | None) -> 
 
 
 class WordTokenizer:
-    """Tokenises sentences that are split into words, and says which word every token belongs to.
+    """Tokenizes sentences that are split into words, and says which word every token belongs to.
 
     Words are joined by single spaces and tokens are mapped back by their character offsets, which works for
     WordPiece, Unigram and BPE (`word_ids()` does not: it is 0 for every token with Gemma's tokenizer, and
@@ -97,7 +97,7 @@ class WordTokenizer:
             raise InputError(f"A maximum length of {max_length} tokens leaves no room for words; raise it.")
 
     def __call__(self, sentences: Sentences) -> dict[str, list[list[int]]]:
-        """Tokenise sentences given as lists of words.
+        """Tokenize sentences given as lists of words.
 
         Returns:
             Three lists, one entry per sentence:

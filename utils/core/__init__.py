@@ -1,1 +1,1 @@
-"""Nothing about models or languages: errors, arguments, atomic files, run records, tables of text, caches, the style of figures."""
+"""Nothing about models or languages: errors, arguments, atomic files, run records, tables, caches, the style of figures."""

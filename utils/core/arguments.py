@@ -37,7 +37,7 @@ _READ = re.compile(r"(?!output_).*_file|.*dataset(_name)?|.*model(_name_or_path)
 _WRITTEN = re.compile(r"output_dir|output_file|write_.*")
 # The names of arguments that are languages, and what is one.
 _LANGUAGES = re.compile(r"(.*_)?languages?|language_pairs|cross_lingual")
-# Codes of languages (Aura, Cofán, Nusa Laut, Prasuni) that are no names of files on Windows.
+# Codes of languages (Aura, Cofán, Nusa Laut, Prasuni) that cannot be file names on Windows.
 _DEVICES = frozenset({"aux", "con", "nul", "prn"})
 _LANGUAGE = re.compile(r"\w[\w.-]{0,39}")
 # The range of a number that has no other: no count, seed or size is larger, and libraries in C take no larger integer.

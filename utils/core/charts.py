@@ -1,9 +1,9 @@
-"""The charts of pages: small enough for a phone, readable without colour, light or dark as the page is."""
+"""The charts of pages: small enough for a phone, readable without color, light or dark as the page is."""
 
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.core.figures import STYLE, figure_text, line_style
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Line → x (a step or a layer) → y.
-Lines = Mapping[str, Mapping[int, float] | Mapping[float, float]]
+Lines = Mapping[str, Mapping[Any, float]]
 # A value and the ends of its interval, or the value alone.
 Estimate = Sequence[float]
 # Series → name → estimate.
 Dots = Mapping[str, Mapping[str, Estimate]]
 # In inches; that of `dot_chart` grows with its rows.
 _WIDTH, _HEIGHT, _ROW = 4.6, 2.6, 0.26
-# A logarithmic axis pays if the largest value is so many times the smallest one.
+# A logarithmic axis pays if the largest value is more than this many times the smallest.
 _MUCH = 20
-# The colours of a figure that a page chooses itself.
+# The colors of a figure that a page chooses itself.
 _OF_PAGE = {"#000000": "currentcolor", "#ffffff": "var(--paper)", "#dddddd": "var(--rule)"}
 
 
@@ -88,7 +88,7 @@ def drawn(draw: Callable[[], "Figure"]) -> "Figure":
 
 
 def as_svg(draw: Callable[[], "Figure"], salt: str) -> str:
-    """A figure as an SVG element for a page, with the page's own colours and letters; the same figure gives the same text.
+    """A figure as an SVG element for a page, with the page's own colors and letters; the same figure gives the same text.
 
     Args:
         salt: different for every figure of a page, whose identifiers it makes different.
@@ -104,8 +104,8 @@ def as_svg(draw: Callable[[], "Figure"], salt: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg, flags=re.DOTALL)  # (it would be one of the whole page)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "sans-serif", svg)
-    for colour, of_page in _OF_PAGE.items():
-        svg = svg.replace(colour, of_page)
+    for color, of_page in _OF_PAGE.items():
+        svg = svg.replace(color, of_page)
     return svg.strip()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset, get_dataset_config_names, load_dataset, load_from_disk
 from huggingface_hub import DatasetCard, snapshot_download
 
-from utils.core.errors import InputError
+from utils.core.errors import InputError, first_line
 from utils.core.hub import hub_problem
 
 
@@ -113,7 +113,7 @@ def _reason(error: BaseException) -> str:
     """The first line of an error's innermost cause, which says more than that of the error."""
     while error.__cause__:
         error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:150]
+    return first_line(error)[:150]
 
 
 @cache  # (one request per run to ask for the newest commit)
@@ -149,7 +149,7 @@ def _splits_in_card(folder: str) -> dict[str, dict[str, list[str]]]:
 
 
 def _first_offered(wanted: Sequence[str], offered: Sequence[str], language: str, lacks: str, argument: str) -> str:
-    wanted = [name.format(language=language) for name in wanted]
+    wanted = [name.replace("{language}", language) for name in wanted]
     found = next((name for name in wanted if name in offered), None)
     if found is None:
         # Of the 183 configurations of google/xtreme only those of the same task are of interest.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import get_token
 
-from utils.core.progress import lines_unless_terminal
+from utils.core.progress import is_first_process, lines_unless_terminal
 from utils.core.redaction import note_secrets, redact
 from utils.core.result_tables import shorten
 from utils.core.streams import prepare_streams
@@ -64,6 +64,11 @@ def one_line(message: str) -> str:
     return shorten(text, _LONGEST)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @contextmanager
 def input_errors(problem: str, *kinds: type[Exception]) -> Iterator[None]:
     """Errors of these kinds that libraries raise within the context become `InputError`: the problem, then their text."""
@@ -81,7 +86,7 @@ def run_script(main: Callable[[], object]) -> None:
     Any other exception is a bug and keeps its traceback. Of several processes, the first one shows the messages of `utils`.
     Secrets are taken out of all that is shown.
     """
-    # (`SSH_AUTH_SOCK=/run/…` and `TOKEN_REFRESH=disabled` are no secrets.)
+    # (`SSH_AUTH_SOCK=/run/…` and `TOKEN_REFRESH=disabled` are not secret.)
     likely = {name: value for name, value in os.environ.items() if not (value.isalpha() or os.path.exists(value))}
     note_secrets({**likely, "token": get_token()})
     prepare_streams()
@@ -89,7 +94,7 @@ def run_script(main: Callable[[], object]) -> None:
     logging.setLogRecordFactory(_redacted_record)
     sys.excepthook = _show_traceback
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("utils").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    logging.getLogger("utils").setLevel(logging.INFO if is_first_process() else logging.ERROR)
     try:
         main()
     except InputError as error:

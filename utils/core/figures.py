@@ -1,4 +1,4 @@
-"""The style of all figures, readable in print and by the colour-blind, and panels with a common legend."""
+"""The style of all figures, readable in print and by the color-blind, and panels with a common legend."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Model → layer → value.
 Curves = Mapping[str, Mapping[int, float]]
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), without its yellow, which is too pale for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _STROKES = ("-", "--", ":", "-.", (0, (5, 1)))
 # Width and height of a panel in inches.
@@ -94,13 +94,13 @@ def draw_curves(axis: "Axes", curves: Curves, models: Sequence[str], scale: floa
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """Colour, marker and stroke of the line with this number, as keyword arguments of `Axes.plot`."""
+    """Color, marker and stroke of the line with this number, as keyword arguments of `Axes.plot`."""
     # The cycles differ in length, so that the eighth line does not look like the first.
     return {
-        "color": COLOURS[number % len(COLOURS)],
+        "color": COLORS[number % len(COLORS)],
         "marker": _MARKERS[number % len(_MARKERS)],
         "linestyle": _STROKES[number % len(_STROKES)],
-        "markerfacecolor": "white" if number % 2 else COLOURS[number % len(COLOURS)],
+        "markerfacecolor": "white" if number % 2 else COLORS[number % len(COLORS)],
     }
 
 

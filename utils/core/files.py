@@ -17,11 +17,12 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
 from utils.core.errors import AT_END, InputError
+from utils.core.progress import is_first_process
 
 
 logger = logging.getLogger(__name__)
 
-# What a run writes into its output folder, beside model and checkpoints.
+# What a run writes into its output folder, besides model and checkpoints.
 RESULTS = ("*_results.json", "run.json", "predictions", "README.md", "losses.png", "report.html", "trainer_state.json")
 # (The Hub's uploads leave out files whose names begin with `_`.)
 _LOCK = "_lock"
@@ -41,7 +42,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically, with the same bytes on every system; what UTF-8 cannot say (half of a surrogate pair) is written as JSON does, `\\ud800`."""
+    """Write a text file atomically, with the same bytes on every system.
+
+    What UTF-8 cannot say (half of a surrogate pair) is written as JSON does, `\\ud800`.
+    """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
@@ -118,7 +122,7 @@ def lock_folder(folder: Path) -> None:
     is_new = not os.path.exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if os.environ.get("RANK", "0") == "0":
+        if is_first_process():
             lock = FileLock(folder / _LOCK, is_singleton=True)
             lock.acquire(timeout=0)
             AT_END.callback(_unlock, lock, folder, is_new)

@@ -1,6 +1,6 @@
 """The text of `--help` of a script, kept from the last time: to make it, all libraries are imported, which takes seconds.
 
-`python -m utils.core.kept_help` keeps that of every script, as `make` does after the installation. Beside `streams`, only the
+`python -m utils.core.kept_help` keeps that of every script, as `make` does after the installation. Besides `streams`, only the
 standard library is imported here.
 """
 
@@ -16,8 +16,9 @@ from pathlib import Path
 from utils.core.streams import prepare_streams
 
 
-_CODE = Path(__file__).resolve().parent.parent.parent
-FOLDER = _CODE / ".cache" / "help"
+# The folder of the scripts.
+CODE = Path(__file__).resolve().parent.parent.parent
+FOLDER = CODE / ".cache" / "help"
 
 
 def show_kept_help(script: str) -> None:
@@ -40,7 +41,7 @@ def show_kept_help(script: str) -> None:
 def keep_help(text: str) -> None:
     """Keep the help of the script that is running; of other programs, or where it cannot be written, nothing is kept."""
     script = Path(sys.argv[0]).absolute()
-    if script.parent != _CODE or script.suffix != ".py":
+    if script.parent != CODE or script.suffix != ".py":
         return
     from utils.core.files import write_text
 
@@ -52,7 +53,7 @@ def keep_all() -> None:
     """Keep the help of every script, for a terminal like this one: in one process, which imports the libraries once."""
     silent = io.StringIO()
     silent.isatty = sys.stdout.isatty  # type: ignore[method-assign]  # (the key depends on it)
-    for script in sorted(_CODE.glob("*.py")):
+    for script in sorted(CODE.glob("*.py")):
         if f"{show_kept_help.__name__}(__file__)" in script.read_text(encoding="utf-8"):
             sys.argv = [str(script), "--help"]
             with redirect_stdout(silent), suppress(SystemExit):
@@ -61,7 +62,7 @@ def keep_all() -> None:
 
 def help_key() -> str:
     """A hash of all that a help text depends on: this code, the installed packages, Python and the terminal."""
-    files = sorted([*_CODE.glob("*.py"), *_CODE.joinpath("utils").rglob("*.py")])
+    files = sorted([*CODE.glob("*.py"), *CODE.joinpath("utils").rglob("*.py")])
     packages = sorted(path.name for place in sys.path for path in Path(place).glob("*.dist-info"))
     colors = [os.environ.get(name) for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "PYTHON_COLORS")]
     digest = hashlib.sha256(repr([sys.version, sys.stdout.isatty(), colors, packages, files]).encode())

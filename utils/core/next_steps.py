@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from utils.core.kept_help import CODE
 from utils.core.redaction import redact
 
 
@@ -36,7 +37,6 @@ _OF_ONE_RUN = frozenset(
 
 # The environment variable by which a script tells those that it starts that it knows what comes next.
 PART_OF_SERIES = "PART_OF_SERIES"
-_PROJECT = Path(__file__).resolve().parents[2]
 
 Command: TypeAlias = Sequence[object]
 
@@ -63,7 +63,7 @@ def _some(names: Sequence[str]) -> str:
 
 def command(script: str, *words: object) -> list[str]:
     """The words that start a script of this project in the present folder."""
-    path = _PROJECT / f"{script}.py"
+    path = CODE / f"{script}.py"
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return [*(["accelerate", "launch"] if script in _LAUNCHED else ["python"]), *map(str, (path, *words))]
 

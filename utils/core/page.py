@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from utils.core.charts import as_svg
+from utils.core.charts import Lines, as_svg, describe_lines, line_chart
 from utils.core.files import json_text
 from utils.core.result_tables import MISSING, ResultTable
 
@@ -21,7 +21,7 @@ def html_page(title: str, body: str, style: str = "", scripts: str = "") -> str:
 
     Args:
         body: HTML, in which everything that comes from data is escaped.
-        style: CSS rules beside the common ones.
+        style: CSS rules besides the common ones.
         scripts: JavaScript that is run after the body.
     """
     common = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
@@ -64,6 +64,18 @@ class Table:
     content: ResultTable
     folded: bool = False
     wide: bool = False
+
+
+def lines_chart(title: str, lines: Lines, x_label: str, y_label: str, log: bool = False) -> Chart:
+    """A chart of `line_chart`."""
+    return Chart(title, partial(line_chart, lines, x_label, y_label, log), describe_lines(lines, x_label))
+
+
+def lines_table(caption: str, lines: Lines, x_label: str, number: str = ".4g") -> Table:
+    """A row for each x, a column for each line with its numbers in this format; folded if it is long."""
+    places = sorted({x for line in lines.values() for x in line})
+    rows = [[f"{x:g}", *(format(line[x], number) if x in line else None for line in lines.values())] for x in places]
+    return Table(caption, ResultTable([x_label, *lines], rows), folded=len(rows) > 8)
 
 
 @dataclass(frozen=True)

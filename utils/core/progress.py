@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar on a terminal, and now and then a line where the output is a file."""
+"""Progress of long steps: a bar on a terminal, and an occasional line where the output is a file."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ def progress(
         options: others of `tqdm`, such as `disable`, `initial`, `leave` and `unit_scale`.
     """
     options = {"delay": _FIRST_BAR, "dynamic_ncols": True, **options}
-    options["disable"] = options.get("disable") or description is None or not _is_first_process()
+    options["disable"] = options.get("disable") or description is None or not is_first_process()
     return tqdm(items, description, total, unit=f" {unit}" if unit else "it", **options)
 
 
@@ -44,7 +44,7 @@ def time_left(bar: Any) -> str:
 
 
 def lines_unless_terminal() -> None:
-    """If standard error is no terminal, let every bar write lines of text, instead of one that is drawn again and again.
+    """If standard error is not a terminal, let every bar write lines of text, instead of one that is drawn again and again.
 
     All libraries draw their bars by tqdm, so that those of Trainer, of `datasets` and of downloads become lines, too.
     """
@@ -65,7 +65,7 @@ _clock = {"begin": monotonic(), "next": 0.0}
 def _begin(bar: Any, *args: Any, disable: bool | None = False, **options: Any) -> None:
     bar.n_lines, bar.first_line = 0, monotonic() + _FIRST_LINE
     # (None stands for a bar that is for terminals only. With `gui`, tqdm itself writes nothing.)
-    _BEGIN(bar, *args, **{**options, "gui": True}, disable=bool(disable) or not _is_first_process())
+    _BEGIN(bar, *args, **{**options, "gui": True}, disable=bool(disable) or not is_first_process())
 
 
 def _display(bar: Any, *_: Any, **__: Any) -> bool:
@@ -104,5 +104,6 @@ def _write(bar: Any, done: bool = False) -> None:
     bar.n_lines += 1
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or the first one."""
     return os.environ.get("RANK", "0") == "0"

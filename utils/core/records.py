@@ -11,15 +11,13 @@ from typing import Any
 from utils.core.arguments import hyperparameters, variant_names
 from utils.core.errors import InputError
 from utils.core.files import read_json_object
+from utils.core.kept_help import CODE
 from utils.core.redaction import redact
 
 
-# The `task` in the record of an adjustment.
-ALIGNMENT = "cross-lingual-adjustment"
 # `task` in the `run.json` of an adjustment. (That of a fine-tuning is its pipeline tag.)
 ALIGNMENT = "cross-lingual-adjustment"
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "evaluate", "peft", "tokenizers", "sil-thot")
-_CODE = Path(__file__).resolve().parent.parent.parent
 
 
 def run_record(
@@ -95,7 +93,7 @@ def _misfit(value: Any, shape: Any, name: str = "it") -> str | None:
 
 def _git_commit() -> str | None:
     """The commit of this code, with `+` behind it if files were changed since; None outside a git checkout."""
-    describe = ["git", "-C", str(_CODE), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    describe = ["git", "-C", str(CODE), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
         return subprocess.run(describe, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -77,6 +77,12 @@ def _no_formula(cell: Any) -> Any:  # noqa: ANN401
     return f"'{line}" if line[:1] in tuple("=+-@") and not _NUMBER.fullmatch(line) else line
 
 
+def points(difference: float, sign: bool = True) -> str:
+    """A difference between two scores of 0 to 1 in percentage points, `+1.5`, `−0.3`, `0.0`; or without plus, `1.5`."""
+    written = f"{100 * difference:{'+' * sign}.1f}"
+    return "0.0" if float(written) == 0 else written.replace("-", "−")
+
+
 def shorten(text: str, width: int) -> str:
     """The text, or its beginning and its end around an ellipsis, if it is longer than `width` characters."""
     half = width // 2

@@ -19,7 +19,7 @@ HELP = (
     "Write these languages in Latin letters, word by word (pip install uroman). `--romanize hi` replaces the text of "
     "hi; `--romanize hi-Latn` makes another language hi-Latn of the data of hi, for example beside it: `{example}`."
 )
-# Two-letter codes of the languages for which uroman has rules beside those of their script, and its own codes of them.
+# Two-letter codes of the languages for which uroman has rules besides those of their script, and its own codes of them.
 _RULES = {
     "ar": "ara", "as": "asm", "be": "bel", "bg": "bul", "bn": "ben", "de": "deu", "el": "ell", "fa": "fas",
     "gu": "guj", "kk": "kaz", "ks": "kas", "ky": "kir", "lt": "lit", "lv": "lav", "mk": "mkd", "os": "oss",

@@ -19,7 +19,7 @@ class _Loader(yaml.BaseLoader):
         keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         for place, key in enumerate(keys):
             if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(problem="a name is no text", problem_mark=node.value[place][0].start_mark)
+                raise yaml.MarkedYAMLError(problem="a name is not text", problem_mark=node.value[place][0].start_mark)
             if key in keys[:place]:
                 raise yaml.MarkedYAMLError(problem=f"{key} stands twice", problem_mark=node.value[place][0].start_mark)
         return super().construct_mapping(node, deep)

@@ -1,1 +1,1 @@
-"""How good vectors and predictions are: nearest neighbours, sentence vectors, word distances, metrics."""
+"""How good vectors and predictions are: nearest neighbors, sentence vectors, word distances, metrics."""

@@ -1,4 +1,4 @@
-"""Exact match and F1 of answers, after normalisation, as the official scripts define them.
+"""Exact match and F1 of answers, after normalization, as the official scripts define them.
 
 SQuAD's evaluate-v1.1.py (Rajpurkar et al., 2016) and evaluate-v2.0.py (2018), in any language; MLQA's
 mlqa_evaluation_v1.py (Lewis et al., 2020), with rules for each language.
@@ -54,7 +54,7 @@ def normalize_answer(text: str, language: str | None = None) -> str:
     if language is not None and language not in ARTICLES:
         known = ", ".join(ARTICLES)
         raise ValueError(
-            f"MLQA has no normalisation for {language}, only for {known}; use --answer_normalization squad."
+            f"MLQA has no normalization for {language}, only for {known}; use --answer_normalization squad."
         )
     text = text.lower().translate(_punctuation(language))
     if articles := _articles(language):
@@ -75,7 +75,7 @@ def answer_scores(
         prediction: empty for no answer.
         answers: all right answers; empty if there is none (SQuAD v2).
         language: as for `normalize_answer`.
-        version_2: follow evaluate-v2.0.py: right answers that normalisation leaves empty do not count, and an empty
+        version_2: follow evaluate-v2.0.py: right answers that normalization leaves empty do not count, and an empty
             prediction matches a question without answer. In v1.1 and MLQA two empty texts match exactly, but have no word
             in common, so that their F1 is 0.
     """

@@ -11,6 +11,7 @@ from datasets import Dataset
 from utils.core.files import atomic_write
 from utils.core.result_tables import ResultTable, shorten
 from utils.evaluation.word_distances import Triples, WordDistances
+from utils.parallel.sides import ENGLISH, directions
 
 
 def bootstrap_interval(
@@ -42,7 +43,7 @@ def flatten(measured: Measured) -> Iterator[tuple[str, int, str, WordDistances]]
                 yield language, layer, distance, found
 
 
-def distance_metrics(measured: Measured, seed: int = 0, anchor: str = "en") -> dict[str, float]:
+def distance_metrics(measured: Measured, seed: int = 0, anchor: str = ENGLISH) -> dict[str, float]:
     """The numbers of one model by name.
 
     `hi_layer12_cosine_median_related`, `…_median_unrelated`, `…_median_difference`, `…_share_nearer`, each also with the
@@ -61,8 +62,8 @@ def distance_metrics(measured: Measured, seed: int = 0, anchor: str = "en") -> d
             name = f"{language}_{where}_{name}"
             metrics[name] = float(statistic(values))
             metrics[f"{name}_low"], metrics[f"{name}_high"] = bootstrap_interval(values, statistic, seed=seed)
-        metrics[f"{language}-{anchor}_{where}_word_retrieval_accuracy"] = found.to_english
-        metrics[f"{anchor}-{language}_{where}_word_retrieval_accuracy"] = found.from_english
+        for way, accuracy in zip(directions(language, anchor), (found.to_english, found.from_english)):
+            metrics[f"{way}_{where}_word_retrieval_accuracy"] = accuracy
         metrics[f"{language}_{where}_spread_source"] = found.spread_source
         metrics[f"{language}_{where}_spread_english"] = found.spread_english
     return metrics
@@ -79,7 +80,7 @@ _CURVES = {
 
 
 def curves_by_layer(
-    language: str, measured: Mapping[str, Measured], metrics: Mapping[str, Mapping[str, float]], anchor: str = "en"
+    language: str, measured: Mapping[str, Measured], metrics: Mapping[str, Mapping[str, float]], anchor: str = ENGLISH
 ) -> DistancePanels:
     """The panels of `plot_distances_by_layer` for one language; `metrics` has the `distance_metrics` of each model."""
     panels: dict[str, dict[str, dict[str, dict[int, list[float]]]]] = {}
@@ -133,7 +134,7 @@ def write_distances(path: str | Path, measured: Mapping[str, Measured], words: W
                 file.write_table(pyarrow.table(columns, schema=_SCHEMA))
 
 
-def distance_table(measured: Mapping[str, Measured], anchor: str = "en") -> ResultTable:
+def distance_table(measured: Mapping[str, Measured], anchor: str = ENGLISH) -> ResultTable:
     """A row per model, language and distance at the highest layer of each model; 100 characters wide at most.
 
     The columns `related` and `unrelated` are median distances, `to en` and `from en` word retrieval accuracies.

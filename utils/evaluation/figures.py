@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.core.figures import (
-    COLOURS,
+    COLORS,
     PANEL,
     STYLE,
     Curves,
@@ -27,9 +27,9 @@ from utils.evaluation.distance_report import DistancePanels
 from utils.evaluation.word_distances import WordDistances
 
 
-# Two kinds of distances in one panel: a filled shape and an outline also differ in greyscale.
-_RELATED = {"histtype": "stepfilled", "color": COLOURS[0], "alpha": 0.75, "linewidth": 0}
-_UNRELATED = {"histtype": "step", "edgecolor": COLOURS[1], "linewidth": 1.2, "hatch": "////"}
+# Two kinds of distances in one panel: a filled shape and an outline also differ in grayscale.
+_RELATED = {"histtype": "stepfilled", "color": COLORS[0], "alpha": 0.75, "linewidth": 0}
+_UNRELATED = {"histtype": "step", "edgecolor": COLORS[1], "linewidth": 1.2, "hatch": "////"}
 _DIFFERENCE = {"histtype": "stepfilled", "color": "#888888", "linewidth": 0}
 _BINS = 40
 # Share of links reached by chance, where the scale begins unless there are lower values.
@@ -141,8 +141,8 @@ def plot_distances_by_layer(panels: DistancePanels, path: str | Path, title: str
                 for model, curve in measures[name].items():
                     layers = [layer for layer in sorted(curve) if len(curve[layer]) == 3]
                     low, high = ([scale * curve[layer][end] for layer in layers] for end in (1, 2))
-                    colour = line_style(models.index(model))["color"]
-                    axis.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
+                    color = line_style(models.index(model))["color"]
+                    axis.fill_between(layers, low, high, color=color, alpha=0.2, linewidth=0)
             highest = max((axis.dataLim.ymax for axis in medians), default=0)
             for axis, name in zip(row, columns):
                 lowest = min(100 * _CHANCE.get(name, 0), axis.dataLim.ymin)

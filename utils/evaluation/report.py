@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.core.charts import describe_dots, describe_lines, dot_chart, line_chart
+from utils.core.charts import describe_dots, dot_chart
 from utils.core.files import write_text
-from utils.core.page import Chart, Section, Table, report_page
+from utils.core.page import Chart, Section, Table, lines_chart, lines_table, report_page
 from utils.core.result_tables import ResultTable, shorten
 from utils.evaluation.intervals import confidence_interval
-from utils.evaluation.neighbours import Retrieval
+from utils.evaluation.neighbors import Retrieval
 from utils.evaluation.sentence_pairs import SentencePairs
 from utils.evaluation.sentence_retrieval import ByDistance, Found, curves_by_layer
 
@@ -85,16 +85,11 @@ def _by_layer(found: Mapping[str, ByDistance]) -> list[Section]:
     charts, tables = [], []
     for panel, of_panel in curves_by_layer(found).items():
         lines = {name: {layer: 100 * value for layer, value in curve.items()} for name, curve in of_panel.items()}
-        places = sorted({layer for line in lines.values() for layer in line})
-        if len(places) < 2:
+        if len({layer for line in lines.values() for layer in line}) < 2:
             return []
-        label = "Layer (0: embeddings)"
-        draw = partial(line_chart, lines, label, "%" if "MEXA" in panel else "Accuracy (%)")
-        charts.append(Chart(panel, draw, describe_lines(lines, label)))
-        rows = [
-            [layer, *(f"{line[layer]:.1f}" if layer in line else None for line in lines.values())] for layer in places
-        ]
-        tables.append(Table(f"{panel} (%)", ResultTable(["layer", *lines], rows), folded=True))
+        label = "%" if "MEXA" in panel else "Accuracy (%)"
+        charts.append(lines_chart(panel, lines, "Layer (0: embeddings)", label))
+        tables.append(lines_table(f"{panel} (%)", lines, "layer", ".1f"))
     return [Section("By layer", charts=charts, tables=tables)]
 
 

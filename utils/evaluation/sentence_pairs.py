@@ -12,7 +12,7 @@ from utils.core.tables import READERS
 from utils.core.text_files import bare_path
 from utils.parallel.data_sets import load_sentences
 from utils.parallel.formats import pair_files, read_aligned_lines, read_pairs
-from utils.parallel.sides import THREE_LETTERS, SentenceColumns
+from utils.parallel.sides import THREE_LETTERS, SentenceColumns, directions
 
 
 # What run_xsr.py calls the parts of a data set.
@@ -37,9 +37,9 @@ class SentencePairs:
     split: str | None = None  # None for files
 
     @property
-    def directions(self) -> tuple[str, str]:
+    def directions(self) -> tuple[str, ...]:
         """The language of the queries comes first."""
-        return f"{self.language}-en", f"en-{self.language}"
+        return directions(self.language)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -102,8 +102,8 @@ def load_sentence_pairs(
     Args:
         config_name: in it `{language}` stands for the language; by default the first that exists of `tatoeba.hin`
             (google/xtreme), `hin-eng` (mteb/tatoeba-bitext-mining), `hi`, `hi-en`, `en-hi`.
-        split: by default `test`, or else `validation`, or the only one there is.
-        source_column, english_column: by default the usual names (`utils.parallel.formats`).
+        split: by default the first that exists of `test`, `validation`, `train`.
+        source_column, english_column: by default the usual names (`utils.parallel.sides`).
         hub_options: `cache_dir`, `token`.
 
     Raises:

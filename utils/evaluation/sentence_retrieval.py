@@ -7,8 +7,9 @@ from typing import TypeVar
 import torch
 
 from utils.core.result_tables import ResultTable, shorten
-from utils.evaluation.neighbours import Retrieval, retrieve, vector_spread
+from utils.evaluation.neighbors import Retrieval, retrieve, vector_spread
 from utils.evaluation.sentence_pairs import SentencePairs
+from utils.parallel.sides import directions
 
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ ByDistance = Mapping[str, Found]
 def retrieve_translations(
     vectors: torch.Tensor, pairs: SentencePairs, layers: Sequence[int], distance: str, device: torch.device
 ) -> Found:
-    """Let the sentences of each side find their translations at each layer; nearest neighbours on the device.
+    """Let the sentences of each side find their translations at each layer; nearest neighbors on the device.
 
     `vectors` are [layers, 2 N, dimensions]: of the N source sentences, then of their N translations.
     """
@@ -44,7 +45,7 @@ def mexa_by_layer(found: Found) -> dict[str, dict[int, float]]:
     """
     mexa: dict[str, dict[int, float]] = {}
     for language in (direction.removesuffix("-en") for direction in found if direction.endswith("-en")):
-        to_english, from_english = found[f"{language}-en"], found[f"en-{language}"]
+        to_english, from_english = (found[way] for way in directions(language))
         mexa[language] = {
             layer: ((there.rank == 1) & (from_english[layer].rank == 1)).double().mean().item()
             for layer, there in to_english.items()
@@ -60,16 +61,16 @@ def retrieval_metrics(found: ByDistance) -> dict[str, float]:
     the first distance; the names of others have the distance in them, as in `hi-en_layer8_csls_accuracy`.
     """
     metrics: dict[str, float] = {}
-    for number, (distance, directions) in enumerate(found.items()):
+    for number, (distance, of_distance) in enumerate(found.items()):
         by = f"_{distance}" if number else ""
-        for direction, by_layer in directions.items():
+        for direction, by_layer in of_distance.items():
             for layer, retrieval in by_layer.items():
                 values = {
                     name: getattr(retrieval, name) for name in ("accuracy", "mrr", "share_found", "query_spread")
                 }
                 where = f"{direction}_layer{layer}{by}"
                 metrics |= {f"{where}_{name}": value for name, value in values.items() if value is not None}
-        for language, curve in mexa_by_layer(directions).items():
+        for language, curve in mexa_by_layer(of_distance).items():
             metrics |= {f"{language}_layer{layer}{by}_mexa": value for layer, value in curve.items()}
             metrics[f"{language}{by}_mexa_mean"] = fmean(curve.values())
             metrics[f"{language}{by}_mexa_max"] = max(curve.values())

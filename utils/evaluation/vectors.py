@@ -16,12 +16,12 @@ from utils.alignment.sentences import mean_of_tokens
 from utils.alignment.words import WordTokenizer, pool_words, special_tokens_around
 from utils.core.errors import InputError, look_up
 from utils.core.progress import progress
-from utils.evaluation.neighbours import slices
+from utils.evaluation.neighbors import slices
 from utils.models.layers import hidden_states_at, only_layers_below
 from utils.models.tokenizers import encoder_max_length
 
 
-# Batches that are tokenised ahead, sorted by length, and fetched from the device together.
+# Batches that are tokenized ahead, sorted by length, and fetched from the device together.
 _BATCHES_OF_CHUNK = 64
 # Vectors checked for nan and inf at once.
 _CHECKED_AT_ONCE = 65_536
@@ -82,7 +82,7 @@ def without_special_tokens(tokens: torch.Tensor, n_before: int, n_after: int) ->
 
 # Hidden states [batch, length, dimensions] and a mask [batch, length] of tokens → vectors [batch, dimensions], fp32.
 SENTENCE_POOLINGS = {"mean": mean_of_tokens, "cls": first_token, "weighted": weighted_mean, "last": last_token}
-# Those for which special tokens are no tokens.
+# The poolings that ignore special tokens.
 _WITHOUT_SPECIAL = ("weighted", "last")
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import look_up
-from utils.evaluation.neighbours import retrieve, vector_spread
+from utils.evaluation.neighbors import retrieve, vector_spread
 from utils.evaluation.vectors import Autocast, encode_words
 
 
@@ -55,7 +55,7 @@ def draw_triples(bitext: Dataset, max_links: int | None = None, seed: int = 0) -
 
     Half of the unrelated words come from the sentence pair of the link, because encoders mix the words of a context;
     the other half from all other pairs. If one of the two has no candidate, the other is used; if neither has one, the
-    link is dropped. A word that is spelt like the related one (ignoring case) or linked with the same source word is
+    link is dropped. A word that is spelled like the related one (ignoring case) or linked with the same source word is
     not a candidate. Words are drawn before tokenization, so that the draw is the same for every model.
 
     Args:
@@ -171,7 +171,7 @@ def compare_vectors(
 ) -> WordDistances:
     """Compare source words with related and unrelated English words by their vectors [N, dimensions] on the CPU.
 
-    Nearest neighbours are searched on the device. An unknown distance raises an `InputError`.
+    Nearest neighbors are searched on the device. An unknown distance raises an `InputError`.
     """
     between = look_up(WORD_DISTANCES, distance, "The distance")
     source_there, english_there = source.to(device), english.to(device)

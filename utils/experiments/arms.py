@@ -4,15 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TASKS
-
-
-ENGLISH = "en"
-
-
-def directions(language: str) -> tuple[str, str]:
-    """The names of what is measured across a language and English: `hi-en`, `en-hi`."""
-    return f"{language}-{ENGLISH}", f"{ENGLISH}-{language}"
 
 
 def language_of(name: str) -> str:
@@ -31,7 +24,7 @@ def by_script(languages: Iterable[str]) -> dict[str, list[str]]:
 
 class Regime(NamedTuple):
     """How models are fine-tuned: title in the report, whether they start from an adjusted model, and for continual learning
-    arguments beside those of the task."""
+    arguments besides those of the task."""
 
     title: str
     starts_adjusted: bool

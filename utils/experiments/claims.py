@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from utils.core.result_tables import points
 from utils.experiments.arms import (
     ABLATION,
     ADJUSTED,
@@ -15,7 +16,6 @@ from utils.experiments.arms import (
     language_of,
 )
 from utils.experiments.comparison import Comparison
-from utils.experiments.comparison_tables import points
 from utils.experiments.grid import Grid
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.core.files import write_text
-from utils.core.result_tables import ResultTable
+from utils.core.result_tables import ResultTable, points
 from utils.experiments.comparison import ComparisonTable, Row
 from utils.experiments.evaluated_sets import TITLES
 from utils.experiments.significance import SeedScores
@@ -100,12 +100,6 @@ def _cells(table: ComparisonTable, row: Row) -> list[Any]:
 def mean_and_sd(score: SeedScores) -> str:
     """In percent: `72.4 ± 0.3`, or without sd for a single seed."""
     return f"{100 * score.mean:.1f}" + ("" if score.sd is None else f" ± {100 * score.sd:.1f}")
-
-
-def points(difference: float) -> str:
-    """A difference between two scores of 0 to 1 in percentage points, with its sign: `+1.5`, `−0.3`, `0.0`."""
-    written = f"{100 * difference:+.1f}"
-    return "0.0" if written in ("+0.0", "-0.0") else written.replace("-", "−")
 
 
 def _p(value: float | None) -> str | None:

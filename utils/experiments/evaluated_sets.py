@@ -16,6 +16,7 @@ from utils.core.records import ALIGNMENT
 from utils.core.result_tables import shorten
 from utils.core.tables import read_json
 from utils.experiments.significance import corpus_f1
+from utils.parallel.sides import ENGLISH, directions
 from utils.tasks.registry import TASKS, TaskSpec, recorded_task
 
 
@@ -79,12 +80,12 @@ def evaluated_sets(folder: Path, record: _Json) -> dict[str, EvaluatedSet]:
     try:
         if spec := recorded_task(record):
             return _of_task(folder, record, results, spec)
-        anchor = record["arguments"].get("anchor_language") or "en"
+        anchor = record["arguments"].get("anchor_language") or ENGLISH
         of_direction = _of_alignment if kind_of(record) == ALIGNMENT else _of_retrieval
         return {
             name: of_direction(folder, name, data, record["arguments"], results)
             for language, data in (record.get("eval_data") or {}).items()
-            for name in ([language] if anchor == "each" else [f"{language}-{anchor}", f"{anchor}-{language}"])
+            for name in directions(language, anchor)
         }
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"The file {folder / 'run.json'} is damaged; run the script again.") from None

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from utils.core.arguments import arg, require
@@ -13,7 +12,6 @@ from utils.core.redaction import is_secret, note_secrets
 from utils.experiments.arms import (
     ABLATION,
     ADJUSTED,
-    ENGLISH,
     FORGETTING,
     FURTHER,
     GRID_TASKS,
@@ -26,12 +24,12 @@ from utils.experiments.arms import (
     WORDS,
     XSR,
     Arm,
-    directions,
 )
+from utils.models.hub import MBERT
+from utils.parallel.sides import ENGLISH, directions
 from utils.tasks.registry import TASKS
 
 
-CODE = Path(__file__).resolve().parent.parent.parent
 # What the settings of a grid are for, by name.
 SETTINGS = {
     "parallel": "parallel pairs and word links, in all scripts",
@@ -43,7 +41,7 @@ SETTINGS = {
         if task not in (WORDS, FORGETTING)
     },
     **{f"{task}_translated": f"run_{task}.py in the regime {TRANSLATED}: training data by language" for task in TASKS},
-    "variants": "variants of the alignment by name: arguments of run_align.py and of continual learning, beside those above",
+    "variants": "variants of the alignment by name: arguments of run_align.py and of continual learning, besides those above",
     "distances": "run_distances.py; without them no distances are measured",
     "launch": "accelerate launch; never by language",
 }
@@ -63,7 +61,7 @@ class GridArguments:
     """The grid."""
 
     model_name_or_path: str = arg(
-        "google-bert/bert-base-multilingual-cased",
+        MBERT,
         help="The original model; `sample-model`: the small encoder of the quickstart.",
     )
     languages: list[str] = arg(
@@ -163,7 +161,9 @@ class Grid(GridArguments):
         by_language = isinstance(value, dict) and not {ENGLISH, *self.languages}.isdisjoint(value)
         parts = value.values() if by_language else value if isinstance(value, list) else ()
         inner = [one for part in parts for one in (part if by_language and isinstance(part, list) else [part])]
-        if not re.fullmatch(r"[\w-]+", name) or any(isinstance(one, dict | list) for one in inner):
+        if not re.fullmatch(r"[\w-]+", name):
+            raise InputError(f"The setting {name!r} has not the name of an argument; see --help of its script.")
+        if any(isinstance(one, dict | list) for one in inner):
             raise InputError(f"The setting {name} has values inside of values; give one, a list, or one per language.")
         return json.dumps(value) if isinstance(value, dict) and not by_language else value
 

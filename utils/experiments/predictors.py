@@ -10,8 +10,9 @@ from statistics import mean
 import numpy as np
 import scipy  # (which imports its modules when they are used)
 
-from utils.experiments.arms import ADJUSTED, ORIGINAL, REGIMES, WORDS, Arm, directions
+from utils.experiments.arms import ADJUSTED, ORIGINAL, REGIMES, WORDS, Arm
 from utils.experiments.results import PARTS, Results, original_for
+from utils.parallel.sides import directions
 from utils.tasks.registry import TASKS
 
 

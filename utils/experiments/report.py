@@ -16,11 +16,10 @@ from jinja2 import Environment, StrictUndefined
 
 from utils.core.files import write_text
 from utils.core.page import html_page
-from utils.core.result_tables import ResultTable, markdown_text
+from utils.core.result_tables import ResultTable, markdown_text, points
 from utils.experiments.arms import (
     ADJUSTED,
     ADJUSTED_CONTINUAL,
-    ENGLISH,
     FORGETTING,
     ORIGINAL,
     REGIMES,
@@ -29,17 +28,17 @@ from utils.experiments.arms import (
     XSR,
     Arm,
     by_script,
-    directions,
     language_of,
 )
 from utils.experiments.claims import CLAIMS, decisive, place, verdict_on
 from utils.experiments.comparison import Comparison, note_on_resamples
-from utils.experiments.comparison_tables import mean_and_sd, points, write_tables
+from utils.experiments.comparison_tables import mean_and_sd, write_tables
 from utils.experiments.grid import Grid
 from utils.experiments.predictors import correlate, gains
 from utils.experiments.results import PARTS, Results, original_for, title_with_metric
 from utils.experiments.run_archives import SUFFIX, write_archive
 from utils.experiments.significance import seed_scores
+from utils.parallel.sides import ENGLISH, directions
 
 
 _TEMPLATE = Path(__file__).with_name("report_template.md")

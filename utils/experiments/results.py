@@ -13,7 +13,6 @@ from utils.experiments.arms import (
     ABLATION,
     ADJUSTED,
     ADJUSTED_CONTINUAL,
-    ENGLISH,
     FORGETTING,
     FURTHER,
     MEASURED,
@@ -30,6 +29,7 @@ from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
 from utils.experiments.grid import Grid, Run
 from utils.experiments.runner import check_done
+from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TASKS
 
 
@@ -178,7 +178,7 @@ def _named_for_an_archive(task: str, found: Sequence[_Found], grid: Grid) -> lis
     return named
 
 
-# What run_xsr.py reports beside the accuracy by its first distance: end of the name → column.
+# What run_xsr.py reports besides the accuracy by its first distance: end of the name → column.
 _MEASURES = {"_csls_accuracy": "CSLS", "_centered_accuracy": "centered", "_mexa": "MEXA"}
 
 

@@ -19,12 +19,13 @@ from filelock import FileLock, Timeout
 
 from utils.core.errors import InputError
 from utils.core.files import is_locked, read_json_object, write_json, write_text
+from utils.core.kept_help import CODE
 from utils.core.next_steps import PART_OF_SERIES
 from utils.core.progress import progress
 from utils.core.redaction import redact
-from utils.experiments.grid import CODE, Grid, Run, as_words
+from utils.experiments.grid import Grid, Run, as_words
 from utils.tasks.registry import TASKS
-from utils.training.whole_checkpoints import is_whole
+from utils.training.whole_checkpoints import whole_checkpoints
 
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 # `accelerate launch` would guess these, with a warning each time.
 _LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
 # What asks a run to stop, and what ends it. (On Windows, Ctrl-C has reached the runs by itself, and nothing else lets them save
-# a checkpoint: there, the first is no signal.)
+# a checkpoint: there, the first is not a signal.)
 _ASK, _KILL = (signal.SIGTERM, signal.SIGKILL) if hasattr(os, "killpg") else (0, signal.SIGTERM)
 # The file in the folder of a run that says whether it is done.
 _MARK = "replicate.json"
@@ -49,7 +50,7 @@ def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None
         str(output_dir / word[1:-1]) if word[:1] == "{" and word[1:-1] in run.needs else word for word in run.arguments
     ]
     words += ["--output_dir", str(folder), "--overwrite_output_dir"]
-    if any(is_whole(checkpoint) for checkpoint in folder.glob("checkpoint-*")):
+    if whole_checkpoints(folder):
         words += ["--resume_from_checkpoint", "true"]
     return [sys.executable, "-m", "accelerate.commands.launch", *as_words(launch, []), str(CODE / run.script), *words]
 

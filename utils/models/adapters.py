@@ -20,10 +20,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from utils.core.arguments import arg, check_unused
-from utils.core.errors import InputError
+from utils.core.errors import InputError, first_line
 from utils.models.checkpoints import OF_ADAPTER, Tensors, atomic_model_write, stored_tensors, weight_files
 from utils.models.files import file_of
-from utils.models.layers import encoder_of, parameters_behind
+from utils.models.layers import encoder_of, in_evaluation_mode, parameters_behind
 
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def adapter_config(name: str, **hub_options: Any) -> LoraConfig | None:
         return None
     try:
         config = LoraConfig.from_pretrained(str(Path(path).parent))
-    except Exception as error:  # PEFT raises many types for what is no object, or has values of wrong types
+    except Exception as error:  # PEFT raises many types for JSON that is not an object, or has values of wrong types
         raise InputError(f"The adapter_config.json of {name} cannot be read ({error}); download it again.") from None
     if unmergeable := [setting for setting in _NOT_MERGED if getattr(config, setting, None)]:
         raise InputError(f"The adapter {name} cannot be merged into its model: it has {unmergeable[0]}; name another.")
@@ -122,9 +122,8 @@ def merge_adapter(
         if low_rank:
             _merge(root, low_rank, config)
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0]
         base = config.base_model_name_or_path
-        raise InputError(f"The adapter {name} does not fit its base model {base} ({reason}).") from None
+        raise InputError(f"The adapter {name} does not fit its base model {base} ({first_line(error)}).") from None
     model.requires_grad_(True)  # as from `from_pretrained`; PEFT has frozen it
     return {path for path, parameter in model.named_parameters() if parameter in copied}, left
 
@@ -215,12 +214,8 @@ def without_adapter(model: PeftModel) -> Callable[..., Any]:
     encoder = encoder_of(model)
 
     def outputs(**inputs: torch.Tensor) -> Any:
-        training = encoder.training
-        try:
-            with model.disable_adapter():
-                return encoder.eval()(**inputs)
-        finally:
-            encoder.train(training)
+        with model.disable_adapter(), in_evaluation_mode(encoder):
+            return encoder(**inputs)
 
     return outputs
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class HubArguments:
         return None
 
     def hub_options(self) -> dict[str, Any]:
-        """The arguments of `load_encoder` and similar functions beside the name."""
+        """The arguments of `load_encoder` and similar functions besides the name."""
         names = ("cache_dir", "token", "trust_remote_code", "allow_pickled_weights")
         return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}}
 
@@ -140,14 +141,22 @@ def nickname(name: str) -> str:
 def label_models(names: Sequence[str]) -> dict[str, str]:
     """Label → Hub id or folder: the last part of each path, or as many parts as make the labels different.
 
+    Labels that are equal even with all parts (`o/m` and `o-m`) are numbered.
+
     Raises:
         InputError: if a model is named twice.
     """
     paths = [Path(name).resolve() if os.path.isdir(name) else Path(name) for name in names]
+    if twice := [name for i, name in enumerate(names) if paths[i] in paths[:i]]:
+        raise InputError(f"The model {twice[0]} is named twice; name every model once.")
     parts = [[part for part in path.parts if part != path.anchor] for path in paths]
+    labels: list[str] = []
     for n in range(1, max(map(len, parts)) + 1):
         labels = ["-".join(names_of_path[-n:]) for names_of_path in parts]
         if len(set(labels)) == len(names):
             return dict(zip(labels, names))
-    twice = next(name for i, name in enumerate(names) if parts[i] in parts[:i])
-    raise InputError(f"The model {twice} is named twice; name every model once.")
+    found: dict[str, str] = {}
+    for label, name in zip(labels, names):
+        numbered = (f"{label}-{k}" for k in count(2))
+        found[next(one for one in chain([label], numbered) if one not in found)] = name
+    return found

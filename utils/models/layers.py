@@ -30,11 +30,23 @@ def encoder_of(model: nn.Module) -> PreTrainedModel:
 
 
 @contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout is off within the context; afterwards every module is in its former mode."""
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
+
+
+@contextmanager
 def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterator[list[int]]:
     """Within the context the encoder computes no layers above those that these hidden states need.
 
     Yields the same layers, as indices into the `hidden_states` within the context. One more layer is kept: after the last
-    one some architectures add a normalisation, which belongs to the last hidden state only. If the layers are not in a
+    one some architectures add a normalization, which belongs to the last hidden state only. If the layers are not in a
     single list, all are kept. For inference only (`eval`), with an encoder that is not wrapped, compiled or divided among processes.
     """
     n_layers = encoder.config.num_hidden_layers
@@ -49,7 +61,7 @@ def only_layers_below(encoder: PreTrainedModel, layers: Sequence[int]) -> Iterat
         yield list(layers)
         return
     parent, name, stack = stacks[0]
-    # At the first pass that returns hidden states, transformers hooks into the layers that there are then, for good.
+    # At the first pass that returns hidden states, transformers hooks into the layers that there are then, permanently.
     with torch.no_grad():
         tokens = torch.zeros(1, 1, dtype=torch.long, device=next(encoder.parameters()).device)
         hidden_states_at(encoder, tokens, torch.ones_like(tokens), [0])
@@ -76,7 +88,7 @@ def freeze_layers(
     """Freeze the layers that `--freeze_layers` names, and the embeddings (None: if the first layer is frozen).
 
     The parameters of a layer are those that its output depends on, and its input does not: what layers share belongs to
-    the lowest of them, a normalisation after the last layer to that one. Frozen layers keep their dropout.
+    the lowest of them, a normalization after the last layer to that one. Frozen layers keep their dropout.
 
     Raises:
         InputError: for layers that do not exist, or if nothing is frozen, or nothing is left to train behind the hidden
@@ -86,7 +98,7 @@ def freeze_layers(
     if embeddings is None:
         embeddings = 0 in chosen
     frozen = parameters_behind(encoder, 0) if embeddings else set()
-    # Neighbouring layers together: each border costs a backward pass.
+    # Neighboring layers together: each border costs a backward pass.
     for first in (layer for layer in chosen if layer - 1 not in chosen):
         end = next(layer for layer in range(first, max(chosen) + 2) if layer not in chosen)
         frozen |= parameters_behind(encoder, end) - parameters_behind(encoder, first)

@@ -9,7 +9,7 @@ from huggingface_hub.errors import EntryNotFoundError, HTTPError, RepositoryNotF
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
-from utils.core.errors import InputError
+from utils.core.errors import InputError, first_line
 from utils.models.adapters import adapter_config, base_of
 
 
@@ -66,7 +66,7 @@ def loading(name: str) -> Iterator[None]:
 
 
 def _not_found(name: str, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     if os.path.isdir(name):
         return InputError(f"The folder {name} holds no model that can be loaded ({reason})")
     if not isinstance(error, (OSError, HTTPError)):  # it exists, but this version of transformers cannot load it

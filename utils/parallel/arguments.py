@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from utils.core.arguments import arg
 from utils.core.errors import InputError
 from utils.core.romanization import HELP, in_place
-
-
-# The --anchor_language of text in several languages, each of which is pulled to every other one.
-EACH = "each"
+from utils.parallel.sides import EACH, ENGLISH
 
 
 @dataclass
@@ -23,7 +20,7 @@ class ParallelDataArguments:
         hyperparameter=True,
     )
     anchor_language: str = arg(
-        "en",
+        ENGLISH,
         help="The other side of the pairs, to which languages are pulled in place of English: `--languages uk "
         "--anchor_language ru`. Its words are those that the regularizer keeps. `each`: every one of --languages to every "
         "other one, in a table with a column for each, named by its code.",
@@ -58,7 +55,7 @@ class ParallelDataArguments:
     )
     word_splitting: str = arg(
         "auto",
-        help="How sentences are split into words: `space` for tokenised text, `punctuation` also separates "
+        help="How sentences are split into words: `space` for tokenized text, `punctuation` also separates "
         "punctuation marks, `icu` also the words of Chinese, Japanese, Thai, Lao, Khmer and Burmese (pip install icu4py); "
         "`auto`: as the links file says, else `space` with a links file, `icu` for these languages, `punctuation` for others.",
         choices=["auto", "space", "punctuation", "icu"],

@@ -111,7 +111,7 @@ def _choose_batch(
     return columns
 
 
-# Ask for fewer pairs than are probably needed, so that few are linked in vain …
+# Ask for fewer pairs than are probably needed, so that few are linked unnecessarily …
 _CAUTION = 0.9
 # … but for at least this many, so that rare usable pairs are found in few rounds.
 _FEWEST = 256

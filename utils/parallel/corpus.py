@@ -32,12 +32,12 @@ from utils.core.tables import one_path_each, paths_by_language
 from utils.parallel.aligners.dictionary import write_dictionary
 from utils.parallel.aligners.pharaoh import read_header, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, first_and_later
-from utils.parallel.arguments import EACH, ParallelDataArguments
+from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import ENCODED, choose_pairs, one_to_one, sample_pairs
 from utils.parallel.data_sets import Pair, PairStream, load_bitext, sentence_columns
 from utils.parallel.formats import read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
-from utils.parallel.sides import ENGLISH, SAMPLE, log_pair, same_language
+from utils.parallel.sides import EACH, ENGLISH, SAMPLE, log_pair, same_language
 
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class ParallelCorpus:
     """The sentence pairs of one or several languages with English, split into words."""
 
     pairs: dict[str, Bitext]  # by language, with the columns `source` and `english` (lists of words)
-    splitting: dict[str, str]  # by language: `space`, `punctuation` or `subword`
+    splitting: dict[str, str]  # by language: `space`, `punctuation`, `icu` or `subword`
     links_files: dict[str, str]  # by language, the file that holds the word links, if there is one
     num_proc: int | None = None  # number of processes
     # If all have the same rows: the one whose English sentences decide which rows are held out.
@@ -370,7 +370,7 @@ def _romanized_pair(pair: Pair, language: str, code: str) -> Pair:
 
 
 def _word_splitting(wanted: str, sides: Sequence[str], links_file: str | None, word_pooling: str) -> str:
-    """How sentences become words, so that links of `--write_links`, which record it, and of tokenised text fit."""
+    """How sentences become words, so that links of `--write_links`, which record it, and of tokenized text fit."""
     recorded = read_header(links_file).get("word_splitting") if links_file else None
     if recorded and (recorded == "subword") != (word_pooling == "token"):
         between, remedy = ("subwords", "use") if recorded == "subword" else ("words", "do without")

@@ -8,10 +8,10 @@ from datasets import Dataset, IterableDataset, load_dataset_builder
 
 from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split
-from utils.core.errors import InputError
-from utils.parallel.arguments import EACH, ParallelDataArguments
+from utils.core.errors import InputError, first_line
+from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.formats import BITEXT_FEATURES, Split, flat_row, words_of
-from utils.parallel.sides import ENGLISH, PARALLEL, SAMPLE, SentenceColumns
+from utils.parallel.sides import EACH, ENGLISH, PARALLEL, SAMPLE, SentenceColumns
 
 
 Pair = dict[str, list[str]]
@@ -171,5 +171,6 @@ def _read(rows: Dataset | IterableDataset, where: str) -> Iterator[Mapping[str, 
     except InputError:
         raise
     except Exception as error:  # files of other people can be wrong in every way
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:150]
-        raise InputError(f"{where} cannot be read any further ({reason}); check it and the network.") from None
+        raise InputError(
+            f"{where} cannot be read any further ({first_line(error)[:150]}); check it and the network."
+        ) from None

@@ -21,6 +21,8 @@ from utils.core.text_files import bare_path, read_lines
 logger = logging.getLogger(__name__)
 
 ENGLISH = "en"
+# `--anchor_language each`: every language is pulled to every other one.
+EACH = "each"
 # Rows at the beginning of a corpus by which its columns are chosen.
 SAMPLE = 100
 # What run_align.py and the scripts with --continual call the arguments about a corpus.
@@ -97,7 +99,7 @@ class SentenceColumns:
         """
         present = list(rows[0])
         texts = {name: [_text(row.get(name)) for row in rows] for name in present}
-        # Numbers are no sentences, whatever the column is called (`id` is also the code of Indonesian).
+        # Numbers are not sentences, whatever the column is called (`id` is also the code of Indonesian).
         worded = [name for name in present if not any(texts[name]) or any(map(str.isalpha, "".join(texts[name])))]
         source, english = self._named(present if self.source or self.english else worded)
         if not (source or english or self.source or self.english):
@@ -156,6 +158,14 @@ def check_english(sentences: Sequence[str], where: str) -> None:
 def anchor_name(anchor: str) -> str:
     """What the anchor's side is called in text."""
     return "English" if anchor == ENGLISH else anchor
+
+
+def directions(language: str, anchor: str = ENGLISH) -> tuple[str, ...]:
+    """The names of what is measured from a language to the anchor, and back: `hi-en`, `en-hi`.
+
+    If each language is an anchor there is only the way to it, since others go back: its name is the language's.
+    """
+    return (language,) if anchor == EACH else (f"{language}-{anchor}", f"{anchor}-{language}")
 
 
 def log_pair(language: str, source: str, english: str, anchor: str = ENGLISH) -> None:

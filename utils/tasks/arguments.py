@@ -25,7 +25,7 @@ from utils.training.tracking import NEEDED_FOR_TRACKING, TrackingArguments
 
 @dataclass
 class FineTuningArguments(ScriptTrainingArguments):
-    """Training on the task. Beside `TrainingArguments`: evaluation during training keeps the best checkpoint."""
+    """Training on the task. Besides `TrainingArguments`: evaluation during training keeps the best checkpoint."""
 
     per_device_train_batch_size: int = arg(32, help="Examples per step and device.")
     per_device_eval_batch_size: int = arg(64, help="Examples per device in an evaluation batch.")

@@ -26,7 +26,7 @@ class TaskDataArguments:
     train_file: str | None = arg(None, help="Training data in a file: .jsonl, .csv, .tsv, .parquet; also .gz.")
     validation_file: list[str] | None = arg(None, help="Files for --do_eval: `en=dev.en.jsonl hi=dev.hi.jsonl`.")
     test_file: list[str] | None = arg(None, help="Files for --do_predict, LANGUAGE=FILE each.")
-    train_language: str = arg("en", help="Code of the training language.", hyperparameter=True, variant=True)
+    train_language: str = arg(ENGLISH, help="Code of the training language.", hyperparameter=True, variant=True)
     few_shot: list[str] = arg(
         default_factory=list,
         help="Few-shot: add the first N training examples of these languages, `hi=100 ru=100`. They are then not "
@@ -41,12 +41,12 @@ class TaskDataArguments:
     eval_languages: list[str] = arg(
         default_factory=list,
         help="Codes of the languages for evaluation; all without training data are zero-shot. Default: those of "
-        "the files, else en and the languages that the model was adjusted to, else en es ru vi hi.",
+        "the files, else en and the languages that the model was adjusted to, else en es ru vi hi (PAWS-X: en de es fr ja ko zh).",
     )
     select_on: str | None = arg(
         None,
         help="With --eval_strategy, keep the checkpoint that is best in this language. Default: the training "
-        "language. Any other is an oracle, since zero-shot means that there is no labelled data to select by.",
+        "language. Any other is an oracle, since zero-shot means that there is no labeled data to select by.",
     )
     max_train_samples: int | None = arg(None, help="Train on the first N examples.", hyperparameter=True, at_least=1)
     max_eval_samples: int | None = arg(None, help="Use the first N of each language for --do_eval.", at_least=1)
@@ -57,8 +57,10 @@ class TaskDataArguments:
         hyperparameter=True,
         at_least=1,
     )
-    skip_unlabelled: bool = arg(
-        False, help="Leave out rows without a label (empty, null, - or -1, as in SNLI) or, for QA, without an answer."
+    skip_unlabeled: bool = arg(
+        False,
+        help="Leave out rows without a label (empty, null, - or -1, as in SNLI) or, for QA, without an answer.",
+        aliases=["--skip_unlabelled"],
     )
     baseline_run: str | None = arg(
         None,
@@ -117,7 +119,7 @@ class TaskDataArguments:
         return self.eval_languages
 
     def other_metrics(self) -> list[str]:
-        """What is measured beside the metrics of the task."""
+        """What is measured besides the metrics of the task."""
         return ["loss"]
 
     def languages(self) -> list[str]:

@@ -51,11 +51,11 @@ TaskExamples = TaskSets[Dataset]
 TaskRows = TaskSets[LanguageData]
 
 
-class UnlabelledError(InputError):
-    """A row has no label (`what` it has instead); with --skip_unlabelled such rows are left out."""
+class UnlabeledError(InputError):
+    """A row has no label (`what` it has instead); with --skip_unlabeled such rows are left out."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what}; correct it, or add --skip_unlabelled to leave such rows out.")
+        super().__init__(f"{what}; correct it, or add --skip_unlabeled to leave such rows out.")
 
 
 def is_missing(label: object) -> bool:
@@ -91,7 +91,7 @@ def encoded(examples: Dataset, encode: Encode, num_proc: int | None = None) -> L
         remove_columns=examples.column_names,
         num_proc=num_proc,
         fn_kwargs={"encode": encode, "code": cache_key(encode, _encode_batch)},
-        desc="Tokenising",
+        desc="Tokenizing",
     )
     return LanguageData(examples, rows)
 
@@ -107,7 +107,7 @@ def encode_examples(
 
     `encode_training` encodes the training examples, if these need other columns.
     """
-    with training.main_process_first(desc="tokenising"):
+    with training.main_process_first(desc="tokenizing"):
         train = encoded(examples.train, encode_training or encode, num_proc).rows if examples.train else None
         validation, test = (
             {name: encoded(some, encode, num_proc).longest_first() for name, some in sets.items()}

@@ -12,7 +12,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, read_json
-from utils.tasks.examples import UnlabelledError, identity_of, text_in, value_in
+from utils.tasks.examples import UnlabeledError, identity_of, text_in, value_in
 from utils.tasks.reader import Readers, TaskReader
 
 
@@ -56,12 +56,12 @@ def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False
 
     The row has `context`, `question`, `answers` and possibly `id`. Answers are lists `text` and `answer_start`, or one of
     each, or a list of pairs of them; a start that is null stands for the first place. A question without answer raises
-    `UnlabelledError` if not `unanswerable` (SQuAD v2); an answer that is not in its context raises `InputError`.
+    `UnlabeledError` if not `unanswerable` (SQuAD v2); an answer that is not in its context raises `InputError`.
     """
     context, question = text_in(row, "context", where), text_in(row, "question", where)
     answers = _answers(value_in(row, "answers", where), where)
     if not answers and not unanswerable:
-        raise UnlabelledError(
+        raise UnlabeledError(
             f"{where} has no answer; add --version_2_with_negative if the model is to learn that some questions have none"
         )
     starts = [_locate(context, text, start, where) for text, start in answers]

@@ -18,7 +18,7 @@ from utils.core.errors import InputError
 from utils.core.romanization import files_by_source, romanize_columns, source_language
 from utils.core.tables import READERS, Rows, one_path_each, read_rows
 from utils.tasks.data_arguments import TaskDataArguments
-from utils.tasks.examples import TaskExamples, UnlabelledError
+from utils.tasks.examples import TaskExamples, UnlabeledError
 
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class TaskReader:
         return romanize_columns(examples, self.texts, language, self.num_proc)
 
     def _from_file(self, path: str, read_example: ReadExample) -> Dataset:
-        skip = self.arguments.skip_unlabelled
+        skip = self.arguments.skip_unlabeled
         key = cache_key(read_example, *self.readers.values(), _read_file, read_example=read_example, skip=skip)
         how = {"path": path, "readers": self.readers, "read_example": read_example, "skip": skip}
         examples = dataset_from_files([path], _read_file, self.features, key, **how)
@@ -174,7 +174,7 @@ class TaskReader:
         assert isinstance(rows, Dataset)  # (it is not streamed)
         if self.select_language:
             rows = self.select_language(rows, language)
-        where, skip = f"the data set {name} ({config}, {split})", self.arguments.skip_unlabelled
+        where, skip = f"the data set {name} ({config}, {split})", self.arguments.skip_unlabeled
         if not len(rows):
             raise NotOfferedError(
                 f"There is nothing in {language} in {where}; choose another one, or omit {language}."
@@ -235,7 +235,7 @@ def _example(
     """The example of a row; None if the row has no label and such rows are skipped."""
     try:
         return {"id": str(number), **read_example(row, where)}
-    except UnlabelledError:
+    except UnlabeledError:
         if skip:
             return None
         raise
@@ -243,13 +243,13 @@ def _example(
 
 def _not_empty(examples: Dataset, where: str, skip: bool) -> Dataset:
     if not len(examples):
-        raise InputError(f"{where} has no {'labelled ' if skip else ''}example; give one with data.")
+        raise InputError(f"{where} has no {'labeled ' if skip else ''}example; give one with data.")
     return examples
 
 
 def _log_skipped(n_skipped: int, where: str) -> None:
     if n_skipped:
-        logger.info(f"{n_skipped:,} rows of {where} have no label and are left out (--skip_unlabelled).")
+        logger.info(f"{n_skipped:,} rows of {where} have no label and are left out (--skip_unlabeled).")
 
 
 def _chosen(examples: Dataset, wanted: int | None) -> Dataset:

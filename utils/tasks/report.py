@@ -12,7 +12,7 @@ from utils.core.columns import content_fingerprint
 from utils.core.errors import InputError
 from utils.core.page import Chart, Section, Table
 from utils.core.records import read_record
-from utils.core.result_tables import ResultTable, shorten
+from utils.core.result_tables import ResultTable, points, shorten
 from utils.core.tables import read_json
 from utils.evaluation.intervals import confidence_interval
 from utils.parallel.sides import ENGLISH
@@ -72,7 +72,7 @@ def _percents(*values: float) -> str:
 
 
 def _points(gap: float | None, scale: float) -> str | None:
-    return None if gap is None else f"{100 * gap / scale:.1f}".replace("-", "−")
+    return None if gap is None else points(gap / scale, sign=False)
 
 
 # --- What another run predicts differently ---

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from utils.core.errors import InputError
-from utils.tasks.examples import LanguageData, Measure, UnlabelledError, identity_of, is_missing, text_in, value_in
+from utils.tasks.examples import LanguageData, Measure, UnlabeledError, identity_of, is_missing, text_in, value_in
 
 
 def read_sentence_pair(
@@ -28,12 +28,12 @@ def read_sentence_pair(
         labels: classes that the model knows; by default any name is allowed.
 
     Raises:
-        InputError: for a missing text or an unknown label; `UnlabelledError` for none.
+        InputError: for a missing text or an unknown label; `UnlabeledError` for none.
     """
     texts = {name: text_in(row, name, where) for name in columns}
     given = value_in(row, "label", where)
     if is_missing(given):
-        raise UnlabelledError(f"{where} has the label {given!r}, which means none")
+        raise UnlabeledError(f"{where} has the label {given!r}, which means none")
     known = labels or classes
     label = given if isinstance(given, str) and given in known else _known_name(given, classes, known)
     is_name = isinstance(given, str) and not re.fullmatch(r"[-+\d.]+", given.strip())

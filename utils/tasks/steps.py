@@ -35,8 +35,8 @@ from utils.tasks.registry import TaskSpec
 from utils.tasks.report import changed_examples, read_baseline, scores_by_language
 from utils.tasks.summary import language_table, summarize
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
+from utils.training.interruption import train_and_save
 from utils.training.sharing import publish, recorded_results
-from utils.training.steps import train_and_save
 
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def _not_fine_tuned(args: TaskArguments, why: str = "") -> InputError:
 def load_model(args: TaskArguments, labels: Sequence[str] | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
     """The task model, in fp32 and with --use_lora with an adapter, and its tokenizer.
 
-    A head that the checkpoint lacks is initialised from `--seed`; `labels` are the names of its classes. What is aligned
+    A head that the checkpoint lacks is initialized from `--seed`; `labels` are the names of its classes. What is aligned
     beside a causal task model is decided here (`assume_for_causal`), since frozen layers depend on it.
 
     Raises:
@@ -107,18 +107,20 @@ def length_limit(wanted: int | None, usual: int, tokenizer: PreTrainedTokenizerB
     return limit
 
 
-def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArguments) -> None:
+def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArguments) -> dict[str, Any]:
     """Train and save the model, if asked; measure the sets of --do_eval and of --do_predict; write metrics, print tables.
 
     `predictions/LANGUAGE.jsonl` holds those of --do_predict, or else those of --do_eval; every line names its split.
+    Returns what was found, for `run.json`: whether the training language is at chance, and how well the vocabulary fits.
     """
+    facts: dict[str, Any] = {"at_chance": False}
     examples = {name: data.examples for name, data in (rows.validation | rows.test).items()}
     if folder := args.data.baseline_run:
         measured = {name: data.examples for name, data in (rows.test or rows.validation).items()}
         args.baseline = read_baseline(folder, args.task, "predict" if rows.test else "eval", measured)
     if examples and trainer.alignment is None:  # (else the pairs have been looked at)
         tokenizer: Any = trainer.processing_class
-        trainer.vocabulary = task_vocabulary_fit(WordTokenizer(tokenizer), examples)
+        facts["vocabulary"] = task_vocabulary_fit(WordTokenizer(tokenizer), examples)
     if args.training.do_train:
         train_and_save(trainer, args.checkpoint)
     parts = (("eval", rows.validation, args.data.validation_split), ("predict", rows.test, args.data.test_split))
@@ -139,7 +141,8 @@ def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgum
             name = args.data.train_language
             if name in sets and (warning := at_chance(args.task, name, sets[name].examples, trainer.records[name])):
                 logger.warning(warning)
-                trainer.at_chance = True
+                facts["at_chance"] = True
+    return facts
 
 
 def _published(args: TaskArguments, prefix: str, names: Sequence[str], metrics: Mapping[str, float]) -> str:
@@ -198,9 +201,7 @@ def publish_task_model(
         base_model=model.model_name_or_path,
         base_model_revision=model.commit(model.model_name_or_path),
         seed=args.training.seed,
-        at_chance=trainer.at_chance,
         zero_shot=[name for name in args.data.set_names() if name not in args.data.trained_languages()],
-        **({"vocabulary": trainer.vocabulary} if trainer.vocabulary else {}),
         **(_fingerprints(examples) if trainer.is_world_process_zero() else {}),
         **facts,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from utils.core.result_tables import ResultTable
+from utils.core.result_tables import ResultTable, points
 from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TaskSpec
 
@@ -42,15 +42,15 @@ def language_table(
     shown = [*names, *(["zero_shot"] if f"{prefix}_zero_shot_{task.selection_metric}" in metrics else [])]
     scale = task.metrics[task.selection_metric]
     gaps = {name: metrics.get(f"{prefix}_{name}_gap_{task.selection_metric}") for name in shown}
-    points = {name: f"{100 * gap / scale:.1f}" for name, gap in gaps.items() if gap is not None}
+    written = {name: points(gap / scale, sign=False) for name, gap in gaps.items() if gap is not None}
     rows = []
     for name in shown:
         label = f"{name} ({few_shot[name]} shots)" if name in few_shot else name.replace("_", "-")
         values = [f"{100 * metrics[f'{prefix}_{name}_{metric}'] / best:.1f}" for metric, best in task.metrics.items()]
-        rows.append([label, *values, points.get(name)])
+        rows.append([label, *values, written.get(name)])
     columns = [prefix, *(metric.replace("_", " ") for metric in task.metrics), "gap"]
     lines = [ResultTable(columns, rows).without_empty_columns().text()]
-    if ranked := sorted(set(points) & set(names), key=lambda name: (-(gaps[name] or 0), name)):
-        languages = ", ".join(f"{name} {points[name]}" for name in ranked)
+    if ranked := sorted(set(written) & set(names), key=lambda name: (-(gaps[name] or 0), name)):
+        languages = ", ".join(f"{name} {written[name]}" for name in ranked)
         lines.append(f"Transfer gap (English minus language, {task.selection_metric}): {languages}.")
     return "\n".join(lines)

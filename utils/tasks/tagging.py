@@ -12,7 +12,7 @@ from datasets import Features, List, Value
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, read_lines
-from utils.tasks.examples import LanguageData, UnlabelledError, identity_of, is_missing, value_in
+from utils.tasks.examples import LanguageData, UnlabeledError, identity_of, is_missing, value_in
 from utils.tasks.reader import Readers
 
 
@@ -32,11 +32,11 @@ def read_tagged(
 
     Raises:
         InputError: for a missing column, lists of different lengths, or a tag that is not among `labels` (if given) or,
-            with `bio`, not B-TYPE, I-TYPE or O; `UnlabelledError` for a word without a tag.
+            with `bio`, not B-TYPE, I-TYPE or O; `UnlabeledError` for a word without a tag.
     """
     tokens, tags = (value_in(row, name, where) for name in ("tokens", column))
     if tags is None or (isinstance(tags, list) and any(map(is_missing, tags))):
-        raise UnlabelledError(f"{where} has a word without a tag in column {column}")
+        raise UnlabeledError(f"{where} has a word without a tag in column {column}")
     for name, values in (("tokens", tokens), (column, tags)):
         if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
             raise InputError(f"{where} has {values!r} in column {name}; it needs a list of texts.")

@@ -28,7 +28,7 @@ _Span = tuple[int, int]  # first character, and the one after the last
 def window_sizes(
     tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int, max_question_length: int
 ) -> tuple[int, int]:
-    """Tokens that neighbouring windows share, and tokens of the longest question: as given, or what leaves room.
+    """Tokens that neighboring windows share, and tokens of the longest question: as given, or what leaves room.
 
     A question takes at most half of a window. Where windows would share everything, they share half of their contexts.
 
@@ -42,7 +42,7 @@ def window_sizes(
     shared = stride if stride < room - question else (room - question) // 2
     if (shared, question) != (stride, max_question_length):
         logger.warning(
-            f"With --max_seq_length {max_length}, questions are truncated to {question} tokens and neighbouring windows "
+            f"With --max_seq_length {max_length}, questions are truncated to {question} tokens and neighboring windows "
             f"share {shared} (--max_question_length {max_question_length} --doc_stride {stride} leave no room)."
         )
     return shared, question
@@ -61,7 +61,7 @@ def encode_windows(
 
     Args:
         positions: of the examples in their set.
-        stride: tokens that neighbouring windows share.
+        stride: tokens that neighboring windows share.
         max_question_length: longer questions are truncated.
         keep_offsets: for evaluation: where in the text the tokens are.
 
@@ -178,7 +178,7 @@ def find_answers(
 
     Args:
         start_logits, end_logits: [windows, longest row], in the order of the rows.
-        n_best: spans over which the probability is normalised.
+        n_best: spans over which the probability is normalized.
         max_answer_length: tokens of the longest answer.
         null_score_diff_threshold: if given (SQuAD v2), there is no answer if the logits of the first token ([CLS]) exceed
             those of the best span by more than this.
@@ -190,7 +190,7 @@ def find_answers(
     shifted = np.minimum(first[:, None] + np.arange(max(1, n_tokens.max())), start_logits.shape[1] - 1)
     of_start, of_end = (np.take_along_axis(logits, shifted, axis=1) for logits in (start_logits, end_logits))
     start, last, values = best_spans(of_start, of_end, n_tokens, n_best, max_answer_length)
-    # A question has no answer only as far as all of its windows say so: the lowest of their logits counts.
+    # A question has no answer only if every window says so: the lowest of their logits counts.
     null = np.full(len(data.examples), np.inf)
     np.minimum.at(null, example, start_logits[:, 0] + end_logits[:, 0])
     found: list[dict[_Span, float]] = [{} for _ in data.examples]
@@ -199,7 +199,7 @@ def find_answers(
         for i, j, value in zip(*of_window):
             if value > -np.inf:
                 span = begin[i], end[j]
-                spans[span] = max(float(value), spans.get(span, -np.inf))  # neighbouring windows share spans
+                spans[span] = max(float(value), spans.get(span, -np.inf))  # neighboring windows share spans
     return [
         _answer(context, spans, n_best, none, null_score_diff_threshold)
         for context, spans, none in zip(data.examples["context"], found, null.tolist())

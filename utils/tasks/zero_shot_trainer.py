@@ -55,8 +55,6 @@ class ZeroShotTrainer(ContinualTrainer):
         self.eval_sets: Mapping[str, LanguageData] = rows.validation
         self.score = score
         self.records: dict[str, list[dict[str, Any]]] = {}
-        self.vocabulary: dict[str, dict[str, float]] = {}  # how well it fits the languages that are evaluated
-        self.at_chance = False  # whether an evaluation in the training language has shown that nothing was learned
         if tracker:
             tracker.watch(self)
 

@@ -24,8 +24,9 @@ from utils.alignment.sampler import MixedLanguages, OneLanguageAtATime
 from utils.core.columns import column_array
 from utils.core.errors import InputError
 from utils.core.progress import progress
-from utils.evaluation.neighbours import Retrieval, retrieve
+from utils.evaluation.neighbors import Retrieval, retrieve
 from utils.models.encoders import load_encoder_weights, save_encoder
+from utils.parallel.sides import ENGLISH, directions
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity
 from utils.training.precision import warn_if_bf16_is_slower
@@ -50,7 +51,7 @@ class AlignmentTrainer(ComponentTrainer):
         sampling: how often pairs of each language are drawn.
         anchor: what the side in the place of English is called in the names of metrics.
         relinker: links the words of the training pairs anew every few steps.
-        eval_layers: hidden states at which evaluation measures word retrieval, beside those that are aligned.
+        eval_layers: hidden states at which evaluation measures word retrieval, besides those that are aligned.
         kwargs: as for `Trainer`; `model` is an encoder of `load_encoder`, possibly `with_lora`; `train_dataset` comes
             from `encode_pairs`, `eval_dataset` too, or is a dictionary of such by language; `data_collator` is an
             `AlignmentCollator`.
@@ -64,7 +65,7 @@ class AlignmentTrainer(ComponentTrainer):
         *args: Any,
         alignment_loss: AlignmentLoss,
         sampling: LanguageSampling = BY_SIZE,
-        anchor: str = "en",
+        anchor: str = ENGLISH,
         eval_layers: Sequence[int] = (),
         relinker: Relinker | None = None,
         **kwargs: Any,
@@ -93,7 +94,7 @@ class AlignmentTrainer(ComponentTrainer):
     def _check_metric(self) -> None:
         """Raise `InputError` for a --metric_for_best_model that `evaluate` does not give."""
         languages = self.eval_dataset if isinstance(self.eval_dataset, dict) else ["source"]
-        ways = [f"{way}_" for language in languages for way in self._directions(language)]
+        ways = [f"{way}_" for language in languages for way in directions(language, self.anchor)]
         losses = self._measured_losses
         of_languages = [f"{name}_{language}" for name in losses for language in languages if len(languages) > 1]
         known = ["loss", *losses, *of_languages, *(f"{way}word_retrieval_accuracy" for way in ("", *ways))]
@@ -219,7 +220,7 @@ class AlignmentTrainer(ComponentTrainer):
             for layer, (source, english) in vectors.items():
                 label = "" if layer == self.alignment_loss.layers[-1] else f"layer{layer}_"
                 sides = ((source, english), (english, source))
-                ways = {way: retrieve(*both) for way, both in zip(self._directions(language), sides)}
+                ways = {way: retrieve(*both) for way, both in zip(directions(language, self.anchor), sides)}
                 by_direction |= {f"{way}_{label}word_retrieval_accuracy": one.accuracy for way, one in ways.items()}
                 if not label:
                     accuracies += [one.accuracy for one in ways.values()]
@@ -236,10 +237,6 @@ class AlignmentTrainer(ComponentTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _directions(self, language: str) -> tuple[str, ...]:
-        """From a language to the anchor, and back; only there if each language is an anchor, since others go back."""
-        return (language,) if self.anchor == "each" else (f"{language}-{self.anchor}", f"{self.anchor}-{language}")
 
     def _measure(self, dataset: Dataset) -> tuple[Tensor, dict[int, list[Tensor]], np.ndarray]:
         """Sums of the losses and their counts [2, 3], the vectors of linked words, source and English, by layer, and the pair

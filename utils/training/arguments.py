@@ -27,7 +27,7 @@ class ScriptTrainingArguments(TrainingArguments):
         "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "bf16", "fp16",
     )  # fmt: skip
 
-    # Arguments of `TrainingArguments` that the scripts cannot honour.
+    # Arguments of `TrainingArguments` that the scripts cannot honor.
     WITHOUT_USE: ClassVar = ("batch_eval_metrics", "prediction_loss_only", "label_names", "eval_do_concat_batches")
 
     # The ranges of inherited numbers.

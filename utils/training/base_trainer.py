@@ -1,6 +1,5 @@
 """What the trainers share: component losses in the logs, batches of similar length, checkpoints that lose nothing."""
 
-import json
 import logging
 import math
 import time
@@ -23,8 +22,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from utils.alignment.language_sampling import LanguageBandit
 from utils.alignment.sampler import LengthGroupedBatches
 from utils.core.columns import column_array
-from utils.core.errors import InputError, input_errors
-from utils.core.files import RESULTS, set_aside, write_json
+from utils.core.errors import InputError, first_line, input_errors
+from utils.core.files import RESULTS, read_json_object, set_aside, write_json
 from utils.models.adapters import save_adapter
 from utils.training.checkpoints import RUN_FILE, own_checkpoint, run_identity
 from utils.training.language_losses import LanguageLosses
@@ -104,13 +103,21 @@ class ComponentTrainer(Trainer):
         self._is_first_save, self._steps_before, self._loss_before = not resume_from_checkpoint, 0, 0.0
         if resume_from_checkpoint:
             resume_from_checkpoint = own_checkpoint(resume_from_checkpoint, self.args, self._identity)
-            before = json.loads(Path(resume_from_checkpoint, RUN_FILE).read_text(encoding="utf-8"))
+            self._continue_from(Path(resume_from_checkpoint, RUN_FILE))
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _continue_from(self, file: Path) -> None:
+        """Read back what `_save` has kept of this trainer in a checkpoint."""
+        remedy = "remove that checkpoint"
+        before = read_json_object(file, remedy)
+        try:
             # (JSON has no number for a loss that is not finite.)
-            self._steps_before, loss = before["steps"], before["loss"]
-            self._loss_before = math.nan if loss is None else loss
+            self._steps_before, loss = int(before["steps"]), before["loss"]
+            self._loss_before = math.nan if loss is None else float(loss)
             for name, part in self._kept().items():
                 part.resume(before.get(name, part.state()))
-        return super().train(resume_from_checkpoint, **kwargs)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"The file {file} is damaged ({first_line(error)}); {remedy}.") from None
 
     def _check_rows(self) -> None:
         """Raise `InputError` if --dataloader_drop_last leaves no batch."""

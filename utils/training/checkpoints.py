@@ -84,7 +84,9 @@ def _differences(checkpoint: Path, identity: Mapping[str, Any]) -> str:
     """How the run that a checkpoint belongs to differs from another; empty if it does not."""
     if not (checkpoint / RUN_FILE).exists():
         return f"it has no {RUN_FILE}"
-    then = read_json_object(checkpoint / RUN_FILE, "remove that checkpoint").get("run", {})
+    then = read_json_object(checkpoint / RUN_FILE, "remove that checkpoint").get("run")
+    if not isinstance(then, dict):
+        return f"its {RUN_FILE} is damaged"
     names = [name for name in identity if then.get(name) != identity[name]]
     # (Names with spaces are of hashes.)
     return "; ".join(

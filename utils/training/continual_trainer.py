@@ -11,11 +11,10 @@ from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import count_terms
 from utils.core.errors import InputError
 from utils.models.encoders import save_task_model
-from utils.models.layers import encoder_of, parameters_behind
+from utils.models.layers import encoder_of, in_evaluation_mode, parameters_behind
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity, rows_hash
 from utils.training.loss_gradients import LossGradients
-from utils.training.tracking import in_evaluation_mode
 
 
 # Under this name a task's batch carries its share of the parallel pairs.

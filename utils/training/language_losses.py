@@ -66,5 +66,5 @@ class LanguageLosses:
 
     def resume(self, state: list[list[float]]) -> None:
         """Continue from the `state` of a checkpoint."""
-        self.totals = np.array(state, dtype=float).reshape(2, -1)
+        self.totals = np.array(state, dtype=float).reshape(self.totals.shape)
         self._at_last_log = self.totals.copy()

@@ -17,8 +17,7 @@ from utils.core.records import ALIGNMENT
 from utils.core.result_tables import ResultTable, markdown_text
 from utils.models.adapters import TASK_TYPES, adapters_of
 from utils.models.lineage import ancestors
-from utils.parallel.arguments import EACH
-from utils.parallel.sides import ENGLISH, anchor_name
+from utils.parallel.sides import EACH, ENGLISH, anchor_name, directions
 
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -128,7 +127,7 @@ def _measured(record: _Json, results: _Json) -> list[tuple[str, float, str, str,
         f"{prefix}_{label}_{metric}": (label, metric, prefix)
         for prefix in _SETS
         for language in record.get(f"{prefix}_data") or {}
-        for label in (language, f"{language}-{anchor}", f"{anchor}-{language}")
+        for label in dict.fromkeys([language, *directions(language, anchor)])
         for metric in record["metrics"]
     }
     return [(key, results[key], *parts) for key, parts in keys.items() if key in results]
@@ -159,7 +158,7 @@ def _data_table(data_sets: Sequence[str], token: str | None) -> str:
         if _is_folder(name):  # what it calls itself, not where it is
             shown = f"{card.get('pretty_name', 'local data')} (a local folder)"
         rows.append((shown, card.get("license") or "see its page"))
-    return _markdown(["data", "licence"], rows, n_text_columns=2)
+    return _markdown(["data", "license"], rows, n_text_columns=2)
 
 
 def _card_of_data(data_set: str, token: str | None) -> _Json:

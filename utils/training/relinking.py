@@ -75,10 +75,6 @@ class Relinker:
             "min_link_score": self.arguments.min_link_score,
         }
 
-    def links(self) -> list[Links]:
-        """The links of every pair, source word and English word, or no pair before the words are linked anew."""
-        return [self._of_row(row) for row in range(len(self._ends))]
-
     def begin_step(self, n_steps: int, model: Any, n_processes: int = 1, process: int = 0) -> None:
         """Link the words anew if it is time, after `n_steps` optimizer steps."""
         if not n_steps or n_steps % self.every:

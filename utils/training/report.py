@@ -6,14 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
-from utils.core.charts import Lines, describe_lines, drawn, line_chart
-from utils.core.files import write_text
-from utils.core.page import Chart, Section, Table, report_page
+from utils.core.charts import drawn, line_chart
+from utils.core.figures import STYLE
+from utils.core.files import atomic_write, write_text
+from utils.core.page import Chart, Section, Table, lines_chart, lines_table, report_page
+from utils.core.records import ALIGNMENT
 from utils.core.result_tables import ResultTable
-from utils.training.model_card import ALIGNMENT
 
 
 REPORT = "report.html"
@@ -131,15 +133,18 @@ def thinned(line: Mapping[float, float]) -> dict[float, float]:
     return {step: line[step] for step in steps if step in kept}
 
 
-def lines_chart(title: str, lines: Lines, x_label: str, y_label: str, log: bool = False) -> Chart:
-    return Chart(title, partial(line_chart, lines, x_label, y_label, log), describe_lines(lines, x_label))
+def plot_losses(history: _History, path: str | Path) -> bool:
+    """Draw the losses that were logged as a PNG file: a line each.
 
-
-def lines_table(caption: str, lines: Mapping[str, Mapping[float, float]], x_label: str) -> Table:
-    """A row for each x, a column for each line; folded if it is long."""
-    places = sorted({x for line in lines.values() for x in line})
-    rows = [[f"{x:g}", *(_shown(line.get(x)) for line in lines.values())] for x in places]
-    return Table(caption, ResultTable([x_label, *lines], rows), folded=len(rows) > 8)
+    Returns False, and draws nothing, if no loss was logged at two steps or more.
+    """
+    steps = _over_steps(history, lambda name: name == "loss" or name.endswith("_loss") and name != "train_loss")
+    if not steps:
+        return False
+    lines = {name.replace("_", " "): line for name, line in steps.items()}
+    with rc_context(STYLE), atomic_write(path) as temporary:
+        line_chart(lines, "Step", "Loss", log=True).savefig(temporary, format="png", dpi=200)
+    return True
 
 
 # --- Settings ---

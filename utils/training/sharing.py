@@ -9,14 +9,13 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 from transformers import Trainer, TrainingArguments
 
-from utils.core.errors import InputError
+from utils.core.errors import InputError, first_line
 from utils.core.files import write_json, write_text
 from utils.core.page import Section
 from utils.core.redaction import redact
 from utils.core.result_tables import shorten
-from utils.training.figures import plot_losses
 from utils.training.model_card import model_card
-from utils.training.report import REPORT, write_report
+from utils.training.report import REPORT, plot_losses, write_report
 
 
 # Checkpoints contain the optimizer's state, three times the size of the model; files with `_` first are the user's own; the
@@ -34,11 +33,11 @@ def check_push(training: TrainingArguments) -> None:
     try:
         api = HfApi(token=training.hub_token)
         made = api.create_repo(repository, private=training.hub_private_repo, exist_ok=True)
-        # (It is no error for `create_repo` if the repository exists and belongs to somebody else.)
+        # (It is not an error for `create_repo` if the repository exists and belongs to somebody else.)
         api.auth_check(made.repo_id, write=True)
     except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
         raise InputError(
-            f"The model could not be pushed to {repository} in the end ({_reason(error)}); `hf auth login` with a token that "
+            f"The finished model could not be pushed to {repository} ({_reason(error)}); `hf auth login` with a token that "
             "may write, or leave --push_to_hub out and push later with `hf upload`."
         ) from None
 
@@ -102,6 +101,5 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
 
 def _reason(error: Exception) -> str:
     """The first line of an error and of what caused it, in short: a message also has to name the remedy."""
-    parts = filter(None, (error, error.__cause__))
-    lines = dict.fromkeys((str(part).strip() or type(part).__name__).splitlines()[0] for part in parts)
+    lines = dict.fromkeys(map(first_line, filter(None, (error, error.__cause__))))
     return shorten("; ".join(lines), 70)

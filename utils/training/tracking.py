@@ -1,20 +1,18 @@
 """Tracking alignment during training: a callback for any `Trainer`, and its arguments and data."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from utils.alignment.words import WordTokenizer
 from utils.core.arguments import arg, check_unused, require
 from utils.core.errors import InputError
 from utils.evaluation.word_distances import draw_triples, measure_words, with_vectors
-from utils.models.layers import encoder_of
+from utils.models.layers import encoder_of, in_evaluation_mode
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.corpus import ChosenPairs, ParallelCorpus
@@ -114,18 +112,6 @@ class AlignmentTracker(TrainerCallback):
             numbers[f"{name}_median_unrelated"] = float(np.median(found.unrelated))
             numbers[f"{name}_word_retrieval_accuracy"] = (found.to_english + found.from_english) / 2
         return numbers
-
-
-@contextmanager
-def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout is off within the context; afterwards every module is in its former mode."""
-    in_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in in_training:
-            module.training = True
 
 
 @dataclass

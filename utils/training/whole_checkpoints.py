@@ -25,6 +25,6 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def whole_checkpoints(output_dir: Path) -> list[Path]:
-    """The whole checkpoints in a folder, the last one first."""
-    whole = [folder for folder in output_dir.glob("checkpoint-*") if is_whole(folder)]
-    return sorted(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
+    """The whole checkpoints in a folder, the last one first; `checkpoint-best` and the like are not of a run."""
+    steps = {folder: int(step) for folder in output_dir.glob("checkpoint-*") if (step := folder.name[11:]).isdecimal()}
+    return sorted(filter(is_whole, steps), key=lambda folder: steps[folder], reverse=True)

@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 from utils.core.charts import describe_dots, dot_chart
-from utils.core.page import Chart, Section, Table
-from utils.core.result_tables import ResultTable, shorten
+from utils.core.page import Chart, Section, Table, lines_chart, lines_table
+from utils.core.result_tables import ResultTable, points, shorten
 from utils.evaluation.intervals import confidence_interval
 from utils.parallel.corpus import ChosenPairs
 from utils.training.alignment_trainer import AlignmentTrainer
-from utils.training.report import lines_chart, lines_table, thinned
+from utils.training.report import thinned
 
 
 # Pairs of each kind that are shown, by direction.
@@ -59,7 +59,7 @@ def _word_retrieval(after: _Accuracies, before: _Accuracies, predictions: _Predi
         for layer, value in of_direction.items():
             old = before.get(direction, {}).get(layer)
             interval = " to ".join(f"{100 * end:.1f}" for end in ends) if layer == top else None
-            change = None if old is None else f"{100 * (value - old):+.1f}".replace("-", "−")
+            change = None if old is None else points(value - old)
             shown = None if old is None else f"{100 * old:.1f}"
             rows.append([direction, layer, shown, f"{100 * value:.1f}", interval, change])
             if layer == top:

@@ -19,20 +19,18 @@ _COLUMNS = ("count", "p(English|source)", "p(source|English)")
 class DictionaryAligner(WordAligner):
     """Links every pair of words that a bilingual word list has, such as those of MUSE (Conneau et al., ICLR 2018).
 
-    A word that the list translates by several words of the sentence keeps the most probable of these links; without
-    probabilities all, which the one-to-one filter later drops. Where the same two words occur repeatedly, their
-    occurrences are linked one to one: in order if there are equally many on both sides, else those first whose relative
-    positions in the sentences are closest.
+    Words are compared case-folded. A word that the list translates by several words of the sentence keeps the most
+    probable of these links; without probabilities all, which the one-to-one filter later drops. Where the same two words
+    occur repeatedly, their occurrences are linked one to one: in order if there are equally many on both sides, else those
+    first whose relative positions in the sentences are closest.
 
     Args:
         path: one entry a line: source word, tab or white space, English word; `#` begins a comment line; `.gz` or
             not. Entries of several words (possible with tabs) never match. In all lines or in none, a tab, the count and
             both probabilities follow, as `write_dictionary` writes them; the score of a link is their geometric mean.
-        ignore_case: compare case-folded words.
     """
 
-    def __init__(self, path: str | Path, ignore_case: bool = True) -> None:
-        self._spelling = str.casefold if ignore_case else str
+    def __init__(self, path: str | Path) -> None:
         self._translations: defaultdict[str, dict[str, float]] = defaultdict(dict)
         n_columns = None
         for number, line in read_lines(path):
@@ -45,7 +43,7 @@ class DictionaryAligner(WordAligner):
                     f"Line {number} of {path} is not two words ({line.strip()[:40]!r}); write the source word, a tab "
                     "and the English word, and in all lines or in none the count and both probabilities."
                 )
-            source, english = map(self._spelling, columns[:2])
+            source, english = map(str.casefold, columns[:2])
             score = _geometric_mean(columns[3:], f"Line {number} of {path}")
             self._translations[source][english] = max(score, self._translations[source].get(english, 0.0))
         if not self._translations:
@@ -75,7 +73,7 @@ class DictionaryAligner(WordAligner):
     def _positions(self, words: list[str]) -> dict[str, list[int]]:
         positions: defaultdict[str, list[int]] = defaultdict(list)
         for position, word in enumerate(words):
-            positions[self._spelling(word)].append(position)
+            positions[word.casefold()].append(position)
         return positions
 
 

@@ -14,7 +14,7 @@ from utils.alignment.pairs import AlignmentCollator
 from utils.alignment.words import WordTokenizer, word_vectors
 from utils.core.errors import InputError
 from utils.core.progress import progress
-from utils.models.layers import only_layers_below
+from utils.models.layers import in_evaluation_mode, only_layers_below
 from utils.parallel.aligners.base import ScoredLinks, Sentences, WordAligner
 
 
@@ -29,12 +29,12 @@ class EncoderAligner(WordAligner):
     """Links words that are each other's nearest by the cosine of their vectors in a middle layer of an encoder.
 
     Jalili Sabet et al., Findings of EMNLP 2020 ("inter-argmax", words as averages of their subwords). No word gets
-    more than one link; special tokens and words without vector (cut off, or tokenised to nothing) get none. The score
+    more than one link; special tokens and words without vector (cut off, or tokenized to nothing) get none. The score
     of a link is that cosine.
 
     Args:
         model: the encoder; the work is done on its device.
-        word_tokenizer: tokenises both sides. A word is the average of all its tokens even where this pools the first
+        word_tokenizer: tokenizes both sides. A word is the average of all its tokens even where this pools the first
             or last only: that makes better links.
         layer: index into `hidden_states`. None: the one that links most words in up to `_PROBE_PAIRS` of the pairs;
             that count is highest where the links agree best with people's, or next to it
@@ -43,7 +43,7 @@ class EncoderAligner(WordAligner):
     """
 
     _PROBE_PAIRS = 512
-    _BATCHES_IN_POOL = 64  # tokenised together; pairs are sorted by length within them
+    _BATCHES_IN_POOL = 64  # tokenized together; pairs are sorted by length within them
 
     def __init__(
         self, model: PreTrainedModel, word_tokenizer: WordTokenizer, layer: int | None = None, batch_size: int = 64
@@ -109,27 +109,23 @@ class EncoderAligner(WordAligner):
         self, source: Sentences, english: Sentences, rows: Sequence[int], layers: Sequence[int], found: Find[T]
     ) -> Iterator[tuple[list[int], list[T]]]:
         """Batches of pairs: their positions in the corpus and, for every layer, what `found` makes of the cosines."""
-        was_training = self.model.training
-        self.model.eval()
         n_words = [len(source[row]) + len(english[row]) for row in rows]
-        try:
-            with (
-                only_layers_below(self.model, layers) as wanted,
-                progress(description="Linking", total=sum(n_words), unit="words", leave=False) as bar,
-                torch.no_grad(),
-            ):
-                for begin in range(0, len(rows), pool_size := self.batch_size * self._BATCHES_IN_POOL):
-                    pool = rows[begin : begin + pool_size]
-                    encoded = self._encode([source[row] for row in pool], [english[row] for row in pool])
-                    # Pairs of similar length need little padding.
-                    n_tokens = [max(len(pair["source_input_ids"]), len(pair["english_input_ids"])) for pair in encoded]
-                    order = sorted(range(len(pool)), key=n_tokens.__getitem__, reverse=True)
-                    for first in range(0, len(pool), self.batch_size):
-                        part = order[first : first + self.batch_size]
-                        yield [pool[k] for k in part], self._compare([encoded[k] for k in part], wanted, found)
-                        bar.update(sum(n_words[begin + k] for k in part))
-        finally:
-            self.model.train(was_training)
+        with (
+            in_evaluation_mode(self.model),
+            only_layers_below(self.model, layers) as wanted,
+            progress(description="Linking", total=sum(n_words), unit="words", leave=False) as bar,
+            torch.no_grad(),
+        ):
+            for begin in range(0, len(rows), pool_size := self.batch_size * self._BATCHES_IN_POOL):
+                pool = rows[begin : begin + pool_size]
+                encoded = self._encode([source[row] for row in pool], [english[row] for row in pool])
+                # Pairs of similar length need little padding.
+                n_tokens = [max(len(pair["source_input_ids"]), len(pair["english_input_ids"])) for pair in encoded]
+                order = sorted(range(len(pool)), key=n_tokens.__getitem__, reverse=True)
+                for first in range(0, len(pool), self.batch_size):
+                    part = order[first : first + self.batch_size]
+                    yield [pool[k] for k in part], self._compare([encoded[k] for k in part], wanted, found)
+                    bar.update(sum(n_words[begin + k] for k in part))
 
     def _encode(self, source: list[list[str]], english: list[list[str]]) -> list[dict[str, list[int]]]:
         """Rows for `AlignmentCollator`, without links; `…_words` are the positions of their words, -1 for none."""

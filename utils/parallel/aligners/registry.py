@@ -16,7 +16,7 @@ from utils.parallel.aligners.agreement import AgreementAligner
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner
 from utils.parallel.aligners.encoder import EncoderAligner
-from utils.parallel.aligners.statistical import StatisticalAligner
+from utils.parallel.aligners.statistical import STATISTICAL_MODELS, SYMMETRIZATIONS, StatisticalAligner
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class AlignerArguments:
     aligner: str | None = arg(
         None,
         help="What links the words: `file` reads --links_file (the default if there is one); `encoder` links mutual "
-        "nearest neighbours in a middle layer of the encoder (the default otherwise); `statistical` learns from the "
+        "nearest neighbors in a middle layer of the encoder (the default otherwise); `statistical` learns from the "
         "whole corpus, and needs memory in proportion to it (pip install sil-thot); `dictionary` looks the words up in "
         "--dictionary_file. Several joined by +, as in `encoder+statistical`: the links that all of them make.",
         hyperparameter=True,
@@ -91,13 +91,13 @@ class AlignerArguments:
     )
     statistical_model: str = arg(
         "eflomal",
-        help="The model of `--aligner statistical`: eflomal (the most accurate), fast_align (the fastest, and the "
-        "paper's), hmm, ibm1, ibm2, ibm3, ibm4.",
+        help="The model of `--aligner statistical`: eflomal is the most accurate, fast_align the fastest, and the paper's.",
+        choices=list(STATISTICAL_MODELS),
     )
     symmetrization: str = arg(
         "intersection",
-        help="How `--aligner statistical` joins its two directions: intersection (the paper's), union, och, "
-        "grow, grow-diag, grow-diag-final, grow-diag-final-and.",
+        help="How `--aligner statistical` joins its two directions: intersection is the paper's.",
+        choices=list(SYMMETRIZATIONS),
     )
     write_links: list[str] | None = arg(
         None,
@@ -111,7 +111,7 @@ class AlignerArguments:
         "word and of the English word. With several languages LANGUAGE=FILE each.",
     )
     min_dictionary_count: int | None = arg(
-        None, help="Write only words that are linked at least so often. Default: 2.", at_least=1
+        None, help="Write only words that are linked at least this many times. Default: 2.", at_least=1
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Word links learnt from the corpus alone."""
+"""Word links learned from the corpus alone."""
 
 import math
 from functools import cache
@@ -37,13 +37,13 @@ class StatisticalAligner(WordAligner):
     Args:
         model: one of `STATISTICAL_MODELS`.
         symmetrization: one of `SYMMETRIZATIONS`. `intersection`, the paper's choice, has the fewest wrong links.
-        prefix: learn from this number of first letters of lower-cased words, so that inflected forms count as one
-            word, which raises precision and recall; None: from the words themselves.
     """
 
+    # Letters of lower-cased words that it learns from: inflected forms count as one word, which raises precision and recall.
+    _PREFIX = 5
     _ITERATIONS = 5  # of every model in turn, as in GIZA++ and fast_align; eflomal's has a schedule of its own
 
-    def __init__(self, model: str = "eflomal", symmetrization: str = "intersection", prefix: int | None = 5) -> None:
+    def __init__(self, model: str = "eflomal", symmetrization: str = "intersection") -> None:
         self._classes = look_up(STATISTICAL_MODELS, model, "--statistical_model")
         self._heuristic = look_up(SYMMETRIZATIONS, symmetrization, "--symmetrization")
         try:
@@ -53,12 +53,11 @@ class StatisticalAligner(WordAligner):
         self._thot = thot
         self.model = model
         self.symmetrization = symmetrization
-        self.prefix = prefix
-        self._learnt: tuple[Any, Any, Any] | None = None
+        self._learned: tuple[Any, Any, Any] | None = None
 
     def learn(self, source: Sentences, english: Sentences) -> None:
         """Train on the pairs; the model then links any pairs."""
-        self._learnt = self._symmetrized(source, english)
+        self._learned = self._symmetrized(source, english)
 
     def score(self, source: Sentences, english: Sentences) -> list[ScoredLinks]:
         """Link pairs with the trained model, or else train on these first.
@@ -66,7 +65,7 @@ class StatisticalAligner(WordAligner):
         The same pairs in the same order get the same links, except a few with fast_align, whose sums depend on the
         order in which its threads finish.
         """
-        joined, *directions = self._learnt or self._symmetrized(source, english)
+        joined, *directions = self._learned or self._symmetrized(source, english)
 
         @cache
         def probability(*words: str) -> float:
@@ -87,7 +86,7 @@ class StatisticalAligner(WordAligner):
         ]
 
     def _stems(self, words: list[str]) -> list[str]:
-        return [word.lower()[: self.prefix] for word in words] if self.prefix else words
+        return [word.lower()[: self._PREFIX] for word in words]
 
     def _symmetrized(self, source: Sentences, english: Sentences) -> tuple[Any, Any, Any]:
         """The joined model, and those of both directions."""

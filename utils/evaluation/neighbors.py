@@ -1,4 +1,4 @@
-"""Nearest neighbours: the candidate that is nearest to each query, and the rank of the right one."""
+"""Nearest neighbors: the candidate that is nearest to each query, and the rank of the right one."""
 
 import logging
 import math
@@ -15,8 +15,8 @@ from utils.core.progress import progress
 
 logger = logging.getLogger(__name__)
 
-# CSLS compares with the mean similarity to this many neighbours (Conneau et al., ICLR 2018).
-_NEIGHBOURS = 10
+# CSLS compares with the mean similarity to this many neighbors (Conneau et al., ICLR 2018).
+_NEIGHBORS = 10
 # Vectors that lie less far apart are equal but for rounding; those of good encoders are 0.001 to 1 apart.
 _COLLAPSED = 1e-6
 
@@ -103,8 +103,8 @@ def _centered(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) 
 
 def _csls(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Space:
     """2 cos(q, c) - mean cosine of q to its 10 nearest candidates - mean cosine of c to its 10 nearest queries."""
-    of_queries = torch.full((len(queries), min(_NEIGHBOURS, len(candidates))), -math.inf, device=queries.device)
-    of_candidates = torch.full((len(candidates), min(_NEIGHBOURS, len(queries))), -math.inf, device=queries.device)
+    of_queries = torch.full((len(queries), min(_NEIGHBORS, len(candidates))), -math.inf, device=queries.device)
+    of_candidates = torch.full((len(candidates), min(_NEIGHBORS, len(queries))), -math.inf, device=queries.device)
     for rows in progress(list(slices(len(queries), block_size)), "Measuring hubness", leave=False):
         query = _normalize(queries[rows])
         for columns in slices(len(candidates), block_size):
@@ -122,11 +122,11 @@ def _keep_largest(largest: torch.Tensor, new: torch.Tensor) -> None:
 
 
 def _l2(queries: torch.Tensor, candidates: torch.Tensor, block_size: int) -> _Space:
-    """-|q - c|² = 2 q·c - |c|² - |q|². Moving the origin to the centre keeps distances, and loses fewer digits."""
-    centre = candidates.mean(dim=0, dtype=torch.float32)
+    """-|q - c|² = 2 q·c - |c|² - |q|². Moving the origin to the center keeps distances, and loses fewer digits."""
+    center = candidates.mean(dim=0, dtype=torch.float32)
 
     def prepare(vectors: torch.Tensor) -> torch.Tensor:
-        return vectors.float() - centre
+        return vectors.float() - center
 
     def negative_squares(vectors: torch.Tensor) -> torch.Tensor:
         return -torch.cat([prepare(block).square().sum(dim=1) for block in vectors.split(block_size)])
@@ -168,7 +168,7 @@ def retrieve(
     rounding = math.sqrt(queries.shape[1]) * torch.finfo(torch.float32).eps
     best = torch.full(gold.shape, -math.inf, device=gold.device)
     nearest, farther = torch.zeros_like(gold), torch.zeros_like(gold)
-    for rows in progress(list(slices(len(queries), block_size)), "Finding nearest neighbours", leave=False):
+    for rows in progress(list(slices(len(queries), block_size)), "Finding nearest neighbors", leave=False):
         query, right = space.prepare_queries(queries[rows]), space.prepare_candidates(candidates[gold[rows]])
         own_score = space.scale * (query * right).sum(dim=1) + space.bias[gold[rows]]
         # (scale · q·c is at most this sum of squares times scale / 2.)
@@ -205,10 +205,10 @@ def vector_spread(vectors: torch.Tensor, distance: str = "cosine") -> float:
         block = block if distance == "l2" else F.normalize(block, dim=1)
         total += block.sum(dim=0)
         squares += block.square().sum().item()
-    centre = (total / len(vectors)).square().sum().item()
+    center = (total / len(vectors)).square().sum().item()
     if distance == "l2":
-        return math.sqrt(max(0.0, 2 * (squares / len(vectors) - centre)))
-    return 1 - centre
+        return math.sqrt(max(0.0, 2 * (squares / len(vectors) - center)))
+    return 1 - center
 
 
 def default_block_size(device: torch.device) -> int:
