@@ -215,6 +215,7 @@ def test_parts_of_a_grid_are_compared_as_one(run, tmp_path):
             named = [replace(run, title="", system=run.system._replace(model=run.title)) for run in runs]
             archives[0].parent.mkdir()
             older(archives[0], named)
+            assert len(systems(archives[0])) == 2
     assert systems(archives[0].parent) == {
         "original, layer -1": [None],
         **{f"adjusted ({name}), layer -1": [1] for name in ("mse", "cosine", "lora")},

@@ -132,7 +132,8 @@ def with_systems(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 def _labels(names: Mapping[str, str]) -> dict[str, str]:
     """Identity of a model → its label, of identities with names: names that are the same get a part of the identity."""
-    labels = {name: label for label, name in label_models(list(dict.fromkeys(names.values()))).items()}
+    different = list(dict.fromkeys(names.values()))
+    labels = {name: label for label, name in (label_models(different) if different else {}).items()}
     shared = Counter(names.values())
     return {one: labels[name] + f" ({one[:8]})" * (shared[name] > 1) for one, name in names.items()}
 
