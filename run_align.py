@@ -103,7 +103,8 @@ class AlignDataArguments(ParallelDataArguments):
     validation_split: str | None = arg(None, help="Held-out pairs are this split of --parallel_dataset.")
     validation_split_percentage: float | None = arg(
         None,
-        help="Hold out about this percent of the corpus instead: the same sentences in every run and language.",
+        help="Hold out about this percent of the corpus instead: the same English sentences (or of --anchor_language) in every run "
+        "and language, however they are split into words and linked.",
         above=0,
         below=100,
     )

@@ -14,7 +14,7 @@ from utils.core.kept_help import show_kept_help
 if __name__ == "__main__":
     show_kept_help(__file__)  # (the imports below take seconds)
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -74,7 +74,8 @@ class QaDataArguments(TaskDataArguments):
     answer_normalization: str = arg(
         "auto",
         help="Normalization before answers are compared: `squad` as SQuAD's script does, in every language (usual "
-        "for XQuAD and TyDi QA); `mlqa`: articles and punctuation of each language; `auto`: mlqa for MLQA.",
+        "for XQuAD and TyDi QA); `mlqa`: articles and punctuation of each language; `auto`: mlqa if the data set, its configuration or the "
+        "file that is evaluated has mlqa in its name.",
         choices=["auto", "squad", "mlqa"],
     )
     version_2_with_negative: bool = arg(
@@ -98,19 +99,32 @@ class QaDataArguments(TaskDataArguments):
         if self.eval_dataset_name is None and full_name(str(self.dataset_name)) in SQUAD:
             self.eval_dataset_name = "google/xquad"
             self.test_split = self.validation_split if self.test_split == "test" else self.test_split  # (the only one)
-        if self.answer_normalization == "auto":
-            source = f"{self.eval_dataset_name} {self.eval_dataset_config_name}"
-            self.answer_normalization = "mlqa" if "mlqa" in source.lower() else "squad"
-        if self.answer_normalization == "mlqa" and self.version_2_with_negative:
-            raise InputError("MLQA has no questions without answer; add --answer_normalization squad.")
+        if self.answer_normalization == "auto" and not (self.validation_file or self.test_file):
+            # (Of which languages there are rules for is to be known early; what else is MLQA, is seen when it is read.)
+            self.answer_normalization = "mlqa" if _is_mlqa(map(str, self.evaluated_data_set())) else "auto"
+        if self.answer_normalization == "mlqa":
+            self._check_rules(())
 
     def assume_languages(self, adjusted_to: Sequence[str]) -> None:
         super().assume_languages(adjusted_to)
         if self.answer_normalization == "mlqa":
             if self.assumes_languages:
                 self.eval_languages = [language for language in self.eval_languages if language in ARTICLES]
-            if unknown := [context for _, context in self.pairs() if context not in ARTICLES]:
-                raise InputError(f"MLQA has no rules for {unknown[0]}; add --answer_normalization squad.")
+            self._check_rules(context for _, context in self.pairs())
+
+    def choose_normalization(self, evaluated: Mapping[str, str]) -> None:
+        """Set `answer_normalization`, if it is `auto`, by what was read of each language: a file, or a data set and configuration."""
+        if self.answer_normalization == "auto":
+            self.answer_normalization = "mlqa" if _is_mlqa(evaluated.values()) else "squad"
+        if self.answer_normalization == "mlqa":
+            self._check_rules(context for _, context in self.pairs() if context in evaluated)
+
+    def _check_rules(self, contexts: Iterable[str]) -> None:
+        """Raise `InputError` if MLQA has no rules for answers in one of these languages, or for what is evaluated."""
+        if self.version_2_with_negative:
+            raise InputError("MLQA has no questions without answer; add --answer_normalization squad.")
+        if unknown := [context for context in contexts if context not in ARTICLES]:
+            raise InputError(f"MLQA has no rules for {unknown[0]}; add --answer_normalization squad.")
 
     def pairs(self) -> list[tuple[str, str]]:
         """Question and context language of every set that is evaluated."""
@@ -125,6 +139,9 @@ class QaDataArguments(TaskDataArguments):
 
     def set_names(self) -> list[str]:
         return [pair_name(*pair) for pair in self.pairs()]
+
+    def languages_of(self, name: str) -> Sequence[str]:
+        return dict(zip(self.set_names(), self.pairs()))[name]
 
     def other_metrics(self) -> list[str]:
         of_version_2 = product(("HasAns", "NoAns", "best"), ("exact", "f1")) if self.version_2_with_negative else ()
@@ -151,6 +168,7 @@ def main() -> None:
     read = partial(read_question, unanswerable=data.version_2_with_negative)
     reader = CrossLingualReader(data, FEATURES, read, pairs=data.pairs(), **args.reader_options)
     examples, _ = read_examples(reader, training)
+    data.choose_normalization(reader.evaluated)
 
     # --- Model ---
     model, tokenizer = load_model(args)
@@ -178,6 +196,10 @@ def main() -> None:
     publish_task_model(trainer, args, examples, facts)
 
 
+def _is_mlqa(names: Iterable[str]) -> bool:
+    return any("mlqa" in name.lower() for name in names)
+
+
 def score(
     name: str, data: LanguageData, logits: tuple[np.ndarray, np.ndarray], arguments: QaDataArguments, measure: Measure
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -191,7 +213,7 @@ def score(
     threshold = arguments.null_score_diff_threshold if version_2 else None
     answers = find_answers(data, *logits, arguments.n_best_size, arguments.max_answer_length, threshold)
     mlqa = arguments.answer_normalization == "mlqa"
-    language = dict(zip(arguments.set_names(), arguments.pairs()))[name][1] if mlqa else None
+    language = arguments.languages_of(name)[1] if mlqa else None
     texts, gold = [answer.text for answer in answers], [question["text"] for question in data.examples["answers"]]
     scores = [answer_scores(text, right, language, version_2) for text, right in zip(texts, gold)]
     records = [

@@ -13,7 +13,7 @@ from utils.core.cache import cache_key
 from utils.core.columns import list_lengths
 from utils.parallel.aligners.base import Links
 from utils.parallel.data_sets import PairStream
-from utils.parallel.formats import BITEXT_FEATURES, LINKS
+from utils.parallel.formats import LINKS, SIDES
 from utils.parallel.linking import Linker
 
 
@@ -62,7 +62,7 @@ def choose_pairs(
         encoder: adds columns to `source`, `english` and `links`, under their names in `ENCODED`.
         language: what to write into a column `language`, if there is to be one.
     """
-    features = Features({**BITEXT_FEATURES, "links": LINKS})
+    features = Features({**SIDES, "links": LINKS})
     if encoder:
         features.update({ENCODED[name]: feature for name, feature in ROW_FEATURES.items()})
     if language:
@@ -75,7 +75,7 @@ def choose_pairs(
             batched=True,
             batch_size=linker.batch_size if linker else 1000,
             features=features,
-            remove_columns=sorted(set(short.column_names) - set(features)),  # scores
+            remove_columns=sorted(set(short.column_names) - set(features)),  # scores, checksums
             num_proc=linker.num_proc(num_proc) if linker else num_proc,
             fn_kwargs={"linker": linker, "encoder": encoder, "language": language, "code": cache_key(_choose_batch)},
             desc=f"Linking words ({linker.name})" if linker else "Choosing links",

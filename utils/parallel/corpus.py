@@ -5,21 +5,19 @@ kept in Arrow files; memory holds one batch of them and a few bytes for every ot
 """
 
 import logging
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias, cast
 
 import numpy as np
-import pyarrow.compute
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.alignment.pairs import PairEncoder
 from utils.alignment.words import UNSPACED, UNSPACED_LANGUAGES, WordTokenizer, word_splitter
 from utils.core.arguments import require
-from utils.core.columns import content_fingerprint, list_lengths
+from utils.core.columns import column_array, content_fingerprint, list_lengths
 from utils.core.errors import InputError
 from utils.core.romanization import (
     files_by_source,
@@ -35,7 +33,7 @@ from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, al
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import ENCODED, choose_pairs, one_to_one, sample_pairs
 from utils.parallel.data_sets import Pair, PairStream, load_bitext, sentence_columns
-from utils.parallel.formats import read_bitext
+from utils.parallel.formats import BITEXT_FEATURES, read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
 from utils.parallel.sides import EACH, ENGLISH, SAMPLE, log_pair, same_language
 
@@ -53,7 +51,7 @@ Bitext: TypeAlias = Dataset | PairStream  # a stream with --streaming
 class ParallelCorpus:
     """The sentence pairs of one or several languages with English, split into words."""
 
-    pairs: dict[str, Bitext]  # by language, with the columns `source` and `english` (lists of words)
+    pairs: dict[str, Bitext]  # by language, with the columns of `BITEXT_FEATURES`
     splitting: dict[str, str]  # by language: `space`, `punctuation`, `icu` or `subword`
     links_files: dict[str, str]  # by language, the file that holds the word links, if there is one
     num_proc: int | None = None  # number of processes
@@ -199,7 +197,8 @@ class LinkableCorpus:
     def split(self, share: float) -> tuple["LinkableCorpus", "LinkableCorpus"]:
         """The corpus without, and the corpus of, about this share (0 to 1) of its pairs.
 
-        The checksum of the English sentence alone decides: a pair is held out in every run and language or in none.
+        The checksum of the English sentence, without white space, alone decides: a pair is held out in every run and language
+        or in none, however sentences are split into words.
         """
         return replace(self, pairs=self._part(share, False)), replace(self, pairs=self._part(share, True))
 
@@ -213,7 +212,7 @@ class LinkableCorpus:
     def unlinked(self) -> "LinkableCorpus":
         """The corpus for what needs no links: none are made, and no pair is dropped because it has none."""
         pairs = {
-            language: bitext.select_columns(["source", "english"]) if isinstance(bitext, Dataset) else bitext
+            language: bitext.select_columns(list(BITEXT_FEATURES)) if isinstance(bitext, Dataset) else bitext
             for language, bitext in self.pairs.items()
         }
         return replace(self, pairs=pairs, linkers={})
@@ -309,7 +308,7 @@ class ChosenPairs:
 def _part(bitext: Bitext, share: float, held_out: bool) -> Bitext:
     """The pairs that are held out, or the others."""
     if isinstance(bitext, PairStream):
-        return bitext.filter(_belongs, share=share, held_out=held_out)
+        return bitext.filter(_belongs_to_part, share=share, held_out=held_out)
     return bitext.select(_rows_of_part(bitext, share, held_out))
 
 
@@ -328,15 +327,15 @@ def _paths(files: Sequence[str] | None, data: ParallelDataArguments, argument: s
 
 
 def _rows_of_part(bitext: Dataset, share: float, held_out: bool) -> np.ndarray:
-    kept = [np.zeros(0, bool)]
-    for batch in bitext.select_columns(["english"]).with_format("arrow").iter(10_000):
-        sentences = pyarrow.compute.binary_join(batch["english"], " ").to_pylist()
-        kept.append(np.array([_belongs(sentence, share, held_out) for sentence in sentences]))
-    return np.flatnonzero(np.concatenate(kept))
+    return np.flatnonzero(_belong(column_array(bitext, "checksum"), share, held_out))
 
 
-def _belongs(english: str, share: float, held_out: bool) -> bool:
-    return (zlib.crc32(english.encode()) < share * 2**32) == held_out
+def _belong(checksums: np.ndarray, share: float, held_out: bool) -> np.ndarray:
+    return (checksums < share * 2**32) == held_out
+
+
+def _belongs_to_part(pair: Pair, share: float, held_out: bool) -> bool:
+    return bool(_belong(np.asarray(pair["checksum"]), share, held_out))
 
 
 def _look_at(bitext: Bitext, language: str, anchor: str, splitting: str) -> None:

@@ -10,11 +10,11 @@ from utils.core.cache import cache_key, dataset_from_rows
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError, first_line
 from utils.parallel.arguments import ParallelDataArguments
-from utils.parallel.formats import BITEXT_FEATURES, Split, flat_row, words_of
+from utils.parallel.formats import BITEXT_FEATURES, Split, flat_row, split_pair
 from utils.parallel.sides import EACH, ENGLISH, PARALLEL, SAMPLE, SentenceColumns
 
 
-Pair = dict[str, list[str]]
+Pair = dict[str, Any]  # a row of a bitext
 
 
 class PairStream:
@@ -41,11 +41,11 @@ class PairStream:
         return (pair for pair in map(self.to_pair, _read(self.rows, self.where)) if pair is not None)
 
     def filter(self, keep: Callable[..., bool], **options: Any) -> "PairStream":
-        """The pairs for which `keep(English words joined by spaces, **options)` is true."""
+        """The pairs for which `keep(pair, **options)` is true."""
 
         def to_pair(row: Mapping) -> Pair | None:
             pair = self.to_pair(row)
-            return pair if pair and keep(" ".join(pair["english"]), **options) else None
+            return pair if pair and keep(pair, **options) else None
 
         return PairStream(self.rows, to_pair, self.where, cache_key(keep, stream=self.fingerprint, **options))
 
@@ -110,13 +110,13 @@ def load_bitext(
             batched=True,
             features=BITEXT_FEATURES,
             num_proc=data.preprocessing_num_workers,
-            fn_kwargs={"split": split, "splitting": splitting, "code": cache_key(_split_columns, split)},
+            fn_kwargs={"split": split, "splitting": splitting, "code": cache_key(_split_columns, split_pair, split)},
             desc="Splitting into words",
         )
 
     def to_pair(row: Mapping[str, Any]) -> Pair:
         row = flat_row(row)
-        return {side: words_of(row[column], split, splitting) for side, column in zip(("source", "english"), names)}
+        return split_pair(row[names[0]], row[names[1]], split, splitting)
 
     builder = load_dataset_builder(name, config, **hub_options)
     files = [name, config, part, builder.config_id, builder.hash]
@@ -160,9 +160,10 @@ def load_sentences(
     return rows, names, config, split
 
 
-def _split_columns(batch: Mapping[str, list], split: Split, splitting: str, code: str) -> dict[str, list[list[str]]]:
+def _split_columns(batch: Mapping[str, list], split: Split, splitting: str, code: str) -> dict[str, list]:
     """Rows are cached under `code`."""
-    return {side: [words_of(text, split, splitting) for text in batch[side]] for side in ("source", "english")}
+    pairs = [split_pair(*pair, split, splitting) for pair in zip(batch["source"], batch["english"])]
+    return {column: [pair[column] for pair in pairs] for column in BITEXT_FEATURES}
 
 
 def _read(rows: Dataset | IterableDataset, where: str) -> Iterator[Mapping[str, Any]]:

@@ -1,9 +1,10 @@
 """Parallel text in files: sentence pairs of every format, split into words.
 
-A bitext is a `datasets.Dataset` with the columns `source` and `english`, both lists of words, and, once linked,
-`links`: lists of `[i, j]`, source word i with English word j.
+A bitext is a `datasets.Dataset` with the columns `source` and `english`, both lists of words, `checksum`, that of the
+English sentence, and, once linked, `links`: lists of `[i, j]`, source word i with English word j.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice, zip_longest
@@ -20,7 +21,8 @@ from utils.parallel.sides import ENGLISH, SAMPLE, SentenceColumns, check_english
 
 # Suffixes of files with lines `source ||| English`, as Moses and fast_align read them.
 MOSES = (".moses", ".txt", ".fastalign")
-BITEXT_FEATURES = Features({"source": List(Value("string")), "english": List(Value("string"))})
+SIDES = Features({"source": List(Value("string")), "english": List(Value("string"))})
+BITEXT_FEATURES = Features({**SIDES, "checksum": Value("uint32")})
 LINKS = List(List(Value("int32")))
 Text = str | list[str]
 Split = Callable[[str], list[str]]
@@ -49,9 +51,8 @@ def read_bitext(
     columns = SentenceColumns(language, source_column, english_column, anchor)
     paths = pair_files(paths, columns)
 
-    def rows() -> Iterator[dict[str, list[str]]]:
-        for source, english in read_pairs(paths, columns):
-            yield {"source": words_of(source, split, splitting), "english": words_of(english, split, splitting)}
+    def rows() -> Iterator[dict[str, Any]]:
+        return (split_pair(*pair, split, splitting) for pair in read_pairs(paths, columns))
 
     key = cache_key(read_bitext, split, columns=columns, splitting=splitting)
     bitext = dataset_from_files([split_member(path)[0] for path in paths], rows, BITEXT_FEATURES, key)
@@ -76,6 +77,18 @@ def read_pairs(paths: Sequence[str], columns: SentenceColumns) -> Iterator[tuple
     if len(paths) == 2:
         return _read_two_files(paths[0], paths[1], columns.language, columns.anchor)
     return _read_table(paths[0], columns)
+
+
+def split_pair(source: object, english: object, split: Split, splitting: str) -> dict[str, Any]:
+    """A row of a bitext, made of the two sentences of a pair."""
+    words = {"source": words_of(source, split, splitting), "english": words_of(english, split, splitting)}
+    return {**words, "checksum": checksum(english)}
+
+
+def checksum(text: object) -> int:
+    """A checksum of a sentence, or of its words, that does not depend on how it is split: white space does not count."""
+    characters = "".join("".join(text if isinstance(text, list) else [str(text or "")]).split())
+    return zlib.crc32(characters.encode())
 
 
 def words_of(text: object, split: Split, splitting: str) -> list[str]:

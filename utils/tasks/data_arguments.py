@@ -1,7 +1,7 @@
 """The arguments about the examples of a task: where they are, in which languages, and which of them are used."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -114,9 +114,23 @@ class TaskDataArguments:
             self.eval_languages = of_files or [self.train_language, *(adjusted_to or self.USUAL_LANGUAGES)]
             self.eval_languages = list(dict.fromkeys(self.eval_languages))
 
+    def evaluated_data_set(self) -> tuple[str | None, str | None]:
+        """Name and configuration of the data set for evaluation: by default those for training."""
+        if self.eval_dataset_name is None:
+            return self.dataset_name, self.eval_dataset_config_name or self.dataset_config_name
+        return self.eval_dataset_name, self.eval_dataset_config_name
+
     def set_names(self) -> list[str]:
         """Names of the evaluated sets, as in metrics and files."""
         return self.eval_languages
+
+    def languages_of(self, name: str) -> Sequence[str]:
+        """The languages of the evaluated set with a name."""
+        return [name]
+
+    def zero_shot(self, names: Iterable[str]) -> list[str]:
+        """The evaluated sets that have a language without training examples."""
+        return [name for name in names if not set(self.languages_of(name)) <= set(self.trained_languages())]
 
     def other_metrics(self) -> list[str]:
         """What is measured besides the metrics of the task."""

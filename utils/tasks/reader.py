@@ -1,6 +1,8 @@
 """Reads the examples of a task in many languages, from files or data sets."""
 
 import logging
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +14,12 @@ from transformers import TrainingArguments
 
 from utils.core.arguments import require
 from utils.core.cache import cache_key, dataset_from_files
-from utils.core.columns import class_names, with_class_names
-from utils.core.data_sets import NotOfferedError, load_split
+from utils.core.columns import class_names, content_fingerprint, with_class_names
+from utils.core.data_sets import NotOfferedError, full_name, load_split
 from utils.core.errors import InputError
 from utils.core.romanization import files_by_source, romanize_columns, source_language
 from utils.core.tables import READERS, Rows, one_path_each, read_rows
+from utils.parallel.sides import same_language
 from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.examples import TaskExamples, UnlabeledError
 
@@ -43,6 +46,9 @@ class TaskReader:
         hub_options: `cache_dir`, `token`.
         romanized: languages whose texts are written in Latin letters (`utils.core.romanization`).
         texts: columns with these texts; if there are none, as where labels are places in a text, they stay as they are.
+        evaluated: of every language that was read for evaluation, the file, or the data set and its configuration.
+
+    No two languages have the same examples: one source of both, or equal content, raises `InputError`.
     """
 
     arguments: TaskDataArguments
@@ -56,24 +62,33 @@ class TaskReader:
     num_proc: int | None = None
     romanized: Sequence[str] = ()
     texts: Sequence[str] = ()
+    evaluated: dict[str, str] = field(default_factory=dict, init=False)
+    # Which language was read from a file, or from a configuration; and the examples of every set that was read.
+    _language_of: dict[tuple[str, ...], str] = field(default_factory=dict, init=False, repr=False)
+    _sets: list[tuple[str, Dataset]] = field(default_factory=list, init=False, repr=False)
 
     def train(self) -> Dataset:
         """The training examples: those of the training language, then those of `--few_shot`."""
-        few = [self._few(language, number) for language, number in self.arguments.shots().items()]
+        few = {language: self._few(language, number) for language, number in self.arguments.shots().items()}
         examples = self._train()
-        return _chosen(concatenate_datasets([examples, *few]), None) if few else examples
+        for language, some in few.items():
+            self._check_different(language, some)
+            if _same_content(some, examples.select(range(min(len(some), len(examples))))):
+                raise _same_examples(self.arguments.train_language, language)
+        self._check_different(self.arguments.train_language, examples)
+        return _chosen(concatenate_datasets([examples, *few.values()]), None) if few else examples
 
     def _few(self, language: str, number: int) -> Dataset:
         """The first examples of a language, of its file or of the data set that is evaluated."""
         data = self.arguments
         files = files_by_source(data.few_shot_file, list(data.shots()), self.romanized)
         if path := one_path_each(files, list(data.shots()), "--few_shot_file").get(language):
-            examples, where = self._from_file(path, self.read_example), f"The file {path}"
+            examples, where = self._from_file(path, language, self.read_example), f"The file {path}"
         elif data.train_file and (data.validation_file or data.test_file):
             # (Not of the usual data set, which has no part in the run.)
             raise InputError(f"--few_shot {language}={number} has no file; add --few_shot_file {language}=FILE.")
         else:
-            name, config = self._evaluated_data_set()
+            name, config = data.evaluated_data_set()
             examples = self._from_dataset("few_shot", language, name, config, data.train_split, self.read_example)
             where = f"The data set {name}"
         if len(examples) < number:
@@ -85,7 +100,7 @@ class TaskReader:
     def _train(self) -> Dataset:
         data = self.arguments
         if data.train_file:
-            examples = self._from_file(data.train_file, self.read_example)
+            examples = self._from_file(data.train_file, data.train_language, self.read_example)
         else:
             source = (data.dataset_name, data.dataset_config_name, data.train_split)
             examples = self._from_dataset("train", data.train_language, *source, self.read_example)
@@ -109,20 +124,14 @@ class TaskReader:
             values = files_by_source(files, data.languages(), self.romanized)
             path = one_path_each(values, data.languages(), f"--{purpose}_file").get(language)
             require(path, [f"--{purpose}_file {language}=FILE"], f"there is no file for {language}")
-            examples = self._from_file(str(path), read_example)
+            examples = self._from_file(str(path), language, read_example)
+            self.evaluated[language] = str(path)
         else:
-            name, config = self._evaluated_data_set(config)
+            name, usual = data.evaluated_data_set()
             split = data.validation_split if validates else data.test_split
-            examples = self._from_dataset(purpose, language, name, config, split, read_example)
+            examples = self._from_dataset(purpose, language, name, config or usual, split, read_example)
         wanted = data.max_eval_samples if validates else data.max_predict_samples
         return self._in_latin(_chosen(examples, wanted), language)
-
-    def _evaluated_data_set(self, config: str | None = None) -> tuple[str | None, str | None]:
-        """Name and configuration of the data set for evaluation."""
-        data = self.arguments
-        if data.eval_dataset_name is None:
-            return data.dataset_name, config or data.eval_dataset_config_name or data.dataset_config_name
-        return data.eval_dataset_name, config or data.eval_dataset_config_name
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
@@ -143,7 +152,24 @@ class TaskReader:
                 if not self.arguments.assumes_languages or name == self.arguments.train_language:
                     raise
                 logger.info("Without %s: %s", name, error)
+        for name, examples in found.items():
+            self._check_different(name, examples)
         return found
+
+    def _check_different(self, name: str, examples: Dataset) -> None:
+        """Raise `InputError` if another set has the same examples; keep them for later ones."""
+        for other, of_other in self._sets:
+            if other != name and _same_content(examples, of_other):
+                raise _same_examples(other, name)
+        self._sets.append((name, examples))
+
+    def _claim(self, source: tuple[str, ...], language: str, where: str, remedy: str) -> None:
+        """Note that a language is read from a source; raise `InputError` if another one was (`NotOfferedError`, to leave out
+        one that nobody named)."""
+        language = source_language(language, self.romanized)
+        owner = self._language_of.setdefault(source, language)
+        if not same_language(owner, language):
+            raise NotOfferedError(f"{owner} and {language} would both be read from {where}; {remedy}.")
 
     def _in_latin(self, examples: Dataset, language: str) -> Dataset:
         if language not in self.romanized:
@@ -154,7 +180,8 @@ class TaskReader:
             )
         return romanize_columns(examples, self.texts, language, self.num_proc)
 
-    def _from_file(self, path: str, read_example: ReadExample) -> Dataset:
+    def _from_file(self, path: str, language: str, read_example: ReadExample) -> Dataset:
+        self._claim((os.path.realpath(path),), language, f"the file {path}", "give each language a file of its own")
         skip = self.arguments.skip_unlabeled
         key = cache_key(read_example, *self.readers.values(), _read_file, read_example=read_example, skip=skip)
         how = {"path": path, "readers": self.readers, "read_example": read_example, "skip": skip}
@@ -170,10 +197,13 @@ class TaskReader:
         configs = [one.replace("{language_name}", english) for one in ([config] if config else self.configs)]
         of_config = "--dataset_config_name" if purpose == "train" else "--eval_dataset_config_name"
         arguments = {"config": of_config, "split": "--train_split" if purpose == "few_shot" else f"--{purpose}_split"}
-        rows, config, split = load_split(str(name), language, configs, [split], arguments, **self.hub_options)
-        assert isinstance(rows, Dataset)  # (it is not streamed)
-        if self.select_language:
-            rows = self.select_language(rows, language)
+        all_rows, config, split = load_split(str(name), language, configs, [split], arguments, **self.hub_options)
+        assert isinstance(all_rows, Dataset)  # (it is not streamed)
+        rows = self.select_language(all_rows, language) if self.select_language else all_rows
+        if rows is all_rows:
+            self._check_language(str(name), config, split, language, arguments)
+        if purpose in ("validation", "test"):
+            self.evaluated[language] = f"{name} {config}"
         where, skip = f"the data set {name} ({config}, {split})", self.arguments.skip_unlabeled
         if not len(rows):
             raise NotOfferedError(
@@ -198,6 +228,37 @@ class TaskReader:
         )
         _log_skipped(len(rows) - len(examples), where)
         return _not_empty(examples, f"The {where.removeprefix('the ')}", skip)
+
+    def _check_language(self, name: str, config: str, split: str, language: str, arguments: Mapping[str, str]) -> None:
+        """Raise `InputError` if a configuration is that of another language, by its name or because that was read from it."""
+        if any(same_language(part, language) for part in re.split("[._]", f"{config}.{split}")):
+            return self._claim(
+                (full_name(name), config, split), language, f"{name} ({config}, {split})", "name others"
+            )
+        others = [*self.arguments.trained_languages(), *self.arguments.languages()]
+        if other := next((one for one in others if same_language(config, one)), None):
+            raise NotOfferedError(
+                f"The configuration {config} of {name} is that of {other}, not of {language}; write {{language}} in "
+                f"{arguments['config']}."
+            )
+        # (Not by split: those for training, validation and test have the same language.)
+        remedy = (
+            f"name a configuration of each language ({{language}} in {arguments['config']}), give each a file of its own, or omit "
+            f"--eval_languages {language}"
+        )
+        return self._claim((full_name(name), config), language, f"the data set {name} ({config})", remedy)
+
+
+def _same_content(one: Dataset, other: Dataset) -> bool:
+    """Whether two sets have the same examples, whatever their ids."""
+    if len(one) != len(other) or not len(one):
+        return False
+    beginnings, wholes = ([some.select(range(n)).remove_columns("id") for some in (one, other)] for n in (1, len(one)))
+    return all(content_fingerprint(first) == content_fingerprint(second) for first, second in (beginnings, wholes))
+
+
+def _same_examples(one: str, other: str) -> InputError:
+    return InputError(f"{one} and {other} have the same examples; give each language its own, or omit one of them.")
 
 
 def _read_file(path: str, readers: Readers, read_example: ReadExample, skip: bool) -> Iterator[dict[str, Any]]:

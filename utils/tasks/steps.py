@@ -127,8 +127,8 @@ def train_and_evaluate(trainer: ZeroShotTrainer, rows: TaskRows, args: TaskArgum
     for prefix, sets, split in parts:
         if not sets:
             continue
-        zero_shot = [name for name in sets if name not in args.data.trained_languages()]
-        metrics = summarize(trainer.evaluate_sets(sets, prefix), prefix, list(sets), zero_shot, args.task)
+        measured = trainer.evaluate_sets(sets, prefix)
+        metrics = summarize(measured, prefix, list(sets), args.data.zero_shot(sets), args.task)
         trainer.log_metrics(prefix, metrics)
         trainer.save_metrics(prefix, metrics)
         if trainer.is_world_process_zero():
@@ -201,7 +201,7 @@ def publish_task_model(
         base_model=model.model_name_or_path,
         base_model_revision=model.commit(model.model_name_or_path),
         seed=args.training.seed,
-        zero_shot=[name for name in args.data.set_names() if name not in args.data.trained_languages()],
+        zero_shot=args.data.zero_shot(args.data.set_names()),
         **(_fingerprints(examples) if trainer.is_world_process_zero() else {}),
         **facts,
     )

@@ -224,7 +224,9 @@ class AlignmentTrainer(ComponentTrainer):
                 by_direction |= {f"{way}_{label}word_retrieval_accuracy": one.accuracy for way, one in ways.items()}
                 if not label:
                     accuracies += [one.accuracy for one in ways.values()]
-                    self.word_predictions |= {way: _by_pair(one, pair_of_link) for way, one in ways.items()}
+                    self.word_predictions |= {
+                        way: _by_pair(one, pair_of_link, len(dataset)) for way, one in ways.items()
+                    }
         if self.is_in_train and self.state.global_step == 0:
             self.first_word_predictions = dict(self.word_predictions)
         losses = dict(zip(self._measured_losses, sums[0] / sums[1].clamp(min=1)))
@@ -258,13 +260,15 @@ class AlignmentTrainer(ComponentTrainer):
         bar = progress(description="Measuring held-out pairs", total=sum(costs), unit="tokens", leave=False)
         for batch, cost in zip(loader, costs):
             batch = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
-            with torch.no_grad(), self.compute_loss_context_manager():
-                source, english = (
-                    side_vectors(model, batch, side, layers, sentences=sentences) for side in ("source", "english")
-                )
-                before = english.words[:n]
-                if self.alignment_loss.reference_model is not model:
-                    before = side_vectors(self.alignment_loss.reference_model, batch, "english", aligned).words
+            with torch.no_grad():
+                # As in training, f and f0 in the same precision: f keeps that of a training before, f0 does not.
+                with self.accelerator.autocast():
+                    source, english = (
+                        side_vectors(model, batch, side, layers, sentences=sentences) for side in ("source", "english")
+                    )
+                    before = english.words[:n]
+                    if self.alignment_loss.reference_model is not model:
+                        before = side_vectors(self.alignment_loss.reference_model, batch, "english", aligned).words
                 terms = self.alignment_loss.compare(source.of_first(n), english.of_first(n), before, batch)
             sums += torch.tensor([[loss.item() for loss in terms.sums().values()], terms.counts], dtype=torch.float64)
             links = batch["links"][batch["source_spelling"] != SPECIAL_TOKEN]
@@ -299,7 +303,9 @@ class AlignmentTrainer(ComponentTrainer):
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
 
-def _by_pair(found: Retrieval, pair_of_link: np.ndarray) -> list[dict[str, int]]:
+def _by_pair(found: Retrieval, pair_of_link: np.ndarray, n_pairs: int) -> list[dict[str, int]]:
+    """For every pair, also without links, how many links it has (`gold`) and how many of them were found."""
     right = (found.nearest == found.gold).cpu().numpy()
-    gold, prediction = np.bincount(pair_of_link), np.bincount(pair_of_link, right).astype(int)
+    gold = np.bincount(pair_of_link, minlength=n_pairs)
+    prediction = np.bincount(pair_of_link, right, minlength=n_pairs).astype(int)
     return [{"id": k, "gold": n, "prediction": m} for k, (n, m) in enumerate(zip(gold.tolist(), prediction.tolist()))]

@@ -85,6 +85,9 @@ class ScriptTrainingArguments(TrainingArguments):
         self.assumes_output_dir = self.output_dir is None
         if self.dataloader_num_workers is None:
             self.dataloader_num_workers = 2 if torch.accelerator.is_available() and not self.use_cpu else 0
+        if self.greater_is_better is None and self.metric_for_best_model:
+            # (`TrainingArguments` takes what does not end in "loss" for better if greater, also `alignment_loss_hi`.)
+            self.greater_is_better = "loss" not in self.metric_for_best_model.split("_")
         super().__post_init__()
         self._check_that_it_works()
         # Pinning serves the copy to an accelerator; without one it is only a warning in every run.

@@ -133,7 +133,7 @@ class TrackingArguments:
     tracking_split_percentage: float = arg(
         2.0,
         help="Without --tracking_file, hold out about this percentage of the parallel data: the same sentences as "
-        "run_align.py --validation_split_percentage.",
+        "run_align.py --validation_split_percentage, however they are split into words and linked.",
         above=0,
         below=100,
     )
