@@ -14,6 +14,7 @@ from utils.core.kept_help import show_kept_help
 if __name__ == "__main__":
     show_kept_help(__file__)  # (the imports below take seconds)
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -197,7 +198,7 @@ def main() -> None:
 
 
 def _is_mlqa(names: Iterable[str]) -> bool:
-    return any("mlqa" in name.lower() for name in names)
+    return any("mlqa" in os.path.basename(name).lower() for name in names)
 
 
 def score(

@@ -579,3 +579,27 @@ def test_what_a_stream_cannot_do(tmp_path, aligner):
     with pytest.raises(InputError, match="None of the first pairs of hi can be used"):
         stream_from(folder).choose(MAX_WORDS, 50, seed=1)
     assert aligner.asked.total() == 256
+
+
+# --- Which sentences are held out ---
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_held_out_sentences_do_not_depend_on_how_they_are_split(tmp_path, streaming):
+    rows = [{"hi": f"{tiny.TEXT[1]} {k}", "en": f"{tiny.TEXT[0]}, no. {k} (of  200)!"} for k in range(200)]
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = []
+    for splitting, pooling in (("space", "avg"), ("punctuation", "avg"), ("auto", "token")):
+        data = ParallelDataArguments(
+            languages=["hi"], parallel_dataset=str(tmp_path / "text"), word_splitting=splitting, streaming=streaming
+        )
+        corpus = ParallelCorpus.read(data, tiny.tokenizer(), pooling, None, None)
+        linkable = corpus.linkable(
+            AlignerArguments(), tiny.model(head=""), WordTokenizer(tiny.tokenizer(), max_length=64)
+        )
+        kept, held_out = ([pair["checksum"] for pair in part.pairs["hi"]] for part in linkable.split(0.3))
+        assert len(kept) + len(held_out) == 200
+        found.append(held_out)
+    assert 30 < len(found[0]) < 90
+    assert found[0] == found[1] == found[2]

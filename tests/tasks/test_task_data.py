@@ -34,6 +34,11 @@ SENTENCES = [
 ]
 
 
+def pairs_in(language: str, pairs=PAIRS) -> list[dict]:
+    """The pairs as if in a language: no two languages may have the same examples."""
+    return [{**pair, "hypothesis": f"{pair['hypothesis']} ({language})"} for pair in pairs]
+
+
 def nli(**arguments) -> TaskReader:
     return TaskReader(TaskDataArguments(**arguments), run_nli.FEATURES, run_nli.read_pair)
 
@@ -130,10 +135,14 @@ def test_only_so_many(tmp_path):
 def test_few_shot(tmp_path, source):
     """The first N of each language stand behind the training examples, with ids of their own."""
     if source == "files":
-        few = {language: f"{language}={write(tmp_path / f'{language}.jsonl', PAIRS)}" for language in ("hi", "ru")}
+        few = {name: f"{name}={write(tmp_path / f'{name}.jsonl', pairs_in(name))}" for name in ("hi", "ru")}
         data = {"train_file": write(tmp_path / "en.jsonl", PAIRS), "few_shot_file": list(few.values())}
     else:
-        data = {"dataset_name": folder_of_languages(tmp_path / "xnli", dict.fromkeys(("en", "hi", "ru"), PAIRS))}
+        data = {
+            "dataset_name": folder_of_languages(
+                tmp_path / "xnli", {"en": PAIRS, "hi": pairs_in("hi"), "ru": pairs_in("ru")}
+            )
+        }
     examples = nli(few_shot=["hi=2", "ru=1"], max_train_samples=1, **data).train()
     texts = [pair["premise"] for pair in PAIRS]
     assert examples["premise"] == [texts[0], texts[0], texts[1], texts[0]]
@@ -152,12 +161,12 @@ def test_few_shot_that_means_nothing(few_shot):
 @pytest.mark.parametrize("evaluated", ["validation_file", "test_file"])
 def test_few_shot_beside_files_is_not_of_the_usual_data_set(tmp_path, evaluated):
     path = write(tmp_path / "a.jsonl", PAIRS)
-    usual = folder_of_languages(tmp_path / "xnli", {"hi": PAIRS})
+    usual = folder_of_languages(tmp_path / "xnli", {"hi": pairs_in("hi")})
     files = {"train_file": path, evaluated: [f"en={path}"], "dataset_name": usual}
     with pytest.raises(InputError, match="--few_shot_file hi=FILE"):
         nli(few_shot=["hi=1"], **files).train()
     del files["train_file" if evaluated == "test_file" else evaluated]
-    files["dataset_name"] = folder_of_languages(tmp_path / "both", {"hi": PAIRS, "en": PAIRS})
+    files["dataset_name"] = folder_of_languages(tmp_path / "both", {"hi": pairs_in("hi"), "en": PAIRS})
     assert len(nli(few_shot=["hi=1"], max_train_samples=2, **files).train()) == 3
 
 
@@ -169,17 +178,76 @@ def test_too_few_examples_for_few_shot(tmp_path):
         TaskDataArguments(few_shot_file=[path])
 
 
+# --- No two languages have the same examples ---
+
+
+def folder_without_languages(folder, rows: list[dict]) -> str:
+    folder.mkdir()
+    for split in ("train", "validation"):
+        write(folder / f"{split}.jsonl", rows)
+    return str(folder)
+
+
+def sources(tmp_path) -> dict[str, dict]:
+    """Ways to have the same examples for English and Hindi without meaning it."""
+    same = [f"{name}={write(tmp_path / f'same.{name}.jsonl', PAIRS)}" for name in ("en", "hi")]
+    two = folder_of_languages(tmp_path / "two", {"en": PAIRS, "hi": pairs_in("hi")})
+    return {
+        "one configuration": {"dataset_name": folder_without_languages(tmp_path / "plain", PAIRS)},
+        "that of the training data": {"dataset_name": two, "dataset_config_name": "en"},
+        "one for evaluation": {"dataset_name": two, "eval_dataset_config_name": "en"},
+        "one file": {"validation_file": [f"en={tmp_path}/same.en.jsonl", f"hi={tmp_path}/same.en.jsonl"]},
+        "equal files": {"validation_file": same},
+        "an equal configuration": {"dataset_name": folder_of_languages(tmp_path / "copy", {"en": PAIRS, "hi": PAIRS})},
+    }
+
+
+SOURCES = [
+    "one configuration", "that of the training data", "one for evaluation", "one file", "equal files",
+    "an equal configuration",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("languages", [["en", "hi"], ["hi", "en"]])
+def test_two_languages_do_not_share_their_examples(tmp_path, source, languages):
+    given = sources(tmp_path)
+    assert list(given) == SOURCES
+    with pytest.raises(InputError, match="hi"):
+        nli(eval_languages=languages, **given[source]).evaluation_sets("validation")
+
+
+@pytest.mark.parametrize("source", ["one configuration", "that of the training data", "an equal configuration"])
+def test_few_examples_are_not_those_of_the_training_language(tmp_path, source):
+    given = sources(tmp_path)[source]
+    with pytest.raises(InputError, match="hi"):
+        nli(few_shot=["hi=2"], **given).train()
+
+
+def test_the_same_examples_of_one_language_may_be_read_twice(tmp_path):
+    folder = folder_of_languages(tmp_path / "two", {"en": PAIRS, "hi": pairs_in("hi")})
+    path = write(tmp_path / "a.jsonl", PAIRS)
+    reader = nli(dataset_name=folder, eval_languages=["en", "hi"])
+    reader.train()
+    assert [*reader.evaluation_sets("validation")] == ["en", "hi"]
+    assert [*reader.evaluation_sets("validation")] == ["en", "hi"]
+    plain = nli(dataset_name=folder_without_languages(tmp_path / "plain", PAIRS), eval_languages=["en"])
+    assert len(plain.train()) == len(plain.evaluation_sets("validation")["en"]) == 3
+    assert nli(train_file=path, validation_file=[path], eval_languages=["en"]).evaluation_sets("validation")
+
+
 # --- In Latin letters ---
 
 
 @pytest.mark.parametrize("source", ["files", "data set"])
 def test_a_language_is_romanized_in_place_or_beside_the_original(tmp_path, source):
     languages = {"eval_languages": ["hi", "hi-Latn", "ru"]}
+    examples = {"hi": PAIRS[2:], "ru": pairs_in("ru", PAIRS[2:])}
     if source == "files":
-        files = [f"{language}={write(tmp_path / f'{language}.jsonl', PAIRS[2:])}" for language in ("hi", "ru")]
+        files = [f"{name}={write(tmp_path / f'{name}.jsonl', of_name)}" for name, of_name in examples.items()]
         data = TaskDataArguments(validation_file=files, **languages)
     else:
-        folder = folder_of_languages(tmp_path / "xnli", {"hi": PAIRS[2:], "ru": PAIRS[2:]})
+        folder = folder_of_languages(tmp_path / "xnli", examples)
         data = TaskDataArguments(dataset_name=folder, **languages)
     reader = TaskReader(
         data, run_nli.FEATURES, run_nli.read_pair, romanized=["hi-Latn", "ru"], texts=["premise", "hypothesis"]
@@ -187,7 +255,8 @@ def test_a_language_is_romanized_in_place_or_beside_the_original(tmp_path, sourc
     sets = reader.evaluation_sets("validation")
     latin = {"premise": "nadii shaamt thii.", "hypothesis": "nadii shaamt nahiim thii.", "label": "contradiction"}
     assert sets["hi"].to_list() == [{"id": "0", **PAIRS[2]}]
-    assert sets["hi-Latn"].to_list() == sets["ru"].to_list() == [{"id": "0", **latin}]
+    assert sets["hi-Latn"].to_list() == [{"id": "0", **latin}]
+    assert sets["ru"].to_list() == [{"id": "0", **pairs_in("ru", [latin])[0]}]
 
 
 def test_training_data_is_romanized_if_its_language_is(tmp_path):

@@ -15,6 +15,8 @@ from utils.alignment.objectives import ContrastiveObjective, LossWeights, MeanSq
 from utils.alignment.pairs import encode_pairs
 from utils.alignment.sampler import LengthGroupedBatches
 from utils.alignment.words import word_vectors
+from utils.evaluation.neighbors import Retrieval
+from utils.training.alignment_trainer import _by_pair
 
 
 def test_two_half_batches_equal_one_whole(tmp_path):
@@ -101,6 +103,16 @@ def test_training_brings_linked_words_together(tmp_path, objective):
     trainer.train()
     after = trainer.evaluate()
     assert after["eval_alignment_loss"] < 0.8 * before["eval_alignment_loss"]
+
+
+@pytest.mark.parametrize("of_links", [[0, 0, 2], [1], [], [0, 1, 2], [3, 3]])
+def test_pairs_without_links_have_their_place(of_links):
+    gold = torch.tensor([1, 0, 1][: len(of_links)])
+    found = Retrieval(torch.ones_like(gold), torch.ones_like(gold), torch.ones(len(gold)), gold)
+    rows = _by_pair(found, np.array(of_links, dtype=int), 4)
+    assert [row["id"] for row in rows] == [0, 1, 2, 3]
+    assert [row["gold"] for row in rows] == [of_links.count(k) for k in range(4)]
+    assert sum(row["prediction"] for row in rows) == [0, 1, 1, 2][len(of_links)]
 
 
 def test_evaluation_equals_a_loop(tmp_path):

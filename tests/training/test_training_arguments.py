@@ -73,3 +73,19 @@ def test_optimizers_that_are_not_installed(parse, monkeypatch, name):
 )  # fmt: skip
 def test_what_works_is_accepted(parse, words):
     parse(*words)
+
+
+@pytest.mark.parametrize("prefix", ["", "eval_"])
+@pytest.mark.parametrize("language", ["", "_hi", "_hi-Latn"])
+@pytest.mark.parametrize("metric", ["loss", "alignment_loss", "regularization_loss", "sentence_loss"])
+def test_the_best_loss_is_the_lowest_also_of_one_language(parse, prefix, language, metric):
+    name = f"{prefix}{metric}{language}"
+    assert parse("--metric_for_best_model", name).greater_is_better is False
+    assert parse("--metric_for_best_model", name, "--greater_is_better", "true").greater_is_better is True
+
+
+@pytest.mark.parametrize(
+    "metric", ["accuracy", "eval_hi_f1", "word_retrieval_accuracy", "hi-en_word_retrieval_accuracy"]
+)
+def test_the_best_score_is_the_highest(parse, metric):
+    assert parse("--metric_for_best_model", metric).greater_is_better is True
