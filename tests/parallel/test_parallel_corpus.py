@@ -603,3 +603,30 @@ def test_held_out_sentences_do_not_depend_on_how_they_are_split(tmp_path, stream
         found.append(held_out)
     assert 30 < len(found[0]) < 90
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("columns", [("non_english", "english"), ("source", "target"), ("hi", "en")])
+def test_two_languages_do_not_share_their_pairs(tmp_path, columns, streaming):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    rows = [dict(zip(columns, (f"{tiny.TEXT[1]} {k}", f"{tiny.TEXT[0]} {k}"))) for k in range(9)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ParallelDataArguments(parallel_dataset=str(folder), streaming=streaming)
+    assert ParallelCorpus.read(replace(data, languages=["hi"]), tiny.tokenizer(), "avg", None, None).pairs.keys() == {
+        "hi"
+    }
+    with pytest.raises(InputError, match="ru"):
+        ParallelCorpus.read(replace(data, languages=["hi", "ru"]), tiny.tokenizer(), "avg", None, None)
+
+
+def test_equal_files_of_two_languages_are_refused(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.tsv").write_text(
+            "".join(f"s{k} t\te{k} {name if name == 'c' else ''}\n" for k in range(5))
+        )
+    data = ParallelDataArguments(languages=["hi", "ru"])
+    different, equal = ([f"hi={tmp_path / 'a.tsv'}", f"ru={tmp_path / name}.tsv"] for name in "cb")
+    assert ParallelCorpus.read(data, tiny.tokenizer(), "avg", different, None).pairs.keys() == {"hi", "ru"}
+    with pytest.raises(InputError, match="hi and ru"):
+        ParallelCorpus.read(data, tiny.tokenizer(), "avg", equal, None)

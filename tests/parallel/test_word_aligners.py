@@ -613,6 +613,13 @@ def test_word_lists_without_entries(tmp_path):
         DictionaryAligner(tmp_path / "none")
 
 
+def test_a_link_of_a_dictionary_is_the_most_probable_of_both_words(tmp_path):
+    path = tmp_path / "words.tsv"
+    path.write_text("a\tx\t9\t.9\t.9\nb\tx\t9\t.95\t.95\nb\ty\t9\t.96\t.96\nc\tz\t9\t.1\t.1\n")
+    (found,) = DictionaryAligner(path).score([["a", "b", "c"]], [["x", "y", "z"]])
+    assert found == pytest.approx({(1, 1): 0.96, (2, 2): 0.1})
+
+
 # --- Agreement ---------------------------------------------------------------------------------------------------
 
 

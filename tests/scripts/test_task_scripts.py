@@ -27,6 +27,7 @@ from helpers.paths import PROJECT
 from helpers.processes import ScriptProcess, run_process
 from helpers.scripts import DIVISIONS
 from helpers.task_scripts import CONTINUAL, DATA, KINDS, QUICK, SCRIPTS, SHORT
+from run_qa import QaDataArguments
 from utils.alignment.words import WordTokenizer
 from utils.core.errors import InputError
 from utils.models.adapters import adapter_config
@@ -267,6 +268,32 @@ def test_answers_by_mlqa_s_rules(fine_tune):
             fine_tune(
                 "qa", "--do_train", *EVALUATE, "--answer_normalization", "mlqa", *arguments.split(), output="other"
             )
+
+
+@pytest.mark.parametrize(
+    ("given", "read", "rules"),
+    [
+        ({"dataset_name": "google/xtreme", "dataset_config_name": "MLQA.{language}.{language}"}, {}, "mlqa"),
+        ({"dataset_name": "me/mlqa"}, {}, "mlqa"),
+        ({"eval_dataset_name": "facebook/mlqa"}, {}, "mlqa"),
+        ({"dataset_name": "me/mlqa", "eval_dataset_name": "google/xquad"}, {"hi": "google/xquad xquad.hi"}, "squad"),
+        ({}, {"hi": "google/xquad xquad.hi"}, "squad"),
+        ({}, {"hi": "google/xtreme MLQA.hi.hi"}, "mlqa"),
+        ({"validation_file": ["hi=a"]}, {"hi": "mlqa/MLQA.dev.hi.json"}, "mlqa"),
+        ({"dataset_name": "me/mlqa", "validation_file": ["hi=a"]}, {"hi": "mlqa/xquad.hi.json"}, "squad"),
+        ({"dataset_name": "me/mlqa", "answer_normalization": "squad"}, {"hi": "me/mlqa hi"}, "squad"),
+    ],
+)
+def test_the_rules_for_answers_are_those_of_what_is_read(given, read, rules):
+    data = QaDataArguments(eval_languages=["hi"], **given)
+    data.assume_languages(["hi"])
+    data.choose_normalization(read)
+    assert data.answer_normalization == rules
+
+
+def test_questions_of_few_shot_languages_are_zero_shot_only_with_another_language():
+    data = QaDataArguments(language_pairs=["hi", "en", "hi-en", "en-hi", "ru", "hi-ru"], few_shot=["hi=5"])
+    assert data.zero_shot(data.set_names()) == ["ru", "hi-ru"]
 
 
 def test_questions_without_answer(fine_tune, tmp_path):

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import combinations, islice
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -114,6 +115,7 @@ class ParallelCorpus:
             _look_at(pairs[language], source, anchor, splitting[language])
             if language in data.romanize:
                 pairs[language] = _romanized(pairs[language], language, splitting[language], data)
+        _check_different(pairs)
         # With every language as the anchor, all pairs of a row are held out by the row's sentence in the first language.
         first = f"{data.languages[1]}-{data.languages[0]}" if data.anchor_language == EACH else None
         return cls(pairs, splitting, links, data.preprocessing_num_workers, first)
@@ -336,6 +338,25 @@ def _belong(checksums: np.ndarray, share: float, held_out: bool) -> np.ndarray:
 
 def _belongs_to_part(pair: Pair, share: float, held_out: bool) -> bool:
     return bool(_belong(np.asarray(pair["checksum"]), share, held_out))
+
+
+def _check_different(pairs: Mapping[str, Bitext]) -> None:
+    """Raise `InputError` if two languages have the same sentence pairs, as from a data set without a column for each."""
+    for one, other in combinations(pairs, 2):
+        if _same_pairs(pairs[one], pairs[other]):
+            raise InputError(
+                f"{one} and {other} have the same sentence pairs; give each language a column, a configuration or a file of its own, or "
+                "omit one."
+            )
+
+
+def _same_pairs(one: Bitext, other: Bitext) -> bool:
+    if isinstance(one, PairStream) or isinstance(other, PairStream):
+        some = [list(islice(bitext, SAMPLE)) for bitext in (one, other)]
+        return some[0] == some[1] != []
+    if len(one) != len(other) or not len(one) or one[0] != other[0]:
+        return False
+    return content_fingerprint(one) == content_fingerprint(other)
 
 
 def _look_at(bitext: Bitext, language: str, anchor: str, splitting: str) -> None:

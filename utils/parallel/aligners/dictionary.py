@@ -19,8 +19,8 @@ _COLUMNS = ("count", "p(English|source)", "p(source|English)")
 class DictionaryAligner(WordAligner):
     """Links every pair of words that a bilingual word list has, such as those of MUSE (Conneau et al., ICLR 2018).
 
-    Words are compared case-folded. A word that the list translates by several words of the sentence keeps the most
-    probable of these links; without probabilities all, which the one-to-one filter later drops. Where the same two words
+    Words are compared case-folded. Where words of the sentence have several translations in the other, a link is kept if it is
+    the most probable one of both its words; without probabilities all are, which the one-to-one filter later drops. Where the same two words
     occur repeatedly, their occurrences are linked one to one: in order if there are equally many on both sides, else those
     first whose relative positions in the sentences are closest.
 
