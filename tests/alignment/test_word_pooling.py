@@ -131,3 +131,13 @@ def test_bad_settings():
         WordTokenizer(MADE["wordpiece"], max_length=2)
     with pytest.raises(InputError, match="--word_pooling max is unknown; choose one of avg"):
         WordTokenizer(MADE["wordpiece"], "max")
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("pooling", ["avg", "start", "end", "token"])
+def test_no_sentences_have_no_tokens(kind, pooling):
+    """A batch of pairs none of which can be used."""
+    words = WordTokenizer(MADE[kind], pooling, max_length=20)
+    assert words([]) == {"input_ids": [], "word_ids": [], "words": []}
+    assert words.tokens([]) == ([], [])
+    assert words([[]])["words"] == [[-1, 0]]

@@ -26,6 +26,7 @@ from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import sample_pairs
 from utils.parallel.corpus import ChosenPairs, LinkableCorpus, ParallelCorpus
 from utils.parallel.data_sets import PairStream, load_bitext
+from utils.parallel.formats import BITEXT_FEATURES, LINKS
 from utils.parallel.linking import check_links_to_write
 from utils.parallel.sides import SAMPLE
 
@@ -630,3 +631,31 @@ def test_equal_files_of_two_languages_are_refused(tmp_path):
     assert ParallelCorpus.read(data, tiny.tokenizer(), "avg", different, None).pairs.keys() == {"hi", "ru"}
     with pytest.raises(InputError, match="hi and ru"):
         ParallelCorpus.read(data, tiny.tokenizer(), "avg", equal, None)
+
+
+@pytest.mark.parametrize("usable", [range(0), [0], [4], [2, 3], range(4), range(5)], ids=str)
+@pytest.mark.parametrize("in_links", [True, False])
+def test_batches_without_a_usable_pair(tmp_path, monkeypatch, usable, in_links):
+    """Whichever pairs can be used, also none of a batch, they are encoded and the others are left out."""
+    monkeypatch.setattr(choosing, "_BATCH", 2)
+    rows = [
+        {
+            "source": [f"s{k}"] if k in usable or in_links else [],
+            "english": [f"e{k}"],
+            "links": [[0, 0]] * (k in usable),
+        }
+        for k in range(5)
+    ]
+    features = datasets.Features({**BITEXT_FEATURES, "links": LINKS})
+    bitext = datasets.Dataset.from_list(rows, features)
+    encode = PairEncoder(WordTokenizer(tiny.tokenizer(), max_length=20))
+    for linked in (bitext, bitext.remove_columns("links")) if not in_links else (bitext,):
+        chosen = choosing.choose_pairs(linked, encoder=encode, language="hi")
+        assert chosen["source"][:] == [[f"s{k}"] for k in usable]
+        assert list(map(len, chosen["source_input_ids"])) == [
+            len(encode.word_tokenizer([[f"s{k}"]])["input_ids"][0]) for k in usable
+        ]
+    whole = LinkableCorpus({"hi": bitext}, {}, {"hi": {"word_splitting": "space"}})
+    if not usable:
+        with pytest.raises(InputError, match="None of the 5 pairs of hi"):
+            whole.choose(9, None, 0, encode)

@@ -135,6 +135,8 @@ class WordTokenizer:
         if self.word_pooling == "token":
             look_up: Callable[[list[str]], Any] = self.tokenizer.convert_tokens_to_ids
             return [look_up(list(words)) for words in sentences], [np.arange(len(words)) for words in sentences]
+        if not sentences:  # (the tokenizers of transformers take no empty batch)
+            return [], []
         texts = [" ".join(words) for words in sentences]
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         positions = []

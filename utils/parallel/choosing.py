@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 # The names of the encoded columns beside those of the pair, as both have a column `links`.
 ENCODED = {name: "links_of_vectors" if name == "links" else name for name in ROW_FEATURES}
 
+# Pairs that are chosen together where no linker says how many it wants.
+_BATCH = 1000
+
 
 def one_to_one(links: Sequence[Sequence[int]]) -> Links:
     """The links neither of whose words has another link, in their order."""
@@ -73,7 +76,7 @@ def choose_pairs(
         chosen = short.map(
             _choose_batch,
             batched=True,
-            batch_size=linker.batch_size if linker else 1000,
+            batch_size=linker.batch_size if linker else _BATCH,
             features=features,
             remove_columns=sorted(set(short.column_names) - set(features)),  # scores, checksums
             num_proc=linker.num_proc(num_proc) if linker else num_proc,
