@@ -26,7 +26,7 @@ from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import sample_pairs
 from utils.parallel.corpus import ChosenPairs, LinkableCorpus, ParallelCorpus
 from utils.parallel.data_sets import PairStream, load_bitext
-from utils.parallel.formats import BITEXT_FEATURES, LINKS
+from utils.parallel.formats import LINKS
 from utils.parallel.linking import check_links_to_write
 from utils.parallel.sides import SAMPLE
 
@@ -646,7 +646,7 @@ def test_batches_without_a_usable_pair(tmp_path, monkeypatch, usable, in_links):
         }
         for k in range(5)
     ]
-    features = datasets.Features({**BITEXT_FEATURES, "links": LINKS})
+    features = datasets.Features({**choosing.SIDES, "links": LINKS})
     bitext = datasets.Dataset.from_list(rows, features)
     encode = PairEncoder(WordTokenizer(tiny.tokenizer(), max_length=20))
     for linked in (bitext, bitext.remove_columns("links")) if not in_links else (bitext,):
