@@ -48,7 +48,7 @@ from utils.models.layers import parse_layers, usual_layer
 from utils.models.lineage import original_model
 from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
-from utils.parallel.sides import ENGLISH, SentenceColumns, log_pair
+from utils.parallel.sides import ENGLISH, SentenceColumns, check_different, log_pair
 
 
 @dataclass(kw_only=True)
@@ -229,10 +229,7 @@ def read_data(args: XsrArguments) -> list[SentencePairs]:
             )
         if language in args.romanize:
             pairs = pairs.romanized(language)
-        if pairs.source == pairs.english:
-            raise InputError(
-                f"The sentences of {language} and their translations are the same; check {pairs.dataset[:150]}."
-            )
+        check_different(zip(pairs.source, pairs.english), language)
         if same := next((other.language for other in data if other.source == pairs.source), None):
             raise InputError(f"{same} and {language} have the same sentences; give each language its own.")
         log_pair(language, pairs.source[0], pairs.english[0])

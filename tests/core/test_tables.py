@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import zipfile
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from utils.core import tables, text_files
 from utils.core.errors import InputError
 from utils.core.tables import READERS, one_path_each, paths_by_language, read_csv, read_rows
-from utils.core.text_files import ARCHIVES, read_lines, zip_members
+from utils.core.text_files import ARCHIVES, check_file, read_lines, zip_members
 
 
 ROWS = [{"id": "1", "text": 'a "b", c'}, {"id": "2", "text": "ठीक है।"}]
@@ -245,3 +246,32 @@ def test_parquet_files_that_are_damaged(tmp_path):
 def test_lines_are_numbered_from_one(tmp_path):
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbfuno\r\n\xe2\x80\xa8dos\n")
     assert list(read_lines(tmp_path / "a")) == [(1, "uno"), (2, "\u2028dos")]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "b": 2, "a": 3}', '{"b": {"c": 1, "c": 1}}', '[{"a": 1, "a": 2}]'])
+def test_a_name_that_stands_twice_in_an_object(tmp_path, text):
+    for name in ("a.jsonl", "a.json"):
+        (tmp_path / name).write_text('{"a": 1}\n' * (name == "a.jsonl" and text[0] == "{") + text)
+        with pytest.raises(InputError, match=r"a\.json.* has '[ac]' twice"):
+            list(read_rows(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("inside", [lambda rows: rows, lambda rows: {"data": rows}])
+def test_a_file_that_was_cut_off(tmp_path, share, indent, inside):
+    text = json.dumps(inside(ROWS), indent=indent)
+    (tmp_path / "a.json").write_text(text[: int(share * len(text))])
+    with pytest.raises(InputError, match=r"a\.json is not JSON .*cut off"):
+        list(read_rows(str(tmp_path / "a.json")))
+
+
+def test_what_cannot_be_read_twice(tmp_path):
+    check_file(__file__)
+    os.mkfifo(tmp_path / "pipe") if hasattr(os, "mkfifo") else None
+    for path in filter(os.path.exists, (os.devnull, tmp_path / "pipe")):
+        with pytest.raises(InputError, match="cannot be read twice; write its content into a file"):
+            check_file(path)
+    for path, problem in ((tmp_path, "is a folder"), (tmp_path / "x", "There is no file")):
+        with pytest.raises(InputError, match=problem):
+            check_file(path)

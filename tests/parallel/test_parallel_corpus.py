@@ -659,3 +659,14 @@ def test_batches_without_a_usable_pair(tmp_path, monkeypatch, usable, in_links):
     if not usable:
         with pytest.raises(InputError, match="None of the 5 pairs of hi"):
             whole.choose(9, None, 0, encode)
+
+
+@pytest.mark.parametrize("n_pairs", [1, 99, 101])
+@pytest.mark.parametrize("blank", [0, 1])
+def test_sides_that_are_the_same_are_refused(tmp_path, n_pairs, blank):
+    lines = [f"same {k} \tsame {k}" for k in range(n_pairs)] + ["\t"] * blank
+    (tmp_path / "a.tsv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="sentences of hi and their translations are the same"):
+        corpus_of("hi", tmp_path / "a.tsv")
+    (tmp_path / "a.tsv").write_text("\n".join([*lines, "same\tother"]))
+    assert len(corpus_of("hi", tmp_path / "a.tsv").pairs["hi"]) == n_pairs + blank + 1

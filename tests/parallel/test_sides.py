@@ -207,3 +207,104 @@ def test_english_sentences_of_another_script_are_refused(tmp_path, name):
     (tmp_path / "a.hi").write_text("\n".join(ENGLISH))
     with pytest.raises(InputError, match="English sentences, but begins with 'बिल्ली"):
         read(*[tmp_path / name] + [tmp_path / "a.hi"] * (name == "a.en"), language="hi")
+
+
+THIRD = {"hi": "ru", "ru": "vi", "es": "hi", "zh": "ja"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("names", ["c.{}", "c.{}.txt", "{}/c.txt", "c.en-{x}.{}", "a_{}.gz"])
+def test_a_file_of_a_third_language_is_refused(tmp_path, language, names):
+    """Nothing but its name says that Russian is not Hindi."""
+    third = THIRD[language]
+    for sides in ((third, "en"), (language, third), (third, {"hi": "bn"}.get(third, "hi"))):
+        paths = [tmp_path / names.format(side, x=sides[0]) for side in sides]
+        for path, lines in zip(paths, (FOREIGN[language], ENGLISH)):
+            path.parent.mkdir(exist_ok=True)
+            raw = "".join(line + "\n" for line in lines).encode()
+            path.write_bytes(raw if path.suffix != ".gz" else gzip.compress(raw))
+        for order in (paths, reversed(paths)):
+            with pytest.raises(InputError, match=rf"named after the language {third}|named after the language"):
+                read(*order, language=language)
+
+
+@pytest.mark.parametrize(
+    ("language", "names"),
+    [("nb", ("c.no", "c.en")), ("hr", ("c.sr", "c.en")), ("es", ("c.a", "c.b")), ("es", ("es.v1", "en.v2")), ("es", ("c.src", "c.trg")),
+     ("xx", ("c.fr", "c.en")), ("es", ("is.good.es", "is.good.en")), ("es", ("c.spa", "c.eng")), ("es", ("ru.txt", "c.en"))],
+)  # fmt: skip
+def test_files_that_are_named_otherwise_are_read(tmp_path, language, names):
+    for name, lines in zip(names, (FOREIGN["es"], ENGLISH)):
+        (tmp_path / name).write_text("\n".join(lines))
+    assert read(*(tmp_path / name for name in names), language=language) == pairs_of("es")
+
+
+@pytest.mark.parametrize("ids", ["tatoeba.{}", "{}", "hi-{}-a", "x{}", "doc:{}"])
+@pytest.mark.parametrize("language", ["id", "es"])
+def test_a_column_of_ids_is_not_one_of_sentences(tmp_path, ids, language):
+    rows = [{language: ids.format(k), "text": text, "en": english} for k, (text, english) in enumerate(pairs_of("es"))]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.tsv").write_text("\n".join("\t".join(line) for line in [rows[0], *(row.values() for row in rows)]))
+    for name in ("a.jsonl", "a.tsv"):
+        with pytest.raises(InputError, match=f"codes in column {language} .*--source_column"):
+            read(tmp_path / name, language=language)
+        assert read(tmp_path / name, language=language, source_column="text") == pairs_of("es")
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_exchanged_sides_are_refused(tmp_path, n):
+    """Spanish under `en` and English under `es`: the wrong language would be pulled to the wrong one."""
+    pairs = pairs_of("es")[:n]
+    rows = [{"es": english, "en": spanish} for spanish, english in pairs]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.tsv").write_text("\n".join("\t".join(line) for line in [rows[0], *(row.values() for row in rows)]))
+    (tmp_path / "c.es").write_text("\n".join(row["es"] for row in rows))
+    (tmp_path / "c.en").write_text("\n".join(row["en"] for row in rows))
+    for names in (["a.jsonl"], ["a.tsv"], ["c.es", "c.en"]):
+        with pytest.raises(InputError, match="exchanged"):
+            read(*(tmp_path / name for name in names), language="es")
+    # Sides in one language, and languages with English words, are not exchanged.
+    for source, english in (
+        (ENGLISH, ENGLISH),
+        (FOREIGN["es"], FOREIGN["es"]),
+        (["the " + t for t in FOREIGN["es"]], ENGLISH),
+    ):
+        (tmp_path / "c.es").write_text("\n".join(source))
+        (tmp_path / "c.en").write_text("\n".join(english))
+        assert read(tmp_path / "c.es", tmp_path / "c.en", language="es") == list(zip(source, english))
+
+
+@pytest.mark.parametrize(
+    "members", [["c.ru", "c.en"], ["c.ru", "c.en", "README"], ["ru.tsv", "LICENSE"], ["c.hi", "README"]]
+)
+def test_an_archive_without_the_language(tmp_path, members):
+    path = tmp_path / "o2.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in members:
+            archive.writestr(member, "\n".join(ENGLISH))
+    with pytest.raises(InputError, match=f"no two files for hi and en, only {members[0]}"):
+        read(path, language="hi")
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_columns_in_one_object_are_not_a_pair(tmp_path, n, name):
+    """As pandas writes them; each sentence would be a word of one pair."""
+    columns = {"hi": (FOREIGN["hi"] * 3)[:n], "en": (ENGLISH * 3)[:n]}
+    (tmp_path / name).write_text(json.dumps(columns))
+    with pytest.raises(InputError, match=r"a\.json.*one object per pair"):
+        read(tmp_path / name, language="hi")
+    (tmp_path / name).write_text("\n".join([json.dumps(columns)] * 2))
+    with pytest.raises(InputError, match=r"Line 1 of .*list of sentences"):
+        read(tmp_path / name, language="hi")
+    # Words may have spaces in them.
+    words = {"vi": ["học sinh", "nghèo"], "en": ["poor", "pupils"]}
+    (tmp_path / name).write_text("\n".join([json.dumps(words)] * 2))
+    assert read(tmp_path / name, language="vi") == [("học sinh nghèo", "poor pupils")] * 2
+
+
+@pytest.mark.parametrize("text", ["\n", "\n\n\n", ""])
+def test_a_table_of_blank_lines_is_empty(tmp_path, text):
+    (tmp_path / "a.tsv").write_text(text)
+    with pytest.raises(InputError, match="blank lines|is empty"):
+        read(tmp_path / "a.tsv", language="hi")

@@ -11,6 +11,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 
 from utils.core.errors import InputError
+from utils.core.text_files import check_file
 
 
 Read = Callable[..., Iterator[dict[str, Any]]]
@@ -48,8 +49,7 @@ def dataset_from_files(files: Sequence[str], read: Read, features: Features, key
     Arguments must not be lists, which `datasets` takes for shards. Raises `InputError` for a missing file.
     """
     for path in files:
-        if not os.path.isfile(path):
-            raise InputError(f"There is no file {path}; check the path.")
+        check_file(path)
     stamps = [(os.path.abspath(path), os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
     return dataset_from_rows(read, features, Hasher.hash([stamps, key]), **arguments)
 

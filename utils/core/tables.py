@@ -68,19 +68,37 @@ def one_path_each(values: Sequence[str] | None, languages: Sequence[str], argume
     return {language: files[0] for language, files in paths.items()}
 
 
-def parse_json(text: str, where: str) -> Any:
-    """The value of a text; `InputError` if it is not JSON, or has more levels or digits than Python reads."""
+_WHOLE_LINES = "write one object per line, or copy the file again if it was cut off"
+
+
+def parse_json(text: str, where: str, remedy: str = _WHOLE_LINES) -> Any:
+    """The value of a text; `InputError` if it is not JSON, names something twice, or has too many levels or digits."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise InputError(
             f"{where} has half of a surrogate pair (\\ud800 to \\udfff); write whole characters."
         ) from None
+    except _TwiceError as error:
+        raise InputError(f"{where} has {str(error)[:40]!r} twice in one object; leave one of them out.") from None
     except (RecursionError, ValueError) as error:
-        raise InputError(f"{where} is not JSON ({error}); write one object per line.") from None
+        raise InputError(f"{where} is not JSON ({error}); {remedy}.") from None
     return value
+
+
+class _TwiceError(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, of whose names none may stand twice: only the last one would count."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -112,7 +130,7 @@ def _json_list(path: str | Path) -> list | None:
     except InputError:
         pass  # an object on several lines, or a line that is not JSON
     try:
-        content = parse_json(read_text(path), f"The file {path}")
+        content = parse_json(read_text(path), f"The file {path}", "copy it again if it was cut off")
     except InputError:
         if is_list:
             raise

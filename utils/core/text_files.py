@@ -32,6 +32,16 @@ _BYTE_ORDER_MARKS = {
 }
 
 
+def check_file(path: str | Path) -> None:
+    """Raise `InputError` if there is no such file, or if it is one that cannot be read twice: a pipe, a device."""
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; name a file in it.")
+    if not os.path.exists(path):
+        raise InputError(f"There is no file {path}; check the path.")
+    if not os.path.isfile(path):
+        raise InputError(f"{path} is a pipe or a device, which cannot be read twice; write its content into a file.")
+
+
 def zip_members(path: str | Path) -> list[str]:
     """The files in a `.zip`, as paths that `read_lines` reads: `ARCHIVE.zip/FILE`."""
     try:

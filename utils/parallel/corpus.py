@@ -36,7 +36,7 @@ from utils.parallel.choosing import ENCODED, choose_pairs, one_to_one, sample_pa
 from utils.parallel.data_sets import Pair, PairStream, load_bitext, sentence_columns
 from utils.parallel.formats import BITEXT_FEATURES, read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
-from utils.parallel.sides import EACH, ENGLISH, SAMPLE, log_pair, same_language
+from utils.parallel.sides import EACH, ENGLISH, SAMPLE, check_different, log_pair, same_language
 
 
 logger = logging.getLogger(__name__)
@@ -360,11 +360,15 @@ def _same_pairs(one: Bitext, other: Bitext) -> bool:
 
 
 def _look_at(bitext: Bitext, language: str, anchor: str, splitting: str) -> None:
-    """Log the first pair of a bitext; raise `InputError` if clauses without spaces were taken for words."""
+    """Log the first pair of a bitext; raise `InputError` if both sides are the same, or if clauses were taken for words."""
     first = bitext.select(range(min(SAMPLE, len(bitext)) if isinstance(bitext, Dataset) else SAMPLE))
     empty: dict[str, list[str]] = {"source": [], "english": []}
     pair = next((row for row in first if row["source"] and row["english"]), empty)
     log_pair(language, " ".join(pair["source"]), " ".join(pair["english"]), anchor)
+    # (Whoever has read the first pairs, and found a difference there, need not read all of them.)
+    if all(map(list.__eq__, first["source"], first["english"])):
+        every = bitext.iter(1000) if isinstance(bitext, Dataset) else [first[:]]
+        check_different((pair for some in every for pair in zip(some["source"], some["english"])), language)
     for side, code in (("source", language), ("english", anchor)):
         unspaced = [word for words in first[side] for word in words if UNSPACED.search(word)]
         are_clauses = sum(map(len, unspaced)) > _LONGEST_UNSPACED * len(unspaced)

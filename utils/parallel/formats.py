@@ -15,8 +15,16 @@ from datasets import Dataset, Features, List, Value
 from utils.core.cache import cache_key, dataset_from_files
 from utils.core.errors import InputError
 from utils.core.tables import READERS, Rows, read_csv, read_rows, read_tsv
-from utils.core.text_files import read_lines, split_member, zip_members
-from utils.parallel.sides import ENGLISH, SAMPLE, SentenceColumns, check_english, in_order, language_of_file
+from utils.core.text_files import bare_path, read_lines, split_member, zip_members
+from utils.parallel.sides import (
+    ENGLISH,
+    SAMPLE,
+    SentenceColumns,
+    check_english,
+    check_not_exchanged,
+    in_order,
+    language_of_file,
+)
 
 
 # Suffixes of files with lines `source ||| English`, as Moses and fast_align read them.
@@ -94,6 +102,7 @@ def checksum(text: object) -> int:
 def words_of(text: object, split: Split, splitting: str) -> list[str]:
     """The words of a sentence (none of None), or of a list of words, which is split further only into subwords."""
     if isinstance(text, list):
+        _check_words(text, "A row of the data set")
         return split(" ".join(text)) if splitting.startswith("subword") else text
     if text is not None and not isinstance(text, str):
         raise InputError(f"The data set has {text!r:.40} where a sentence should be; name the columns of sentences.")
@@ -102,8 +111,17 @@ def words_of(text: object, split: Split, splitting: str) -> list[str]:
 
 def _sides_of_zip(path: str, language: str, anchor: str) -> list[str]:
     """The files of both languages in an archive of OPUS; the archive if it has one of another kind."""
-    sides = [member for member in zip_members(path) if language_of_file(member, language, anchor)]
-    return sides if len(sides) > 1 else [path]
+    members = zip_members(path)
+    sides = [member for member in members if language_of_file(member, language, anchor)]
+    if len(sides) > 1:
+        return sides
+    if len(members) > 1 and bare_path(path).suffix not in (*READERS, *MOSES):
+        names = ", ".join(split_member(member)[1] for member in members[:5])
+        raise InputError(
+            f"The archive {path} has no two files for {language} and {anchor}, only {names}; choose another archive or "
+            "--language, or unpack it and name the files."
+        )
+    return [path]
 
 
 def _read_table(path: str, columns: SentenceColumns) -> Iterator[tuple[Text, Text]]:
@@ -117,6 +135,8 @@ def _read_table(path: str, columns: SentenceColumns) -> Iterator[tuple[Text, Tex
     first = list(islice(rows, SAMPLE))
     if not first:
         return
+    if len(first) == 1:
+        _check_no_column(first[0][1], path)
     names = columns.find([row for _, row in first], path)
     for where, row in chain(first, rows):
         yield _text(row, names[0], where), _text(row, names[1], where)
@@ -133,7 +153,11 @@ def read_aligned_lines(source_path: str, english_path: str, anchor: str = ENGLIS
     Raises `InputError` for files of different length, and if the English one is not in Latin letters.
     """
     if anchor == ENGLISH:
-        check_english([line for _, line in islice(read_lines(english_path), SAMPLE)], f"The file {english_path}")
+        source, english = (
+            [line for _, line in islice(read_lines(path), SAMPLE)] for path in (source_path, english_path)
+        )
+        check_english(english, f"The file {english_path}")
+        check_not_exchanged(source, english, f"The files {source_path} and {english_path}")
     for number, pair in enumerate(zip_longest(read_lines(source_path), read_lines(english_path)), 1):
         if None in pair:
             n_source, n_english = (sum(1 for _ in read_lines(path)) for path in (source_path, english_path))
@@ -160,6 +184,8 @@ def _read_tsv(path: str, columns: SentenceColumns) -> Rows:
     """The rows of a table with tabs; if it has no header, its columns are called 1, 2, …"""
     lines = (line.split("\t") for _, line in read_lines(path) if line)
     first, second = next(lines, []), next(lines, [])
+    if not first:
+        raise InputError(f"The file {path} has only blank lines; give one with parallel sentences.")
     header = columns.are_in(first, second)
     if len(first) == 1:
         raise InputError(f"The first line of {path} has no tab; write every pair as source, tab, English.")
@@ -168,10 +194,32 @@ def _read_tsv(path: str, columns: SentenceColumns) -> Rows:
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> Text:
     text = row.get(name)
-    if isinstance(text, str) or (isinstance(text, list) and all(isinstance(word, str) for word in text)):
+    if isinstance(text, str):
+        return text
+    if isinstance(text, list) and all(isinstance(word, str) for word in text):
+        _check_words(text, where)
         return text
     found = f"the value {row[name]!r:.40}" if name in row else "nothing"
     raise InputError(f"{where} has {found} in column {name}; it needs a sentence, or a list of words.")
+
+
+def _check_words(words: Sequence[str], where: str) -> None:
+    """Raise `InputError` if a list has sentences instead of words. (Vietnamese words have a space or two.)"""
+    if words and sum(len(word.split()) for word in words) >= 3 * len(words):
+        raise InputError(
+            f"{where} has a list of sentences, which begins with {words[0][:40]!r}; it needs one sentence, or a list of its "
+            "words. Write one pair per line."
+        )
+
+
+def _check_no_column(row: Mapping[str, Any], path: str) -> None:
+    """Raise `InputError` for a file of one object with a list of all sentences per column, as pandas writes them."""
+    lists = [value for value in row.values() if isinstance(value, list) and all(isinstance(one, str) for one in value)]
+    if any(" " in text.strip() for texts in lists for text in texts):
+        raise InputError(
+            f"The file {path} has whole columns in one object; write one object per pair (pandas: to_json(orient='records', "
+            "lines=True))."
+        )
 
 
 def flat_row(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -43,6 +43,11 @@ THREE_LETTERS = {
 _TWO_LETTERS = {**{three: two for two, three in THREE_LETTERS.items()}, "eng": ENGLISH, "zho": "zh", "fas": "fa"}
 # A code with a script or a region: hi, hin_Deva, zh-CN, es-419.
 _CODE = re.compile(r"([a-z]{2,3})([-_]([a-z]{2}|[a-z]{4}|\d{3}))*", re.IGNORECASE)
+# Codes for one language, or for its standards that share corpora.
+_RELATED = (
+    {"no", "nb", "nn"}, {"sr", "hr", "bs", "sh"}, {"tl", "fil"}, {"he", "iw"}, {"id", "in"}, {"yi", "ji"}, {"jv", "jw"},
+    {"zh", "yue", "wuu"},
+)  # fmt: skip
 # Names of the two columns in sentence-transformers' sets, in Tatoeba (XTREME, MTEB), and in others. Those after the first
 # do not say which side is English; mostly it is the second.
 _USUAL = [
@@ -99,8 +104,12 @@ class SentenceColumns:
         """
         present = list(rows[0])
         texts = {name: [_text(row.get(name)) for row in rows] for name in present}
-        # Numbers are not sentences, whatever the column is called (`id` is also the code of Indonesian).
-        worded = [name for name in present if not any(texts[name]) or any(map(str.isalpha, "".join(texts[name])))]
+        # Numbers and ids are not sentences, whatever the column is called (`id` is also the code of Indonesian).
+        worded = [
+            name
+            for name in present
+            if not any(texts[name]) or (any(map(str.isalpha, "".join(texts[name]))) and not _is_id(texts[name]))
+        ]
         source, english = self._named(present if self.source or self.english else worded)
         if not (source or english or self.source or self.english):
             usual = next((pair for pair in self._usual if set(pair) <= set(worded)), None)
@@ -123,12 +132,14 @@ class SentenceColumns:
             if source is None:
                 side, language, name = ("source", self.language, self.source or self.language)
             line = " | ".join(column[0] for column in texts.values())
+            found = "numbers or codes in" if name in present else "no"
             raise InputError(
-                f"{where} has no column {name} for the {language} sentences, only {', '.join(map(str, present))[:80]}; name "
+                f"{where} has {found} column {name} for the {language} sentences, only {', '.join(map(str, present))[:80]}; name "
                 f"the right one with {arguments[side]} (the first row is {line[:80]!r})."
             )
         if self.anchor == ENGLISH:
             check_english(texts[english], f"{where}, column {english},")
+            check_not_exchanged(texts[source], texts[english], f"{where}, columns {source} and {english},")
         return source, english
 
 
@@ -155,6 +166,30 @@ def check_english(sentences: Sequence[str], where: str) -> None:
         )
 
 
+def check_not_exchanged(source: Sequence[str], english: Sequence[str], where: str) -> None:
+    """Raise `InputError` if the source sentences are English, and the English ones are not.
+
+    Frequent English words are a fifth of English text and at most a twentieth of text in other languages. (Text that is in
+    part English, or in a creole of English, does not have twice as many of them as its translation.)
+    """
+    (share, n_different), (of_english, _) = _english_words(source), _english_words(english)
+    if share >= 0.1 and n_different >= 3 and share >= 2 * of_english:
+        first = next(text for text in source if _english_words([text])[1])
+        raise InputError(
+            f"{where} seem to be exchanged: {first[:40]!r} is on the side of the source and looks English; exchange the "
+            "two sides or their names."
+        )
+
+
+def check_different(pairs: Iterable[tuple[Any, Any]], language: str) -> None:
+    """Raise `InputError` if both sides of all pairs that have any are the same, which teaches and measures nothing."""
+    are_same = [source == english for source, english in pairs if source or english]
+    if are_same and all(are_same):
+        raise InputError(
+            f"The sentences of {language} and their translations are the same; check the files, or name the columns."
+        )
+
+
 def anchor_name(anchor: str) -> str:
     """What the anchor's side is called in text."""
     return "English" if anchor == ENGLISH else anchor
@@ -176,6 +211,7 @@ def log_pair(language: str, source: str, english: str, anchor: str = ENGLISH) ->
 
 def in_order(first: str, second: str, language: str, anchor: str = ENGLISH) -> tuple[str, str]:
     """Two files as source and English: by their names, else by their sentences, else as they are given."""
+    _check_names(first, second, language, anchor)
     sides = [language_of_file(path, language, anchor) for path in (first, second)]
     if sides[0] == sides[1]:
         if anchor != ENGLISH:
@@ -195,6 +231,39 @@ def language_of_file(path: str, language: str, anchor: str = ENGLISH) -> str | N
     return None
 
 
+def _check_names(first: str, second: str, language: str, anchor: str) -> None:
+    """Raise `InputError` if the names of two files differ in the code of a language only, and one is of a third language.
+
+    (Whoever gives a code that is in no list may call the files as they like.)
+    """
+    parts = [[*re.split(r"[._-]", bare_path(path).name), bare_path(path).parent.name] for path in (first, second)]
+    if len(parts[0]) != len(parts[1]) or not _is_known(language):
+        return
+    differing = [pair for pair in zip(*parts) if pair[0] != pair[1]]
+    if len(differing) != 1 or not all(map(_is_known, differing[0])):
+        return
+    for code, path in zip(differing[0], (first, second)):
+        if not any(_are_related(code, known) for known in (language, anchor)):
+            raise InputError(
+                f"The file {path} is named after the language {code.lower()}, not {language} or {anchor}; give the right "
+                "--language, or rename the file."
+            )
+
+
+def _is_known(code: str) -> bool:
+    """Whether a text is the code of a language with many speakers."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    match = _CODE.fullmatch(code)
+    two = _TWO_LETTERS.get(match[1].lower(), match[1].lower()) if match else ""
+    return two in LANGUAGES or two in THREE_LETTERS or any(two in related for related in _RELATED)
+
+
+def _are_related(one: str, other: str) -> bool:
+    codes = {match[1].lower() for code in (one, other) if (match := _CODE.fullmatch(code))}
+    return same_language(one, other) or any(codes <= related for related in _RELATED)
+
+
 def _text(value: Any) -> str:
     words = value if isinstance(value, list) else [str(value) if isinstance(value, int | float) else value]
     return " ".join(words) if all(isinstance(word, str) for word in words) else ""
@@ -204,6 +273,13 @@ def _is_code(column: Sequence[str]) -> bool:
     """Whether a column has numbers, codes, addresses or the same in every row, rather than sentences."""
     words = [re.fullmatch(r"[!-~]*[\d:/_.-][!-~]*", text.strip()) for text in column if text.strip()]
     return sum(map(bool, words)) >= 0.8 * len(words) or (len(column) > 3 and len(set(column)) == 1)
+
+
+def _is_id(column: Sequence[str]) -> bool:
+    """Whether a column has one word with a digit in (almost) every row, such as `tatoeba.7`."""
+    texts = [text.strip() for text in column if text.strip()]
+    ids = [text for text in texts if re.fullmatch(r"[!-~]*\d[!-~]*", text)]
+    return len(ids) >= 0.8 * len(texts)
 
 
 def _latin_share(sentences: Sequence[str]) -> float:
