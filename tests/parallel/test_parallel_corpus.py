@@ -624,7 +624,7 @@ def test_two_languages_do_not_share_their_pairs(tmp_path, columns, streaming):
 def test_equal_files_of_two_languages_are_refused(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.tsv").write_text(
-            "".join(f"s{k} t\te{k} {name if name == 'c' else ''}\n" for k in range(5))
+            "".join(f"one s{k}\ttwo e{k} {name if name == 'c' else ''}\n" for k in range(5))
         )
     data = ParallelDataArguments(languages=["hi", "ru"])
     different, equal = ([f"hi={tmp_path / 'a.tsv'}", f"ru={tmp_path / name}.tsv"] for name in "cb")

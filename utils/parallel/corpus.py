@@ -8,8 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations, islice
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -33,7 +32,7 @@ from utils.parallel.aligners.pharaoh import read_header, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, first_and_later
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import ENCODED, choose_pairs, one_to_one, sample_pairs
-from utils.parallel.data_sets import Pair, PairStream, load_bitext, sentence_columns
+from utils.parallel.data_sets import Bitext, Pair, PairStream, check_not_shared, load_bitext, sentence_columns
 from utils.parallel.formats import BITEXT_FEATURES, read_bitext
 from utils.parallel.linking import Linker, with_links_of_file
 from utils.parallel.sides import EACH, ENGLISH, SAMPLE, check_different, log_pair, same_language
@@ -45,7 +44,6 @@ logger = logging.getLogger(__name__)
 HELD_OUT_SEED = 0
 # Mean letters of a word in a script without spaces (Thai has about 5), beyond which it is a clause.
 _LONGEST_UNSPACED = 8
-Bitext: TypeAlias = Dataset | PairStream  # a stream with --streaming
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class ParallelCorpus:
             _look_at(pairs[language], source, anchor, splitting[language])
             if language in data.romanize:
                 pairs[language] = _romanized(pairs[language], language, splitting[language], data)
-        _check_different(pairs)
+        check_not_shared(pairs)
         # With every language as the anchor, all pairs of a row are held out by the row's sentence in the first language.
         first = f"{data.languages[1]}-{data.languages[0]}" if data.anchor_language == EACH else None
         return cls(pairs, splitting, links, data.preprocessing_num_workers, first)
@@ -338,25 +336,6 @@ def _belong(checksums: np.ndarray, share: float, held_out: bool) -> np.ndarray:
 
 def _belongs_to_part(pair: Pair, share: float, held_out: bool) -> bool:
     return bool(_belong(np.asarray(pair["checksum"]), share, held_out))
-
-
-def _check_different(pairs: Mapping[str, Bitext]) -> None:
-    """Raise `InputError` if two languages have the same sentence pairs, as from a data set without a column for each."""
-    for one, other in combinations(pairs, 2):
-        if _same_pairs(pairs[one], pairs[other]):
-            raise InputError(
-                f"{one} and {other} have the same sentence pairs; give each language a column, a configuration or a file of its own, or "
-                "omit one."
-            )
-
-
-def _same_pairs(one: Bitext, other: Bitext) -> bool:
-    if isinstance(one, PairStream) or isinstance(other, PairStream):
-        some = [list(islice(bitext, SAMPLE)) for bitext in (one, other)]
-        return some[0] == some[1] != []
-    if len(one) != len(other) or not len(one) or one[0] != other[0]:
-        return False
-    return content_fingerprint(one) == content_fingerprint(other)
 
 
 def _look_at(bitext: Bitext, language: str, anchor: str, splitting: str) -> None:

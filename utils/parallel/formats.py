@@ -153,11 +153,9 @@ def read_aligned_lines(source_path: str, english_path: str, anchor: str = ENGLIS
     Raises `InputError` for files of different length, and if the English one is not in Latin letters.
     """
     if anchor == ENGLISH:
-        source, english = (
-            [line for _, line in islice(read_lines(path), SAMPLE)] for path in (source_path, english_path)
-        )
-        check_english(english, f"The file {english_path}")
-        check_not_exchanged(source, english, f"The files {source_path} and {english_path}")
+        first = [[line for _, line in islice(read_lines(path), SAMPLE)] for path in (source_path, english_path)]
+        check_english(first[1], f"The file {english_path}")
+        check_not_exchanged(first[0], first[1], f"The files {source_path} and {english_path}")
     for number, pair in enumerate(zip_longest(read_lines(source_path), read_lines(english_path)), 1):
         if None in pair:
             n_source, n_english = (sum(1 for _ in read_lines(path)) for path in (source_path, english_path))

@@ -105,11 +105,9 @@ class SentenceColumns:
         present = list(rows[0])
         texts = {name: [_text(row.get(name)) for row in rows] for name in present}
         # Numbers and ids are not sentences, whatever the column is called (`id` is also the code of Indonesian).
-        worded = [
-            name
-            for name in present
-            if not any(texts[name]) or (any(map(str.isalpha, "".join(texts[name]))) and not _is_id(texts[name]))
-        ]
+        worded = [name for name in present if not any(texts[name]) or any(map(str.isalpha, "".join(texts[name])))]
+        if any(any(texts[name]) and not _is_id(texts[name]) for name in worded):
+            worded = [name for name in worded if not _is_id(texts[name])]
         source, english = self._named(present if self.source or self.english else worded)
         if not (source or english or self.source or self.english):
             usual = next((pair for pair in self._usual if set(pair) <= set(worded)), None)
@@ -279,7 +277,7 @@ def _is_id(column: Sequence[str]) -> bool:
     """Whether a column has one word with a digit in (almost) every row, such as `tatoeba.7`."""
     texts = [text.strip() for text in column if text.strip()]
     ids = [text for text in texts if re.fullmatch(r"[!-~]*\d[!-~]*", text)]
-    return len(ids) >= 0.8 * len(texts)
+    return bool(texts) and len(ids) >= 0.8 * len(texts)
 
 
 def _latin_share(sentences: Sequence[str]) -> float:
