@@ -26,7 +26,8 @@ from utils.core.next_steps import say_where
 from utils.core.records import run_record
 from utils.core.redaction import redact
 from utils.core.settings import parse_yaml
-from utils.experiments.grid import SETTINGS, Grid, GridArguments, plan
+from utils.experiments.grid import SETTINGS, Grid, GridArguments
+from utils.experiments.plan import plan
 from utils.experiments.report import write_report
 from utils.experiments.results import read_results
 from utils.experiments.runner import alone_in, as_typed, carry_out, check_done, command

@@ -27,7 +27,8 @@ from helpers.processes import ScriptProcess
 from utils.core.errors import InputError
 from utils.experiments import runner
 from utils.experiments.arms import ABLATION, ADJUSTED, ORIGINAL, PAPER_REGIMES, TRANSLATED
-from utils.experiments.grid import Grid, Run, plan
+from utils.experiments.grid import Grid
+from utils.experiments.plan import Run, plan
 from utils.experiments.runner import carry_out, check_done, command
 from utils.tasks.registry import TASKS
 
@@ -477,7 +478,8 @@ def test_a_token_is_given_to_the_runs_and_written_nowhere(run, monkeypatch, tmp_
 _GRID = """
 import signal, sys, pathlib
 from utils.experiments import runner
-from utils.experiments.grid import Grid, Run
+from utils.experiments.grid import Grid
+from utils.experiments.plan import Run
 from utils.experiments.runner import carry_out
 
 def command(run, grid, output_dir, n_threads=None):

@@ -19,7 +19,8 @@ from utils.experiments.arms import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGI
 from utils.experiments.claims import CLAIMS, place, verdict_on
 from utils.experiments.comparison import comparison_table
 from utils.experiments.figures import plot_differences
-from utils.experiments.grid import Grid, plan
+from utils.experiments.grid import Grid
+from utils.experiments.plan import plan
 from utils.experiments.predictors import gains
 from utils.experiments.report import as_html, write_report
 from utils.experiments.results import read_results

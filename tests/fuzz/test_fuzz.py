@@ -35,7 +35,8 @@ from utils.core.tables import READERS, read_rows
 from utils.experiments.comparison import comparison_table, find_baselines
 from utils.experiments.comparison_tables import write_tables
 from utils.experiments.finished_runs import check_same_data, read_runs
-from utils.experiments.grid import Grid, plan
+from utils.experiments.grid import Grid
+from utils.experiments.plan import plan
 from utils.parallel.aligners.pharaoh import read_header, read_pharaoh
 from utils.parallel.formats import MOSES, SentenceColumns, _read_table, read_aligned_lines, words_of
 from utils.tasks.reader import _read_file

@@ -27,7 +27,8 @@ from utils.experiments.comparison import Comparison, ComparisonTable, compare, j
 from utils.experiments.comparison_tables import metric_name
 from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
-from utils.experiments.grid import Grid, Run
+from utils.experiments.grid import Grid
+from utils.experiments.plan import Run
 from utils.experiments.runner import check_done
 from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TASKS

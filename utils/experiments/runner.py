@@ -23,7 +23,8 @@ from utils.core.kept_help import CODE
 from utils.core.next_steps import PART_OF_SERIES
 from utils.core.progress import progress
 from utils.core.redaction import redact
-from utils.experiments.grid import Grid, Run, as_words
+from utils.experiments.grid import Grid
+from utils.experiments.plan import Run, as_words
 from utils.tasks.registry import TASKS
 from utils.training.whole_checkpoints import whole_checkpoints
 
