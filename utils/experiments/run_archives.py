@@ -31,7 +31,7 @@ def read_runs_and_archives(paths: Sequence[str]) -> list[FinishedRun]:
     folders = [path for path in paths if not archives[path]]
     runs = read_runs(folders) if folders else []
     files = dict.fromkeys(file.resolve() for found in archives.values() for file in found)
-    # (All are named together, by what tells them apart.)
+    # (All are named together, by what distinguishes them.)
     together = with_systems([*runs, *(run for file in files for run in _read_archive(file))])
     return [*together[: len(runs)], *_new(together[len(runs) :], together[: len(runs)])]
 
@@ -84,7 +84,7 @@ def _as_row(run: FinishedRun, beside: Path) -> dict[str, Any]:
     place = Path(run.folder).resolve()
     parts = place.relative_to(beside).parts if place.is_relative_to(beside) else place.parts[-2:]
     row = {**vars(run), "folder": "/".join(parts)}
-    if original := run.original:  # (named when it is read: what tells it apart depends on the runs beside it)
+    if original := run.original:  # (named when it is read: what distinguishes it depends on the runs beside it)
         del row["system"]
         row["original"] = {**original._asdict(), "name": "/".join(Path(original.name).parts[-2:])}
         row["steps"] = [step._asdict() for step in run.steps]
@@ -123,7 +123,7 @@ def _read_archive(path: Path) -> Iterator[FinishedRun]:
 
 def _texts(row: Mapping[Any, Any]) -> Mapping[Any, Any]:
     if wrong := [value for value in row.values() if not isinstance(value, str)]:
-        raise TypeError(f"{wrong[0]} is no text")
+        raise TypeError(f"{wrong[0]} is not text")
     return row
 
 
@@ -131,7 +131,7 @@ def _step(row: Mapping[str, Any]) -> Step:
     step = Step(**{**row, "languages": tuple(row["languages"]), "variant": tuple(row["variant"])})
     _texts(dict(enumerate((step.regime, *step.languages, *step.variant))))
     if step.kind not in TITLES or not isinstance(step.seed, int | None):
-        raise ValueError(f"{step.kind} with seed {step.seed} is no training")
+        raise ValueError(f"{step.kind} with seed {step.seed} is not a training")
     return step
 
 
