@@ -83,7 +83,7 @@ class FinishedRun:
     # What the system is named after (see `with_systems`); archives from before it was kept have its name alone.
     original: Original | None = None
     steps: tuple[Step, ...] = ()  # the trainings, the last one first
-    title: str = ""  # the arm of a grid, which also tells systems apart where no record does
+    title: str = ""  # the arm of a grid, which also distinguishes systems where no record does
 
     @property
     def adjustments(self) -> tuple[Step, ...]:
