@@ -295,7 +295,8 @@ def test_single_settings_win_over_the_file(run, capsys, tmp_path):
 
 
 def test_a_run_goes_on_from_a_whole_checkpoint_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "is_whole", lambda checkpoint: (checkpoint / "trainer_state.json").exists())
+    whole = "utils.training.whole_checkpoints.is_whole"
+    monkeypatch.setattr(whole, lambda checkpoint: (checkpoint / "trainer_state.json").exists())
     run = named(plan(grid()), "nli/adjusted-hi-seed1")
     words = command(run, grid(), tmp_path)
     assert "--resume_from_checkpoint" not in words

@@ -37,3 +37,10 @@ def bitext(tmp_path) -> Path:
     pairs = [(tiny.TEXT[k % 5 + 1], tiny.TEXT[0].replace("7", str(k))) for k in range(24)]
     path.write_text("".join(f"{source}\t{english}\n" for source, english in pairs), encoding="utf-8")
     return path
+
+
+def of_another_language(bitext: Path, path: Path, between: str = "\t") -> Path:
+    """The same pairs, and one of which a side is empty: two languages with the same pairs are refused."""
+    lines = [*bitext.read_text(encoding="utf-8").splitlines(), "\tunpaired"]
+    path.write_text("\n".join(line.replace("\t", between) for line in lines), encoding="utf-8")
+    return path

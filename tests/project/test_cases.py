@@ -78,7 +78,7 @@ def test_files(path, owner, tmp_path):
     path = shutil.copy(path, tmp_path)
     if owner in TASKS:
         reader = reader_of(owner)
-        refusal(lambda: reader._from_file(path, reader.read_example))
+        refusal(lambda: reader._from_file(path, "en", reader.read_example))
     else:
         refusal(lambda: read_bitext([path], owner, split_on_punctuation, "punctuation"))
 

@@ -228,7 +228,9 @@ def test_paraphrases(fine_tune, tmp_path):
         for row in rows
     ]
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    out = fine_tune("pawsx", "--do_train", "--do_eval", "--train_file", path, "--validation_file", f"es={path}",
+    spanish = tmp_path / "es.jsonl"
+    spanish.write_text("".join(json.dumps({**pair, "sentence1": f"¡{pair['sentence1']}!"}) + "\n" for pair in pairs))
+    out = fine_tune("pawsx", "--do_train", "--do_eval", "--train_file", path, "--validation_file", f"es={spanish}",
                     "--eval_languages", "es", "--max_steps", 2)  # fmt: skip
     lines = predictions(out, "es")
     names = [("different", "paraphrase")[int(pair["label"])] for pair in pairs]
@@ -236,7 +238,7 @@ def test_paraphrases(fine_tune, tmp_path):
     right = sum(line["prediction"] == line["gold"] for line in lines)
     assert results(out)["eval_es_accuracy"] == pytest.approx(right / len(rows))
     assert (record(out)["task"], record(out)["task_name"]) == ("text-classification", "pawsx")
-    again = fine_tune("pawsx", "--model", out, "--do_eval", "--validation_file", f"es={path}", "--eval_languages", "es",
+    again = fine_tune("pawsx", "--model", out, "--do_eval", "--validation_file", f"es={spanish}", "--eval_languages", "es",
                       "--dataset_name", "none", output="again")  # fmt: skip
     assert predictions(again, "es") == lines
 
