@@ -26,7 +26,22 @@ def test_names_of_secrets(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["include_special_tokens", "tokenizer", "max_tokens", "author", "pattern", "keyword", "compatible", "seed"]
+    "name",
+    [
+        "include_special_tokens",
+        "tokenizer",
+        "max_tokens",
+        "author",
+        "pattern",
+        "keyword",
+        "compatible",
+        "seed",
+        "eos_token_id",
+        "forced_bos_token_id",
+        "pad_token",
+        "token_ids",
+        "suppress_token_ids",
+    ],
 )
 def test_names_of_other_things(name):
     assert redact({name: "value"}) == {name: "value"}

@@ -73,6 +73,7 @@ def test_from_a_language_to_a_result(hub, machine):
     assert "runs/mbert-hi" in said.splitlines()[0]
     adjusted = machine.folder / "runs" / "mbert-hi"
     assert (adjusted / "model.safetensors").is_file()
+    assert 'from_pretrained("runs/mbert-hi")' in (adjusted / "README.md").read_text(encoding="utf-8")
     commands = {
         "nli": ("run_nli", QUICK, {"en", "hi"}, ("eval", "predict")),
         "ner": ("run_ner", QUICK, {"en", "hi"}, ("eval", "predict")),

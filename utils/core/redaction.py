@@ -12,10 +12,13 @@ _NAME = (
     r"(?:[\w-]+[_-])?(?:token|auth|(?:api|access|private)key)(?:[_-][\w-]+)?|[\w-]+[_-](?:key|pat)(?:[_-][\w-]+)?"
     r"|[\w-]*(?:secret|passw|credential|authorization)[\w-]*"
 )
-_SECRET_NAME = re.compile(rf"{_NAME}|key", re.IGNORECASE)
+# What is called a token in a vocabulary: `eos_token`, `pad_token_id`.
+_OF_VOCABULARY = r"(?!(?:[\w-]+[_-])?(?:token_?ids?|(?:bos|eos|pad|unk|cls|sep|mask)_token)(?![\w-]))"
+_SECRET_NAME = re.compile(rf"{_OF_VOCABULARY}(?:{_NAME}|key)", re.IGNORECASE)
 # `token: …`, `"api_key": "…"`, `Authorization: Bearer …`, `nli.hub_token=…`; the second group is the secret.
 _NAMED = re.compile(
-    rf"""(?<![\w-])((?:{_NAME})["']?\s*[:=]\s*["']?(?:(?:bearer|basic|token)\s+)?)([^\s"',;}})\]]+)""", re.IGNORECASE
+    rf"""(?<![\w-]){_OF_VOCABULARY}((?:{_NAME})["']?\s*[:=]\s*["']?(?:(?:bearer|basic|token)\s+)?)([^\s"',;}})\]]+)""",
+    re.IGNORECASE,
 )
 _SHAPES = (
     # `user:password@host`, `https://token@host`

@@ -31,7 +31,7 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
     """The text of a card, with its metadata, from the content of `run.json` and `all_results.json`.
 
     Args:
-        name: the repository that the model is pushed to, or its folder.
+        name: the repository that the model is pushed to, or its folder as `from_pretrained` takes it.
         folder: the card shows the PNG files in it.
         hub_options: `cache_dir`, `token`.
     """

@@ -62,7 +62,8 @@ def publish(trainer: Trainer, record: Mapping[str, Any], sections: Sequence[Sect
     found = recorded_results(folder)
     if training.do_train:
         plot_losses(trainer.state.log_history, folder / "losses.png")
-        name = trainer.hub_model_id or folder.absolute().name
+        # (What loads it from here; but no path of a machine, as the card may be published.)
+        name = trainer.hub_model_id or (folder.absolute().name if folder.is_absolute() else folder.as_posix())
         write_text(folder / "README.md", redact(model_card(name, record, found, folder, **hub_options)))
     write_report(trainer, record, found, sections)
     if training.push_to_hub and trainer.hub_model_id:
