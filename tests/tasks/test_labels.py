@@ -14,7 +14,7 @@ import run_pawsx
 import run_pos
 from utils.core.errors import InputError
 from utils.tasks.data_arguments import TaskDataArguments
-from utils.tasks.examples import UnlabeledError
+from utils.tasks.examples import UnlabeledError, is_missing
 from utils.tasks.reader import TaskReader
 from utils.tasks.sentence_pairs import name_labels, read_sentence_pair
 from utils.tasks.tagging import read_tagged, tagged_features
@@ -208,3 +208,22 @@ def test_a_label_in_another_column_is_not_a_missing_label(tmp_path):
     path = write(tmp_path / "a.jsonl", [{**TEXTS, "gold_label": "neutral"}])
     with pytest.raises(InputError, match="no column label"):
         reader(path, skip_unlabeled=True).train()
+
+
+@pytest.mark.parametrize("classes", [NLI, ("different", "paraphrase")])
+@pytest.mark.parametrize("wrong", ["entailement", "Paraphrase ", "x"])
+@pytest.mark.parametrize(("n_wrong", "is_refused"), [(1, True), (3, True), (30, False)])
+def test_a_rare_label_beside_all_usual_classes_is_a_mistake(classes, wrong, n_wrong, is_refused):
+    rows = Dataset.from_dict({"label": [*classes] * 40 + [wrong] * n_wrong})
+    if is_refused:
+        with pytest.raises(InputError, match=wrong.strip()):
+            name_labels(rows, classes)
+    else:
+        assert name_labels(rows, classes) == sorted({*classes, wrong})
+    # Where a usual class is missing, the labels are others.
+    assert wrong in name_labels(Dataset.from_dict({"label": [classes[0]] * 99 + [wrong]}), classes)
+
+
+@pytest.mark.parametrize("label", ["null", "None", "NA", "n/a", "nan", " ", None, -1, "-"])
+def test_spellings_of_no_label(label):
+    assert is_missing(label)

@@ -58,9 +58,12 @@ class UnlabeledError(InputError):
         super().__init__(f"{what}; correct it, or add --skip_unlabeled to leave such rows out.")
 
 
+_NONE = frozenset({"", "-", "_", "-1", "-1.0", "-100", "nan", "null", "none", "na", "n/a", "<na>"})
+
+
 def is_missing(label: object) -> bool:
     """Whether a label says that there is none, as in SNLI (-1, -), SQL, spreadsheets and pandas."""
-    return label is None or str(label).strip().casefold() in {"", "-", "_", "-1", "-1.0", "-100", "nan"}
+    return label is None or str(label).strip().casefold() in _NONE
 
 
 def value_in(row: Mapping[str, Any], column: str, where: str) -> Any:

@@ -1,6 +1,7 @@
 """Classification of pairs of sentences: reading, features, scores."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -53,14 +54,31 @@ def _known_name(label: object, classes: Sequence[str], known: Collection[str]) -
     return name if name in known else {one.casefold(): one for one in known}.get(name.casefold(), name)
 
 
+# A share of rows below which labels beside all the usual classes are taken for mistakes.
+_RARE = 0.05
+
+
 def name_labels(examples: Dataset, classes: Sequence[str]) -> list[str]:
-    """The labels of the training data: the usual classes in their order, or others in alphabetical order."""
+    """The labels of the training data: the usual classes in their order, or others in alphabetical order.
+
+    Raises `InputError` for labels that differ in capitals only, and for rare ones beside all the usual classes, such as a
+    misspelled one.
+    """
     found = set(examples.unique("label"))
     if len({label.casefold() for label in found}) < len(found):
         raise InputError(
             f"Labels of the training data differ in capitals only ({', '.join(sorted(found))}); unify them."
         )
-    return list(classes) if found <= set(classes) else sorted(found)
+    if found <= set(classes):
+        return list(classes)
+    counts = Counter(examples["label"])
+    others = {label: n for label, n in counts.items() if label not in classes}
+    if found > set(classes) and sum(others.values()) < _RARE * len(examples):
+        raise InputError(
+            f"Besides {', '.join(classes)}, the training data have the label {min(others, key=lambda label: others[label])!r} in "
+            f"{min(others.values())} of {len(examples):,} rows; correct it, or omit these rows."
+        )
+    return sorted(found)
 
 
 def encode_sentence_pairs(
