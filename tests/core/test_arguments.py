@@ -111,6 +111,25 @@ def test_settings_of_another_form(parse, tmp_path, text):
         parse(tmp_path / "settings.yaml")
 
 
+@pytest.mark.parametrize(
+    "names", [("model", "model_name_or_path"), ("model_name_or_path", "model"), ("num_labels", "num-labels")]
+)
+def test_settings_give_an_argument_once(run, tmp_path, names):
+    """The last one would count, without a word."""
+
+    @dataclass
+    class Arguments:
+        model_name_or_path: str = arg("a", help="", aliases=["--model"])
+        num_labels: str = arg("a", help="")
+
+    (tmp_path / "settings.yaml").write_text("".join(f"{name}: x\n" for name in names))
+    with pytest.raises(InputError, match="settings file"):
+        run(lambda: parse_arguments(Arguments), tmp_path / "settings.yaml")
+    (tmp_path / "settings.yaml").write_text(f"{names[0]}: x\n")
+    (parsed,) = run(lambda: parse_arguments(Arguments), tmp_path / "settings.yaml", f"--{names[1]}", "y")
+    assert "y" in (parsed.model_name_or_path, parsed.num_labels)
+
+
 def test_no_other_file_is_read(parse, tmp_path, monkeypatch):
     """`HfArgumentParser` would read a file of arguments beside the script, without a word."""
     monkeypatch.chdir(tmp_path)

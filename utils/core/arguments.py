@@ -254,7 +254,14 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
         settings, arguments = _arguments_from(arguments[0]), arguments[1:]
     if positional and arguments and not arguments[0].startswith("-"):
         arguments = [f"--{positional}", *arguments]
-    arguments = [_underscored(word) for word in [*settings, *arguments]]
+    settings = [_underscored(word) for word in settings]
+    spelled = [(parser.spellings.get(word, word), word) for word in settings if word.startswith("--")]
+    for number, (name, word) in enumerate(spelled):
+        if other := dict(spelled[:number]).get(name):
+            raise InputError(
+                f"The settings file gives {other[2:]} and {word[2:]}, which are the same; leave one of them out."
+            )
+    arguments = [*settings, *map(_underscored, arguments)]
     name = ""
     for word in arguments:
         name = word if word.startswith("--") else name
