@@ -375,7 +375,7 @@ def test_arguments_that_do_not_fit(refused, tmp_path, arguments, message):
 
 def test_data_is_checked_before_a_model_is_loaded(refused, monkeypatch):
     monkeypatch.setattr(run_xsr, "load_encoder", lambda *_, **__: pytest.fail("loaded"))
-    assert "The file nowhere " in refused("--source_file", "nowhere", "--target_file", "nowhere")
+    assert " file nowhere" in refused("--source_file", "nowhere", "--target_file", "nowhere")
     assert "There is no model" in refused("--models", MODEL, "nowhere")
     assert "--layers 77" in refused("--layers", "77")
 

@@ -183,7 +183,7 @@ def _read_tsv(path: str, columns: SentenceColumns) -> Rows:
     lines = (line.split("\t") for _, line in read_lines(path) if line)
     first, second = next(lines, []), next(lines, [])
     if not first:
-        raise InputError(f"The file {path} has only blank lines; give one with parallel sentences.")
+        raise InputError(f"The file {path} is empty, or has only blank lines; give one with parallel sentences.")
     header = columns.are_in(first, second)
     if len(first) == 1:
         raise InputError(f"The first line of {path} has no tab; write every pair as source, tab, English.")
