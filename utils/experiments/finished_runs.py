@@ -47,7 +47,7 @@ class System(NamedTuple):
 
 
 class Original(NamedTuple):
-    """The model that a run has started from in the end: its Hub id or folder, and what tells it from another of that name."""
+    """The model that a run has started from in the end: its Hub id or folder, and what distinguishes it from another of that name."""
 
     name: str
     sha256: str = ""  # fingerprint of the files of a folder; empty for a Hub id
@@ -106,7 +106,7 @@ def read_runs(folders: Sequence[str]) -> list[FinishedRun]:
 
 
 def with_systems(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """The runs with the names of their systems: short ones, which tell apart all systems among these runs.
+    """The runs with the names of their systems: short ones, which distinguish all systems among these runs.
 
     So all runs that are compared are named together, wherever they come from. An arm of a grid has its title for a name,
     and only if runs of different models have the same title also what these models are.
