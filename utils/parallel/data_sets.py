@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from datasets import Dataset, IterableDataset, load_dataset_builder
 
 from utils.core.cache import cache_key, dataset_from_rows
-from utils.core.columns import content_fingerprint
+from utils.core.columns import same_content
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError, first_line
 from utils.parallel.arguments import ParallelDataArguments
@@ -86,21 +86,14 @@ Bitext: TypeAlias = Dataset | PairStream  # a stream with --streaming
 
 def check_not_shared(pairs: Mapping[str, Bitext]) -> None:
     """Raise `InputError` if two languages have the same sentence pairs, as from a data set without a column for each."""
-    for one, other in combinations(pairs, 2):
-        if _same_pairs(pairs[one], pairs[other]):
+    # (Of a stream its beginning, which is kept, so that nothing is read again.)
+    read = {name: some if isinstance(some, Dataset) else some.select(range(SAMPLE)) for name, some in pairs.items()}
+    for one, other in combinations(read, 2):
+        if same_content(read[one], read[other]):
             raise InputError(
                 f"{one} and {other} have the same sentence pairs; give each language a column, a configuration or a file of its own, or "
                 "omit one."
             )
-
-
-def _same_pairs(one: Bitext, other: Bitext) -> bool:
-    if isinstance(one, PairStream) or isinstance(other, PairStream):
-        some = [list(islice(bitext, SAMPLE)) for bitext in (one, other)]
-        return some[0] == some[1] != []
-    if len(one) != len(other) or not len(one) or one[0] != other[0]:
-        return False
-    return content_fingerprint(one) == content_fingerprint(other)
 
 
 def load_bitext(
