@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import zipfile
+from pathlib import Path
 
 import datasets
 import pytest
@@ -154,6 +155,14 @@ def test_a_table_with_commas_needs_a_header(tmp_path, language):
     assert read(path, language=language) == pairs_of(language)
 
 
+def write_sides(paths: list[Path], language: str) -> None:
+    """The sentences of a language and of English in a file each."""
+    for path, lines in zip(paths, (FOREIGN[language], ENGLISH)):
+        path.parent.mkdir(exist_ok=True)
+        raw = "".join(line + "\n" for line in lines).encode()
+        path.write_bytes(raw if path.suffix != ".gz" else gzip.compress(raw))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     "names",
@@ -162,10 +171,7 @@ def test_a_table_with_commas_needs_a_header(tmp_path, language):
 def test_two_files_in_either_order(tmp_path, language, names):
     for code in (language, {"es": "spa", "hi": "hin", "ru": "rus", "zh": "cmn"}[language]):
         paths = [tmp_path / names.format(side, x=code) for side in (code, "en" if len(code) == 2 else "eng")]
-        for path, lines in zip(paths, (FOREIGN[language], ENGLISH)):
-            path.parent.mkdir(exist_ok=True)
-            raw = "".join(line + "\n" for line in lines).encode()
-            path.write_bytes(raw if path.suffix != ".gz" else gzip.compress(raw))
+        write_sides(paths, language)
         for order in (paths, reversed(paths)):
             assert read(*order, language=language) == pairs_of(language)
 
@@ -219,10 +225,7 @@ def test_a_file_of_a_third_language_is_refused(tmp_path, language, names):
     third = THIRD[language]
     for sides in ((third, "en"), (language, third), (third, {"hi": "bn"}.get(third, "hi"))):
         paths = [tmp_path / names.format(side, x=sides[0]) for side in sides]
-        for path, lines in zip(paths, (FOREIGN[language], ENGLISH)):
-            path.parent.mkdir(exist_ok=True)
-            raw = "".join(line + "\n" for line in lines).encode()
-            path.write_bytes(raw if path.suffix != ".gz" else gzip.compress(raw))
+        write_sides(paths, language)
         for order in (paths, reversed(paths)):
             with pytest.raises(InputError, match=rf"named after the language {third}|named after the language"):
                 read(*order, language=language)

@@ -255,12 +255,9 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
     if positional and arguments and not arguments[0].startswith("-"):
         arguments = [f"--{positional}", *arguments]
     settings = [_underscored(word) for word in settings]
-    spelled = [(parser.spellings.get(word, word), word) for word in settings if word.startswith("--")]
-    for number, (name, word) in enumerate(spelled):
-        if other := dict(spelled[:number]).get(name):
-            raise InputError(
-                f"The settings file gives {other[2:]} and {word[2:]}, which are the same; leave one of them out."
-            )
+    named = [parser.spellings[word] for word in settings if word in parser.spellings]
+    if twice := next((name for name in named if named.count(name) > 1), None):
+        raise InputError(f"The settings file gives {twice} twice, by two names; leave one of them out.")
     arguments = [*settings, *map(_underscored, arguments)]
     name = ""
     for word in arguments:

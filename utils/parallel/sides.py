@@ -106,8 +106,8 @@ class SentenceColumns:
         texts = {name: [_text(row.get(name)) for row in rows] for name in present}
         # Numbers and ids are not sentences, whatever the column is called (`id` is also the code of Indonesian).
         worded = [name for name in present if not any(texts[name]) or any(map(str.isalpha, "".join(texts[name])))]
-        if any(any(texts[name]) and not _is_id(texts[name]) for name in worded):
-            worded = [name for name in worded if not _is_id(texts[name])]
+        sentences = [name for name in worded if not _is_id(texts[name])]
+        worded = sentences if any(any(texts[name]) for name in sentences) else worded
         source, english = self._named(present if self.source or self.english else worded)
         if not (source or english or self.source or self.english):
             usual = next((pair for pair in self._usual if set(pair) <= set(worded)), None)
