@@ -21,7 +21,7 @@ from utils.alignment.objectives import (
     LossWeights,
     MeanSquaredError,
 )
-from utils.alignment.pairs import AlignmentCollator, encode_pairs
+from utils.alignment.pairs import AlignmentCollator, encode_pairs, first_pairs
 from utils.alignment.words import WordTokenizer, word_vectors
 from utils.core.errors import InputError
 
@@ -111,6 +111,33 @@ def test_truncation_keeps_the_links_of_what_remains(max_length):
         ]
         assert cut[row]["links"] == expected
         assert all(link in whole[row]["links"] for link in cut[row]["links"])
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("n_pairs", range(1, 9))
+def test_the_first_pairs_of_a_batch_are_a_batch_of_them(n_pairs, special):
+    given_rows = rows(some_pairs(8), include_special_tokens=special)
+    numbered = [{**row, "row": k, "language": "hi" if k % 3 else "ru"} for k, row in enumerate(given_rows)]
+    collator = AlignmentCollator(COLLATOR.pad_token_id, languages=["hi", "ru"])
+    first, wanted = first_pairs(collator(numbered), n_pairs), collator(numbered[:n_pairs])
+    assert list(first) == list(wanted)
+    for name, tensor in wanted.items():
+        width = tensor.shape[1] if tensor.dim() == 2 else None
+        assert torch.equal(first[name][:, :width] if width else first[name], tensor)
+    assert losses(first) == pytest.approx(losses(wanted))
+
+
+@pytest.mark.parametrize("unit", [(1, 1, 0), (0, 1, 1), (1, 0, 1)])
+def test_no_loss_counts_what_is_left_of_no_pairs(unit):
+    model, reference = encoders()
+    batch = first_pairs(COLLATOR(rows(some_pairs(4))), 0)
+    weights = LossWeights(alignment=unit[0], regularization=unit[1], sentence=unit[2])
+    for objective in (MeanSquaredError(), ContrastiveObjective()):
+        terms = AlignmentLoss(objective, reference, weights=weights)(model, batch)
+        assert list(terms.counts) == [0, 0, 0]
+        assert sum(terms.sums().values()).item() == 0
+        sum(terms.sums().values()).backward()
+        assert not any(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 def test_losses_equal_a_loop_over_words():

@@ -489,9 +489,9 @@ def environment(tmp_path) -> dict[str, str]:
 def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
     """The same global batch on two processes: the pooler without gradient disturbs nothing, the means are global."""
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    # Adam hides a wrong scale and turns rounding error into steps; plain gradient descent does neither. (Whole batches
-    # only: accelerate fills the last one up with pairs from the first.)
-    held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--max_train_pairs", 12)
+    # Adam hides a wrong scale and turns rounding error into steps; plain gradient descent does neither. (The last batch has
+    # one pair, so that a process has none.)
+    held_out = ("--do_train", "--do_eval", "--validation_split_percentage", 25, "--max_train_pairs", 13)
     held_out += ("--optim", "sgd", "--learning_rate", 0.1)
     one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *held_out)
     two = command(model, bitext, tmp_path / "two", "--per_device_train_batch_size", 3, *divided, *held_out)
@@ -533,7 +533,7 @@ def test_words_are_linked_anew(align, caplog, lora):
 
 def test_two_processes_link_the_same_words_anew(tmp_path, bitext):
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    arguments = ("--max_train_pairs", 12, "--optim", "sgd", "--learning_rate", 0.1, "--realign_every", 1)
+    arguments = ("--max_train_pairs", 13, "--optim", "sgd", "--learning_rate", 0.1, "--realign_every", 1)
     for n_processes, name in enumerate(("one", "two"), start=1):
         words = command(model, bitext, tmp_path / name, *arguments, "--per_device_train_batch_size", 6 // n_processes)
         run_process(words, tmp_path / "log", environment(tmp_path), n_processes=n_processes)
@@ -542,11 +542,21 @@ def test_two_processes_link_the_same_words_anew(tmp_path, bitext):
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("division", "accumulated"), [("ddp", 1), ("ddp", 3), ("fsdp", 3)])
-def test_negatives_come_from_all_processes(tmp_path, bitext, division, accumulated):
+@pytest.mark.parametrize(("division", "accumulated", "n_pairs"), [("ddp", 1, 13), ("ddp", 3, 13), ("fsdp", 3, 16)])
+def test_negatives_come_from_all_processes(tmp_path, bitext, division, accumulated, n_pairs):
     """Two processes, with or without accumulation, take the step of one with the whole batch."""
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    how = ("--do_train", "--alignment_unit", "both", "--max_train_pairs", 12, "--optim", "sgd", "--learning_rate", 0.1)
+    how = (
+        "--do_train",
+        "--alignment_unit",
+        "both",
+        "--max_train_pairs",
+        n_pairs,
+        "--optim",
+        "sgd",
+        "--learning_rate",
+        0.1,
+    )
     divided = ("--per_device_train_batch_size", 3 // accumulated, "--gradient_accumulation_steps", accumulated)
     divided += DIVISIONS[division]
     one = command(model, bitext, tmp_path / "one", "--per_device_train_batch_size", 6, *how)

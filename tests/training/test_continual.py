@@ -34,7 +34,7 @@ from helpers.trainers import (
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import ADJUSTMENT, LossWeights, MeanSquaredError
 from utils.core.errors import Interrupted
-from utils.training.continual_trainer import ContinualTrainer
+from utils.training.continual_trainer import ContinualTrainer, _first_rows
 from utils.training.interruption import SaveWhenInterrupted, train_and_save
 
 
@@ -74,6 +74,21 @@ def test_the_loss_is_the_recorded_one(tmp_path, kept, expected):  # noqa: F811
     loss = trainer.compute_loss(model, {**task, "parallel_pairs": pairs}, num_items_in_batch=counts)
     wanted = task_loss + 0.01 * recorded["alignment_loss"] + recorded["regularization_loss"]
     assert loss.item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_first_rows_of_a_batch_give_their_loss_and_none_gives_none(tmp_path, head):
+    model = model_for(head).train()
+    trainer = continual_trainer_for(tmp_path, head=head, model=model, alignment=None)
+    batch = next(iter(trainer.get_train_dataloader()))
+    for n_rows in range(1, len(batch["input_ids"]) + 1):
+        first = _first_rows(batch, n_rows)
+        assert all(torch.equal(first[name], tensor[:n_rows]) for name, tensor in batch.items())
+    none = _first_rows(batch, 0)
+    loss = trainer.compute_loss(model, none, num_items_in_batch=torch.ones(4))
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 def state_of_chance() -> list:

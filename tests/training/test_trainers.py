@@ -2,12 +2,16 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
+from accelerate.state import GradientState
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import BatchSampler
 
 from helpers.pairs import COLLATOR, WORD_TOKENIZER, some_pairs
 from helpers.trainers import StopAt, alignment_trainer_for, assert_same_weights, trained_weights_of
@@ -17,6 +21,7 @@ from utils.alignment.sampler import LengthGroupedBatches
 from utils.alignment.words import word_vectors
 from utils.evaluation.neighbors import Retrieval
 from utils.training.alignment_trainer import _by_pair
+from utils.training.base_trainer import ComponentTrainer
 
 
 def test_two_half_batches_equal_one_whole(tmp_path):
@@ -35,6 +40,23 @@ def test_two_half_batches_equal_one_whole(tmp_path):
             logged = [[log[name] for log in t.state.log_history if name in log] for t in (whole, parts)]
             assert len(logged[0]) == 3
             assert logged[0] == pytest.approx(logged[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@given(n_rows=st.integers(1, 40), size=st.integers(1, 5), n_processes=st.integers(1, 4))
+def test_processes_together_keep_each_row_of_an_epoch_once(split, n_rows, size, n_processes):
+    """Accelerate fills the last batches with rows from the epoch's beginning."""
+    kept = {}
+    for process in range(n_processes):
+        batches = BatchSampler(range(n_rows), size * (n_processes if split else 1), drop_last=False)
+        shard = BatchSamplerShard(batches, n_processes, process, split_batches=split)
+        loader = DataLoaderShard(list(range(n_rows)), batch_sampler=shard)
+        accelerator = SimpleNamespace(gradient_state=GradientState(), num_processes=n_processes, process_index=process)
+        for number, batch in enumerate(loader):
+            n_own = ComponentTrainer._n_own_rows(SimpleNamespace(accelerator=accelerator))
+            assert len(batch) == size or n_processes == 1
+            kept[number, process] = batch.tolist()[:n_own]
+    assert [row for place in sorted(kept) for row in kept[place]] == list(range(n_rows))
 
 
 def test_the_step_is_the_paper_s(tmp_path):

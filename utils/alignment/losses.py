@@ -35,17 +35,18 @@ def side_vectors(
     """The vectors of one side, in one pass of an encoder; none of what is not wanted."""
     mask = batch[f"{side}_attention_mask"]
     states = hidden_states_at(model, batch[f"{side}_input_ids"], mask, layers)
+    n_pairs = len(batch[f"{side}_sentence"])  # (there may be one more row, see `first_pairs`)
     word_ids, word_lengths = batch[f"{side}_word_ids"], batch[f"{side}_word_lengths"]
     return SideVectors(
         [pool_words(state, word_ids, word_lengths) for state in states] if words else [],
-        [mean_of_tokens(state, mask.bool()) for state in states] if sentences else [],
+        [mean_of_tokens(state, mask.bool())[:n_pairs] for state in states] if sentences else [],
     )
 
 
 def count_terms(batches: Iterable[Batch]) -> list[int]:
     """What the losses of batches are means over: links, English words, sentence pairs."""
     batches = list(batches)
-    return [sum(len(b[name]) for b in batches) for name in ("links", "english_word_lengths", "source_input_ids")]
+    return [sum(len(b[name]) for b in batches) for name in ("links", "english_word_lengths", "source_sentence")]
 
 
 @dataclass

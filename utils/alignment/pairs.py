@@ -121,3 +121,23 @@ class AlignmentCollator:
             np.bincount(words[words >= 0], minlength=int(words_in_sentence.sum())).astype(np.float32)
         )
         return first_word
+
+
+def first_pairs(batch: Mapping[str, torch.Tensor], n_pairs: int) -> dict[str, torch.Tensor]:
+    """The first pairs of a batch of `AlignmentCollator`, with their words and links.
+
+    Of a batch without any, the ids and masks of one pair stay, so that an encoder can pass over it. No loss counts it.
+    """
+    n_words = {}
+    for side in ("source", "english"):
+        words = batch[f"{side}_word_ids"][:n_pairs]
+        n_words[side] = int(words.max()) + 1 if words.numel() else 0
+    n_links = int((batch["links"][:, 0] < n_words["source"]).sum())
+    n_rows = {"links": n_links, "link_languages": n_links}
+    for side in ("source", "english"):
+        n_rows |= {f"{side}_spelling": n_links, f"{side}_word_lengths": n_words[side]}
+        n_rows |= {f"{side}_{name}": max(n_pairs, 1) for name in ("input_ids", "attention_mask", "word_ids")}
+    first = {name: tensor[: n_rows.get(name, n_pairs)] for name, tensor in batch.items()}
+    if not n_pairs:
+        first |= {f"{side}_word_ids": torch.full_like(first[f"{side}_word_ids"], -1) for side in ("source", "english")}
+    return first

@@ -19,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, speed_metrics
 
 from utils.alignment.language_sampling import BY_SIZE, LanguageBandit, LanguageSampling
 from utils.alignment.losses import AlignmentLoss, count_terms, side_vectors
-from utils.alignment.pairs import SPECIAL_TOKEN
+from utils.alignment.pairs import SPECIAL_TOKEN, first_pairs
 from utils.alignment.sampler import MixedLanguages, OneLanguageAtATime
 from utils.core.columns import column_array
 from utils.core.errors import InputError
@@ -160,6 +160,8 @@ class AlignmentTrainer(ComponentTrainer):
             relinker.begin_step(self.state.global_step, self.model, *processes)
             # (Here rather than when a batch is loaded, which may be steps before.)
             batches = [relinker.relinked(batch, self.train_dataset, self.data_collator) for batch in batches]
+        if (n_own := self._n_own_rows()) is not None:
+            batches[-1] = first_pairs(batches[-1], n_own)
         for batch, part in zip(batches, self.alignment_loss.parts(self.model_wrapped, batches, self.accelerator)):
             batch[_PART] = part
         counts = torch.tensor(count_terms(batches), dtype=torch.float32, device=device)
@@ -177,7 +179,7 @@ class AlignmentTrainer(ComponentTrainer):
         losses = terms.means(num_items_in_batch, self.accelerator.num_processes)
         loss = self.alignment_loss.weights.total(losses)
         if model.training:
-            self._meter.add(losses, len(inputs["source_input_ids"]) * self.accelerator.num_processes)
+            self._meter.add(losses, len(inputs["source_sentence"]) * self.accelerator.num_processes)
             self._by_language.add(terms, inputs)
         return (loss, losses) if return_outputs else loss
 

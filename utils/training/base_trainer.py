@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import DataLoaderShard
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
@@ -118,6 +119,20 @@ class ComponentTrainer(Trainer):
                 part.resume(before.get(name, part.state()))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"The file {file} is damaged ({first_line(error)}); {remedy}.") from None
+
+    def _n_own_rows(self) -> int | None:
+        """How many rows this process keeps of the batch that was read last, if it is an epoch's last one and has others.
+
+        Accelerate gives all processes batches of one size: where an epoch's rows do not fill the last ones, it appends rows
+        from the epoch's beginning (`even_batches`). A step that used them would not be that of one process.
+        """
+        state = self.accelerator.gradient_state
+        loader: Any = state.active_dataloader
+        if not state.end_of_dataloader or state.remainder <= 0 or not isinstance(loader, DataLoaderShard):
+            return None
+        size = loader.total_batch_size // self.accelerator.num_processes
+        n_rows = min(max(state.remainder - self.accelerator.process_index * size, 0), size)
+        return None if n_rows == size else n_rows
 
     def _check_rows(self) -> None:
         """Raise `InputError` if --dataloader_drop_last leaves no batch."""

@@ -21,6 +21,8 @@ from utils.training.loss_gradients import LossGradients
 _PAIRS = "parallel_pairs"
 # And under this one the pairs carry what their loss needs of the others of the optimizer step.
 _PART = "part_of_step"
+# Under this name a batch carries how many labels its loss is a mean over.
+_LABELS = "n_labels"
 
 
 class ContinualTrainer(ComponentTrainer):
@@ -87,7 +89,11 @@ class ContinualTrainer(ComponentTrainer):
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = torch.zeros(4, device=device)
-        counts[0] = sum(map(_n_labels, batches))
+        if (n_own := self._n_own_rows()) is not None:
+            batches[-1] = _first_rows(batches[-1], n_own)
+        for batch in batches:
+            batch.setdefault(_LABELS, _n_labels(batch))
+            counts[0] += batch[_LABELS]
         if self.alignment:
             self._meter.begin_step("task_loss")
         if self.alignment and self.alignment.is_due(self.state.global_step):
@@ -123,7 +129,9 @@ class ContinualTrainer(ComponentTrainer):
         `num_items_in_batch` [4] has the labels, links, English words and pairs of the step; None outside of training.
         """
         pairs = inputs.pop(_PAIRS, None)
-        n_labels = _n_labels(inputs)
+        n_labels = inputs.pop(_LABELS, None)
+        if n_labels is None:
+            n_labels = _n_labels(inputs)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
         loss = torch.where(
             torch.as_tensor(n_labels, device=loss.device) > 0, loss, 0.0
@@ -152,3 +160,13 @@ def _n_labels(batch: Mapping[str, Any]) -> Tensor | int:
     if "labels" in batch:
         return batch["labels"].ne(-100).sum()
     return len(next(iter(batch.values())))
+
+
+def _first_rows(batch: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
+    """The first rows of a batch; of one without any, a row that counts as nothing."""
+    size = len(next(iter(batch.values())))
+    has_rows = {
+        name for name, value in batch.items() if isinstance(value, Tensor) and value.dim() and len(value) == size
+    }
+    first = {name: value[: max(n_rows, 1)] if name in has_rows else value for name, value in batch.items()}
+    return first if n_rows else {**first, _LABELS: 0}
