@@ -429,6 +429,16 @@ def test_layer_is_the_one_that_links_most_words(caplog):
     assert EncoderAligner(ENCODER, word_tokenizer, -1).align(source, english) == by_layer[3]
 
 
+@pytest.mark.parametrize(("n_unlinked", "warns"), [(0, False), (6, False), (7, True), (20, True)])
+def test_few_links_are_a_hint_at_links_of_another_aligner(caplog, monkeypatch, n_unlinked, warns):
+    """Words of the shorter side count: ten of the pair are linked, and `n_unlinked` are not."""
+    aligner = EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"], max_length=64))
+    found = [(torch.zeros(10, 3), torch.zeros(10))] * (aligner.n_layers + 1)
+    monkeypatch.setattr(aligner, "_batches", lambda *_: [([0], found)])
+    aligner.most_links([["word"] * (10 + n_unlinked)], [["word"] * 40])
+    assert any(record.levelname == "WARNING" for record in caplog.records) is warns
+
+
 def test_of_equally_good_layers_the_one_two_thirds_up():
     sentences = [split_on_punctuation(text) for text in TEXT]
     aligner = EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"], max_length=64))

@@ -43,6 +43,8 @@ class EncoderAligner(WordAligner):
     """
 
     _PROBE_PAIRS = 512
+    # Links per word of the shorter side: the sample encoder has 0.73 to 0.88 in es, ru, vi, hi and sw, 0.41 to 0.51 in Latin letters.
+    _FEW_LINKS = 0.6
     _BATCHES_IN_POOL = 64  # tokenized together; pairs are sorted by length within them
 
     def __init__(
@@ -102,7 +104,17 @@ class EncoderAligner(WordAligner):
         for _, links in self._batches(source, english, chosen, range(self.n_layers + 1), _link):
             n_links += [len(cosines) for _, cosines in links]
         layer = max(range(self.n_layers + 1), key=lambda k: (n_links[k], -abs(3 * k - 2 * self.n_layers)))
-        logger.info(f"Linking words by layer {layer} (links in {len(chosen)} pairs by layer: {n_links.tolist()})")
+        n_words = sum(min(len(source[row]), len(english[row])) for row in chosen)
+        share = n_links[layer] / max(n_words, 1)
+        logger.info(
+            f"Linking words by layer {layer}: {share:.0%} of the words of {len(chosen)} pairs (links by layer: "
+            f"{n_links.tolist()})"
+        )
+        if n_words and share < self._FEW_LINKS:
+            logger.warning(
+                f"The encoder links only {share:.0%} of the words; of a language that it reads well it links 70 to 90 %. Links of "
+                "--aligner statistical, or of a word list, can gain far more here (docs/options.md)."
+            )
         return layer
 
     def _batches(
