@@ -4,6 +4,8 @@ import gzip
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import run_ner
 import run_pos
@@ -74,18 +76,44 @@ def test_a_word_and_its_tag_per_line(tmp_path, suffix, line, begin):
     assert [list(zip(row["tokens"], row["ner_tags"])) for row in found] == WORDS
 
 
-@pytest.mark.parametrize("words", [["en:Anna", "en:swims"], ["en:", "en:a"], ["sr-latn:a"]])
-def test_the_language_before_every_word_is_dropped(words):
-    found = read_tagged({"tokens": words, "ner_tags": ["O"] * len(words)}, "Row 1", "ner_tags")
-    assert found["tokens"] == [word.partition(":")[2] for word in words]
+def words_of(path, *sentences) -> list[list[str]]:
+    """The words that are read of a file with these sentences."""
+    path.write_text(lines_of([[(word, "O") for word in words] for words in sentences], "{0}\t{1}".format))
+    return [row["tokens"] for _, row in read_rows(str(path), readers_of_tags("ner_tags"))]
 
 
-@pytest.mark.parametrize(
-    "words", [["en:Anna", "swims"], ["at", "en:"], ["10:30"], ["en:a", "de:b"], ["http://a"], [":", ":"]]
-)
-def test_other_words_with_colons_stay(words):
-    found = read_tagged({"tokens": words, "ner_tags": ["O"] * len(words)}, "Row 1", "ner_tags")
-    assert found["tokens"] == words
+@pytest.mark.parametrize("prefix", ["en:", "zh-min-nan:", "sr-latn:", "hi:"])
+@given(st.lists(st.lists(st.sampled_from(["Anna", ":", "10:30", "en:", "ftp:x", "a b"]), min_size=1), min_size=1))
+def test_the_language_before_every_word_of_a_file_is_dropped(tmp_path_factory, prefix, sentences):
+    assume(len({word for words in sentences for word in words}) > 1)
+    path = tmp_path_factory.getbasetemp() / "pan-x.tsv"
+    assert words_of(path, *([prefix + word for word in words] for words in sentences)) == sentences
+
+
+WITH_COLONS = ["ftp:x", "to:", "at:", "en:Anna", "de:b", "10:30", "http://a", ":", "a:", "mailto:me", "cf-also:x"]
+
+
+@pytest.mark.parametrize("word", WITH_COLONS)
+def test_a_sentence_with_a_colon_stays(tmp_path, word):
+    """Alone in its sentence, alone in its file, and twice."""
+    for sentences in ([[word], ["swims"]], [["swims"], [word, word]], [[word]], [[word], [word]]):
+        assert words_of(tmp_path / "a.conll", *sentences) == sentences
+
+
+@given(st.lists(st.lists(st.sampled_from([*WITH_COLONS, "Anna"]), min_size=1, max_size=3), min_size=1, max_size=4))
+def test_words_that_do_not_all_have_the_same_prefix_stay(tmp_path_factory, sentences):
+    first, *others = (word.partition(":") for words in sentences for word in words)
+    assume(any(parts[:2] != first[:2] for parts in others) or not first[1])
+    assert words_of(tmp_path_factory.getbasetemp() / "a.txt", *sentences) == sentences
+
+
+@pytest.mark.parametrize("words", [["en:Anna", "en:swims"], ["ftp:x"], ["to:"]])
+def test_other_formats_hold_words_as_they_are(tmp_path, words):
+    """Rows of JSON and of data sets, and CoNLL-U."""
+    assert read_tagged({"tokens": words, "ner_tags": ["O"] * len(words)}, "Row 1", "ner_tags")["tokens"] == words
+    path = tmp_path / "a.conllu"
+    path.write_text("".join(f"{k}\t{word}\t_\tNOUN\n" for k, word in enumerate(words, start=1)))
+    assert [read_tagged(row, where, "pos_tags")["tokens"] for where, row in read_conllu(str(path))] == [words]
 
 
 @pytest.mark.parametrize("text", ["Anna B-PER\nswims\n", "tokens\n", "Anna B-PER\n\nswims\n"])

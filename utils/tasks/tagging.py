@@ -18,6 +18,8 @@ from utils.tasks.reader import Readers
 
 # The loss ignores this label: of all tokens of a word but the first, and of special tokens.
 IGNORED = -100
+# Where the word of a line should be, this marks the beginning of a document (CoNLL-2003).
+_DOCUMENT = "-DOCSTART-"
 
 
 def tagged_features(column: str) -> Features:
@@ -47,13 +49,6 @@ def read_tagged(
             raise InputError(f"{where} has the tag {tag!r}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
         if labels and tag not in labels:
             raise InputError(f"{where} has the tag {tag!r}, which is none of {', '.join(labels)}; correct it.")
-    # (PAN-X has the language in front of every word: en:Paris.)
-    if (
-        tokens
-        and (prefix := re.match("[a-z]{2,3}(-[a-z]+)*:", tokens[0]))
-        and all(token.startswith(prefix[0]) for token in tokens)
-    ):
-        tokens = [token.removeprefix(prefix[0]) for token in tokens]
     return {**identity_of(row), "tokens": tokens, column: tags}
 
 
@@ -70,14 +65,34 @@ def read_conll(path: str, column: str) -> Rows:
     So are CoNLL-2003, PAN-X and the files of XTREME. Sentences are separated by blank lines. A line without a tag raises
     `InputError`.
     """
+    prefix = _language_prefix(path)
     for block in _blocks(path):
-        fields = [(number, line.split("\t") if "\t" in line else line.split()) for number, line in block]
-        words = [(number, of_word) for number, of_word in fields if of_word[0] != "-DOCSTART-"]
-        if untagged := [number for number, of_word in words if len(of_word) < 2]:
+        words = [(number, fields) for number, line in block if (fields := _fields(line))[0] != _DOCUMENT]
+        if untagged := [number for number, fields in words if len(fields) < 2]:
             raise InputError(f"Line {untagged[0]} of {path} has no tag; write word and tag, a tab between them.")
         if words:
-            tokens, tags = ([of_word[k].strip() for _, of_word in words] for k in (0, -1))
+            tokens, tags = ([fields[k].strip() for _, fields in words] for k in (0, -1))
+            tokens = [token.removeprefix(prefix) for token in tokens]
             yield f"The sentence at line {words[0][0]} of {path}", {"tokens": tokens, column: tags}
+
+
+def _fields(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else line.split()
+
+
+def _language_prefix(path: str) -> str:
+    """`en:` where that stands before every word of a file, of which at least two differ, as in PAN-X; else nothing.
+
+    A sentence may consist of `to:` or `ftp:x`, but no text of such words alone.
+    """
+    prefix, distinct = "", set()
+    for _, line in read_lines(path):
+        if line.strip() and (word := _fields(line)[0].strip()) != _DOCUMENT:
+            found = re.match("[a-z]{2,3}(-[a-z]+)*:", word)
+            if not found or found[0] != (prefix := prefix or found[0]):
+                return ""
+            distinct.add(word)
+    return prefix if len(distinct) > 1 else ""
 
 
 def readers_of_tags(column: str) -> Readers:
