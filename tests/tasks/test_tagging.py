@@ -116,6 +116,79 @@ def test_other_formats_hold_words_as_they_are(tmp_path, words):
     assert [read_tagged(row, where, "pos_tags")["tokens"] for where, row in read_conllu(str(path))] == [words]
 
 
+# --- Sentences without blank lines between them ---
+
+SHORT = st.lists(
+    st.lists(st.sampled_from(["a", "#", "1", "en:b", "नदी"]), min_size=1, max_size=4), min_size=1, max_size=5
+)
+MARKS = {
+    "id 1": "",
+    "sent_id": "# sent_id = s\n",
+    "text": "# text = a b\n",
+    "all": "# newdoc\n# sent_id = s\n# text = 1\n# note\n",
+    "text first": "#text=a b\n#sent_id=s\n",
+}
+
+
+def conllu(sentences, mark="", end="", counts_on=False, ranges=False) -> str:
+    """CoNLL-U with this before, and that after, each sentence; IDs may count on from one sentence to the next."""
+    text, n_words = "", 0
+    for words in sentences:
+        n_words = n_words if counts_on else 0
+        text += mark + f"{n_words + 1}-{n_words + 2}\tx\t_\t_\n" * ranges
+        text += "".join(f"{k}\t{word}\t_\tNOUN\n" for k, word in enumerate(words, start=n_words + 1)) + end
+        n_words += len(words)
+    return text
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("end", ["", "\n", " \r\n\n"])
+@given(sentences=SHORT, ranges=st.booleans())
+def test_sentences_of_conllu_by_their_marks(tmp_path_factory, mark, end, sentences, ranges):
+    path = tmp_path_factory.getbasetemp() / "marks.conllu"
+    for counts_on in (False, True) if mark != "id 1" else (False,):
+        path.write_text(conllu(sentences, MARKS[mark], end, counts_on, ranges), encoding="utf-8", newline="")
+        found = [row for _, row in read_conllu(str(path))]
+        assert [row["tokens"] for row in found] == sentences
+        assert [row.get("id") for row in found] == [("s" if "sent_id" in MARKS[mark] else None)] * len(sentences)
+
+
+@pytest.mark.parametrize("ids", ["1 2 2", "1 3 2", "2 3 2", "1 2 0", "5 4"])
+def test_ids_that_do_not_count_up(tmp_path, ids):
+    path = tmp_path / "a.conllu"
+    path.write_text("".join(f"{number}\tx\t_\tX\n" for number in ids.split()))
+    with pytest.raises(InputError, match=f"Line {len(ids.split())} of {path}"):
+        list(read_conllu(str(path)))
+
+
+@pytest.mark.parametrize("mark", ["-DOCSTART-\n", "-DOCSTART- -X- O O\n", "# sent_id = s\n# text = a B-PER\n", "\n"])
+@given(sentences=SHORT)
+def test_sentences_with_a_word_per_line_by_their_marks(tmp_path_factory, mark, sentences):
+    path = tmp_path_factory.getbasetemp() / "marks.conll"
+    text = "".join(mark + "".join(f"{word}\tNN\tB-PER\n" for word in words) for words in sentences)
+    path.write_text(text, encoding="utf-8")
+    found = [row for _, row in read_rows(str(path), readers_of_tags("ner_tags"))]
+    assert found == [{"tokens": words, "ner_tags": ["B-PER"] * len(words)} for words in sentences]
+
+
+@pytest.mark.parametrize("suffix", [".conllu", ".conll", ".tsv", ".txt.gz"])
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_a_file_without_ends_of_sentences(tmp_path, suffix, n_parts):
+    """Nothing but sentences that are too long for any model; one shorter sentence shows that the others are meant."""
+    path = tmp_path / f"a{suffix}"
+    many, few = [["x"] * 600] * n_parts, [["x"] * 600, ["x"] * 20]
+    for sentences, refused in ((many, True), (few, False), ([["x"] * 300], False)):
+        of_words = lines_of([[(word, "O") for word in words] for words in sentences], "{0}\t{1}".format)
+        text = (conllu(sentences) if suffix == ".conllu" else of_words).encode()
+        path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+        rows = read_rows(str(path), {**readers_of_tags("ner_tags"), ".conllu": read_conllu})
+        if refused:
+            with pytest.raises(InputError, match=str(path)):
+                list(rows)
+        else:
+            assert [row["tokens"] for _, row in rows] == sentences
+
+
 @pytest.mark.parametrize("text", ["Anna B-PER\nswims\n", "tokens\n", "Anna B-PER\n\nswims\n"])
 def test_a_line_without_a_tag(tmp_path, text):
     (tmp_path / "a.txt").write_text(text)
@@ -123,7 +196,17 @@ def test_a_line_without_a_tag(tmp_path, text):
         list(read_rows(str(tmp_path / "a.txt"), readers_of_tags("ner_tags")))
 
 
-@pytest.mark.parametrize("line", ["1\tword\t_", "word", "x\tword\t_\tNOUN"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1\tword\t_",
+        "word",
+        "x\tword\t_\tNOUN",
+        "²\tword\t_\tNOUN",
+        "1-\tword\t_\tNOUN",
+        "9" * 5000 + "\tword\t_\tNOUN",
+    ],
+)
 def test_lines_that_are_not_conllu(tmp_path, line):
     path = tmp_path / "a.conllu"
     path.write_text(f"# text = word\n{line}\n")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,11 @@ from utils.tasks.reader import Readers
 
 # The loss ignores this label: of all tokens of a word but the first, and of special tokens.
 IGNORED = -100
-# Where the word of a line should be, this marks the beginning of a document (CoNLL-2003).
-_DOCUMENT = "-DOCSTART-"
+# Lines that begin a sentence and are no word: comments of CoNLL-U, and in files with a word per line also that of CoNLL-2003.
+_COMMENT = r"#\s*(sent_id|text)\s*="
+_NO_WORD = rf"{_COMMENT}|-DOCSTART-(\s|$)"
+# Words of the longest sentence. (The models of the paper read 512 tokens.)
+_LONGEST = 500
 
 
 def tagged_features(column: str) -> Features:
@@ -52,22 +54,47 @@ def read_tagged(
     return {**identity_of(row), "tokens": tokens, column: tags}
 
 
-def _blocks(path: str) -> Iterator[list[tuple[int, str]]]:
-    """The numbered lines of a file, in blocks between blank lines."""
-    for blank, lines in groupby(read_lines(path), key=lambda line: not line[1].strip()):
+def _blocks(path: str, begin: str, word: str) -> Iterator[list[tuple[int, str]]]:
+    """The numbered lines of every sentence: up to a blank line, or to a `begin` that comes after a `word` (regular expressions)."""
+    block: list[tuple[int, str]] = []
+    has_words = False
+    for number, line in read_lines(path):
+        blank = not line.strip()
+        if block and (blank or (has_words and re.match(begin, line))):
+            yield block
+            block, has_words = [], False
         if not blank:
-            yield list(lines)
+            block.append((number, line))
+            has_words = has_words or re.match(word, line) is not None
+    if block:
+        yield block
+
+
+def _check_lengths(sentences: Rows, path: str) -> Rows:
+    """The sentences; `InputError` after the last one if none was short enough to be one."""
+    shortest = 0
+    for where, row in sentences:
+        shortest = min(shortest or len(row["tokens"]), len(row["tokens"]))
+        yield where, row
+    if shortest > _LONGEST:
+        raise InputError(
+            f"Every sentence of {path} has {shortest:,} words or more; write a blank line after every sentence."
+        )
 
 
 def read_conll(path: str, column: str) -> Rows:
     """The sentences of a file with a word per line: the word first, its tag last, between tabs or blanks.
 
-    So are CoNLL-2003, PAN-X and the files of XTREME. Sentences are separated by blank lines. A line without a tag raises
-    `InputError`.
+    So are CoNLL-2003, PAN-X and the files of XTREME. Sentences are separated by blank lines, or begin with `-DOCSTART-`,
+    `# sent_id = …` or `# text = …`. A line without a tag raises `InputError`.
     """
+    return _check_lengths(_sentences_of_conll(path, column), path)
+
+
+def _sentences_of_conll(path: str, column: str) -> Rows:
     prefix = _language_prefix(path)
-    for block in _blocks(path):
-        words = [(number, fields) for number, line in block if (fields := _fields(line))[0] != _DOCUMENT]
+    for block in _blocks(path, _NO_WORD, rf"(?!{_NO_WORD})"):
+        words = [(number, _fields(line)) for number, line in block if not re.match(_NO_WORD, line)]
         if untagged := [number for number, fields in words if len(fields) < 2]:
             raise InputError(f"Line {untagged[0]} of {path} has no tag; write word and tag, a tab between them.")
         if words:
@@ -87,7 +114,8 @@ def _language_prefix(path: str) -> str:
     """
     prefix, distinct = "", set()
     for _, line in read_lines(path):
-        if line.strip() and (word := _fields(line)[0].strip()) != _DOCUMENT:
+        if line.strip() and not re.match(_NO_WORD, line):
+            word = _fields(line)[0].strip()
             found = re.match("[a-z]{2,3}(-[a-z]+)*:", word)
             if not found or found[0] != (prefix := prefix or found[0]):
                 return ""
@@ -104,21 +132,32 @@ def read_conllu(path: str) -> Rows:
     """The sentences of a CoNLL-U file, with `tokens`, `pos_tags` (UPOS) and, where there is one, `id`.
 
     Format: https://universaldependencies.org/format.html. Multiword tokens (`3-4`) and empty nodes (`5.1`) are skipped:
-    the words are those of the treebank's syntax. A line without UPOS raises `InputError`.
+    the words are those of the treebank's syntax. A sentence ends with a blank line, or where the next one begins: with ID 1,
+    `# sent_id = …` or `# text = …`. IDs that do not count up, and a line without UPOS, raise `InputError`.
     """
-    for block in _blocks(path):
+    return _check_lengths(_sentences_of_conllu(path), path)
+
+
+def _sentences_of_conllu(path: str) -> Rows:
+    for block in _blocks(path, rf"{_COMMENT}|1\t", r"\d+\t"):
         sentence: dict[str, Any] = {"tokens": [], "pos_tags": []}
+        last = 0
         for number, line in block:
             fields = line.split("\t")
             if line.startswith("#"):
                 key, _, value = line[1:].partition("=")
                 if key.strip() == "sent_id":
                     sentence["id"] = value.strip()
-            elif len(fields) < 4 or not fields[0].replace("-", "").replace(".", "").isdigit():
+            elif len(fields) < 4 or not re.fullmatch(r"[0-9]{1,9}([-.][0-9]{1,9})?", fields[0]):
                 raise InputError(
                     f"Line {number} of {path} is not CoNLL-U (ID, FORM, LEMMA, UPOS between tabs); correct it."
                 )
-            elif fields[0].isdigit():
+            elif fields[0].isdecimal():
+                if int(fields[0]) <= last:
+                    raise InputError(
+                        f"Line {number} of {path} has the ID {fields[0]} after {last}; number the words of every sentence from 1."
+                    )
+                last = int(fields[0])
                 sentence["tokens"].append(fields[1])
                 sentence["pos_tags"].append(fields[3])
         if sentence["tokens"]:
