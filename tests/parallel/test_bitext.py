@@ -145,7 +145,7 @@ BAD = {
     "list.jsonl": (b"[1]\n", r"Row 1 of .*list.jsonl is not a JSON object; write"),
     "null.jsonl": (
         b'{"es": null, "en": "one"}\n',
-        r"Line 1 of .*null.jsonl has the value None in column es; it needs",
+        r"Line 1 of .*null.jsonl has null in column es; it needs",
     ),
     "fake.parquet": (b"es en", r"fake.parquet is not a Parquet file or is damaged .*write it again"),
     "cut.txt.gz": (

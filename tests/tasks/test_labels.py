@@ -1,6 +1,7 @@
 """Labels in every form in which data sets have them: read as what they mean, left out if they are none, or refused."""
 
 import json
+import pickle
 from itertools import permutations
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import run_pos
 from utils.core.errors import InputError
 from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.examples import UnlabeledError, is_missing
+from utils.tasks.question_answering import read_question
 from utils.tasks.reader import TaskReader
 from utils.tasks.sentence_pairs import name_labels, read_sentence_pair
 from utils.tasks.tagging import read_tagged, tagged_features
@@ -202,6 +204,24 @@ def test_unlabeled_rows_of_a_data_set_are_left_out(tmp_path_factory):
         data_set.train()
     found = reader(str(folder), skip_unlabeled=True, max_train_samples=5).train()
     assert (found["label"], found["id"]) == (["contradiction", "entailment"], ["1000", "1002"])
+
+
+UNLABELED = [
+    lambda: read(None),
+    lambda: run_ner.read_sentence({"tokens": ["a"], "ner_tags": [""]}, "Row 1"),
+    lambda: read_question({"context": "a", "question": "b", "answers": None}, "Row 1"),
+]
+
+
+@pytest.mark.parametrize("work", UNLABELED)
+def test_what_is_said_of_a_row_without_a_label(work):
+    """One sentence with both remedies, also where another process has read the row."""
+    with pytest.raises(UnlabeledError) as error:
+        work()
+    message = str(error.value)
+    copy = pickle.loads(pickle.dumps(error.value))
+    assert (type(copy), str(copy)) == (UnlabeledError, message)
+    assert message.count("--skip_unlabeled") == message.count(";") == message.count(".") == 1
 
 
 def test_a_label_in_another_column_is_not_a_missing_label(tmp_path):

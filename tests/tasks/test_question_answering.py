@@ -111,6 +111,73 @@ def test_files_that_are_not_squad_s(tmp_path, content):
         list(read_squad(str(path)))
 
 
+def places_in(value, place=()):
+    """Every place in a JSON value: the names and numbers that lead to it."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in items:
+        yield (*place, name)
+        yield from places_in(one, (*place, name))
+
+
+MISSING = "missing"
+OTHERS = [MISSING, None, True, 7, 1.5, "x", "None", [], {}, [7], [None], ["x"], [[]], {"a": None}, [{}], [{"a": 1}]]
+PLACES = [place for place in places_in(SQUAD) if place != ("data",)]
+
+
+@pytest.mark.parametrize("layout", ["one line", "indented", "articles by line"])
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: "-".join(map(str, place)))
+def test_every_part_of_squad_missing_or_of_another_type(tmp_path, layout, place):
+    """Read as it is, or refused in words that name the file and the question; Python does not show."""
+    path = tmp_path / "dev.json"
+    for other in OTHERS:
+        content = json.loads(json.dumps(SQUAD))
+        *most, last = place
+        inner = content
+        for name in most:
+            inner = inner[name]
+        if other is MISSING:
+            del inner[last]
+        else:
+            inner[last] = other
+        articles = content["data"]
+        text = json.dumps(content, indent=2 if layout == "indented" else None)
+        path.write_text("\n".join(map(json.dumps, articles)) if layout == "articles by line" else text)
+        try:
+            found = [read_question(row, where, unanswerable=True) for where, row in read_squad(str(path))]
+        except InputError as error:
+            message = str(error)
+            assert str(path) in message
+            for python in ("Error", "None", "True", "[", "{", "<"):
+                assert python not in message.replace("'None'", "").replace('{"id": …}', "")
+            if "qas" in most and "id" not in place and len(place) > 6:
+                assert f"Question {'abc'[place[5]]} " in message
+        else:
+            changed = {"abc"[place[5]]} if len(place) > 5 else set("abc")
+            of_file = {row["id"]: row for row in questions().to_list()}
+            assert all(row == of_file[row["id"]] for row in found if row.get("id") in set("abc") - changed)
+            assert set("abc") - changed <= {row.get("id") for row in found}
+            assert all(
+                isinstance(row[name], str) for row in found for name in ("id", "context", "question") if name in row
+            )
+
+
+@pytest.mark.parametrize("content", [{"data": {}}, {"version": "2", "data": None}, {"paragraphs": 7}, {"data": 1}])
+def test_one_object_on_several_lines_is_no_list(tmp_path, content):
+    path = tmp_path / "dev.json"
+    path.write_text(json.dumps(content, indent=2))
+    with pytest.raises(InputError) as error:
+        list(read_squad(str(path)))
+    assert "Expecting" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [True, [], ["a"], {}, {"a": 1}])
+def test_ids_are_text_or_numbers(wrong):
+    row = {"context": CONTEXT, "question": "Who?", "answers": NOBODY}
+    with pytest.raises(InputError, match="Row 1"):
+        read_question({**row, "id": wrong}, "Row 1")
+    assert [read_question({**row, "id": right}, "Row 1").get("id") for right in ("a", 7, None)] == ["a", "7", None]
+
+
 def test_an_answer_is_looked_for_near_its_place():
     context = "no, no, yes, no"
     for start, found in ((0, 0), (4, 4), (3, 4), (5, 4), (11, 13), (99, 13), (-3, 0)):
@@ -131,7 +198,7 @@ def test_an_answer_is_looked_for_near_its_place():
         ({"answers": {"text": ["Nobody"]}}, "column answers"),
         ({"answers": [{"text": "Nobody"}]}, "column answers"),
         ({"answers": ["Nobody"]}, "column answers"),
-        ({"question": None}, "has None in column question"),
+        ({"question": None}, "in column question"),
     ],
 )
 def test_bad_questions(change, message):
@@ -188,6 +255,7 @@ WRONG = [
     b"x",
     "'O\r",
     "1e9999",
+    "None",
 ]
 
 

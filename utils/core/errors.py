@@ -1,5 +1,6 @@
 """How a script ends: with one sentence on bad input, not with a traceback."""
 
+import json
 import logging
 import os
 import sys
@@ -62,6 +63,15 @@ def one_line(message: str) -> str:
         if len(text) > _LONGEST:
             text = text.replace(word, shorten(word, _LONGEST_WORD), 1)
     return shorten(text, _LONGEST)
+
+
+def shown(value: object) -> str:
+    """What a message calls a value of a data file: null, true, 7, 'a text', a list, an object."""
+    if isinstance(value, str):
+        return f"'{value}'"
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return "a list" if isinstance(value, list) else "an object" if isinstance(value, Mapping) else type(value).__name__
 
 
 def first_line(error: BaseException) -> str:

@@ -139,6 +139,8 @@ def _json_list(path: str | Path) -> list | None:
             raise
         return None
     content = content.get("data") if isinstance(content, dict) else content
+    if has_second and not isinstance(content, list):
+        raise InputError(f"The file {path} has one value on several lines and no list; write one object per line.")
     return content if isinstance(content, list) else None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from utils.core.cache import cache_key, dataset_from_files
-from utils.core.errors import InputError
+from utils.core.errors import InputError, shown
 from utils.core.tables import READERS, Rows, read_csv, read_rows, read_tsv
 from utils.core.text_files import bare_path, read_lines, split_member, zip_members
 from utils.parallel.sides import (
@@ -197,7 +197,7 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> Text:
     if isinstance(text, list) and all(isinstance(word, str) for word in text):
         _check_words(text, where)
         return text
-    found = f"the value {row[name]!r:.40}" if name in row else "nothing"
+    found = shown(row[name]) if name in row else "nothing"
     raise InputError(f"{where} has {found} in column {name}; it needs a sentence, or a list of words.")
 
 

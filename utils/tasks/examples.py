@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from utils.core.cache import cache_key
-from utils.core.errors import InputError
+from utils.core.errors import InputError, shown
 
 
 # Makes rows of a batch of examples, given their columns and their positions in the set.
@@ -52,10 +52,12 @@ TaskRows = TaskSets[LanguageData]
 
 
 class UnlabeledError(InputError):
-    """A row has no label (`what` it has instead); with --skip_unlabeled such rows are left out."""
+    """A row has no label; with --skip_unlabeled such rows are left out."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what}; correct it, or add --skip_unlabeled to leave such rows out.")
+
+def unlabeled(what: str, remedy: str = "correct it") -> UnlabeledError:
+    """The error for a row without a label: what it has instead, and what to do besides --skip_unlabeled."""
+    return UnlabeledError(f"{what}; {remedy}, or add --skip_unlabeled to leave such rows out.")
 
 
 _NONE = frozenset({"", "-", "_", "-1", "-1.0", "-100", "nan", "null", "none", "na", "n/a", "<na>"})
@@ -69,20 +71,25 @@ def is_missing(label: object) -> bool:
 def value_in(row: Mapping[str, Any], column: str, where: str) -> Any:
     """The value in a column of a row; raises `InputError` if the column is missing."""
     if column not in row:
-        raise InputError(f"{where} has no column {column}, only {', '.join(map(str, row)) or 'nothing'}; rename it.")
+        others = f", only {', '.join(map(str, row))}; rename it" if row else "; add it"
+        raise InputError(f"{where} has no column {column}{others}.")
     return row[column]
 
 
 def text_in(row: Mapping[str, Any], column: str, where: str) -> str:
     """The text in a column of a row; raises `InputError` if the column is missing or holds something else."""
     if not isinstance(text := value_in(row, column, where), str):
-        raise InputError(f"{where} has {text!r} in column {column}, which should be text; correct it.")
+        raise InputError(f"{where} has {shown(text)} in column {column}, which should be text; correct it.")
     return text
 
 
-def identity_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """The `id` of a row if it has one (by default the id of an example is its number)."""
-    return {"id": str(row["id"])} if row.get("id") is not None else {}
+def identity_of(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The `id` of a row if it has one (by default the id of an example is its number): a text or a number, else `InputError`."""
+    if (identity := row.get("id")) is None:
+        return {}
+    if isinstance(identity, bool) or not isinstance(identity, str | int | float):
+        raise InputError(f"{where} has {shown(identity)} in column id, which should be text or a number; correct it.")
+    return {"id": str(identity)}
 
 
 def encoded(examples: Dataset, encode: Encode, num_proc: int | None = None) -> LanguageData:

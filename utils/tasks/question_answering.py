@@ -10,9 +10,9 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from utils.core.errors import InputError
+from utils.core.errors import InputError, shown
 from utils.core.tables import READERS, Rows, read_json
-from utils.tasks.examples import UnlabeledError, identity_of, text_in, value_in
+from utils.tasks.examples import identity_of, text_in, unlabeled, value_in
 from utils.tasks.reader import Readers, TaskReader
 
 
@@ -37,18 +37,27 @@ def read_squad(path: str) -> Rows:
     Raises `InputError` for another format.
     """
     for where, article in read_json(path):
-        try:
-            if "paragraphs" not in article:
-                yield where, article
-            for paragraph in article.get("paragraphs", ()):
-                for question in paragraph["qas"]:
-                    row = {"answers": None, **question, "context": paragraph["context"]}
-                    yield f"Question {question.get('id')} of {path}", row
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{where} is not in the format of SQuAD ({error!r}); it needs data → paragraphs → context, qas → id, "
-                "question, answers → text, answer_start."
-            ) from None
+        if "paragraphs" not in article:
+            yield where, article
+            continue
+        for of_paragraph, paragraph in _objects_in(article, "paragraphs", "Paragraph", where):
+            context = text_in(paragraph, "context", of_paragraph)
+            for of_question, question in _objects_in(paragraph, "qas", "Question", of_paragraph):
+                named = identity_of(question, of_question)
+                place = f"Question {named['id']} of {path}" if named else of_question
+                yield place, {"answers": None, **question, "context": context}
+
+
+def _objects_in(parent: Mapping[str, Any], name: str, kind: str, where: str) -> Rows:
+    """The objects in a list, each with its place; `InputError` for anything else."""
+    items = value_in(parent, name, where)
+    if not isinstance(items, list):
+        raise InputError(f"{where} has {shown(items)} as {name}, which should be a list; correct it.")
+    for number, item in enumerate(items, start=1):
+        place = f"{kind} {number} of {where[0].lower()}{where[1:]}"
+        if not isinstance(item, dict):
+            raise InputError(f"{place} is {shown(item)}, which should be an object; correct it.")
+        yield place, item
 
 
 def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False) -> dict[str, Any]:
@@ -61,21 +70,26 @@ def read_question(row: Mapping[str, Any], where: str, unanswerable: bool = False
     context, question = text_in(row, "context", where), text_in(row, "question", where)
     answers = _answers(value_in(row, "answers", where), where)
     if not answers and not unanswerable:
-        raise UnlabeledError(
-            f"{where} has no answer; add --version_2_with_negative if the model is to learn that some questions have none"
+        raise unlabeled(
+            f"{where} has no answer", "add --version_2_with_negative to learn that some questions have none"
         )
     starts = [_locate(context, text, start, where) for text, start in answers]
     answered = {"text": [text for text, _ in answers], "answer_start": starts}
-    return {**identity_of(row), "context": context, "question": question, "answers": answered}
+    return {**identity_of(row, where), "context": context, "question": question, "answers": answered}
 
 
 def _answers(answers: Any, where: str) -> list[tuple[str, int]]:
     """Text and start of every answer, in any of the usual layouts."""
     pairs = [answers] if isinstance(answers, Mapping) else [] if answers is None else answers
     found: list[tuple[Any, Any]] = []
-    for pair in pairs if isinstance(pairs, list) else [None]:
+    for pair in pairs if isinstance(pairs, list) else [pairs]:
         if not isinstance(pair, Mapping) or not {"text", "answer_start"} <= set(pair):
-            raise InputError(f"{where} has {answers!r} in column answers; it needs lists `text` and `answer_start`.")
+            given = (
+                f"an answer without {min({'text', 'answer_start'} - set(pair))}"
+                if isinstance(pair, Mapping)
+                else shown(pair)
+            )
+            raise InputError(f"{where} has {given} in column answers; it needs `text` and `answer_start`.")
         texts, starts = (
             value if isinstance(value, list) else [] if value is None else [value]
             for value in (pair["text"], pair["answer_start"])
@@ -88,8 +102,10 @@ def _answers(answers: Any, where: str) -> list[tuple[str, int]]:
             )
         found += zip(texts, starts)
     for text, start in found:
-        if not isinstance(text, str) or not re.fullmatch(r"None|-?\d{1,9}(\.0*)?", str(start).strip()):
-            raise InputError(f"{where} has the answer {text!r} at {start!r}; it needs a text and a number.")
+        if not isinstance(text, str):
+            raise InputError(f"{where} has an answer whose `text` is {shown(text)}; write text.")
+        if start is not None and not re.fullmatch(r"-?\d{1,9}(\.0*)?", str(start).strip()):
+            raise InputError(f"{where} has an answer whose `answer_start` is {shown(start)}; write a number, or null.")
     return [(text, 0 if start is None else int(float(start))) for text, start in found]
 
 
@@ -101,7 +117,7 @@ def _locate(context: str, answer: str, start: int, where: str) -> int:
     found = [place for place in (before, after) if place >= 0]
     if not found or not answer:
         raise InputError(
-            f"{where} has the answer {answer!r}, which is not in its context; correct it or omit the row."
+            f"{where} has the answer {shown(answer)}, which is not in its context; correct it or omit the row."
         )
     return min(found, key=lambda place: abs(place - start))
 

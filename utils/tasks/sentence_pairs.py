@@ -9,8 +9,8 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from utils.core.errors import InputError
-from utils.tasks.examples import LanguageData, Measure, UnlabeledError, identity_of, is_missing, text_in, value_in
+from utils.core.errors import InputError, shown
+from utils.tasks.examples import LanguageData, Measure, identity_of, is_missing, text_in, unlabeled, value_in
 
 
 def read_sentence_pair(
@@ -34,15 +34,15 @@ def read_sentence_pair(
     texts = {name: text_in(row, name, where) for name in columns}
     given = value_in(row, "label", where)
     if is_missing(given):
-        raise UnlabeledError(f"{where} has the label {given!r}, which means none")
+        raise unlabeled(f"{where} has the label {shown(given)}, which means none")
     known = labels or classes
     label = given if isinstance(given, str) and given in known else _known_name(given, classes, known)
     is_name = isinstance(given, str) and not re.fullmatch(r"[-+\d.]+", given.strip())
     if label not in known and (labels or not is_name):
         raise InputError(
-            f"{where} has the label {given!r}, which is none of {', '.join(known)}; correct it or omit the row."
+            f"{where} has the label {shown(given)}, which is none of {', '.join(known)}; correct it or omit the row."
         )
-    return {**identity_of(row), **texts, "label": label}
+    return {**identity_of(row, where), **texts, "label": label}
 
 
 def _known_name(label: object, classes: Sequence[str], known: Collection[str]) -> str:

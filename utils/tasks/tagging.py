@@ -9,9 +9,9 @@ import numpy as np
 from datasets import Features, List, Value
 
 from utils.alignment.words import WordTokenizer
-from utils.core.errors import InputError
+from utils.core.errors import InputError, shown
 from utils.core.tables import READERS, Rows, read_lines
-from utils.tasks.examples import LanguageData, UnlabeledError, identity_of, is_missing, value_in
+from utils.tasks.examples import LanguageData, identity_of, is_missing, unlabeled, value_in
 from utils.tasks.reader import Readers
 
 
@@ -40,18 +40,19 @@ def read_tagged(
     """
     tokens, tags = (value_in(row, name, where) for name in ("tokens", column))
     if tags is None or (isinstance(tags, list) and any(map(is_missing, tags))):
-        raise UnlabeledError(f"{where} has a word without a tag in column {column}")
+        raise unlabeled(f"{where} has a word without a tag in column {column}")
     for name, values in (("tokens", tokens), (column, tags)):
         if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
-            raise InputError(f"{where} has {values!r} in column {name}; it needs a list of texts.")
+            wrong = next(one for one in values if not isinstance(one, str)) if isinstance(values, list) else values
+            raise InputError(f"{where} has {shown(wrong)} in column {name}; it needs a list of texts.")
     if len(tokens) != len(tags):
         raise InputError(f"{where} has {len(tokens)} tokens and {len(tags)} tags; every token needs one.")
     for tag in tags:
         if bio and not re.fullmatch("O|[BI]-.+", tag):
-            raise InputError(f"{where} has the tag {tag!r}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
+            raise InputError(f"{where} has the tag {shown(tag)}; tags are B-TYPE, I-TYPE and O (BIO): convert them.")
         if labels and tag not in labels:
-            raise InputError(f"{where} has the tag {tag!r}, which is none of {', '.join(labels)}; correct it.")
-    return {**identity_of(row), "tokens": tokens, column: tags}
+            raise InputError(f"{where} has the tag {shown(tag)}, which is none of {', '.join(labels)}; correct it.")
+    return {**identity_of(row, where), "tokens": tokens, column: tags}
 
 
 def _blocks(path: str, begin: str, word: str) -> Iterator[list[tuple[int, str]]]:
