@@ -140,6 +140,12 @@ def test_words_come_in_the_order_they_were_asked_for():
         torch.testing.assert_close(alone[:, 0], vectors[:, k], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("none", [np.zeros((0, 2), int), np.array([])])
+def test_no_words_have_no_vectors(none):
+    vectors = encode_words(tiny.model(head="", seed=1), WORD_TOKENIZER, SENTENCES, none, [0, 2])
+    assert (vectors.shape, vectors.dtype) == ((2, 0, 16), torch.float32)
+
+
 def test_vectors_that_are_no_numbers():
     model = tiny.model(head="", seed=1)
     with torch.no_grad():

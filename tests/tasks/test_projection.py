@@ -131,3 +131,55 @@ def test_what_is_refused(monkeypatch, files, what):
         InputError, match={"exists": "exists already", "suffix": "end in|ends in", "lines": "1 lines"}[what]
     ):
         command(monkeypatch, files, "ner", *links)
+
+
+EMPTY = {
+    "jsonl": "",
+    "list.json": "[]",
+    "conllu": "# newdoc\n\n",
+    "tsv": "\n\n",
+    "txt": "-DOCSTART-\n",
+    "none.jsonl": "\n",
+}
+
+
+@pytest.mark.parametrize("suffix", EMPTY)
+@pytest.mark.parametrize("translations", ["", "\n", "नदी\n"])
+@pytest.mark.parametrize("task", ["ner", "pos"])
+def test_a_tagged_file_without_sentences(monkeypatch, files, suffix, translations, task):
+    files["en.jsonl"] = files["en.jsonl"].with_name(f"tagged.{suffix}")
+    files["en.jsonl"].write_text(EMPTY[suffix])
+    files["hi.txt"].write_text(translations, encoding="utf-8")
+    files["links"].write_text("")
+    with pytest.raises(InputError, match=str(files["en.jsonl"])):
+        command(monkeypatch, files, task, "--links_file", files["links"])
+    assert not files["out.jsonl"].exists()
+
+
+@pytest.mark.parametrize("translations", ["\n\n\n", " \n\t\n\n"])
+@pytest.mark.parametrize("task", ["ner", "pos"])
+@pytest.mark.parametrize("options", [[], ["--min_linked", "0"]])
+def test_translations_without_words(monkeypatch, files, translations, task, options):
+    files["hi.txt"].write_text(translations)
+    files["links"].write_text("\n\n\n")
+    with pytest.raises(InputError):
+        command(monkeypatch, files, task, "--links_file", files["links"], *options)
+    assert not files["out.jsonl"].exists()
+
+
+def test_sentences_without_words_are_left_out(monkeypatch, files):
+    """Also where no link is needed."""
+    row = {"tokens": [], "ner_tags": []}
+    files["en.jsonl"].write_text(json.dumps(row) + "\n" + files["en.jsonl"].read_text())
+    files["hi.txt"].write_text("कुछ\n" + files["hi.txt"].read_text(encoding="utf-8"), encoding="utf-8")
+    files["links"].write_text("\n" + files["links"].read_text())
+    found = command(monkeypatch, files, "ner", "--links_file", files["links"])
+    assert [len(row["tokens"]) for row in found] == [6, 3]
+
+
+def test_a_word_without_a_tag_has_a_remedy_that_exists(monkeypatch, files):
+    files["en.jsonl"].write_text(json.dumps({"tokens": ["a"], "ner_tags": [None]}))
+    with pytest.raises(InputError) as error:
+        command(monkeypatch, files, "ner", "--links_file", files["links"])
+    assert str(files["en.jsonl"]) in str(error.value)
+    assert "--skip_unlabeled" not in str(error.value)

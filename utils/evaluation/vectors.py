@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,6 +202,9 @@ def encode_words(
         state: the processes that share the work; each returns the whole result. None: this process works alone.
         description: text of the progress bar; None for no bar.
     """
+    if not len(words):
+        config: Any = model.config
+        return torch.zeros(len(layers), 0, config.hidden_size)
     # A word that is wanted twice is encoded once; sorted, the words of a sentence stand together.
     wanted, row_of = np.unique(words, axis=0, return_inverse=True)
     numbers, begins = np.unique(wanted[:, 0], return_index=True)

@@ -36,6 +36,7 @@ from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.corpus import ParallelCorpus
 from utils.parallel.linking import check_links_to_write
+from utils.tasks.examples import UnlabeledError
 from utils.tasks.projection import project_entities, project_tags
 from utils.tasks.tagging import read_conllu, read_tagged, readers_of_tags
 
@@ -101,8 +102,17 @@ def read_sentences(args: ProjectionArguments) -> list[dict[str, Any]]:
     """The English sentences: `tokens` and the column of tags."""
     column = f"{args.task}_tags"
     readers = {**readers_of_tags(column), ".conllu": read_conllu}
-    rows = read_rows(args.tagged_file, readers)
-    return [read_tagged(row, where, column, bio=args.task == "ner") for where, row in rows]
+    sentences = []
+    for where, row in read_rows(args.tagged_file, readers):
+        try:
+            sentences.append(read_tagged(row, where, column, bio=args.task == "ner"))
+        except UnlabeledError:  # (whose message names an argument of other scripts)
+            raise InputError(
+                f"{where} has a word without a tag; correct it, or omit the sentence and its translation."
+            ) from None
+    if not sentences:
+        raise InputError(f"The file {args.tagged_file} has no sentence; give one with tagged sentences.")
+    return sentences
 
 
 def link(
@@ -137,14 +147,14 @@ def link(
 
 
 def project(args: ProjectionArguments, sentences: list[dict[str, Any]], pairs: Dataset) -> Iterator[dict[str, Any]]:
-    """The translations with projected labels. Those without words, or with too few links, are left out."""
+    """The translations with projected labels. Those without words on either side, or with too few links, are left out."""
     column, n_english, n_projected = f"{args.task}_tags", 0, 0
     least = args.min_linked if args.min_linked is not None else {"pos": 0.8, "ner": 0.0}[args.task]
     both = progress(zip(sentences, pairs), "Projecting labels", len(sentences), "sentences")
     for number, (sentence, pair) in enumerate(both):
         words, english = pair["source"], sentence[column]
         tags, share = project_tags(english, pair["links"], words)
-        if not words or share < least:
+        if not words or not english or share < least:
             continue
         if args.task == "ner":
             tags = project_entities(english, pair["links"], len(words))
