@@ -457,6 +457,18 @@ def test_the_first_pair_is_logged(tmp_path, caplog):
         ]
 
 
+@pytest.mark.parametrize("purpose", ["validation", "tracking"])
+def test_the_first_pair_of_other_data_says_of_which(tmp_path, caplog, purpose):
+    path = tmp_path / "a.tsv"
+    path.write_text("Kaun hai?\tWho is it?\n")
+    data = ParallelDataArguments(["hi"])
+    with caplog.at_level("INFO", "utils"):
+        ParallelCorpus.read(data, None, "avg", [str(path)], None, purpose)
+    lines = [line for line in caplog.messages if "?" in line]
+    assert [line.partition(": ")[2] for line in lines] == ["Kaun hai ?", "Who is it ?"]
+    assert all(purpose in line for line in lines)
+
+
 def test_lengths_and_columns_as_arrays():
     rows = datasets.Dataset.from_dict({"words": [["a"], [], ["b", "c"]], "length": [5, 6, 7]}).select([2, 0, 1])
     assert list_lengths(rows, "words").tolist() == [2, 1, 0]

@@ -87,6 +87,7 @@ class ParallelCorpus:
         files, links_files = (files_by_source(some, data.languages, data.romanize) for some in (files, links_files))
         links = one_path_each(links_files, list(data.directions), links_argument)
         paths = _paths(files, data, file_argument)
+        of = "" if purpose == "parallel" else f" ({purpose})"
         pairs, splitting = {}, dict(like.splitting) if like else {}
         for language, sides in data.directions.items():
             if language in links or not like:
@@ -110,7 +111,7 @@ class ParallelCorpus:
                 pairs[language] = load_bitext(
                     data, source, split, name, dataset_split or data.parallel_split, anchor, **(hub_options or {})
                 )
-            _look_at(pairs[language], source, anchor, splitting[language])
+            _look_at(pairs[language], source, anchor, splitting[language], of)
             if language in data.romanize:
                 pairs[language] = _romanized(pairs[language], language, splitting[language], data)
         check_not_shared(pairs)
@@ -338,12 +339,12 @@ def _belongs_to_part(pair: Pair, share: float, held_out: bool) -> bool:
     return bool(_belong(np.asarray(pair["checksum"]), share, held_out))
 
 
-def _look_at(bitext: Bitext, language: str, anchor: str, splitting: str) -> None:
-    """Log the first pair of a bitext; raise `InputError` if both sides are the same, or if clauses were taken for words."""
+def _look_at(bitext: Bitext, language: str, anchor: str, splitting: str, of: str) -> None:
+    """Log the first pair of a bitext, and `of` which data it is; raise `InputError` if both sides are the same, or if clauses were taken for words."""
     first = bitext.select(range(min(SAMPLE, len(bitext)) if isinstance(bitext, Dataset) else SAMPLE))
     empty: dict[str, list[str]] = {"source": [], "english": []}
     pair = next((row for row in first if row["source"] and row["english"]), empty)
-    log_pair(language, " ".join(pair["source"]), " ".join(pair["english"]), anchor)
+    log_pair(language, " ".join(pair["source"]), " ".join(pair["english"]), anchor, of)
     # (Whoever has read the first pairs, and found a difference there, need not read all of them.)
     if all(map(list.__eq__, first["source"], first["english"])):
         every = bitext.iter(1000) if isinstance(bitext, Dataset) else [first[:]]

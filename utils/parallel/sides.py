@@ -201,10 +201,10 @@ def directions(language: str, anchor: str = ENGLISH) -> tuple[str, ...]:
     return (language,) if anchor == EACH else (f"{language}-{anchor}", f"{anchor}-{language}")
 
 
-def log_pair(language: str, source: str, english: str, anchor: str = ENGLISH) -> None:
-    """Show a pair as it was read, so that a user sees what was taken for which side."""
-    logger.info(f"{language}: {source[:200]}")
-    logger.info(f"{anchor}: {english[:200]}")
+def log_pair(language: str, source: str, english: str, anchor: str = ENGLISH, of: str = "") -> None:
+    """Show a pair as it was read, `of` which data, so that a user sees what was taken for which side."""
+    logger.info(f"{language}{of}: {source[:200]}")
+    logger.info(f"{anchor}{of}: {english[:200]}")
 
 
 def in_order(first: str, second: str, language: str, anchor: str = ENGLISH) -> tuple[str, str]:
