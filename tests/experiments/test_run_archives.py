@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import compare_runs
+from helpers.paths import PROJECT
 from helpers.runs import write_alignment, write_nli, write_xsr
 from utils.core.errors import InputError
-from utils.experiments.finished_runs import read_runs
+from utils.experiments.comparison import comparison_table, find_baselines
+from utils.experiments.comparison_tables import write_tables
+from utils.experiments.finished_runs import check_same_data, read_runs
 from utils.experiments.run_archives import read_runs_and_archives, write_archive
 
 
@@ -70,13 +73,13 @@ def test_a_name_that_would_not_be_read_again_is_refused_before_any_work(run, fol
     assert not (tmp_path / "out").exists()
 
 
-def changed(row, path, value):
-    """A row with another value at a place; without it if the value is None."""
+def changed(row, path, value, missing=None):
+    """A row with another value at a place; without it if the value is `missing`."""
     *most, last = path
     inner = row
     for key in most:
         inner = inner[key]
-    if value is None:
+    if value is missing:
         del inner[last]
     else:
         inner[last] = value
@@ -99,6 +102,31 @@ DAMAGES = [
     (("steps", 0, "languages"), 3),
     (("unknown",), 1),
     (("sets", "hi", "results"), {}),
+    (("sets", "hi", "results", "accuracy"), 0.9),
+    (("sets", "hi", "results", "accuracy"), "0.5"),
+    (("sets", "hi", "results", "f1"), 50),
+    (("sets", "hi", "representation"), {"pooling": "mean"}),
+    (
+        ("sets", "a b"),
+        {
+            "split": "",
+            "sha256": "",
+            "n_examples": 1,
+            "results": {"accuracy": 1},
+            "rules": {},
+            "representation": {},
+            "scores": {},
+        },
+    ),
+    (("sets", "hi", "scores", "accuracy"), [2, -1] * 50),
+    (("sets", "hi", "rules"), -1),
+    (("seed",), []),
+    (("seed",), True),
+    (("at_chance",), "false"),
+    (("at_chance",), None),
+    (("title",), None),
+    (("system",), {"model": "m", "regime": "plain"}),
+    (("steps", 0, "regime"), {}),
     (("sets", "hi", "n_examples"), 99),
     (("sets", "hi", "scores", "accuracy"), [1, 0]),
     (("sets", "hi", "scores", "accuracy"), [[1, 0]] * 100),
@@ -118,6 +146,91 @@ def test_damage_is_named_by_its_line(folders, tmp_path, path, value):
         read_runs_and_archives([str(archive)])
     assert "Line 2" in str(error.value)
     assert archive.name in str(error.value)
+
+
+def places_in(value, place=()):
+    """Every place in a row but most of the scores, and the value there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for name, one in items:
+        yield (*place, name), one
+        yield from places_in(one, (*place, name))
+
+
+WRONG = [None, True, -1, 1.5, 7, 10**400, float("nan"), "", "false", [], {}, [1, 0], [[1, 2, 3]], {"a": "b"}]
+MISSING = object()
+
+
+def one_of_every_kind(folders, tmp_path):
+    """Rows of an archive: of a task, of words, of sentences, and as older code wrote them."""
+    archive = tmp_path / "all.runs.jsonl.gz"
+    chosen = [run for run in read_runs(folders) if run.seed in (None, 2, 7)]
+    write_archive(chosen, archive)
+    rows = [json.loads(line) for line in gzip.decompress(archive.read_bytes()).splitlines()]
+    rows += [json.loads(gzip.decompress(older(archive, chosen[:1]).read_bytes()))]
+    assert {row["task"] for row in rows} == {"nli", "cross-lingual-adjustment", "sentence-retrieval"}
+    return archive, rows
+
+
+def compare(archive, folder):
+    """All that compare_runs.py does with an archive."""
+    runs = read_runs_and_archives([str(archive)])
+    check_same_data(runs)
+    table = comparison_table(runs, find_baselines(str(runs[0].system), runs), n_resamples=100)
+    write_tables([table], folder)
+    return runs
+
+
+def test_every_part_of_a_row_missing_or_of_another_type(folders, tmp_path):
+    """Refused with file and line; or read as what it is, compared without a traceback, and written again as it was."""
+    archive, rows = one_of_every_kind(folders, tmp_path)
+    n_read, compared = 0, {}
+    for row in rows:
+        for place, value in places_in(row):
+            for wrong in [
+                wrong for wrong in [*WRONG, MISSING] if wrong is MISSING or json.dumps(wrong) != json.dumps(value)
+            ]:
+                damaged = changed(json.loads(json.dumps(row)), place, wrong, missing=MISSING)
+                archive.write_bytes(gzip.compress(json.dumps(damaged).encode(), 1))
+                try:
+                    (run,) = read_runs_and_archives([str(archive)])
+                except InputError as error:
+                    message = str(error)
+                    assert "1 of" in message, (place, wrong)
+                    assert archive.name in message
+                    for python in ("None", "Error", "__init__", "object is not", "<"):
+                        assert python not in message.replace("float('nan')", ""), message
+                    continue
+                n_read += 1
+                assert type(run.seed) in (int, type(None)), (place, wrong)
+                assert type(run.at_chance) is bool, (place, wrong)
+                for name in ("folder", "task", "title"):
+                    assert type(getattr(run, name)) is str
+                for found in run.sets.values():
+                    assert type(found.n_examples) is int
+                    assert all(type(result) is float and 0 <= result <= 1 for result in found.results.values())
+                    for metric, scores in found.scores.items():
+                        assert len(scores) == found.n_examples, (place, wrong)
+                        if scores.ndim == 1:
+                            assert found.results[metric] == pytest.approx(scores.mean(), abs=1e-6)
+                assert place[0] != "task", wrong
+                compared.setdefault((row["task"], *place, type(wrong)), damaged)
+    assert n_read > 20
+    for number, row in enumerate(compared.values()):
+        if number % 7 == 0:  # (each takes longer than all that is read)
+            archive.write_bytes(gzip.compress(json.dumps(row).encode(), 1))
+            compare(archive, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "[]", '{"data": []}'])
+def test_an_archive_without_runs(tmp_path, content):
+    archive = tmp_path / "a.runs.jsonl.gz"
+    archive.write_bytes(gzip.compress(content.encode()))
+    with pytest.raises(InputError, match=archive.name):
+        read_runs_and_archives([str(archive)])
+
+
+def test_the_archives_of_the_docs_are_read():
+    assert len(read_runs_and_archives([str(PROJECT / "docs" / "results")])) > 50
 
 
 @pytest.mark.parametrize("system", [None, {"model": "mbert"}])

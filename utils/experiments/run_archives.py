@@ -1,22 +1,27 @@
 """Finished runs in one small file: what comparisons need of them, without models, texts or predictions."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from utils.core.errors import InputError
+from utils.core.arguments import is_language
+from utils.core.errors import InputError, shown
 from utils.core.files import json_text, write_lines
 from utils.core.tables import read_json
 from utils.experiments.evaluated_sets import TITLES, EvaluatedSet, difference_in_data
-from utils.experiments.finished_runs import FinishedRun, Original, Step, System, read_runs, with_systems
+from utils.experiments.finished_runs import FinishedRun, System, read_runs, with_systems
+from utils.experiments.significance import corpus_f1
 
 
 SUFFIX = ".runs.jsonl.gz"
 # (What examples say stays out; that two runs had the same ones is known from their fingerprints.)
-_LEFT_OUT = ("ids", "gold", "scores")
+_TEXTS = ("ids", "gold")
+# What is computed again differs by less than this from what was written.
+_ROUNDING = 1e-6
 # What rows of older archives do not have: they have the name of their system instead.
 _LATER = ("original", "steps", "title")
 
@@ -91,7 +96,7 @@ def _as_row(run: FinishedRun, beside: Path) -> dict[str, Any]:
     else:
         row = {name: value for name, value in row.items() if name not in _LATER} | {"system": run.system._asdict()}
     sets = {
-        name: {key: value for key, value in vars(one).items() if key not in _LEFT_OUT}
+        name: {key: value for key, value in vars(one).items() if key not in _TEXTS}
         | {"scores": {metric: _compact(values) for metric, values in one.scores.items()}}
         for name, one in run.sets.items()
     }
@@ -105,41 +110,97 @@ def _compact(values: np.ndarray) -> list:
 
 
 def _read_archive(path: Path) -> Iterator[FinishedRun]:
-    for where, row in read_json(path, like='{"task": …, "system": …, "sets": …}'):
+    empty = True
+    for where, row in read_json(path, like='{"task": …, "original": …, "sets": …}'):
+        empty = False
         try:
-            sets = {name: _evaluated_set(one) for name, one in row.pop("sets").items()}
-            if original := row.get("original"):
-                row |= {"system": System("", ""), "original": Original(**_texts(original))}
-                row["steps"] = tuple(map(_step, row["steps"]))
-            else:  # of an archive from before the original was kept
-                row["system"] = System(**row["system"])
-            run = FinishedRun(**row, sets=sets)
-            if run.task not in TITLES or not sets:
-                raise ValueError("it has an unknown task, or nothing was evaluated")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{where} is not a run ({error}); archive the runs again with --archive_file.") from None
-        yield run
+            yield _run(row)
+        except ValueError as error:
+            raise InputError(f"{where} is no run ({error}); archive the runs again with --archive_file.") from None
+    if empty:
+        raise InputError(f"The archive {path} holds no run; archive the runs again with --archive_file.")
 
 
-def _texts(row: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    if wrong := [value for value in row.values() if not isinstance(value, str)]:
-        raise TypeError(f"{wrong[0]} is not text")
-    return row
+def _run(row: dict[str, Any]) -> FinishedRun:
+    """The run of a row; ValueError saying what is wrong."""
+    if row.get("original") is None:  # of an archive from before the original was kept
+        if later := [name for name in _LATER if row.pop(name, None)]:
+            raise ValueError(f"it has {later[0]} without original")
+        row |= {"original": None, "steps": [], "title": ""}
+    elif "system" in row:
+        raise ValueError("it has both system and original")
+    else:
+        row |= {"system": System("", "")._asdict()}
+    run: FinishedRun = _built(FinishedRun, row, "it")
+    if run.task not in TITLES or not run.sets:
+        raise ValueError("it has an unknown task, or nothing was evaluated")
+    if run.original and not run.original.name:
+        raise ValueError("its original has no name")
+    if any(step.kind not in TITLES for step in run.steps):
+        raise ValueError("one of its steps is no training")
+    for name, found in run.sets.items():
+        if not is_language(name):
+            raise ValueError(f"{shown(name)} is not a language")
+        _check_set(name, found)
+    return run
 
 
-def _step(row: Mapping[str, Any]) -> Step:
-    step = Step(**{**row, "languages": tuple(row["languages"]), "variant": tuple(row["variant"])})
-    _texts(dict(enumerate((step.regime, *step.languages, *step.variant))))
-    if step.kind not in TITLES or not isinstance(step.seed, int | None):
-        raise ValueError(f"{step.kind} with seed {step.seed} is not a training")
-    return step
+def _check_set(name: str, found: EvaluatedSet) -> None:
+    """Raise ValueError if results, scores and the number of examples do not agree."""
+    if found.n_examples < 1 or not found.results:
+        raise ValueError(f"{name} has no examples, or no results")
+    if found.representation and not found.representation.keys() >= {"layer"}:
+        raise ValueError(f"{name} has a representation without layer")
+    for metric, result in found.results.items():
+        if not 0 <= result <= 1:
+            raise ValueError(f"the {metric} of {name} is {result:g} instead of 0 to 1")
+    for metric, values in found.scores.items():
+        counts = values.ndim == 2
+        if values.shape != ((found.n_examples, 3) if counts else (found.n_examples,)):
+            raise ValueError(f"{name} has no {metric} for each of {found.n_examples} examples")
+        if not (values >= 0).all() or not (values <= (np.inf if counts else 1)).all():
+            raise ValueError(f"{name} has a score of {metric} out of its range")
+        expected = float(corpus_f1(values.sum(axis=0)) if counts else values.mean())
+        if abs(found.results.get(metric, np.inf) - expected) > _ROUNDING:
+            raise ValueError(f"the {metric} of {name} is not that of its scores, {expected:.6g}")
 
 
-def _evaluated_set(row: Mapping[str, Any]) -> EvaluatedSet:
-    scores = {metric: np.array(values, dtype=float) for metric, values in row["scores"].items()}
-    found = EvaluatedSet(**{**row, "scores": scores})
-    for metric, values in scores.items():
-        shape = (found.n_examples, 3) if values.ndim == 2 else (found.n_examples,)
-        if values.shape != shape or not np.isfinite(values).all() or metric not in found.results:
-            raise ValueError(f"its {metric} does not have a finite value for each of {found.n_examples} examples")
-    return found
+def _built(kind: Any, value: Any, name: str) -> Any:
+    """A value of JSON as what a field is declared to be; ValueError if it has another type, or a part is missing or unknown."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return None if value is None else _built(next(one for one in inner if one is not NoneType), value, name)
+    if kind is Any:
+        return value
+    if kind is np.ndarray:
+        return _array(value, name)
+    if kind is float and type(value) is int:
+        value = float(value) if abs(value) < 2**53 else np.inf
+    if isinstance(value, dict) and (is_dataclass(kind) or hasattr(kind, "_fields")):
+        return _built_of_parts(kind, value, name)
+    if isinstance(value, dict) and origin is dict:
+        return {key: _built(inner[1], one, f"{name}.{key}") for key, one in value.items()}
+    if isinstance(value, list) and origin in (list, tuple):
+        return origin(_built(inner[0], one, f"{name}.{k}") for k, one in enumerate(value, start=1))
+    if type(value) is not kind or value in (np.inf, -np.inf) or value != value:
+        raise ValueError(f"{name} is {shown(value)}, of a wrong type or not finite")
+    return value
+
+
+def _built_of_parts(kind: Any, value: dict[str, Any], name: str) -> Any:
+    types = {key: one for key, one in get_type_hints(kind).items() if key not in _TEXTS}
+    if wrong := sorted(types.keys() ^ value.keys()):
+        raise ValueError(f"{name} {'has no' if wrong[0] in types else 'has the unknown'} {wrong[0]}")
+    return kind(**{key: _built(types[key], one, key) for key, one in value.items()})
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    """Scores: a list of numbers, or of three counts each."""
+    rows = value if isinstance(value, list) else [None]
+    counts = bool(rows) and isinstance(rows[0], list)
+    if any(isinstance(row, list) != counts or (counts and len(row) != 3) for row in rows):
+        raise ValueError(f"{name} is no list of numbers, or of three counts each")
+    numbers = [one for row in rows for one in row] if counts else rows
+    if not all(type(one) in (int, float) and abs(one) < 2**53 for one in numbers):
+        raise ValueError(f"{name} has something else than finite numbers")
+    return np.array(rows, dtype=float)
