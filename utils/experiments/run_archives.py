@@ -196,7 +196,7 @@ def _built_of_parts(kind: Any, value: dict[str, Any], name: str) -> Any:
 
 def _array(value: Any, name: str) -> np.ndarray:
     """Scores: a list of numbers, or of three counts each."""
-    rows = value if isinstance(value, list) else [None]
+    rows: list[Any] = value if isinstance(value, list) else [None]
     counts = bool(rows) and isinstance(rows[0], list)
     if any(isinstance(row, list) != counts or (counts and len(row) != 3) for row in rows):
         raise ValueError(f"{name} is no list of numbers, or of three counts each")
