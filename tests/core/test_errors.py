@@ -117,6 +117,7 @@ def test_a_path_that_cannot_be_used_is_one_line(kind, tmp_path):
         (raising(RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")), "space"),
         (raising(RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")), "space"),
         (raising(SafetensorError("I/O error: No space left on device (os error 28)")), "space"),
+        (raising(SafetensorError("Error while serializing: I/O error: File too large (os error 27)")), "limit"),
         (raising(OSError(errno.EDQUOT, "Disk quota exceeded")), "space"),
         (lambda: torch.zeros(10**15), "memory"),
         (lambda: np.zeros(10**15), "memory"),

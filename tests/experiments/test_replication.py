@@ -428,6 +428,22 @@ def test_weights_go_when_nothing_needs_them(monkeypatch, tmp_path):
             assert not list((out / name).glob("checkpoint-*"))
 
 
+def test_only_the_checkpoints_of_a_run_go_with_it(monkeypatch, tmp_path):
+    """Not what the user has called `checkpoint-…`, in the folder or elsewhere."""
+    fake(monkeypatch, {}, "import os; os.mkdir(folder + '/checkpoint-30')")
+    folder = tmp_path / "out" / "nli" / "a1"
+    for name in ("checkpoint-best", "checkpoint-3-good", "_earlier-1/checkpoint-3"):
+        (folder / name).mkdir(parents=True)
+    (folder / "checkpoint-notes").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").write_text("mine")
+    (folder / "checkpoint-7").symlink_to(tmp_path / "elsewhere")
+    assert carry_out([a_run("nli/a1")], grid(), tmp_path / "out") == {}
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("checkpoint-*")}
+    assert left == {"checkpoint-best", "checkpoint-3-good", "checkpoint-notes", "_earlier-1/checkpoint-3"}
+    assert (tmp_path / "elsewhere" / "kept").exists()
+
+
 SECRETS = ("hf_abcdefghijklmnop", "s3cr3t-word")
 
 

@@ -186,6 +186,15 @@ def test_a_failed_save_leaves_the_good_one(tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "adjusted").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_what_a_killed_save_has_left_goes_with_the_next_one(tmp_path):
+    """It would fill the disk, and be pushed to the Hub with the rest of the folder."""
+    folder = tiny.checkpoint(tmp_path / "original")
+    (tmp_path / "adjusted" / ".writing-abc").mkdir(parents=True)
+    (tmp_path / "adjusted" / ".writing-abc" / "model.safetensors").write_bytes(b"half")
+    save_encoder(load_encoder(folder), tmp_path / "adjusted")
+    assert sorted(p.name for p in (tmp_path / "adjusted").iterdir()) == ["config.json", "model.safetensors"]
+
+
 def test_links_of_an_encoder_are_found_again_whatever_the_seed(tmp_path):
     """A pooler that the checkpoint lacks is random; links do not depend on it, so neither does what they are kept under."""
     tiny.model().save_pretrained(tmp_path)  # with a masked-LM head: without a pooler

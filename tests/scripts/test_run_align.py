@@ -591,10 +591,8 @@ def test_a_run_that_is_killed_again_and_again_gives_the_weights_of_one_that_is_n
     words = command(model, bitext, tmp_path / "cut", *schedule)
     moments, n_killed = random.Random(0), 0
     while not (tmp_path / "cut" / "model.safetensors").exists() and n_killed < 6:
-        started = list((tmp_path / "cut").glob("checkpoint-*"))
-        resumed = [*words, *(["--resume_from_checkpoint", "true"] if started else [])]
-        process = ScriptProcess(resumed, tmp_path / "log", environment(tmp_path))
-        before = {folder.name for folder in started}
+        process = ScriptProcess([*words, "--resume_from_checkpoint", "true"], tmp_path / "log", environment(tmp_path))
+        before = {folder.name for folder in (tmp_path / "cut").glob("checkpoint-*")}
         while {folder.name for folder in (tmp_path / "cut").glob("checkpoint-*")} <= before and process.poll() is None:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.25))

@@ -133,8 +133,11 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 # What it means for the user when libraries say this, in errors of their own. (torch.save reports a full disk by the last three.)
 _OUTSIDE = {
-    "There is no space left on the disk; make room, then run again or --resume_from_checkpoint.": (
+    "There is no space left on the disk; make room and run the same command again, a training with --resume_from_checkpoint true.": (
         "No space left on device", "Disk quota exceeded", "unexpected pos", "PytorchStreamWriter", "basic_ios::clear",
+    ),
+    "A file would be larger than the file system, or ulimit -f, allows; write into another folder, or raise the limit.": (
+        "File too large",
     ),
     "A worker process was killed, perhaps for lack of memory; choose fewer workers or smaller batches.": (
         "DataLoader worker", "subprocesses has abruptly died", "BrokenProcessPool",

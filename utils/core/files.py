@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -99,17 +99,24 @@ def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def check_output_dir(output_dir: str | Path, overwrite: bool = False) -> None:
-    """Lock the output folder. InputError if it is a file or, without `overwrite`, not empty: no earlier result is lost."""
+def check_output_dir(
+    output_dir: str | Path, overwrite: bool = False, but: Collection[str] = (), remedy: str = ""
+) -> None:
+    """Lock the output folder. InputError if it is a file or, without `overwrite`, not empty: no earlier result is lost.
+
+    What has a name in `but` is no result, nor are hidden files, such as a killed process leaves. `remedy` is what else the
+    user could do.
+    """
     folder = Path(output_dir)
     if os.path.isfile(folder):
         raise InputError(f"--output_dir {folder} is a file; give the name of a folder.")
     lock_folder(folder)
-    found = min((file.name for file in folder.iterdir() if file.name != _LOCK), default=None)
+    names = (file.name for file in folder.iterdir())
+    found = min((name for name in names if name != _LOCK and name[0] != "." and name not in but), default=None)
     if found and not overwrite:
         raise InputError(
-            f"The folder --output_dir {folder} is not empty (it holds {found}); choose another one, or add "
-            "--overwrite_output_dir to write into it."
+            f"The folder --output_dir {folder} is not empty (it holds {found}); {remedy}{', ' * bool(remedy)}choose another one, or "
+            "add --overwrite_output_dir to write into it."
         )
 
 

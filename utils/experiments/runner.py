@@ -26,7 +26,7 @@ from utils.core.redaction import redact
 from utils.experiments.grid import Grid
 from utils.experiments.plan import Run, as_words
 from utils.tasks.registry import TASKS
-from utils.training.whole_checkpoints import whole_checkpoints
+from utils.training.whole_checkpoints import step_checkpoints, whole_checkpoints
 
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ _LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "
 _ASK, _KILL = (signal.SIGTERM, signal.SIGKILL) if hasattr(os, "killpg") else (0, signal.SIGTERM)
 # The file in the folder of a run that says whether it is done.
 _MARK = "replicate.json"
-# Weights and checkpoints, the large files of a run.
-_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "checkpoint-*")
+# The weights of a run, beside its checkpoints.
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
 def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None) -> list[str]:
@@ -95,8 +95,16 @@ def _drop_weights(runs: Sequence[Run], done: Container[str], output_dir: Path) -
     needed = {name for run in runs if run.name not in done for name in run.needs}
     for run in runs:
         if run.task in TASKS and run.name in done and run.name not in needed:
-            for path in chain.from_iterable(map((output_dir / run.name).glob, _WEIGHTS)):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            folder = output_dir / run.name
+            for path in chain(step_checkpoints(folder), *map(folder.glob, _WEIGHTS)):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @contextmanager
@@ -233,8 +241,8 @@ def _finish(one: _Started, output_dir: Path) -> str | None:
         errors = [line for line in said if line.startswith("error: ")]
         return f"failed with status {one.process.returncode}: {(errors or said or ['(silent)'])[-1]} (see {one.log})"
     mark_done(one.run, output_dir)
-    for checkpoint in (output_dir / one.run.name).glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    for checkpoint in step_checkpoints(output_dir / one.run.name):
+        _remove(checkpoint)
     return None
 
 

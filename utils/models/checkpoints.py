@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,8 @@ def atomic_model_write(output_dir: str | Path) -> Iterator[str]:
     adapter does not stay beside a plain model, nor a plain model beside an adapter.
     """
     os.makedirs(output_dir, exist_ok=True)
+    for left in Path(output_dir).glob(".writing-*"):  # by a process that was killed
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=".writing-") as folder:
         yield folder
         written = sorted(os.listdir(folder))

@@ -17,47 +17,58 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from utils.alignment.losses import AlignmentLoss
-from utils.core.arguments import require
 from utils.core.errors import InputError
 from utils.core.files import check_output_dir, json_values, lock_folder, read_json_object
 from utils.models.encoders import layout_of
 from utils.models.layers import encoder_of
 from utils.training.arguments import ScriptTrainingArguments
-from utils.training.whole_checkpoints import is_whole, whole_checkpoints
+from utils.training.whole_checkpoints import RUN_FILE, is_whole, step_checkpoints, whole_checkpoints
 
 
 logger = logging.getLogger(__name__)
 
-# The file of a checkpoint that says which run it belongs to.
-RUN_FILE = "run_state.json"
-
 
 def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
-    """The checkpoint of `--resume_from_checkpoint`: a folder, or for `true` the last one in the output folder; else None.
+    """The checkpoint of `--resume_from_checkpoint`: a folder, or for `true` the last complete one in the output folder.
 
-    Whether it belongs to this run is known only when the data are read (`own_checkpoint`). The output folder is locked.
+    None if there is no complete one, or none is asked for: the run begins at the beginning. Incomplete ones, which a killed
+    run leaves, are passed over with a warning. Whether a checkpoint belongs to this run is known only when the data are
+    read (`own_checkpoint`). The output folder is locked.
 
     Raises:
-        InputError: if there is no complete checkpoint, or none is given and the output folder is not empty, or if another
-            process writes into it.
+        InputError: if the folder that is named is no complete checkpoint; if the run begins at the beginning and there are
+            complete checkpoints or other results in the output folder; or if another process writes into it.
     """
-    output_dir, resume = Path(str(training.output_dir)), training.resume_from_checkpoint
-    if not resume or str(resume).lower() == "false":
-        check_output_dir(output_dir, overwrite_output_dir)
-        return None
-    if str(resume).lower() == "true":
-        whole = whole_checkpoints(output_dir)
-        require(whole, [f"A checkpoint in {output_dir}"], "start without --resume_from_checkpoint")
-        resume = str(whole[0])
-    elif not is_whole(Path(resume)):
-        problem = f"There is no checkpoint {resume}"
-        if os.path.isdir(resume):
-            problem = f"The checkpoint {resume} is incomplete (model, optimizer, scheduler, random state, trainer_state.json)"
+    output_dir, resume = Path(str(training.output_dir)), str(training.resume_from_checkpoint or "false")
+    if resume.lower() not in ("true", "false"):
+        _check_named(resume, output_dir, overwrite_output_dir)
+        return resume
+    lock_folder(output_dir)
+    whole = whole_checkpoints(output_dir)
+    incomplete = [folder for folder in step_checkpoints(output_dir) if folder not in whole]
+    goes_on = bool(whole) and resume.lower() == "true"
+    if not goes_on:
+        remedy = "add --resume_from_checkpoint true to go on from it" if whole else ""
+        check_output_dir(output_dir, overwrite_output_dir, [folder.name for folder in incomplete], remedy)
+    if incomplete:
+        names = " ".join(map(str, incomplete))
+        then = f"goes on from {whole[0].name}" if goes_on else "begins at the beginning"
+        logger.warning(f"Passed over, since it is incomplete: {names}. The run {then}.")
+    elif resume.lower() == "true" and not whole:
+        logger.warning(f"There is no checkpoint in {output_dir}. The run begins at the beginning.")
+    return str(whole[0]) if goes_on else None
+
+
+def _check_named(checkpoint: str, output_dir: Path, overwrite_output_dir: bool) -> None:
+    """Raise `InputError` if a checkpoint is not complete, or of another output folder than this one, which is not empty."""
+    if not is_whole(Path(checkpoint)):
+        problem = f"There is no checkpoint {checkpoint}"
+        if os.path.isdir(checkpoint):
+            problem = f"The checkpoint {checkpoint} is incomplete (model, optimizer, scheduler, random state, trainer_state.json)"
         raise InputError(f"{problem}; check the path, or give true for the last complete one.")
-    if Path(resume).resolve().parent != output_dir.resolve():
+    if Path(checkpoint).resolve().parent != output_dir.resolve():
         check_output_dir(output_dir, overwrite_output_dir)
     lock_folder(output_dir)
-    return resume
 
 
 def own_checkpoint(checkpoint: str, args: TrainingArguments, identity: Mapping[str, Any]) -> str:
@@ -75,8 +86,8 @@ def own_checkpoint(checkpoint: str, args: TrainingArguments, identity: Mapping[s
         if len(folders) > 1:
             logger.warning(f"{folder} is passed over: it belongs to another run ({differences}).")
     raise InputError(
-        f"{folders[-1]} belongs to another run ({differences}); give the arguments of that run, or start a new one without "
-        "--resume_from_checkpoint."
+        f"{folders[-1]} belongs to another run ({differences}); give the arguments of that run, or start a new one by "
+        "--overwrite_output_dir, without --resume_from_checkpoint."
     )
 
 
