@@ -48,6 +48,7 @@ from utils.models.tokenizers import load_tokenizer, sentence_length_limit
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.corpus import HELD_OUT_SEED, ChosenPairs, ParallelCorpus
+from utils.parallel.data_sets import check_held_out
 from utils.parallel.linking import check_links_to_write
 from utils.parallel.sides import ENGLISH
 from utils.training.alignment_trainer import AlignmentTrainer
@@ -227,6 +228,8 @@ def read_pairs(
     if data.validation_file or data.validation_split:
         files, split = data.validation_file, data.validation_split
         held_out = read(files, data.validation_links_file, "validation", dataset_split=split, like=corpus)
+        if corpus:
+            check_held_out(held_out.pairs, corpus.pairs, "--validation_file" if files else "--validation_split")
     linked, linked_held_out = (part and part.linkable(links, reference, words) for part in (corpus, held_out))
     if training.should_save and (written := linked or linked_held_out):
         written.write_links(links)

@@ -39,6 +39,14 @@ def bitext(tmp_path) -> Path:
     return path
 
 
+@pytest.fixture
+def held_out(bitext, tmp_path) -> Path:
+    """Pairs to measure on: some of `bitext`, since a model that has seen them is no matter here."""
+    path = tmp_path / "held-out.tsv"
+    path.write_text(bitext.read_text(encoding="utf-8").partition("\n")[2], encoding="utf-8")
+    return path
+
+
 def of_another_language(bitext: Path, path: Path, between: str = "\t") -> Path:
     """The same pairs, and one of which a side is empty: two languages with the same pairs are refused."""
     lines = [*bitext.read_text(encoding="utf-8").splitlines(), "\tunpaired"]

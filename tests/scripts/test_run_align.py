@@ -157,12 +157,13 @@ def test_links_and_words_that_changed_are_read_again(align, tmp_path):
     assert record["sha256"] != trained[2]["sha256"]
 
 
-def test_several_languages_share_one_model(align, tmp_path, bitext):
+def test_several_languages_share_one_model(align, tmp_path, bitext, held_out):
     moses = tmp_path / "ru.txt.gz"
     moses.write_bytes(gzip.compress(of_another_language(bitext, tmp_path / "ru.txt", " ||| ").read_bytes()))
+    measured = of_another_language(held_out, tmp_path / "held-out.ru.txt", " ||| ")
     out = align(
         "--languages", "hi", "ru", "--parallel_file", f"hi={bitext}", f"ru={moses}", "--max_train_pairs", 10,
-        "--do_train", "--do_eval", "--validation_file", f"hi={bitext}", f"ru={moses}", "--max_eval_pairs", 7,
+        "--do_train", "--do_eval", "--validation_file", f"hi={held_out}", f"ru={measured}", "--max_eval_pairs", 7,
         "--write_links", f"hi={tmp_path}/hi.links", f"ru={tmp_path}/ru.links",
     )  # fmt: skip
     record = json.loads((out / "run.json").read_text())
@@ -408,14 +409,23 @@ def test_nothing_is_written_over(align, tmp_path, bitext, capsys):
     assert (mine / "model.safetensors").read_bytes() == b"mine"
 
 
+def test_the_pairs_of_the_training_are_not_held_out(align, tmp_path, bitext, capsys):
+    copied = shutil.copy(bitext, tmp_path / "copy.tsv")
+    for path in (bitext, copied):
+        message = message_of(align, capsys, "--do_train", "--do_eval", "--validation_file", path)
+        assert "--validation_file" in message
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    align("--do_eval", "--validation_file", bitext)
+
+
 def test_old_numbers_do_not_stand_beside_new_ones(align):
     out = align("--do_train", "--do_eval", "--validation_split_percentage", 50, "--eval_layers", 0)
     align("--do_eval", "--validation_split_percentage", 50, "--overwrite_output_dir")
     assert not [name for name in results(out) if name.startswith("train_") or "layer0" in name]
 
 
-def test_an_evaluation_strategy_is_for_training(align, bitext):
-    out = align("--eval_strategy", "steps", "--eval_steps", 1, "--validation_file", bitext, "--max_steps", 2)
+def test_an_evaluation_strategy_is_for_training(align, held_out):
+    out = align("--eval_strategy", "steps", "--eval_steps", 1, "--validation_file", held_out, "--max_steps", 2)
     assert (out / "model.safetensors").exists()
 
 

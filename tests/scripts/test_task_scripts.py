@@ -212,9 +212,10 @@ def test_treebanks_in_conllu(fine_tune, tmp_path):
         text += (
             "".join(f"{k}\t{word}\t_\t{tag}" + "\t_" * 6 + "\n" for k, (word, tag) in enumerate(words, start=1)) + "\n"
         )
-    path = tmp_path / "en.conllu"
+    path, train = tmp_path / "en.conllu", tmp_path / "train.conllu"
     path.write_text(text, encoding="utf-8")
-    out = fine_tune("pos", "--do_train", "--do_eval", "--train_file", path, "--validation_file", path, "--eval_languages", "en",
+    train.write_text(text.partition("\n\n")[2], encoding="utf-8")
+    out = fine_tune("pos", "--do_train", "--do_eval", "--train_file", train, "--validation_file", path, "--eval_languages", "en",
                     "--max_steps", 1)  # fmt: skip
     assert [(line["id"], line["gold"]) for line in predictions(out, "en")] == [(r["id"], r["pos_tags"]) for r in rows]
 
@@ -302,10 +303,11 @@ def test_questions_without_answer(fine_tune, tmp_path):
     rows = load_dataset(str(DATA / "qa"), "en", split="train").to_list()
     for row in rows[::2]:
         row["answers"] = {"text": [], "answer_start": []}
-    path = tmp_path / "v2.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    files = ("--train_file", path, "--validation_file", path, "--eval_languages", "en", "--do_train", "--do_eval")
-    with pytest.raises(InputError, match=rf"Line 1 of {path} has no answer; add --version_2_with_negative"):
+    path, train = tmp_path / "v2.jsonl", tmp_path / "train.jsonl"
+    for file, some in ((path, rows), (train, rows[:-1])):
+        file.write_text("".join(json.dumps(row) + "\n" for row in some))
+    files = ("--train_file", train, "--validation_file", path, "--eval_languages", "en", "--do_train", "--do_eval")
+    with pytest.raises(InputError, match=rf"Line 1 of {train} has no answer; add --version_2_with_negative"):
         fine_tune("qa", *files)
     out = fine_tune("qa", *files, "--version_2_with_negative", "--num_train_epochs", 1)
     found = results(out)

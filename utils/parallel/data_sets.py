@@ -86,14 +86,33 @@ Bitext: TypeAlias = Dataset | PairStream  # a stream with --streaming
 
 def check_not_shared(pairs: Mapping[str, Bitext]) -> None:
     """Raise `InputError` if two languages have the same sentence pairs, as from a data set without a column for each."""
-    # (Of a stream its beginning, which is kept, so that nothing is read again.)
-    read = {name: some if isinstance(some, Dataset) else some.select(range(SAMPLE)) for name, some in pairs.items()}
-    for one, other in combinations(read, 2):
-        if same_content(read[one], read[other]):
+    for one, other in combinations(pairs, 2):
+        if _same_pairs(pairs[one], pairs[other]):
             raise InputError(
                 f"{one} and {other} have the same sentence pairs; give each language a column, a configuration or a file of its own, or "
                 "omit one."
             )
+
+
+def check_held_out(held_out: Mapping[str, Bitext], pairs: Mapping[str, Bitext], argument: str) -> None:
+    """Raise `InputError` if the held-out pairs of a language are those to train on."""
+    for language in held_out:
+        # (By the checksum of the sentences, since links of their own may split them into other words.)
+        if _same_pairs(held_out[language], pairs[language], ["checksum"]):
+            raise InputError(
+                f"The held-out pairs of {language} ({argument}) are those of the training; give others, or hold out a part of them by "
+                "--validation_split_percentage."
+            )
+
+
+def _same_pairs(one: Bitext, other: Bitext, columns: Sequence[str] = tuple(BITEXT_FEATURES)) -> bool:
+    """Whether two bitexts are the same. (Of a stream its beginning counts, which is kept, so that nothing is read again.)"""
+    if isinstance(one, PairStream) or isinstance(other, PairStream):
+        one, other = (
+            some.select(range(min(SAMPLE, len(some)) if isinstance(some, Dataset) else SAMPLE))
+            for some in (one, other)
+        )
+    return same_content(one.select_columns(list(columns)), other.select_columns(list(columns)))
 
 
 def load_bitext(

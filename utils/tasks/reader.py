@@ -48,7 +48,8 @@ class TaskReader:
         texts: columns with these texts; if there are none, as where labels are places in a text, they stay as they are.
         evaluated: of every language that was read for evaluation, the file, or the data set and its configuration.
 
-    No two languages have the same examples: one source of both, or equal content, raises `InputError`.
+    No two languages have the same examples: one source of both, or equal content, raises `InputError`. Nor has a set for
+    evaluation those of the training, of which all are meant, however few of them are used.
     """
 
     arguments: TaskDataArguments
@@ -66,6 +67,7 @@ class TaskReader:
     # Which language was read from a file, or from a configuration; and the examples of every set that was read.
     _language_of: dict[tuple[str, ...], str] = field(default_factory=dict, init=False, repr=False)
     _sets: list[tuple[str, Dataset]] = field(default_factory=list, init=False, repr=False)
+    _trained_on: list[Dataset] = field(default_factory=list, init=False, repr=False)
 
     def train(self) -> Dataset:
         """The training examples: those of the training language, then those of `--few_shot`."""
@@ -95,6 +97,7 @@ class TaskReader:
             raise InputError(
                 f"{where} has only {len(examples)} examples in {language}; lower --few_shot {language}={number}."
             )
+        self._trained_on.append(examples)
         return self._in_latin(_chosen(examples, number), language)
 
     def _train(self) -> Dataset:
@@ -104,6 +107,7 @@ class TaskReader:
         else:
             source = (data.dataset_name, data.dataset_config_name, data.train_split)
             examples = self._from_dataset("train", data.train_language, *source, self.read_example)
+        self._trained_on.append(examples)
         return self._in_latin(_chosen(examples, data.max_train_samples), data.train_language)
 
     def evaluation(
@@ -130,6 +134,11 @@ class TaskReader:
             name, usual = data.evaluated_data_set()
             split = data.validation_split if validates else data.test_split
             examples = self._from_dataset(purpose, language, name, config or usual, split, read_example)
+        if any(_same_but_for_ids(examples, seen) for seen in self._trained_on):
+            raise InputError(
+                f"The examples in {language} of --{purpose}_{'file' if files else 'split'} ({path if files else split}) are those of the "
+                "training; give others, or train on others."
+            )
         wanted = data.max_eval_samples if validates else data.max_predict_samples
         return self._in_latin(_chosen(examples, wanted), language)
 
