@@ -54,7 +54,7 @@ class ReplicateArguments:
 
 
 ScriptSettings = make_dataclass(
-    "ScriptSettings", [(name, str | None, arg(None, help=f"For {what}.")) for name, what in SETTINGS.items()]
+    "ScriptSettings", [(name, dict | str | None, arg(None, help=f"For {what}.")) for name, what in SETTINGS.items()]
 )
 ScriptSettings.__doc__ = "Settings of the scripts, as mappings from arguments to values, or to values by language."
 

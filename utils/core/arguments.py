@@ -8,12 +8,12 @@ import operator
 import os
 import re
 import sys
-from argparse import Action, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
 
@@ -187,6 +187,10 @@ class _Parser(HfArgumentParser):
         self.titles: dict[str, str] = {}
         self.spellings: dict[str, str] = {}  # of every argument → its name
         self.bounds: dict[str, Mapping[str, float]] = {}
+        self.actions: dict[str, Action] = {}  # by spelling
+        # (Not by the types of the fields, which HfArgumentParser changes.)
+        hints = [hint for group in dataclasses for hint in get_type_hints(group).items()]
+        self.mappings = {name for name, kind in hints if "dict" in str(kind)}
         for group in dataclasses:
             title = (group.__doc__ or group.__name__).split("\n")[0].rstrip(".")
             self.titles |= {item.name: title if "bounds" in item.metadata else _INHERITED for item in fields(group)}
@@ -212,7 +216,14 @@ class _Parser(HfArgumentParser):
         for not_of_argparse in ("hyperparameter", "variant", "bounds"):
             options.pop(not_of_argparse, None)
         options["help"] = _explained(options, self.bounds[name])
-        return self.groups[self.titles[name]].add_argument(*shown, **options)
+        action = self.groups[self.titles[name]].add_argument(*shown, **options)
+        self.actions |= dict.fromkeys(shown, action)
+        return action
+
+    def nearest(self, unknown: str) -> str:
+        """What a message about an unknown argument ends with."""
+        close = difflib.get_close_matches(unknown, [f"--{name}" for name in self.titles], n=1)
+        return f"did you mean {close[0]}?" if close else "see --help."
 
     def print_help(self, file: Any = None) -> None:
         keep_help(self.format_help())
@@ -251,10 +262,9 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
     parser = _Parser(dataclasses, usage=usage, description=description)
     settings, arguments = [], sys.argv[1:]
     if arguments and arguments[0].endswith((".json", ".yaml", ".yml")):
-        settings, arguments = _arguments_from(arguments[0]), arguments[1:]
+        settings, arguments = _arguments_from(arguments[0], parser), arguments[1:]
     if positional and arguments and not arguments[0].startswith("-"):
         arguments = [f"--{positional}", *arguments]
-    settings = [_underscored(word) for word in settings]
     named = [parser.spellings[word] for word in settings if word in parser.spellings]
     if twice := next((name for name in named if named.count(name) > 1), None):
         raise InputError(f"The settings file gives {twice} twice, by two names; leave one of them out.")
@@ -270,8 +280,7 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
             arguments, return_remaining_strings=True, look_for_args_file=False
         )
     if unknown:
-        close = difflib.get_close_matches(unknown[0], [f"--{name}" for name in parser.titles], n=1)
-        remedy = f"did you mean {close[0]}?" if close else "see --help."
+        remedy = parser.nearest(unknown[0])
         if positional and not unknown[0].startswith("-"):
             remedy = f"write {positional} before everything else, or after --{positional}."
         raise InputError(f"There is no argument {unknown[0]}; {remedy}")
@@ -299,7 +308,7 @@ def _underscored(word: str) -> str:
     return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
 
 
-def _arguments_from(path: str) -> list[str]:
+def _arguments_from(path: str, parser: _Parser) -> list[str]:
     """A settings file as words of a command line (YAML reads JSON as well)."""
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -312,10 +321,43 @@ def _arguments_from(path: str) -> list[str]:
         raise InputError(f"The settings file {path} must map argument names to values, like `seed: 42`.")
     words = []
     for name, value in settings.items():
+        word = _underscored(f"--{name}")
+        if word not in parser.actions:
+            raise InputError(
+                f"The settings file {path} gives {name}, but there is no such argument; {parser.nearest(word)}"
+            )
         if value not in ("", "~", "null"):
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{name}", *(v if isinstance(v, str) else json.dumps(v) for v in values)]
+            action = parser.actions[word]
+            takes_json = isinstance(value, dict) and action.dest in parser.mappings
+            values = [json.dumps(value)] if takes_json else value if isinstance(value, list) else [value]
+            if remedy := _misfit(values, action):
+                raise InputError(f"The settings file {path} gives {name} the value {json.dumps(value):.80}; {remedy}.")
+            words += [word, *values]
     return words
+
+
+def _misfit(values: Sequence[Any], action: Action) -> str:
+    """What to do about values of a settings file that an argument does not take; empty if it takes them."""
+    is_list = action.nargs in ("+", "*")
+    if not values or len(values) > 1 and not is_list:
+        return "give one value" + " or a list" * is_list
+    for value in values:
+        if not isinstance(value, str):
+            return "write a list of words, such as [hi=FILE, ru=FILE]" if is_list else "give one value"
+        if value.startswith("-") and not _NEGATIVE.match(value):
+            return "give values that do not begin like an argument"
+        try:
+            made = action.type(value) if callable(action.type) else value
+        except (TypeError, ValueError, ArgumentTypeError):
+            made = None
+        if made is None or action.choices is not None and made not in action.choices:
+            kind = " or ".join(map(str, action.choices)) if action.choices else getattr(action.type, "__name__", "")
+            return f"give {_KINDS.get(kind, kind)}"
+    return ""
+
+
+_NEGATIVE = re.compile(r"-\.?\d")
+_KINDS = {"int": "a whole number", "float": "a number", "string_to_bool": "true or false"}
 
 
 def check_unused(arguments: Any, switch: str, but: Collection[str] = ()) -> None:
