@@ -5,7 +5,7 @@
     python replicate.py replicate-small.yaml --jobs 2 --override nli.max_train_samples=2000
 
 Every run of the grid (languages × tasks × regimes × seeds) is one of the ordinary scripts, started by `accelerate
-launch`; --dry_run prints the commands. Runs that are done are skipped, interrupted ones resume from their last checkpoint,
+launch`; --dry_run checks and prints the commands. Runs that are done are skipped, interrupted ones resume from their last checkpoint,
 and a run that fails does not stop the others: after an interruption start the same command again. In the end there is a
 report (report.html, report.md) that says which of the paper's findings were seen, and how certain that is.
 """
@@ -30,7 +30,7 @@ from utils.experiments.grid import SETTINGS, Grid, GridArguments
 from utils.experiments.plan import plan
 from utils.experiments.report import write_report
 from utils.experiments.results import read_results
-from utils.experiments.runner import alone_in, as_typed, carry_out, check_done, command
+from utils.experiments.runner import alone_in, as_typed, carry_out, check_commands, check_done, command
 
 
 @dataclass
@@ -49,7 +49,7 @@ class ReplicateArguments:
         False, help="Keep the weights of fine-tuned models at the end (those of adjusted models are always kept)."
     )
     n_resamples: int = arg(10_000, help="Bootstrap resamples of the comparisons.", at_least=100)
-    dry_run: bool = arg(False, help="Print the commands that are still to be run, and stop.")
+    dry_run: bool = arg(False, help="Check and print the commands that are still to be run, and stop.")
     report_only: bool = arg(False, help="Run nothing; report on the runs that are done so far.")
 
 
@@ -94,8 +94,9 @@ def main() -> None:
 
     # --- Plan ---
     runs = plan(grid)
+    to_do = [] if args.report_only else [run for run in runs if not check_done(run, output_dir)]
+    check_commands(to_do, grid, output_dir)
     if args.dry_run:
-        to_do = [run for run in runs if not check_done(run, output_dir)]
         for run in to_do:
             print(as_typed(command(run, grid, output_dir)))
         print(f"# {len(to_do)} of {len(runs)} runs are to be done.")

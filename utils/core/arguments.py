@@ -17,6 +17,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
 
+from utils.core.checked_commands import ONLY_READ, ArgumentsRead
 from utils.core.errors import InputError, input_errors
 from utils.core.files import RESULTS
 from utils.core.kept_help import keep_help
@@ -291,6 +292,8 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
         check_ranges(group)
         check_languages(group)
     check_outputs(parsed)
+    if os.environ.get(ONLY_READ):
+        raise ArgumentsRead
     return tuple(parsed)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from utils.core.checked_commands import refusals
 from utils.core.errors import InputError
 from utils.core.files import is_locked, read_json_object, write_json, write_text
 from utils.core.kept_help import CODE
@@ -54,6 +55,19 @@ def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None
     if whole_checkpoints(folder):
         words += ["--resume_from_checkpoint", "true"]
     return [sys.executable, "-m", "accelerate.commands.launch", *as_words(launch, []), str(CODE / run.script), *words]
+
+
+def check_commands(runs: Sequence[Run], grid: Grid, output_dir: Path) -> None:
+    """Raise `InputError` if a script does not know, or cannot read, what the settings say, before hours of other runs."""
+    differ = {(run.script, run.task, run.regime, run.language): run for run in reversed(runs)}  # (not in the seed)
+    first = list(reversed(differ.values()))
+    commands = [command(run, grid, output_dir) for run in first]
+    starts = [
+        next(k for k, word in enumerate(words) if word.endswith(run.script)) for words, run in zip(commands, first)
+    ]
+    found = refusals([words[start:] for words, start in zip(commands, starts)]) if first else []
+    if refused := next(((run, why) for run, why in zip(first, found) if why), None):
+        raise InputError(f"{refused[0].script} cannot run {refused[0].name} with these settings: {refused[1]}")
 
 
 def as_typed(words: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The training arguments of the scripts."""
 
+import os
 from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from transformers.training_args import ParallelMode
 from transformers.utils import is_liger_kernel_available
 
 from utils.core.arguments import arg, check_ranges
+from utils.core.checked_commands import ONLY_READ
 from utils.core.errors import InputError
 
 
@@ -103,7 +105,8 @@ class ScriptTrainingArguments(TrainingArguments):
                 )
         for callback in get_reporting_integration_callbacks(self.report_to):
             callback()
-        if self.fsdp and self.parallel_mode != ParallelMode.DISTRIBUTED:
+        is_one_process = self.parallel_mode != ParallelMode.DISTRIBUTED and not os.environ.get(ONLY_READ)
+        if self.fsdp and is_one_process:
             raise InputError(
                 "--fsdp needs several processes: start the script by `accelerate launch --num_processes N`."
             )
