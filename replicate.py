@@ -95,7 +95,7 @@ def main() -> None:
     # --- Plan ---
     runs = plan(grid)
     to_do = [] if args.report_only else [run for run in runs if not check_done(run, output_dir)]
-    check_commands(to_do, grid, output_dir)
+    check_commands(to_do, output_dir)
     if args.dry_run:
         for run in to_do:
             print(as_typed(command(run, grid, output_dir)))

@@ -46,7 +46,7 @@ def found(tmp_path_factory):
         for group in [None, *WRONG]:
             patch.setattr(runner, "refusals", lambda commands: words.extend(commands) or [None] * len(commands))
             before, of = len(words), grid({group: WRONG[group]} if group else {})
-            runner.check_commands(plan(of), of, folder)
+            runner.check_commands(plan(of), folder)
             asked += [group] * (len(words) - before)
     said = {}
     for group, why in zip(asked, refusals(words)):

@@ -42,6 +42,12 @@ SCRIPTS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _unchecked(monkeypatch):
+    """What the scripts say of their arguments takes seconds, and has tests of its own (test_checked_commands.py)."""
+    monkeypatch.setattr(runner, "refusals", lambda commands: [None] * len(commands))
+
+
 def grid(**changes) -> Grid:
     usual = {
         "model_name_or_path": "mbert",

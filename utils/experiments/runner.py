@@ -47,6 +47,11 @@ def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None
     """The command, as a list of words, that starts a run with `n_threads` per process, or resumes it from its last checkpoint."""
     threads = {"num_cpu_threads_per_process": str(n_threads)} if n_threads else {}
     launch = {**_LAUNCH, **threads, **grid.settings_of("launch")}
+    return [sys.executable, "-m", "accelerate.commands.launch", *as_words(launch, []), *_script_words(run, output_dir)]
+
+
+def _script_words(run: Run, output_dir: Path) -> list[str]:
+    """The script of a run, and its arguments."""
     folder = output_dir / run.name
     words = [
         str(output_dir / word[1:-1]) if word[:1] == "{" and word[1:-1] in run.needs else word for word in run.arguments
@@ -54,18 +59,14 @@ def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None
     words += ["--output_dir", str(folder), "--overwrite_output_dir"]
     if whole_checkpoints(folder):
         words += ["--resume_from_checkpoint", "true"]
-    return [sys.executable, "-m", "accelerate.commands.launch", *as_words(launch, []), str(CODE / run.script), *words]
+    return [str(CODE / run.script), *words]
 
 
-def check_commands(runs: Sequence[Run], grid: Grid, output_dir: Path) -> None:
+def check_commands(runs: Sequence[Run], output_dir: Path) -> None:
     """Raise `InputError` if a script does not know, or cannot read, what the settings say, before hours of other runs."""
     differ = {(run.script, run.task, run.regime, run.language): run for run in reversed(runs)}  # (not in the seed)
     first = list(reversed(differ.values()))
-    commands = [command(run, grid, output_dir) for run in first]
-    starts = [
-        next(k for k, word in enumerate(words) if word.endswith(run.script)) for words, run in zip(commands, first)
-    ]
-    found = refusals([words[start:] for words, start in zip(commands, starts)]) if first else []
+    found = refusals([_script_words(run, output_dir) for run in first]) if first else []
     if refused := next(((run, why) for run, why in zip(first, found) if why), None):
         raise InputError(f"{refused[0].script} cannot run {refused[0].name} with these settings: {refused[1]}")
 
