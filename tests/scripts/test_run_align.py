@@ -345,7 +345,6 @@ def test_missing_things(align, tmp_path, capsys):
     assert "no/data cannot be loaded" in message_of(align, capsys, "--parallel_dataset", "no/data")
     assert "--do_eval does nothing without held-out pairs" in message_of(align, capsys, "--do_eval")
     assert "There is no checkpoint x" in message_of(align, capsys, "--resume_from_checkpoint", "x")
-    assert "start without --resume" in message_of(align, capsys, "--resume_from_checkpoint", "true")
     assert "--dictionary_file" in message_of(align, capsys, "--aligner", "dictionary")
     assert not (tmp_path / "out").exists()
 

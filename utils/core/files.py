@@ -108,8 +108,6 @@ def check_output_dir(
     user could do.
     """
     folder = Path(output_dir)
-    if os.path.isfile(folder):
-        raise InputError(f"--output_dir {folder} is a file; give the name of a folder.")
     lock_folder(folder)
     names = (file.name for file in folder.iterdir())
     found = min((name for name in names if name != _LOCK and name[0] != "." and name not in but), default=None)
@@ -124,8 +122,10 @@ def lock_folder(folder: Path) -> None:
     """Make a folder, and lock it until the script ends; of several processes of a run the first one does it.
 
     Raises:
-        InputError: if another process has locked it, or if it cannot be written.
+        InputError: if it is a file, if another process has locked it, or if it cannot be written.
     """
+    if os.path.isfile(folder):
+        raise InputError(f"--output_dir {folder} is a file; give the name of a folder.")
     is_new = not os.path.exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
