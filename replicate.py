@@ -130,10 +130,8 @@ def conditions(grid: Grid, record: dict[str, Any]) -> dict[str, str]:
         "Model": f"`{Path(grid.model_name_or_path).name}`",
         "Adjusted to": ", ".join(grid.languages) + (", all at once" if grid.joint else ", a model for each"),
         "Seeds": ", ".join(map(str, grid.seeds)),
-        "Parallel pairs": _settings(grid.settings_of("parallel")),
-        "Adjustment": _settings(grid.settings_of("align")),
-        "Continual learning": _settings(grid.settings_of("continual")),
-        **{task.upper(): _settings(grid.settings_of(task)) for task in grid.tasks},
+        **{f"Settings of `{name}`": _settings(grid.settings_of(name)) for name in SETTINGS if grid.uses(name)},
+        **{f"Variant `{name}`": _settings(settings) for name, settings in grid.variants.items()},
         "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
         "Commit": f"`{record['git_commit']}`",
     }

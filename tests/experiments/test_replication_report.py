@@ -1,5 +1,6 @@
 """The report of a replication, of runs written by hand."""
 
+import copy
 import gzip
 import json
 import re
@@ -19,7 +20,7 @@ from utils.experiments.arms import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGI
 from utils.experiments.claims import CLAIMS, place, verdict_on
 from utils.experiments.comparison import comparison_table
 from utils.experiments.figures import plot_differences
-from utils.experiments.grid import Grid
+from utils.experiments.grid import SETTINGS, Grid
 from utils.experiments.plan import plan
 from utils.experiments.predictors import gains
 from utils.experiments.report import as_html, write_report
@@ -351,6 +352,23 @@ def test_the_page_stands_alone(tmp_path):
     assert f"<p>{marked} <em>a</em></p>".replace("\\", "") in as_html(f"{marked} *a*", tmp_path)
     assert "<code>(*)</code>" in as_html("`(*)` is *no* mark", tmp_path)
     assert 'src="nowhere.png"' in as_html("# A\n\n![x](nowhere.png)", tmp_path)
+
+
+def test_the_report_has_every_setting_that_runs_were_made_with():
+    given = {name: {"seed": k} for k, name in enumerate(SETTINGS) if name not in ("variants", "launch")}
+    given |= {"variants": {"two": {"alignment_layer": 4}}, "launch": {"mixed_precision": "bf16"}}
+    given["align"] |= {"do_eval": True}
+    for tasks in (["nli"], ["words", "ner", "xsr"], ["qa", "mlqa"]):
+        for regimes in (["original", "adjusted"], ["original", "translate-train"]):
+            grid = small_grid(seeds=[1], tasks=tasks, regimes=regimes, settings=copy.deepcopy(given))
+            shown = replicate.conditions(grid, {"versions": {}, "git_commit": "1a2b3c4"})
+            of_tasks = [f"Settings of `{task}`" for task in tasks if task in SETTINGS]
+            translated = [f"{name[:-1]}_translated`" for name in of_tasks if f"{name[13:-1]}_translated" in SETTINGS]
+            wanted = {f"Settings of `{name}`" for name in ("parallel", "align", "continual", "distances", "launch")}
+            wanted |= {*of_tasks, *(translated if "translate-train" in regimes else ())}
+            assert {name for name in shown if name.startswith("Settings")} == wanted
+            assert "bf16" in shown["Settings of `launch`"]
+            assert "4" in shown["Variant `two`"]
 
 
 HOSTILE = (

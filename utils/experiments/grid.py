@@ -170,6 +170,12 @@ class Grid(GridArguments):
         """The settings under these names together; the last ones win."""
         return {name: value for of in names for name, value in self.settings.get(of, {}).items()}
 
+    def uses(self, name: str) -> bool:
+        """Whether there are settings under this name, and runs that they are for."""
+        task = name.removesuffix("_translated")
+        is_run = task not in GRID_TASKS or task in self.tasks
+        return bool(self.settings_of(name)) and is_run and (task == name or TRANSLATED in self.regimes)
+
     @property
     def first_task(self) -> str | None:
         """The first task that models are fine-tuned for."""
