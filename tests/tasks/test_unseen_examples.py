@@ -17,7 +17,7 @@ FEATURES = Features({"id": Value("string"), "text": Value("string"), "label": Va
 
 
 def read_row(row, where, labels=None):
-    return {**identity_of(row), "text": row["text"], "label": row["label"]}
+    return {**identity_of(row, where), "text": row["text"], "label": row["label"]}
 
 
 def write(path, begin, number=4, **changes):
