@@ -9,6 +9,7 @@ import pytest
 
 import compare_runs
 from helpers.paths import PROJECT
+from helpers.places import MISSING, changed, places_in
 from helpers.runs import write_alignment, write_nli, write_xsr
 from utils.core.errors import InputError
 from utils.experiments.comparison import comparison_table, find_baselines
@@ -73,19 +74,6 @@ def test_a_name_that_would_not_be_read_again_is_refused_before_any_work(run, fol
     assert not (tmp_path / "out").exists()
 
 
-def changed(row, path, value, missing=None):
-    """A row with another value at a place; without it if the value is `missing`."""
-    *most, last = path
-    inner = row
-    for key in most:
-        inner = inner[key]
-    if value is missing:
-        del inner[last]
-    else:
-        inner[last] = value
-    return row
-
-
 DAMAGES = [
     (("task",), "chess"),
     (("task",), None),
@@ -148,16 +136,7 @@ def test_damage_is_named_by_its_line(folders, tmp_path, path, value):
     assert archive.name in str(error.value)
 
 
-def places_in(value, place=()):
-    """Every place in a row but most of the scores, and the value there."""
-    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    for name, one in items:
-        yield (*place, name), one
-        yield from places_in(one, (*place, name))
-
-
 WRONG = [None, True, -1, 1.5, 7, 10**400, float("nan"), "", "false", [], {}, [1, 0], [[1, 2, 3]], {"a": "b"}]
-MISSING = object()
 
 
 def one_of_every_kind(folders, tmp_path):
@@ -185,11 +164,11 @@ def test_every_part_of_a_row_missing_or_of_another_type(folders, tmp_path):
     archive, rows = one_of_every_kind(folders, tmp_path)
     n_read, compared = 0, {}
     for row in rows:
-        for place, value in places_in(row):
+        for place, value in places_in(row, n_items=1):
             for wrong in [
                 wrong for wrong in [*WRONG, MISSING] if wrong is MISSING or json.dumps(wrong) != json.dumps(value)
             ]:
-                damaged = changed(json.loads(json.dumps(row)), place, wrong, missing=MISSING)
+                damaged = changed(row, place, wrong)
                 archive.write_bytes(gzip.compress(json.dumps(damaged).encode(), 1))
                 try:
                     (run,) = read_runs_and_archives([str(archive)])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import run_qa
 from helpers import tiny
+from helpers.places import MISSING, changed, places_in
 from utils.core.errors import InputError
 from utils.core.tables import READERS, read_rows
 from utils.tasks.examples import UnlabeledError, encoded
@@ -111,17 +112,8 @@ def test_files_that_are_not_squad_s(tmp_path, content):
         list(read_squad(str(path)))
 
 
-def places_in(value, place=()):
-    """Every place in a JSON value: the names and numbers that lead to it."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, one in items:
-        yield (*place, name)
-        yield from places_in(one, (*place, name))
-
-
-MISSING = "missing"
 OTHERS = [MISSING, None, True, 7, 1.5, "x", "None", [], {}, [7], [None], ["x"], [[]], {"a": None}, [{}], [{"a": 1}]]
-PLACES = [place for place in places_in(SQUAD) if place != ("data",)]
+PLACES = [place for place, _ in places_in(SQUAD) if place != ("data",)]
 
 
 @pytest.mark.parametrize("layout", ["one line", "indented", "articles by line"])
@@ -130,15 +122,7 @@ def test_every_part_of_squad_missing_or_of_another_type(tmp_path, layout, place)
     """Read as it is, or refused in words that name the file and the question; Python does not show."""
     path = tmp_path / "dev.json"
     for other in OTHERS:
-        content = json.loads(json.dumps(SQUAD))
-        *most, last = place
-        inner = content
-        for name in most:
-            inner = inner[name]
-        if other is MISSING:
-            del inner[last]
-        else:
-            inner[last] = other
+        content = changed(SQUAD, place, other)
         articles = content["data"]
         text = json.dumps(content, indent=2 if layout == "indented" else None)
         path.write_text("\n".join(map(json.dumps, articles)) if layout == "articles by line" else text)
@@ -149,13 +133,13 @@ def test_every_part_of_squad_missing_or_of_another_type(tmp_path, layout, place)
             assert str(path) in message
             for python in ("Error", "None", "True", "[", "{", "<"):
                 assert python not in message.replace("'None'", "").replace('{"id": …}', "")
-            if "qas" in most and "id" not in place and len(place) > 6:
+            if "qas" in place[:-1] and "id" not in place and len(place) > 6:
                 assert f"Question {'abc'[place[5]]} " in message
         else:
-            changed = {"abc"[place[5]]} if len(place) > 5 else set("abc")
+            touched = {"abc"[place[5]]} if len(place) > 5 else set("abc")
             of_file = {row["id"]: row for row in questions().to_list()}
-            assert all(row == of_file[row["id"]] for row in found if row.get("id") in set("abc") - changed)
-            assert set("abc") - changed <= {row.get("id") for row in found}
+            assert all(row == of_file[row["id"]] for row in found if row.get("id") in set("abc") - touched)
+            assert set("abc") - touched <= {row.get("id") for row in found}
             assert all(
                 isinstance(row[name], str) for row in found for name in ("id", "context", "question") if name in row
             )
