@@ -46,6 +46,17 @@ def test_other_pairs_are_not(tmp_path, others):
     check_held_out(read(write(tmp_path, "other.tsv", others), "validation"), train, "--validation_file")
 
 
+@pytest.mark.parametrize("n_shared", [0, 1, 2, 50, 149])
+def test_a_warning_counts_those_that_are_also_trained_on(tmp_path, caplog, n_shared):
+    new = [(f"{source} neu", f"{english} new") for source, english in PAIRS]
+    held_out = read(write(tmp_path, "held.tsv", new[n_shared:] + PAIRS[:n_shared]), "validation")
+    caplog.clear()
+    check_held_out(held_out, read(write(tmp_path, "train.tsv", PAIRS)), "--validation_file")
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (n_shared >= 0.01 * len(PAIRS))
+    assert all({str(n_shared), "150", "hi"} <= set(warning.split()) for warning in warnings)
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_of_a_stream_the_beginning_counts(tmp_path, same):
     write(tmp_path / "set", "train.jsonl", PAIRS)

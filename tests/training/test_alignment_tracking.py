@@ -268,6 +268,19 @@ def message_of(fine_tune, *arguments) -> str:  # noqa: F811
     return str(end.value.code)
 
 
+def test_the_pairs_of_the_training_are_not_tracked(fine_tune, held_out, tmp_path):  # noqa: F811
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(held_out.read_bytes())
+    trained = ("--continual", "--parallel_file", held_out)
+    for same in (held_out, copy):
+        message = message_of(fine_tune, *TRACK, *trained, "--tracking_file", same)
+        assert "--tracking_file" in message
+        assert "--tracking_split_percentage" in message
+    assert history(
+        fine_tune("nli", *TRACK, "--parallel_file", held_out, "--tracking_file", copy)
+    )  # (nothing is trained on them)
+
+
 def test_what_is_refused(fine_tune, held_out):  # noqa: F811
     every = ("--do_train", "--track_alignment_every", 2)
     assert "--language is missing" in message_of(fine_tune, *every, "--tracking_file", held_out)

@@ -1,13 +1,15 @@
 """Parallel corpora from data sets on the Hub or in a local folder: read as a whole, or as a stream."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, islice
 from typing import Any, TypeAlias
 
+import numpy as np
 from datasets import Dataset, IterableDataset, load_dataset_builder
 
 from utils.core.cache import cache_key, dataset_from_rows
-from utils.core.columns import same_content
+from utils.core.columns import column_array, same_content
 from utils.core.data_sets import load_split
 from utils.core.errors import InputError, first_line
 from utils.parallel.arguments import ParallelDataArguments
@@ -15,7 +17,11 @@ from utils.parallel.formats import BITEXT_FEATURES, Split, flat_row, split_pair
 from utils.parallel.sides import EACH, ENGLISH, PARALLEL, SAMPLE, SentenceColumns
 
 
+logger = logging.getLogger(__name__)
+
 Pair = dict[str, Any]  # a row of a bitext
+# From this share of the held-out pairs on (0 to 1), a warning says that they are among those of the training.
+_MANY_SHARED = 0.01
 
 
 class PairStream:
@@ -95,14 +101,29 @@ def check_not_shared(pairs: Mapping[str, Bitext]) -> None:
 
 
 def check_held_out(held_out: Mapping[str, Bitext], pairs: Mapping[str, Bitext], argument: str) -> None:
-    """Raise `InputError` if the held-out pairs of a language are those to train on."""
+    """Raise `InputError` if the held-out pairs of a language are those to train on; warn if some of them are.
+
+    Pairs are known by the checksum of their English sentence, since links of their own may split them into other words. (Of a
+    stream the beginning counts.)
+    """
     for language in held_out:
-        # (By the checksum of the sentences, since links of their own may split them into other words.)
         if _same_pairs(held_out[language], pairs[language], ["checksum"]):
             raise InputError(
-                f"The held-out pairs of {language} ({argument}) are those of the training; give others, or hold out a part of them by "
-                "--validation_split_percentage."
+                f"The held-out pairs of {language} ({argument}) are those of the training; give others, or hold out a part "
+                f"of them by --{'tracking' if 'tracking' in argument else 'validation'}_split_percentage."
             )
+        held, trained = (column_array(_beginning(some[language]), "checksum") for some in (held_out, pairs))
+        n_shared = int(np.isin(held, trained).sum())
+        if n_shared >= _MANY_SHARED * len(held):
+            logger.warning(
+                f"{n_shared:,} of the {len(held):,} held-out pairs of {language} ({argument}) have the English sentence of "
+                "a training pair, so that what is measured on them is too good; leave them out."
+            )
+
+
+def _beginning(bitext: Bitext) -> Dataset:
+    """All pairs; of a stream the first ones, which are kept, so that nothing is read again."""
+    return bitext if isinstance(bitext, Dataset) else bitext.select(range(SAMPLE))
 
 
 def _same_pairs(one: Bitext, other: Bitext, columns: Sequence[str] = tuple(BITEXT_FEATURES)) -> bool:

@@ -16,8 +16,9 @@ from utils.models.layers import aligned_layers, encoder_of
 from utils.models.lineage import original_model
 from utils.models.tokenizers import encoder_max_length
 from utils.parallel.corpus import ChosenPairs, ParallelCorpus
+from utils.parallel.data_sets import check_held_out
 from utils.tasks.arguments import TaskArguments
-from utils.training.tracking import AlignmentTracker, read_tracked_pairs
+from utils.training.tracking import AlignmentTracker, choose_tracked_pairs, read_tracked_corpus
 
 
 def continual_alignment(
@@ -37,6 +38,7 @@ def continual_alignment(
     continual, tracking, parallel, links = args.continual, args.tracking, args.parallel, args.links
     alignment: ContinualAlignment | None = None
     tracker: AlignmentTracker | None = None
+    tracked: ParallelCorpus | None = None
     facts: dict[str, Any] = {}
     if not (continual.continual or tracking.track_alignment_every):
         return None, None, facts
@@ -45,14 +47,15 @@ def continual_alignment(
     words = WordTokenizer(tokenizer, continual.word_pooling, encoder_max_length(tokenizer, encoder))
     if tracking.track_alignment_every:
         with args.training.main_process_first(desc="preparing the pairs that are tracked"):
-            held_out = read_tracked_pairs(
-                tracking, parallel, links, words, lambda: _reference_encoder(args, model), args.hub_options
+            tracked = read_tracked_corpus(tracking, parallel, links, words, args.hub_options)
+            held_out = choose_tracked_pairs(
+                tracked, tracking, parallel, links, words, lambda: _reference_encoder(args, model)
             )
         tracker = AlignmentTracker(held_out.pairs, words, tracking.track_alignment_every, layers[-1])
         facts["tracking_data"] = held_out.fingerprints()
     if continual.continual:
         reference: Any = _reference_encoder(args, model)
-        pairs = _linked_pairs(args, words, reference)
+        pairs = _linked_pairs(args, words, reference, tracked)
         facts |= {"reference_model": reference.name_or_path, "parallel_data": pairs.fingerprints()}
         facts["vocabulary"] = vocabulary_fit(words, pairs.pairs, parallel.directions)
         if args.lora.use_lora and reference.name_or_path == args.model.model_name_or_path:
@@ -70,12 +73,16 @@ def continual_alignment(
     return alignment, tracker, facts
 
 
-def _linked_pairs(args: TaskArguments, words: WordTokenizer, reference: PreTrainedModel) -> ChosenPairs:
+def _linked_pairs(
+    args: TaskArguments, words: WordTokenizer, reference: PreTrainedModel, tracked: ParallelCorpus | None
+) -> ChosenPairs:
     parallel, files, links = args.parallel, args.parallel.parallel_file, args.links.links_file
     with args.training.main_process_first(desc="preparing the pairs"):
         corpus = ParallelCorpus.read(
             parallel, words.tokenizer, words.word_pooling, files, links, hub_options=args.hub_options
         )
+        if tracked and args.tracking.tracking_file:
+            check_held_out(tracked.pairs, corpus.pairs, "--tracking_file")
         linkable = corpus.linkable(args.links, reference, words)
         if args.training.should_save:
             linkable.write_links(args.links)

@@ -171,26 +171,36 @@ NEEDED_FOR_TRACKING = frozenset(
 )
 
 
-def read_tracked_pairs(
+def read_tracked_corpus(
+    tracking: TrackingArguments,
+    parallel: ParallelDataArguments,
+    links: AlignerArguments,
+    word_tokenizer: WordTokenizer,
+    hub_options: Mapping[str, Any],
+) -> ParallelCorpus:
+    """The pairs of `--tracking_file`; without it those of the training, of which a share is held out."""
+    files, links_files, purpose = parallel.parallel_file, links.links_file, "parallel"
+    if tracking.tracking_file:
+        files, links_files, purpose = tracking.tracking_file, tracking.tracking_links_file, "tracking"
+    tokenizer, word_pooling = word_tokenizer.tokenizer, word_tokenizer.word_pooling
+    return ParallelCorpus.read(
+        parallel, tokenizer, word_pooling, files, links_files, purpose=purpose, hub_options=hub_options
+    )
+
+
+def choose_tracked_pairs(
+    corpus: ParallelCorpus,
     tracking: TrackingArguments,
     parallel: ParallelDataArguments,
     links: AlignerArguments,
     word_tokenizer: WordTokenizer,
     reference: Callable[[], PreTrainedModel],
-    hub_options: Mapping[str, Any],
 ) -> ChosenPairs:
     """The held-out pairs that `AlignmentTracker` measures, linked; `reference` loads the encoder that links, if needed.
 
     Raises:
         InputError: if there are none.
     """
-    files, links_files, purpose = parallel.parallel_file, links.links_file, "parallel"
-    if tracking.tracking_file:
-        files, links_files, purpose = tracking.tracking_file, tracking.tracking_links_file, "tracking"
-    tokenizer, word_pooling = word_tokenizer.tokenizer, word_tokenizer.word_pooling
-    corpus = ParallelCorpus.read(
-        parallel, tokenizer, word_pooling, files, links_files, purpose=purpose, hub_options=hub_options
-    )
     encoder = reference() if "encoder" in corpus.aligners(links) else None
     linkable = corpus.linkable(links, encoder, word_tokenizer)
     return linkable.choose_to_measure(parallel.max_words, tracking.max_tracking_pairs, tracking.held_out_share)
