@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """English in disguise: what does adjustment recover in a language about which everything is known?
 
-    python benchmarks/controlled_language.py --disturbance 0.7 0.5 1 --wrong_links 0 0.5 1 --seed 1 2 3
+    python -m benchmarks.controlled_language --disturbance 0.7 0.5 1 --wrong_links 0 0.5 1 --seed 1 2 3
 
 The second language is English whose token ids are shifted to new rows of the embedding table, so that it shares no token
 with English (K et al., ICLR 2020; Dufter and Schütze, EMNLP 2020). A new row is the row of the English token, disturbed

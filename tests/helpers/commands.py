@@ -1,4 +1,4 @@
-"""The commands in the README, in docs/ and in notebooks/."""
+"""The commands in the README, in docs/ and in notebooks/, and at the top of scripts and settings files."""
 
 import json
 import re
@@ -56,3 +56,17 @@ def partial_commands(page: Path) -> list[list[str]]:
     return commands_in(
         [span for span in spans(page) if re.match(r"(python|accelerate|make|run_\w+\.py|--\w+)\b", span)]
     )
+
+
+def commands_at_the_top(path: Path) -> list[list[str]]:
+    """The indented commands in the text that a file begins with: a docstring, or comments. What stands in (brackets) is text."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if path.suffix == ".py":
+        first = next(k for k, line in enumerate(lines) if line.startswith('"""'))
+        length = next((k for k, line in enumerate(lines[first + 1 :]) if line.endswith('"""')), 0)
+        lines = lines[first : first + 1 + length]
+    else:
+        lines = [line.removeprefix("#") for line in takewhile(lambda line: line.startswith("#"), lines)]
+    text = "\n".join(re.sub(r" {3,}\(.*", "", line) for line in lines)
+    text = re.sub(r"\\\\?\n\s*", " ", text)
+    return commands_in(re.findall(r"^ {4,}((?:python|accelerate) .*)$", text, re.MULTILINE))

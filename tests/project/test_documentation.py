@@ -2,14 +2,16 @@
 
 import importlib
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 from transformers import TrainingArguments
 
+import replicate
 from helpers import tiny
-from helpers.commands import blocks, page_text, partial_commands, spans, whole_commands
+from helpers.commands import blocks, commands_at_the_top, page_text, partial_commands, spans, whole_commands
 from helpers.pairs import some_pairs
 from helpers.paths import PROJECT
 from utils.experiments.run_archives import read_runs_and_archives
@@ -20,6 +22,12 @@ PAGES = [
     *sorted(path for path in (PROJECT / "docs").glob("*.md") if path.name != "example_card.md"),
     *sorted(PROJECT.glob("notebooks/*.ipynb")),
 ]
+# Files that begin with a text that shows commands: scripts, and settings for them.
+FILES_WITH_A_TEXT = sorted(
+    path
+    for pattern in ("*.py", "*.yaml", "benchmarks/*.py", "grids/*", "docs/*.yaml")
+    for path in PROJECT.glob(pattern)
+)
 SCRIPTS = sorted(path.stem for path in PROJECT.glob("*.py") if path.stem != "quickstart")
 # What is run by `python -m`, with arguments of its own.
 MODULES = ["utils.tasks.project_labels", "benchmarks.controlled_language"]
@@ -36,6 +44,17 @@ def test_commands_parse(page, parses, capsys):
             check_command([*words, *extra], parses, capsys)
 
 
+@pytest.mark.parametrize("path", FILES_WITH_A_TEXT, ids=lambda path: path.name)
+def test_commands_at_the_top_of_files_parse(path, parses, capsys):
+    for words in commands_at_the_top(path):
+        check_command(words, parses, capsys)
+
+
+def test_commands_at_the_top_of_files_are_found():
+    found = {path.name for path in FILES_WITH_A_TEXT if commands_at_the_top(path)}
+    assert {f"{script}.py" for script in SCRIPTS} | {"replicate.yaml", "scripts.yaml", "prepare_data.py"} <= found
+
+
 def check_command(words: list[str], parses, capsys) -> None:
     script = next((word for word in words if word.endswith(".py")), None)
     if module := next((word for word in words if word in MODULES), None):
@@ -43,6 +62,9 @@ def check_command(words: list[str], parses, capsys) -> None:
         assert not given or parses(module, given), (words, capsys.readouterr().err)
     elif script and Path(script).stem in SCRIPTS:
         assert parses(Path(script).stem, words[words.index(script) + 1 :]), (words, capsys.readouterr().err)
+        if "--override" in words:
+            after = words[words.index("--override") + 1 :]
+            assert replicate.read_settings({}, list(takewhile(lambda word: not word.startswith("--"), after))), words
     elif script and script != "quickstart.py":
         source = (PROJECT / script).read_text(encoding="utf-8")
         for flag in (word for word in words if word.startswith("--") and word != "--output_dir"):
