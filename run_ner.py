@@ -48,7 +48,7 @@ class NerDataArguments(TaskDataArguments):
     dataset_name: str | None = arg("unimelb-nlp/wikiann", help="Training data on the Hub or in a folder (data/ner).")
     train_file: str | None = arg(
         None,
-        help="Training data in a file: .tsv, .txt or .conll with a word and its tag per line; or .jsonl, .parquet.",
+        help="Training data in a file: .tsv, .txt, .conll, .conllu or .iob2 with a word and its tag per line; or .jsonl, .parquet.",
     )
 
 

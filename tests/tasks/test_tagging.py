@@ -171,6 +171,52 @@ def test_sentences_with_a_word_per_line_by_their_marks(tmp_path_factory, mark, s
     assert found == [{"tokens": words, "ner_tags": ["B-PER"] * len(words)} for words in sentences]
 
 
+NUMBERED = {
+    "Universal NER": (
+        "# sent_id = s\n# text = words\n",
+        lambda k, word, tag: f"{k}\t{word}\t{tag}" + "\t-\tann" * (tag != "O"),
+    ),
+    "WikiNEuRal": ("", lambda k, word, tag: f"{k}\t{word}\t{tag}"),
+    "GermEval": ("#\thttp://example.org [2009-10-17]\n", lambda k, word, tag: f"{k}\t{word}\t{tag}\tO"),
+    "blanks": ("", lambda k, word, tag: f"{k} {word} {tag} O"),
+}
+
+
+@pytest.mark.parametrize("how", NUMBERED)
+@pytest.mark.parametrize("end", ["\n", ""])
+@given(
+    st.sampled_from(["iob2", "conllu", "tsv"]),
+    st.lists(
+        st.lists(
+            st.tuples(st.sampled_from(["Anna", "1", "2", "#", "-", "en:x"]), st.sampled_from(["O", "B-PER"])),
+            min_size=1,
+        ),
+        min_size=1,
+    ),
+)
+def test_a_column_that_numbers_the_words(tmp_path_factory, how, end, suffix, sentences):
+    """Also where no blank line separates the sentences. (A file of single words may be a text of ones.)"""
+    assume(any(len(words) > 1 for words in sentences))
+    begin, line = NUMBERED[how]
+    path = tmp_path_factory.getbasetemp() / f"numbered.{suffix}"
+    lines = (
+        begin + "".join(line(k, *word) + "\n" for k, word in enumerate(words, start=1)) + end for words in sentences
+    )
+    path.write_text("".join(lines), encoding="utf-8")
+    found = [run_ner.read_sentence(row, where) for where, row in read_rows(str(path), readers_of_tags("ner_tags"))]
+    assert [list(zip(row["tokens"], row["ner_tags"])) for row in found] == sentences
+
+
+@pytest.mark.parametrize(
+    "sentences", [[["1"], ["1"]], [["1", "2"], ["3", "4"]], [["1", "2"], ["Anna"]], [["1", "3"]], [["2", "3"]]]
+)
+def test_words_that_are_numbers(tmp_path, sentences):
+    assert words_of(tmp_path / "a.conll", *sentences) == sentences
+    path = tmp_path / "b.conll"
+    path.write_text(lines_of([[(word, "O") for word in words] for words in sentences], "{0}\tNN\t{1}".format))
+    assert [row["tokens"] for _, row in read_rows(str(path), readers_of_tags("ner_tags"))] == sentences
+
+
 @pytest.mark.parametrize("suffix", [".conllu", ".conll", ".tsv", ".txt.gz"])
 @pytest.mark.parametrize("n_parts", [1, 3])
 def test_a_file_without_ends_of_sentences(tmp_path, suffix, n_parts):

@@ -20,6 +20,9 @@ IGNORED = -100
 # Lines that begin a sentence and are no word: comments of CoNLL-U, and in files with a word per line also that of CoNLL-2003.
 _COMMENT = r"#\s*(sent_id|text)\s*="
 _NO_WORD = rf"{_COMMENT}|-DOCSTART-(\s|$)"
+# The same in a file whose words are numbered; also the ranges and empty nodes of CoNLL-U are no words there.
+_NUMBERED_NO_WORD = r"#|[0-9]+[-.][0-9]+\s"
+_NUMBERED_BEGIN = r"#|1\s"
 # Words of the longest sentence. (The models of the paper read 512 tokens.)
 _LONGEST = 500
 
@@ -86,22 +89,37 @@ def _check_lengths(sentences: Rows, path: str) -> Rows:
 def read_conll(path: str, column: str) -> Rows:
     """The sentences of a file with a word per line: the word first, its tag last, between tabs or blanks.
 
-    So are CoNLL-2003, PAN-X and the files of XTREME. Sentences are separated by blank lines, or begin with `-DOCSTART-`,
-    `# sent_id = …` or `# text = …`. A line without a tag raises `InputError`.
+    So are CoNLL-2003, PAN-X and the files of XTREME. If the first column numbers the words of every sentence from 1, the word is
+    the second and its tag the third, as in Universal NER, WikiNEuRal and GermEval 2014 (whose fourth is that of inner entities).
+    Sentences are separated by blank lines, or begin with `-DOCSTART-`, `# sent_id = …`, `# text = …` or with number 1. A line
+    without a tag raises `InputError`.
     """
     return _check_lengths(_sentences_of_conll(path, column), path)
 
 
 def _sentences_of_conll(path: str, column: str) -> Rows:
-    prefix = _language_prefix(path)
-    for block in _blocks(path, _NO_WORD, rf"(?!{_NO_WORD})"):
-        words = [(number, _fields(line)) for number, line in block if not re.match(_NO_WORD, line)]
+    begin, no_word, word, tag, prefix = _NO_WORD, _NO_WORD, 0, -1, _language_prefix(path)
+    if _is_numbered(path):
+        begin, no_word, word, tag = _NUMBERED_BEGIN, _NUMBERED_NO_WORD, 1, 2
+    for block in _blocks(path, begin, rf"(?!{no_word})"):
+        words = [(number, _fields(line)) for number, line in block if not re.match(no_word, line)]
         if untagged := [number for number, fields in words if len(fields) < 2]:
             raise InputError(f"Line {untagged[0]} of {path} has no tag; write word and tag, a tab between them.")
         if words:
-            tokens, tags = ([fields[k].strip() for _, fields in words] for k in (0, -1))
+            tokens, tags = ([fields[k].strip() for _, fields in words] for k in (word, tag))
             tokens = [token.removeprefix(prefix) for token in tokens]
             yield f"The sentence at line {words[0][0]} of {path}", {"tokens": tokens, column: tags}
+
+
+def _is_numbered(path: str) -> bool:
+    """Whether the first column numbers the words of every sentence from 1, before at least two others."""
+    is_numbered = False
+    for block in _blocks(path, _NUMBERED_BEGIN, rf"(?!{_NUMBERED_NO_WORD})"):
+        words = [_fields(line) for _, line in block if not re.match(_NUMBERED_NO_WORD, line)]
+        if any(fields[0] != str(k) or len(fields) < 3 for k, fields in enumerate(words, start=1)):
+            return False
+        is_numbered = is_numbered or len(words) > 1
+    return is_numbered
 
 
 def _fields(line: str) -> list[str]:
@@ -126,7 +144,10 @@ def _language_prefix(path: str) -> str:
 
 def readers_of_tags(column: str) -> Readers:
     """What reads files of tagged sentences: tables of `tokens` and this column, and files with a word per line."""
-    return {**READERS, **dict.fromkeys((".tsv", ".txt", ".conll"), partial(read_conll, column=column))}
+    return {
+        **READERS,
+        **dict.fromkeys((".tsv", ".txt", ".conll", ".conllu", ".iob2"), partial(read_conll, column=column)),
+    }
 
 
 def read_conllu(path: str) -> Rows:
