@@ -1,6 +1,7 @@
 """Rows that are cached are made again when a file, the code or a fact that they depend on has changed."""
 
 import inspect
+import zipfile
 from functools import partial
 
 import pytest
@@ -8,11 +9,14 @@ from datasets import Features, Value
 
 from helpers import tiny
 from utils.alignment.pairs import encode_pairs
-from utils.alignment.words import WordTokenizer
+from utils.alignment.words import WordTokenizer, split_on_punctuation
 from utils.core.cache import cache_key, dataset_from_files, dataset_from_rows
 from utils.core.errors import InputError
 from utils.core.tables import read_rows
+from utils.models.tokenizers import tokenizer_fingerprint
+from utils.parallel.arguments import ParallelDataArguments
 from utils.parallel.choosing import choose_pairs
+from utils.parallel.corpus import ParallelCorpus
 from utils.parallel.formats import read_bitext
 from utils.tasks.examples import encoded
 from utils.tasks.question_answering import FEATURES as QUESTIONS
@@ -112,3 +116,45 @@ def test_errors_of_the_reader_are_its_own():
         dataset_from_rows(bad, FEATURES, "bad")
     with pytest.raises(Exception, match="generating"):
         dataset_from_rows(lambda: iter([{"number": "x"}]), FEATURES, "worse")
+
+
+def test_files_of_one_archive_are_read_each_for_itself(tmp_path):
+    """Also under the same name in another folder, and again when the archive changes."""
+    archive, members = tmp_path / "corpus.zip", {"train.tsv": 3, "dev.tsv": 1, "old/dev.tsv": 2}
+
+    def write(more: int) -> None:
+        with zipfile.ZipFile(archive, "w") as folder:
+            for name, n_rows in members.items():
+                folder.writestr(name, "".join(f"{name}{k}\twords{k}\n" for k in range(n_rows + more)))
+
+    for more in (0, 1):
+        write(more)
+        for name, n_rows in members.items():
+            words = [split_on_punctuation(f"{name}{k}") for k in range(n_rows + more)]
+            assert read_bitext([f"{archive}/{name}"], "hi", split_on_punctuation, "punctuation")["source"][:] == words
+    with pytest.raises(InputError, match=r"no file nothing\.tsv"):
+        read_bitext([f"{archive}/nothing.tsv"], "hi", split_on_punctuation, "punctuation")
+
+
+def test_another_tokenizer_of_the_same_name_splits_anew(tmp_path):
+    path = tmp_path / "corpus.tsv"
+    path.write_text("".join(f"{source}\t{english}\n" for source, english in zip(tiny.TEXT[::2], tiny.TEXT[1::2])))
+    for kind in ("wordpiece", "bpe"):
+        tokenizer = tiny.tokenizer(kind)
+        tokenizer.name_or_path = "same"
+        data = ParallelDataArguments(languages=["hi"])
+        read = ParallelCorpus.read(data, tokenizer, "token", [str(path)], None).pairs["hi"]
+        assert read["english"][:] == [tokenizer.tokenize(text) for text in tiny.TEXT[1::2]]
+
+
+def test_what_a_tokenizer_makes_of_text_is_its_fingerprint():
+    kinds = ("wordpiece", "bpe", "unigram")
+    found = [tokenizer_fingerprint(tiny.tokenizer(kind)) for kind in kinds]
+    assert len(set(found)) == len(kinds)
+    for kind, fingerprint in zip(kinds, found):
+        tokenizer = tiny.tokenizer(kind)
+        tokenizer.name_or_path = "other"
+        tokenizer(tiny.TEXT, padding=True, truncation=True, max_length=8)
+        assert tokenizer_fingerprint(tokenizer) == fingerprint
+        tokenizer.add_tokens(["<new>"])
+        assert tokenizer_fingerprint(tokenizer) != fingerprint

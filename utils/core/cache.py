@@ -11,7 +11,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 
 from utils.core.errors import InputError
-from utils.core.text_files import check_file
+from utils.core.text_files import check_file, split_member
 
 
 Read = Callable[..., Iterator[dict[str, Any]]]
@@ -50,8 +50,13 @@ def dataset_from_files(files: Sequence[str], read: Read, features: Features, key
     """
     for path in files:
         check_file(path)
-    stamps = [(os.path.abspath(path), os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
-    return dataset_from_rows(read, features, Hasher.hash([stamps, key]), **arguments)
+    return dataset_from_rows(read, features, Hasher.hash([list(map(_stamp, files)), key]), **arguments)
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    """What changes with a file: its place (also in an archive), and size and time of the file or archive."""
+    stat = os.stat(split_member(path)[0])
+    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
 
 
 def dataset_from_rows(read: Read, features: Features, key: str, **arguments: Any) -> Dataset:

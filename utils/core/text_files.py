@@ -33,7 +33,8 @@ _BYTE_ORDER_MARKS = {
 
 
 def check_file(path: str | Path) -> None:
-    """Raise `InputError` if there is no such file, or if it is one that cannot be read twice: a pipe, a device."""
+    """Raise `InputError` if there is no such file (or archive), or if it is one that cannot be read twice: a pipe, a device."""
+    path = split_member(path)[0]
     if os.path.isdir(path):
         raise InputError(f"{path} is a folder; name a file in it.")
     if not os.path.exists(path):

@@ -9,7 +9,7 @@ from typing import Any
 from utils.core.errors import InputError
 from utils.core.romanization import romanize
 from utils.core.tables import READERS
-from utils.core.text_files import bare_path, check_file, split_member
+from utils.core.text_files import bare_path, check_file
 from utils.parallel.data_sets import load_sentences
 from utils.parallel.formats import pair_files, read_aligned_lines, read_pairs
 from utils.parallel.sides import THREE_LETTERS, SentenceColumns, directions
@@ -66,7 +66,7 @@ def read_sentence_files(language: str, source_path: str, english_path: str) -> S
     if table := next((path for path in paths if bare_path(path).suffix in READERS), None):
         raise InputError(f"{table} is a table, not one sentence per line; give it with --parallel_file.")
     for path in paths:
-        check_file(split_member(path)[0])
+        check_file(path)
     pairs = [
         [_sentence(line, f"Line {number} of {path}") for line, path in zip(lines, paths)]
         for number, *lines in read_aligned_lines(*paths)
@@ -81,7 +81,7 @@ def read_pairs_file(paths: Sequence[str], columns: SentenceColumns) -> SentenceP
     """Read the pairs of a parallel corpus in a file, or in two, in every format of `read_bitext`."""
     paths = pair_files(paths, columns)
     for path in paths:
-        check_file(split_member(path)[0])
+        check_file(path)
     read: tuple[list[str], list[str]] = ([], [])
     for number, pair in enumerate(read_pairs(paths, columns), 1):
         for side, text in zip(read, pair):

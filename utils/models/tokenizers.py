@@ -1,5 +1,6 @@
 """Tokenizers, and the longest input that a tokenizer and its encoder can take."""
 
+import hashlib
 import logging
 from typing import Any
 
@@ -14,6 +15,12 @@ logger = logging.getLogger(__name__)
 
 # Tokenizers without a limit have a huge number as `model_max_length`.
 _NO_LIMIT = 10**6
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of what a fast tokenizer makes of text: vocabulary and rules, without name, truncation and padding."""
+    _, _, rules = tokenizer.backend_tokenizer.to_str().partition('"added_tokens":')
+    return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
 
 def load_tokenizer(name: str, **hub_options: Any) -> PreTrainedTokenizerBase:

@@ -27,6 +27,7 @@ from utils.core.romanization import (
     source_language,
 )
 from utils.core.tables import one_path_each, paths_by_language
+from utils.models.tokenizers import tokenizer_fingerprint
 from utils.parallel.aligners.dictionary import write_dictionary
 from utils.parallel.aligners.pharaoh import read_header, write_pharaoh
 from utils.parallel.aligners.registry import AlignerArguments, AlignerInputs, aligner_name, first_and_later
@@ -94,7 +95,9 @@ class ParallelCorpus:
                 splitting[language] = _word_splitting(data.word_splitting, sides, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
             source, anchor = source_language(sides[0], data.romanize), sides[1]
-            name = f"{splitting[language]} {tokenizer.name_or_path if tokenizer and word_pooling == 'token' else ''}"
+            name = splitting[language]
+            if name == "subword" and tokenizer:
+                name += f" {tokenizer_fingerprint(tokenizer)}"
             if files:
                 columns = sentence_columns(data, source, anchor)
                 pairs[language] = read_bitext(

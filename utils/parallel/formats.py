@@ -63,7 +63,7 @@ def read_bitext(
         return (split_pair(*pair, split, splitting) for pair in read_pairs(paths, columns))
 
     key = cache_key(read_bitext, split, columns=columns, splitting=splitting)
-    bitext = dataset_from_files([split_member(path)[0] for path in paths], rows, BITEXT_FEATURES, key)
+    bitext = dataset_from_files(paths, rows, BITEXT_FEATURES, key)
     if not len(bitext):
         raise InputError(f"The file {paths[0]} is empty; give one with parallel sentences.")
     return bitext

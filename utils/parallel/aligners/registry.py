@@ -12,6 +12,7 @@ from utils.core.cache import cache_key
 from utils.core.errors import InputError, look_up
 from utils.core.files import file_fingerprint
 from utils.models.encoders import weights_checksum
+from utils.models.tokenizers import tokenizer_fingerprint
 from utils.parallel.aligners.agreement import AgreementAligner
 from utils.parallel.aligners.base import WordAligner
 from utils.parallel.aligners.dictionary import DictionaryAligner
@@ -204,5 +205,6 @@ def links_key(name: str, inputs: AlignerInputs) -> str:
     if "dictionary_file" in spec.needs and inputs.dictionary_file:
         facts["dictionary_file"] = file_fingerprint(inputs.dictionary_file)
     if "encoder" in spec.needs and inputs.encoder and inputs.word_tokenizer:
-        facts["encoder"] = [weights_checksum(inputs.encoder), inputs.word_tokenizer.max_length]
+        words = inputs.word_tokenizer
+        facts["encoder"] = [weights_checksum(inputs.encoder), words.max_length, tokenizer_fingerprint(words.tokenizer)]
     return cache_key(make_aligner, spec.make, name=name, **facts)
