@@ -11,7 +11,7 @@ from helpers.paths import DATA
 from helpers.task_scripts import QUICK
 from utils.core.errors import InputError
 from utils.models.hub import ModelArguments
-from utils.models.lineage import ancestors, lineage, original_model
+from utils.models.lineage import adjusted_languages, ancestors, lineage, original_model
 
 
 NO_OBJECTS = ["", "{", "[]", "null", "5", '"text"', '{"base_model": "x"', "\ufeff", "[" * 100_000]
@@ -57,3 +57,34 @@ def test_scripts_refuse_it_before_the_training(run, tmp_path, fine_tune):
         fine_tune("nli", "--model", model, "--do_train")
     assert not (tmp_path / "aligned").exists()
     assert not (tmp_path / "out").exists()
+
+
+def record_in(folder: Path, **record) -> None:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"arguments": {}, **record}))
+
+
+@pytest.mark.parametrize(
+    ("base", "output_dir", "is_found"),
+    [
+        ("runs/aligned", "runs/aligned", True),
+        ("./runs/aligned/", "runs/aligned", True),
+        ("/work/runs/aligned", "/work/runs/aligned", True),
+        ("/work/runs/aligned", "runs/aligned", True),
+        ("runs/aligned", "/work/runs/aligned", True),
+        ("aligned", "aligned", True),
+        ("org/aligned", "runs/aligned", False),
+        ("org/aligned", "aligned", False),
+        ("org/aligned", "/work/runs/aligned", False),
+        ("/work/old/aligned", "runs/aligned", False),
+        ("runs/aligned", None, False),
+    ],
+)
+def test_runs_that_moved_together(tmp_path, base, output_dir, is_found):
+    """A folder beside a model is the one that it was made from if it was written to that place, not by its name alone."""
+    record_in(tmp_path / "moved" / "nli", base_model=base)
+    written = {"output_dir": output_dir, "languages": ["ru"]} if output_dir else {"languages": ["ru"]}
+    record_in(tmp_path / "moved" / "aligned", base_model="org/original", arguments=written)
+    chain = [model.name for model in lineage(str(tmp_path / "moved" / "nli"))]
+    assert chain[1:] == ([base, "org/original"] if is_found else [base])
+    assert adjusted_languages(str(tmp_path / "moved" / "nli")) == (["ru"] if is_found else [])

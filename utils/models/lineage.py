@@ -22,7 +22,8 @@ def lineage(name: str, revision: str = "main", **hub_options: Any) -> list[Gener
     """The chain of models that a model was made from: itself first, the original one last.
 
     A record is searched for in the folder of that name, on the Hub, and beside the folder of the model after it (runs are
-    sometimes moved together). The original model has no record, or one that names no other model.
+    sometimes moved together), where it must say that it was written to a folder of that name. The original model has no record,
+    or one that names no other model.
 
     Raises:
         InputError: if a record is damaged.
@@ -63,7 +64,21 @@ def _record_of(name: str, revision: str, beside: Path | None, **hub_options: Any
     if found := file_of(name, "run.json", revision=revision, **hub_options):
         return Path(found)
     moved = beside / Path(name).name / "run.json" if beside else None
-    return moved if moved and os.path.isfile(moved) else None
+    return moved if moved and os.path.isfile(moved) and _was_written_to(name, moved) else None
+
+
+def _was_written_to(name: str, path: Path) -> bool:
+    """Whether a record says that its run wrote to the folder of this name (which a Hub id `org/model` is not, only for its end)."""
+    arguments = (read_record(path, "repeat the run") or {}).get("arguments")
+    written = arguments.get("output_dir") if isinstance(arguments, dict) else None
+    if not isinstance(written, str):
+        return False
+    place, wanted = Path(os.path.normpath(written)), Path(os.path.normpath(name))
+    if place.is_absolute() == wanted.is_absolute():
+        return place == wanted
+    relative, absolute = sorted((place, wanted), key=Path.is_absolute)
+    # (A relative output folder is that of an absolute name, whatever the folder was from which the run was started.)
+    return absolute.parts[-len(relative.parts) :] == relative.parts
 
 
 def adjusted_languages(name: str, revision: str = "main", **hub_options: Any) -> list[str]:
