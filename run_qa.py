@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from transformers import DataCollatorWithPadding
@@ -155,6 +155,11 @@ class QaDataArguments(TaskDataArguments):
 @dataclass
 class QaTrainingArguments(FineTuningArguments):
     """Training, with the paper's settings."""
+
+    WITHOUT_USE: ClassVar = {
+        **FineTuningArguments.WITHOUT_USE,
+        "label_smoothing_factor": "the places of answers are no labels to Trainer",
+    }
 
     learning_rate: float = arg(3e-5, help="Peak learning rate; falls linearly to 0.")
     num_train_epochs: float = arg(2, help="Passes over the training data.")

@@ -1,9 +1,13 @@
 """What Trainer would refuse only after the data are read, or what would fail in training, is refused at once."""
 
+import importlib
+
 import pytest
 
 from utils.core.arguments import parse_arguments
 from utils.core.errors import InputError
+from utils.core.records import run_record
+from utils.tasks.arguments import FineTuningArguments
 from utils.training.arguments import AlignTrainingArguments
 
 
@@ -25,6 +29,7 @@ def parse(run, tmp_path):
         ["--accelerator_config", "nosuch.json"], ["--batch_eval_metrics", "true"], ["--prediction_loss_only", "true"],
         ["--label_names", "foo"], ["--eval_do_concat_batches", "false"], ["--dataloader_prefetch_factor", "2"],
         ["--learning_rate", "nan"], ["--learning_rate", "-1"], ["--hub_strategy", "nosuch"], ["--on_nonfinite", "nosuch"],
+        ["--label_smoothing_factor", "0.1"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -75,6 +80,27 @@ def test_what_works_is_accepted(parse, words):
     parse(*words)
 
 
+@pytest.mark.parametrize("kind", [AlignTrainingArguments, FineTuningArguments])
+@pytest.mark.parametrize("launched", [None, "no", "bf16"])
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_precision_is_recorded_whoever_sets_it(tmp_path, monkeypatch, kind, launched, flag):
+    """By `accelerate launch --mixed_precision`, through the environment, or by the flag."""
+    if launched:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    args = kind(output_dir=str(tmp_path), use_cpu=True, report_to="none", bf16=flag)
+    recorded = run_record([args])["hyperparameters"]
+    assert recorded["bf16"] == args.bf16 == (args.mixed_precision == "bf16") == (flag or launched == "bf16")
+    assert recorded["fp16"] is False
+
+
+@pytest.mark.parametrize(("processes", "size", "accumulated"), [(1, 8, 1), (4, 8, 1), (4, 2, 3)])
+def test_the_batch_of_all_processes_is_recorded(tmp_path, monkeypatch, processes, size, accumulated):
+    monkeypatch.setattr(AlignTrainingArguments, "world_size", processes)
+    sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated}
+    args = AlignTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", **sizes)
+    assert run_record([args])["hyperparameters"]["total_train_batch_size"] == processes * size * accumulated
+
+
 @pytest.mark.parametrize("prefix", ["", "eval_"])
 @pytest.mark.parametrize("language", ["", "_hi", "_hi-Latn"])
 @pytest.mark.parametrize("metric", ["loss", "alignment_loss", "regularization_loss", "sentence_loss"])
@@ -89,3 +115,17 @@ def test_the_best_loss_is_the_lowest_also_of_one_language(parse, prefix, languag
 )
 def test_the_best_score_is_the_highest(parse, metric):
     assert parse("--metric_for_best_model", metric).greater_is_better is True
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "works"),
+    [("run_qa", "QaTrainingArguments", False), ("run_ner", "NerTrainingArguments", True), ("run_nli", "NliTrainingArguments", True)],
+)  # fmt: skip
+def test_labels_are_smoothed_where_there_are_some(tmp_path, script, kind, works):
+    arguments = getattr(importlib.import_module(script), kind)
+    how = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", "label_smoothing_factor": 0.1}
+    if works:
+        assert arguments(**how).label_smoothing_factor == 0.1
+    else:
+        with pytest.raises(InputError, match="--label_smoothing_factor"):
+            arguments(**how)

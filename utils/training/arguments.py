@@ -25,12 +25,16 @@ class ScriptTrainingArguments(TrainingArguments):
     # is not one: runs that differ in it alone are repetitions.
     HYPERPARAMETERS: ClassVar = (
         "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-        "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "optim", "adam_beta1", "adam_beta2",
-        "adam_epsilon", "max_grad_norm", "label_smoothing_factor", "bf16", "fp16",
+        "total_train_batch_size", "dataloader_drop_last", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay",
+        "optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+        "label_smoothing_factor", "neftune_noise_alpha", "bf16", "fp16",
     )  # fmt: skip
 
-    # Arguments of `TrainingArguments` that the scripts cannot honor.
-    WITHOUT_USE: ClassVar = ("batch_eval_metrics", "prediction_loss_only", "label_names", "eval_do_concat_batches")
+    # Arguments of `TrainingArguments` that the scripts cannot honor, and why.
+    WITHOUT_USE: ClassVar = dict.fromkeys(
+        ("batch_eval_metrics", "prediction_loss_only", "label_names", "eval_do_concat_batches"),
+        "predictions of all examples are scored at once",
+    )
 
     # The ranges of inherited numbers.
     BOUNDS: ClassVar = {
@@ -91,6 +95,8 @@ class ScriptTrainingArguments(TrainingArguments):
             # (`TrainingArguments` takes what does not end in "loss" for better if greater, also `alignment_loss_hi`.)
             self.greater_is_better = "loss" not in self.metric_for_best_model.split("_")
         super().__post_init__()
+        # (`accelerate launch` also sets the precision. What is recorded, compared and resumed is what is used.)
+        self.bf16, self.fp16 = (self.mixed_precision == name for name in ("bf16", "fp16"))
         self._check_that_it_works()
         # Pinning serves the copy to an accelerator; without one it is only a warning in every run.
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
@@ -100,9 +106,7 @@ class ScriptTrainingArguments(TrainingArguments):
         check_ranges(self)
         for item in fields(self):
             if item.name in self.WITHOUT_USE and getattr(self, item.name) != item.default:
-                raise InputError(
-                    f"--{item.name} does not work here: predictions of all examples are scored at once; omit it."
-                )
+                raise InputError(f"--{item.name} does not work here: {self.WITHOUT_USE[item.name]}; omit it.")
         for callback in get_reporting_integration_callbacks(self.report_to):
             callback()
         is_one_process = self.parallel_mode != ParallelMode.DISTRIBUTED and not os.environ.get(ONLY_READ)
@@ -123,6 +127,14 @@ class ScriptTrainingArguments(TrainingArguments):
         optimizer = torch.optim.SGD(stand_in.parameters(), self.learning_rate)
         get_scheduler(self.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=kwargs)
 
+    @property
+    def total_train_batch_size(self) -> int:
+        """Examples of an optimizer step, over all devices."""
+        return self.train_batch_size * self.world_size * self.gradient_accumulation_steps
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "total_train_batch_size": self.total_train_batch_size}
+
     def assume_output_dir(self, name: str) -> dict[str, str]:
         """Set `output_dir` to `runs/NAME` if the command line does not name it; returns what was assumed, by argument."""
         if not self.assumes_output_dir:
@@ -138,6 +150,11 @@ class ScriptTrainingArguments(TrainingArguments):
 @dataclass
 class AlignTrainingArguments(ScriptTrainingArguments):
     """The paper's settings are the defaults; everything else is as in `TrainingArguments`."""
+
+    WITHOUT_USE: ClassVar = {
+        **ScriptTrainingArguments.WITHOUT_USE,
+        "label_smoothing_factor": "an adjustment has no labels",
+    }
 
     learning_rate: float = arg(5e-5, help="Peak learning rate.")
     num_train_epochs: float = arg(1, help="Passes over the pairs.")

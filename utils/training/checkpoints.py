@@ -113,7 +113,6 @@ def run_identity(trainer: Trainer, **parts: Any) -> dict[str, Any]:
         "train_sampling_strategy",
         "seed",
         "data_seed",
-        "dataloader_drop_last",
     )
     settings = {name: getattr(args, name) for name in names}
     trained = [(name, *parameter.shape) for name, parameter in model.named_parameters() if parameter.requires_grad]
