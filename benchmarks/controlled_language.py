@@ -208,15 +208,20 @@ class Laboratory:
             raise InputError(f"--pairs {cell.pairs} is more than the {len(train)} sentences at hand; choose less.")
         tokenizer = WordTokenizer(self.tokenizer, cell.word_pooling, MAX_LENGTH)
         sets = {}
-        for name, some, wrong in (("train", train, cell.wrong_links), ("held out", text.held_out, 0.0)):
+        # (The held-out sentences are shuffled in the same way whatever the training draws, so that cells can be compared.)
+        of_held_out = np.random.default_rng((cell.seed, 1))
+        for name, some, wrong, drawn in (
+            ("train", train, cell.wrong_links, random),
+            ("held out", text.held_out, 0.0, of_held_out),
+        ):
             if some:
-                rows = Dataset.from_list([linked_pair(words, cell.word_order, wrong, random) for words in some])
+                rows = Dataset.from_list([linked_pair(words, cell.word_order, wrong, drawn) for words in some])
                 rows = encode_pairs(rows, tokenizer, cell.include_special_tokens)
                 sets[name] = self.disguise(rows, "source_input_ids")
         reference = copy.deepcopy(encoder)
         layers = aligned_layers(cell.alignment_layer, encoder.config.num_hidden_layers)
         freeze_unused_parameters(encoder, layers[-1])
-        freeze_layers(encoder, cell.freeze_layers, cell.freeze_embeddings, layers[-1])
+        freeze_layers(encoder, cell.freeze_layers, cell.freeze_embeddings, layers[0])
         set_seed(cell.seed)
         trainer = AlignmentTrainer(
             model=encoder,

@@ -10,8 +10,9 @@ from datasets import Dataset
 
 from benchmarks import controlled_language
 from benchmarks.controlled_language import Cell, Results, recovered
-from benchmarks.disguise import add_disguised_rows, in_disguise, linked_pair, new_order, reordered
+from benchmarks.disguise import Text, add_disguised_rows, in_disguise, linked_pair, new_order, reordered
 from helpers import tiny
+from utils.models.encoders import load_encoder
 
 
 @pytest.fixture
@@ -154,6 +155,33 @@ def test_what_is_recovered():
     assert recovered([(original, adjusted)]) == pytest.approx(0.75)
     assert recovered([(original, original), (original, adjusted)]) == pytest.approx(0.375)
     assert recovered([({"english": 0.5, "disguised": 0.5}, adjusted)]) is None
+
+
+def test_all_cells_are_measured_on_the_same_held_out_sentences(monkeypatch, tmp_path):
+    """Also shuffled ones, whatever was drawn for the training; another seed shuffles them in another way."""
+    words = [text.split() for text in tiny.TEXT]
+    rows = [{"tokens": of, "ner_tags": ["O"] * len(of)} for of in words]
+    text = Text(sentences=words, held_out=words, train=rows, test=rows[:2])
+    measured = []
+
+    class Trainer:
+        def __init__(self, *, eval_dataset, **_):
+            measured.append(eval_dataset["source_input_ids"][:])
+
+        def train(self): ...
+
+        def evaluate(self):
+            return {"eval_word_retrieval_accuracy": 0.5}
+
+    monkeypatch.setattr(controlled_language, "AlignmentTrainer", Trainer)
+    laboratory = controlled_language.Laboratory(tiny.checkpoint(tmp_path / "model"), use_cpu=True)
+    for seed in (1, 2):
+        for drawn in ({"pairs": 0}, {"pairs": 3}, {"pairs": 4, "wrong_links": 0.5}):
+            cell = Cell(word_order=-1, seed=seed, **drawn)
+            laboratory._adjust(load_encoder(laboratory.model), cell, text, str(tmp_path))
+    assert all(one == measured[0] for one in measured[:3])
+    assert all(one == measured[3] for one in measured[3:])
+    assert measured[0] != measured[3]
 
 
 # --- What it shows ---
