@@ -25,6 +25,7 @@ import run_xsr
 from helpers.paths import PROJECT
 from helpers.processes import ScriptProcess
 from utils.core.errors import InputError
+from utils.core.files import write_json
 from utils.experiments import runner
 from utils.experiments.arms import ABLATION, ADJUSTED, ORIGINAL, PAPER_REGIMES, TRANSLATED
 from utils.experiments.grid import Grid
@@ -375,10 +376,59 @@ def test_other_settings_are_refused(monkeypatch, tmp_path, program):
         carry_out([changed], grid(), tmp_path)
 
 
-def test_a_damaged_mark_is_not_guessed_at(monkeypatch, tmp_path):
+def launched(**launch) -> Run:
+    """The first run of a grid with settings of `accelerate launch`."""
+    return plan(grid(settings={"launch": launch}))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mixed_precision", "bf16"), ("num_processes", 4), ("num_machines", 2), ("dynamo_backend", "inductor"),
+     ("use_fsdp", "true"), ("config_file", "two-nodes.yaml")],
+)  # fmt: skip
+def test_runs_of_another_precision_or_batch_are_refused(tmp_path, name, value):
+    """In both directions; as the same settings they are done, whether or not they name a default."""
+    usual, other = launched(), launched(**{name: value})
+    for number, (then, now) in enumerate(((usual, other), (other, usual))):
+        out = tmp_path / str(number)
+        runner.mark_done(then, out)
+        assert check_done(then, out) is True
+        with pytest.raises(InputError) as error:
+            check_done(now, out)
+        assert f"--{name} {value}" in str(error.value)
+        assert str(out / now.name) in str(error.value)
+    assert launched(mixed_precision="no", num_processes=1).launch == usual.launch
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("main_process_port", 29501), ("main_process_ip", "10.0.0.1"), ("machine_rank", 1), ("gpu_ids", "0,1"),
+     ("num_cpu_threads_per_process", 2), ("log_dir", "logs")],
+)  # fmt: skip
+def test_a_grid_goes_on_at_another_place(tmp_path, name, value):
+    runner.mark_done(launched(), tmp_path)
+    run = launched(**{name: value})
+    assert check_done(run, tmp_path) is True
+    words = command(run, grid(settings={"launch": {name: value}}), tmp_path)
+    assert words[words.index(f"--{name}") + 1] == str(value)
+
+
+def test_an_older_mark_stands_for_the_launch_of_now(tmp_path):
+    run = launched(mixed_precision="bf16")
+    write_json(tmp_path / run.name / "replicate.json", {"arguments": run.arguments, "done": True})
+    assert check_done(run, tmp_path) is True
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["{", {"arguments": None}, {"arguments": [1]}, {"launch": None}, {"launch": [1]}, {"launch": "no"}, {"done": 1}],
+    ids=str,
+)
+def test_a_damaged_mark_is_not_guessed_at(monkeypatch, tmp_path, damage):
     fake(monkeypatch, {})
     carry_out([a_run("nli/a1")], grid(), tmp_path)
-    (tmp_path / "nli" / "a1" / "replicate.json").write_text("{")
+    mark = tmp_path / "nli" / "a1" / "replicate.json"
+    mark.write_text(damage if isinstance(damage, str) else json.dumps({**json.loads(mark.read_text()), **damage}))
     with pytest.raises(InputError, match="replicate.json"):
         carry_out([a_run("nli/a1")], grid(), tmp_path)
 

@@ -1,13 +1,24 @@
 """A grid as runs of the ordinary scripts: which runs there are, and in which order."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from utils.experiments.arms import ADJUSTED, FORGETTING, FURTHER, ORIGINAL, REGIMES, TRANSLATED, WORDS, XSR, Arm
 from utils.experiments.grid import UNSET, Grid
 from utils.parallel.sides import ENGLISH, directions
 from utils.tasks.registry import TASKS
+
+
+# `accelerate launch` would guess these, with a warning each time.
+LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
+# Settings of `accelerate launch` that say where the processes run and what they log; all others may change what is computed.
+_PLACES = {
+    "cpu", "debug", "deepspeed_exclusion_filter", "deepspeed_hostfile", "deepspeed_inclusion_filter", "deepspeed_multinode_launcher",
+    "enable_cpu_affinity", "gpu_ids", "log_dir", "machine_rank", "main_process_ip", "main_process_port", "max_restarts",
+    "monitor_interval", "mpirun_hostfile", "multi_gpu", "num_cpu_threads_per_process", "quiet", "rdzv_backend", "rdzv_conf", "role",
+    "same_network", "tee",
+}  # fmt: skip
 
 
 @dataclass
@@ -22,6 +33,8 @@ class Run:
     regime: str | None = None  # name of an arm
     language: str | None = None
     seed: int | None = None
+    # Words for `accelerate launch`, as far as they may change what is computed.
+    launch: list[str] = field(default_factory=list)
 
 
 def plan(grid: Grid) -> list[Run]:
@@ -40,7 +53,9 @@ def plan(grid: Grid) -> list[Run]:
         runs += [_retrieval(grid, language) for language in grid.languages]
     if "distances" in grid.settings:
         runs += [_distances(grid, language) for language in grid.languages]
-    return runs
+    launch = {**LAUNCH, **grid.settings_of("launch")}
+    of_results = as_words({name: launch[name] for name in sorted(launch) if name not in _PLACES}, [])
+    return [replace(run, launch=of_results) for run in runs]
 
 
 def _adjusted_to(grid: Grid) -> list[str | None]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -25,15 +26,13 @@ from utils.core.next_steps import PART_OF_SERIES
 from utils.core.progress import progress
 from utils.core.redaction import redact
 from utils.experiments.grid import Grid
-from utils.experiments.plan import Run, as_words
+from utils.experiments.plan import LAUNCH, Run, as_words
 from utils.tasks.registry import TASKS
 from utils.training.whole_checkpoints import step_checkpoints, whole_checkpoints
 
 
 logger = logging.getLogger(__name__)
 
-# `accelerate launch` would guess these, with a warning each time.
-_LAUNCH = {"num_processes": "1", "num_machines": "1", "mixed_precision": "no", "dynamo_backend": "no"}
 # What asks a run to stop, and what ends it. (On Windows, Ctrl-C has reached the runs by itself, and nothing else lets them save
 # a checkpoint: there, the first is not a signal.)
 _ASK, _KILL = (signal.SIGTERM, signal.SIGKILL) if hasattr(os, "killpg") else (0, signal.SIGTERM)
@@ -46,7 +45,7 @@ _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model
 def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None) -> list[str]:
     """The command, as a list of words, that starts a run with `n_threads` per process, or resumes it from its last checkpoint."""
     threads = {"num_cpu_threads_per_process": str(n_threads)} if n_threads else {}
-    launch = {**_LAUNCH, **threads, **grid.settings_of("launch")}
+    launch = {**LAUNCH, **threads, **grid.settings_of("launch")}
     return [sys.executable, "-m", "accelerate.commands.launch", *as_words(launch, []), *_script_words(run, output_dir)]
 
 
@@ -82,27 +81,50 @@ def check_done(run: Run, output_dir: Path) -> bool:
     if not mark.exists():
         return False
     remedy = "remove its folder, and the run will be repeated"
-    before, done = map(read_json_object(mark, remedy).get, ("arguments", "done"))
-    if not isinstance(done, bool) or not isinstance(before, list) or not all(isinstance(word, str) for word in before):
+    now = _settings(run)
+    # (Marks from before `launch` was kept do not say it. The same command goes on with a grid, so they stand for that of now.)
+    found: dict[str, Any] = {"launch": now["launch"], **read_json_object(mark, remedy)}
+    done = found.get("done")
+    before: dict[str, Any] = {name: found.get(name) for name in now}
+    if not isinstance(done, bool) or not all(map(_is_command, before.values())):
         raise InputError(f"The file {mark} is damaged; {remedy}.")
-    now = redact(run.arguments)
-    if before != now:
+    if different := next(filter(None, (_difference(before[name], now[name]) for name in now)), ""):
         raise InputError(
-            f"The run {output_dir / run.name} was made with other settings ({_difference(before, now)}); choose "
+            f"The run {output_dir / run.name} was made with other settings ({different}); choose "
             "another --output_dir, or remove that folder, and it will be repeated."
         )
     return done
 
 
+def _is_command(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
 def mark_done(run: Run, output_dir: Path, done: bool = True) -> None:
     """Record that a run is done (or only started), and with which settings."""
-    write_json(output_dir / run.name / _MARK, {"arguments": redact(run.arguments), "done": done})
+    write_json(output_dir / run.name / _MARK, {**_settings(run), "done": done})
+
+
+def _settings(run: Run) -> dict[str, list[str]]:
+    """What a run must have in common with one that was made before, as a mark has it."""
+    return {"launch": redact(run.launch), "arguments": redact(run.arguments)}
 
 
 def _difference(before: Sequence[str], now: Sequence[str]) -> str:
-    here = next((k for k, (one, other) in enumerate(zip(before, now)) if one != other), min(len(before), len(now)))
-    begin = max((k for k in range(here + 1) if k < len(now) and now[k].startswith("--")), default=0)
-    return f"then: {' '.join(before[begin : here + 1])}, now: {' '.join(now[begin : here + 1])}"
+    """The first argument that two commands do not have in common, as it was and as it is; empty if there is none."""
+    then, after = map(_by_argument, (before, now))
+    name = next((name for name in {**after, **then} if then.get(name) != after.get(name)), None)
+    return f"then: {then.get(name, f'no {name}')}, now: {after.get(name, f'no {name}')}" if name else ""
+
+
+def _by_argument(words: Sequence[str]) -> dict[str, str]:
+    """Name of an argument → the argument with its values, of a command."""
+    found: dict[str, str] = {}
+    name = ""
+    for word in words:
+        name = word if word.startswith("--") else name
+        found[name] = f"{found[name]} {word}" if name in found else word
+    return found
 
 
 def _drop_weights(runs: Sequence[Run], done: Container[str], output_dir: Path) -> None:
