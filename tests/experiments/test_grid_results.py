@@ -1,11 +1,13 @@
 """What a grid measures of which model, and that its report and its archive say the same of all grids."""
 
 import zlib
+from dataclasses import fields
 from itertools import product
 
 import numpy as np
 import pytest
 
+import run_align
 from helpers.runs import NER, write_alignment, write_run, write_xsr
 from utils.alignment.objectives import AlignmentArguments
 from utils.core.errors import InputError
@@ -19,6 +21,8 @@ from utils.experiments.report import write_report
 from utils.experiments.results import PARTS, read_results
 from utils.experiments.run_archives import read_runs_and_archives
 from utils.experiments.runner import mark_done
+from utils.parallel.aligners.registry import AlignerArguments
+from utils.parallel.arguments import ParallelDataArguments
 
 
 LANGUAGES = ["hi", "ru"]
@@ -108,6 +112,88 @@ def test_variants_cannot_be_measured_on_other_pairs(setting):
     grid(tasks=["ner"], settings={"variants": {"usual": {}, "x": setting}})  # (nothing is measured there)
     align = {"do_eval": "true", **setting}
     grid(settings={"align": align, "variants": {"usual": {}, "x": setting}})  # (nor is it other than the usual)
+
+
+# --- What continual learning has of a variant ---
+
+
+# Of the groups of arguments that say what is aligned (not how an adjustment is trained): a value, or several arguments that go together.
+PASSED = {
+    "aligner": "encoder", "aligner_layer": 4, "alignment_layer": [4, -1], "alignment_objective": "contrastive",
+    "alignment_unit": "both", "alignment_weight": 2, "anchor_language": "de", "contrastive_negatives": "both",
+    "dictionary_file": {"hi": "d.tsv"}, "english_column": "e", "freeze_embeddings": False, "freeze_layers": "front",
+    "include_special_tokens": False, "language_sampling": "uniform", "languages": ["hi"], "links_file": {"hi": "l.txt"}, "max_words": 9,
+    "min_link_score": 0.3, "parallel_config": "c", "parallel_dataset": "d", "parallel_file": {"hi": "p.tsv"}, "parallel_split": "s",
+    "reference_model": "m", "regularization_weight": 2, "reverse_links": True, "sampling_temperature": 3,
+    "source_column": "s", "statistical_model": "fast_align", "streaming": True, "symmetrization": "union", "temperature": 0.2,
+    "word_pooling": "end", "word_splitting": "space",
+}  # fmt: skip
+REFUSED = {"language_sampling": "ucb", "max_seq_length": 64, "realign_every": 60, "romanize": ["hi"]}
+# Of the training of the adjustment, or of no result.
+OF_ADJUSTMENT = {
+    "learning_rate": 1e-3, "num_train_epochs": 2, "per_device_train_batch_size": 8, "use_lora": True, "lora_rank": 4, "dtype": "bfloat16",
+    "max_train_pairs": 50, "min_dictionary_count": 3, "preprocessing_num_workers": 2, "write_dictionary": "w.tsv", "write_links": "w.txt",
+}  # fmt: skip
+
+
+def in_continual(**settings):
+    """A grid with a variant of these settings, and the run of continual learning from the original with it."""
+    of = grid(tasks=["ner"], joint=True, seeds=[1], regimes=[ORIGINAL, "original+continual"],
+              settings={"variants": {"usual": {}, "x": settings}})  # fmt: skip
+    return next(run for run in plan(of) if run.name == "ner/original+continual-x-seed1")
+
+
+def test_every_argument_of_the_alignment_is_passed_to_continual_learning_or_refused():
+    shared = (run_align.AdjustmentArguments, ParallelDataArguments, AlignerArguments)
+    names = {item.name for group in shared for item in fields(group)} | {"reference_model"}
+    assert names == (PASSED.keys() | REFUSED.keys() | OF_ADJUSTMENT.keys()) & names
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_what_a_variant_aligns_is_aligned_in_continual_learning(name):
+    value = PASSED[name]
+    if isinstance(value, dict):
+        expected = [f"hi={value['hi']}"]
+    else:
+        expected = list(map(str, value if isinstance(value, list) else [value]))
+    assert argument(in_continual(**{name: value}), name) == expected
+
+
+@pytest.mark.parametrize("name", OF_ADJUSTMENT)
+def test_how_an_adjustment_is_trained_is_none_of_continual_learning(name):
+    assert in_continual(**{name: OF_ADJUSTMENT[name]}).arguments == in_continual().arguments
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_continual_learning_cannot_have_is_refused(name):
+    variants = {"variants": {"usual": {}, "x": {name: REFUSED[name]}}}
+    for regime in (ADJUSTED_CONTINUAL, "original+continual", ABLATION):
+        with pytest.raises(InputError, match=f"x sets {name}"):
+            grid(tasks=["ner"], regimes=[ORIGINAL, regime], settings=variants)
+    grid(tasks=["ner"], settings=variants)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"realign_every": 0}, {"realign_every": "0"}, {"romanize": []}, {"max_seq_length": None}, {"language_sampling": "size"}],
+)  # fmt: skip
+def test_values_that_change_nothing_are_not_refused(setting):
+    in_continual(**setting)
+    (name,) = setting
+    if name in REFUSED and name != "language_sampling":  # (but where they do change something)
+        with pytest.raises(InputError, match=name):
+            grid(tasks=["ner"], regimes=["original+continual"],
+                 settings={"align": {name: REFUSED[name]}, "variants": {"x": setting}})  # fmt: skip
+
+
+def test_a_variant_takes_away_what_all_others_have():
+    links = {
+        "parallel": {"links_file": {"hi": "l.txt"}},
+        "variants": {"usual": {}, "x": {"links_file": None, "aligner": "encoder"}},
+    }
+    of = grid(tasks=["ner"], regimes=["original+continual"], settings=links)
+    found = {run.name: (argument(run, "links_file"), argument(run, "aligner")) for run in plan(of)}
+    assert found["ner/original+continual-usual-hi-seed1"] == (["hi=l.txt"], None)
+    assert found["ner/original+continual-x-hi-seed1"] == (None, ["encoder"])
 
 
 def random_numbers(*names):

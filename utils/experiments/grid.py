@@ -54,6 +54,10 @@ _OF_HELD_OUT_PAIRS = ("anchor_language", "include_special_tokens", "max_eval_pai
                       "validation_file", "validation_links_file", "validation_split", "validation_split_percentage",
                       "word_splitting")  # fmt: skip
 
+# Arguments of the adjustment that continual learning cannot have, and the values that change nothing. (Scripts of tasks romanize
+# their examples as well, which would then be others.)
+_NOT_CONTINUAL = {"max_seq_length": "", "realign_every": "0", "romanize": ""}
+
 
 @dataclass
 class GridArguments:
@@ -141,6 +145,7 @@ class Grid(GridArguments):
         for of_group in of_groups:
             for name, value in of_group.items():
                 of_group[name] = self._checked(name, value)
+        self._check_continual()
         for name, variant in self.variants.items() if measured else ():
             usual = self.settings_of("parallel", "align")
             for setting in [
@@ -154,6 +159,21 @@ class Grid(GridArguments):
                     )
         if not re.fullmatch("[1-9][0-9]{0,5}", str(self.settings_of("launch").get("num_processes", 1))):
             raise InputError("The setting num_processes of launch must be a number of processes, 1 or more.")
+
+    def _check_continual(self) -> None:
+        """Raise InputError for a variant that would be the same as another one in continual learning, or fail there."""
+        usual = self.settings_of("parallel", "align")
+        aligns_on = any(REGIMES[regime].continual is not None for regime in self.regimes)
+        for name, variant in self.variants.items() if aligns_on else ():
+            both = (usual, usual | variant)
+            of_all, own = ({one: _text(of.get(one)) or unset for one, unset in _NOT_CONTINUAL.items()} for of in both)
+            refused = [one for one in own if own[one] != of_all[one]]
+            refused += ["language_sampling"] * (variant.get("language_sampling") == "ucb")
+            if refused:
+                raise InputError(
+                    f"The variant {name} sets {refused[0]} to {_text(variant[refused[0]]) or 'nothing'}, which continual learning "
+                    "cannot have; leave the setting out, or the regimes with continual learning."
+                )
 
     def _checked(self, name: str, value: Any) -> Any:
         """A setting whose mapping is by language; other mappings become JSON, as scripts read them."""
@@ -231,6 +251,12 @@ class Grid(GridArguments):
     def about(self, language: str | None) -> list[str]:
         """The languages of a model; None stands for all at once."""
         return self.languages if language is None else [language]
+
+
+def _text(value: Any) -> str:
+    """A setting as text: empty if it is not given."""
+    values = value if isinstance(value, list) else [value]
+    return " ".join(str(one) for one in values if one not in UNSET)
 
 
 def _representation(settings: Mapping[str, Any]) -> tuple[str, ...]:

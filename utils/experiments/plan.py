@@ -154,13 +154,27 @@ def _settings_of_task(grid: Grid, arm: Arm, task: str, language: str | None) -> 
     return settings
 
 
+# What continual learning has as well, but of its own: how many pairs, how they are prepared, and what is written. (Which are
+# romanized is that of the task's examples, too: see `Grid`.)
+_OF_ADJUSTMENT = {"max_train_pairs", "min_dictionary_count", "preprocessing_num_workers", "romanize", "write_dictionary",
+                  "write_links"}  # fmt: skip
+
+
 def _of_continual(variant: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a variant that continual learning takes as well."""
+    """The arguments of a variant that continual learning takes as well: on which pairs and links, what is aligned, and how.
+
+    (How an adjustment is trained, its learning rate for example, is no setting of the fine-tuning.)
+    """
     if not variant:
         return {}
-    from utils.alignment.objectives import AlignmentArguments  # (it imports torch, which takes long)
+    from utils.tasks.arguments import (  # (it imports torch, which takes long)
+        AlignerArguments,
+        ContinualArguments,
+        ContinualDataArguments,
+    )
 
-    names = {item.name for item in fields(AlignmentArguments)}
+    groups = (ContinualArguments, ContinualDataArguments, AlignerArguments)
+    names = {item.name for group in groups for item in fields(group)} - _OF_ADJUSTMENT
     return {name: value for name, value in variant.items() if name in names}
 
 
