@@ -196,6 +196,26 @@ def test_a_variant_takes_away_what_all_others_have():
     assert found["ner/original+continual-x-hi-seed1"] == (None, ["encoder"])
 
 
+# --- Another anchor than English ---
+
+
+@pytest.mark.parametrize(
+    ("tasks", "settings"),
+    [(["words"], {"parallel": {"anchor_language": "de"}}), (["words", "ner", "forgetting"], {"parallel": {"anchor_language": "each"}}),
+     (["words"], {"align": {"do_eval": "true", "anchor_language": "de"}}), (["ner"], {"distances": {}, "parallel": {"anchor_language": "de"}}),
+     (["ner"], {"distances": {"anchor_language": "de"}})],
+)  # fmt: skip
+def test_what_would_be_measured_across_another_language_is_refused(tasks, settings):
+    with pytest.raises(InputError, match="anchor_language"):
+        grid(tasks=tasks, settings=settings)
+
+
+def test_models_pulled_to_another_language_are_fine_tuned():
+    of = grid(tasks=["ner"], settings={"parallel": {"anchor_language": "de"}})
+    assert {tuple(argument(run, "anchor_language")) for run in plan(of) if run.task == "align"} == {("de",)}
+    grid(tasks=["words"], settings={"parallel": {"anchor_language": "en"}})
+
+
 def random_numbers(*names):
     return np.random.default_rng(zlib.crc32(" ".join(map(str, names)).encode()))
 

@@ -146,6 +146,7 @@ class Grid(GridArguments):
             for name, value in of_group.items():
                 of_group[name] = self._checked(name, value)
         self._check_continual()
+        self._check_anchor()
         for name, variant in self.variants.items() if measured else ():
             usual = self.settings_of("parallel", "align")
             for setting in [
@@ -159,6 +160,18 @@ class Grid(GridArguments):
                     )
         if not re.fullmatch("[1-9][0-9]{0,5}", str(self.settings_of("launch").get("num_processes", 1))):
             raise InputError("The setting num_processes of launch must be a number of processes, 1 or more.")
+
+    def _check_anchor(self) -> None:
+        """Raise InputError if what the report looks up by its name, `hi-en`, would be measured across another language."""
+        measured = {task: ("parallel", "align") for task in MEASURED if task in self.tasks}
+        measured |= {"distances": ("parallel", "distances")} if "distances" in self.settings else {}
+        for name, groups in measured.items():
+            anchor = self.settings_of(*groups).get("anchor_language")
+            if anchor not in (*UNSET, ENGLISH):
+                raise InputError(
+                    f"The anchor_language {anchor} does not go with {name}, which a grid measures across {ENGLISH}; leave one of "
+                    "the two out."
+                )
 
     def _check_continual(self) -> None:
         """Raise InputError for a variant that would be the same as another one in continual learning, or fail there."""
