@@ -10,11 +10,14 @@ import compare_runs
 from helpers.paths import PROJECT
 from helpers.processes import ScriptProcess, run_process
 from helpers.runs import NER, NLI, QA, write_alignment, write_nli, write_run, write_xsr
+from utils.core.arguments import hyperparameters
 from utils.core.errors import InputError
 from utils.core.files import write_json, write_json_lines
 from utils.evaluation.answers import answer_scores
 from utils.evaluation.entities import entity_scores
+from utils.experiments.comparison import comparison_table
 from utils.experiments.finished_runs import read_runs
+from utils.parallel.aligners.registry import ALIGNERS, AlignerArguments
 
 
 # --- Runs as the scripts leave them ---
@@ -427,6 +430,68 @@ def test_settings_and_training_data_that_differ_are_named(compared, tmp_path, ca
         f"{tmp_path / 'b'})."
     ) in text
     assert "mbert, continual differs from its baseline mbert, plain in: training data (eeeeeeee, bbbbbbbb)." in text
+
+
+# Arguments of two adjustments that learned from other pairs or links, and what is said of each.
+OTHER_SOURCES = [
+    ({"parallel_file": ["hi=a/wiki.tsv"]}, {"parallel_file": ["hi=a/bible.tsv"]}, "hi=wiki.tsv", "hi=bible.tsv"),
+    ({"parallel_file": ["a/x.hi", "a/x.en"]}, {"parallel_file": ["a/y.hi", "a/y.en"]}, "x.hi x.en", "y.hi y.en"),
+    ({"parallel_dataset": "org/wiki"}, {"parallel_dataset": "org/opus"}, "wiki train", "opus train"),
+    ({"parallel_dataset": "org/opus"}, {"parallel_file": ["x.tsv"]}, "opus train", "x.tsv"),
+    ({"parallel_dataset": "d", "parallel_config": "en-hi"}, {"parallel_dataset": "d", "parallel_config": "hi-en"}, "en-hi", "hi-en"),
+    ({"parallel_dataset": "d"}, {"parallel_dataset": "d", "parallel_split": "test"}, "d train", "d test"),
+    ({"links_file": ["a.links"]}, {"links_file": ["b.links"]}, "a.links", "b.links"),
+    ({"dictionary_file": ["hi=x/a"]}, {"dictionary_file": ["hi=x/b"]}, "hi=a", "hi=b"),
+    ({"reference_model": "org/m"}, {"reference_model": "org/n"}, "m", "n"),
+]  # fmt: skip
+
+
+def from_sources(tmp_path, *arguments, continual=False):
+    """NLI with a seed each, of models adjusted with these arguments (or with continual learning, which has them)."""
+    folders = []
+    for seed, sources in enumerate(arguments):
+        sources = {"parallel_split": "train", **sources}
+        if continual:
+            options = {**CONTINUAL, "arguments": {**CONTINUAL["arguments"], **sources}, "hyperparameters": {}}
+        else:
+            options = {"base_model": write_alignment(tmp_path / f"aligned{seed}", seed, **sources)}
+        folders.append(write_nli(tmp_path / f"nli{seed}", [1, 0] * 60, seed=seed, **options))
+    return read_runs(list(map(str, folders)))
+
+
+@pytest.mark.parametrize("continual", [False, True])
+@pytest.mark.parametrize(("one", "other", "here", "there"), OTHER_SOURCES)
+def test_models_of_other_pairs_or_links_are_not_averaged_silently(tmp_path, one, other, here, there, continual):
+    runs = from_sources(tmp_path, one, other, continual=continual)
+    assert len({run.system for run in runs}) == 1
+    (note,) = (note for note in comparison_table(runs).notes if "differ in more than the seed" in note)
+    for said in (here, there, *(run.folder for run in runs)):
+        assert said in note
+
+
+@pytest.mark.parametrize("continual", [False, True])
+@pytest.mark.parametrize("name", ["parallel_file", "links_file", "dictionary_file"])
+def test_the_same_names_in_other_folders_are_the_same(tmp_path, name, continual):
+    """Of temporary folders, or of another machine; with the same name in an archive."""
+    places = [["hi=a/x.hi,a/x.en"], ["hi=/tmp/1/x.hi,/tmp/2/x.en"], ["hi=C:\\b\\x.hi,C:\\b\\x.en"]]
+    runs = from_sources(tmp_path, *({name: place} for place in places), continual=continual)
+    assert not [note for note in comparison_table(runs).notes if "more than the seed" in note]
+    assert all(run.history[-1] == runs[0].history[-1] for run in runs)
+
+
+def test_pairs_that_nothing_was_aligned_with_are_no_settings(tmp_path):
+    """Those that are only tracked."""
+    runs = [
+        write_nli(tmp_path / name, [1, 0] * 60, seed=seed, arguments={"parallel_file": [name]}, hyperparameters={})
+        for seed, name in enumerate("ab")
+    ]
+    assert not [note for note in comparison_table(read_runs(list(map(str, runs)))).notes if "seed" in note]
+
+
+def test_what_changes_the_links_is_a_hyperparameter():
+    named = set(hyperparameters(AlignerArguments))
+    assert {setting for spec in ALIGNERS.values() for setting in spec.settings} <= named
+    assert {"aligner", "min_link_score", "reverse_links"} <= named
 
 
 def test_too_few_resamples_for_so_many_comparisons_are_named(compared, tmp_path, capsys):

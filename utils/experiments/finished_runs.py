@@ -5,6 +5,7 @@ was fine-tuned. Runs that differ in their seed alone are runs of the same system
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,13 @@ from utils.models.lineage import lineage
 
 # Settings of retrieval that a regime does not name.
 _USUAL = {"pooling": "mean", "distance": "cosine", "word_pooling": "avg"}
+# What an alignment learns from: arguments that name it.
+_SOURCES = {
+    "parallel data": ("parallel_dataset", "parallel_config", "parallel_split", "parallel_file"),
+    "links file": ("links_file",),
+    "dictionary": ("dictionary_file",),
+    "reference model": ("reference_model",),
+}
 # The files of a model that make it another one.
 _WEIGHTS = (".safetensors", ".bin")
 _OF_MODELS = (*_WEIGHTS, ".json", ".model", ".txt")
@@ -236,12 +244,27 @@ def _trained(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _settings(step: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a training, what linked words, and the fingerprint of its data (not of pairs, which depend on the
-    seed)."""
-    data = step.get("train_data")
+    """The hyperparameters of a training, what linked words, the fingerprint of its data, and the names of parallel data (whose
+    fingerprint depends on the seed)."""
+    data, arguments = step.get("train_data"), step["arguments"]
     fingerprint = {"training data": data["sha256"][:8]} if isinstance(data, dict) and "sha256" in data else {}
     links = {"word links": step["word_links"]} if step.get("word_links") else {}
-    return {**(step.get("hyperparameters") or {}), **links, **fingerprint}
+    aligns = kind_of(step) == ALIGNMENT or step.get("regime") == "continual"
+    of_data_set = () if arguments.get("parallel_dataset") else ("parallel_config", "parallel_split")
+    sources = {
+        title: [part for name in names if name not in of_data_set for part in _names(arguments.get(name))]
+        for title, names in _SOURCES.items()
+        if aligns
+    }
+    named = {title: names for title, names in sources.items() if names}
+    return {**(step.get("hyperparameters") or {}), **links, **fingerprint, **named}
+
+
+def _names(value: Any) -> list[str]:
+    """Names of files, data sets or models without the folders or owners before them, which differ between machines:
+    `hi=a/b.hi,a/b.en` is `hi=b.hi,b.en`."""
+    values = value if isinstance(value, list) else [value]
+    return [re.sub(r"[^=,]*[/\\](?=[^=,])", "", str(one).rstrip("/\\")) for one in values if one]
 
 
 def _step(record: Mapping[str, Any]) -> Step:

@@ -70,7 +70,7 @@ class AlignerArguments:
         help="Word links in Pharaoh format, a line `0-0 1-2 …` per pair, source-English, as fast_align, eflomal, "
         "awesome-align and simalign write them, also with scores; or GIZA++'s A3. With several languages LANGUAGE=FILE each.",
     )
-    reverse_links: bool = arg(False, help="The links file has English first.")
+    reverse_links: bool = arg(False, help="The links file has English first.", hyperparameter=True)
     min_link_score: float | None = arg(
         None,
         help="Leave out links with a lower score. The score of `--aligner encoder` is the cosine of the two words in the layer "
@@ -94,11 +94,13 @@ class AlignerArguments:
         "eflomal",
         help="The model of `--aligner statistical`: eflomal is the most accurate, fast_align the fastest, and the paper's.",
         choices=list(STATISTICAL_MODELS),
+        hyperparameter=True,
     )
     symmetrization: str = arg(
         "intersection",
         help="How `--aligner statistical` joins its two directions: intersection is the paper's.",
         choices=list(SYMMETRIZATIONS),
+        hyperparameter=True,
     )
     write_links: list[str] | None = arg(
         None,
