@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -198,6 +199,31 @@ def test_every_part_of_a_row_missing_or_of_another_type(folders, tmp_path):
         if number % 7 == 0:  # (each takes longer than all that is read)
             archive.write_bytes(gzip.compress(json.dumps(row).encode(), 1))
             compare(archive, tmp_path)
+
+
+@pytest.mark.parametrize("kept", [(False, False), (True, False), (True, True)])
+def test_words_measured_on_other_links_are_refused(tmp_path, kept):
+    """Of the same pairs, but cut off earlier; whether folders or archives are compared."""
+    paths = []
+    for seed, (links, archived) in enumerate(zip((10, 4), kept)):
+        folder = write_alignment(tmp_path / str(seed), seed, found=[2] * 12)
+        for path in (folder / "predictions").iterdir():
+            rows = [
+                json.loads(line) | {"gold": links if k == 7 else 5}
+                for k, line in enumerate(path.read_text().splitlines())
+            ]
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        results = dict.fromkeys(json.loads((folder / "all_results.json").read_text()), 24 / (55 + links))
+        (folder / "all_results.json").write_text(json.dumps(results))
+        paths.append(folder)
+        if archived:
+            paths[-1] = tmp_path / f"{seed}.runs.jsonl.gz"
+            write_archive(read_runs([str(folder)]), paths[-1])
+    runs = read_runs_and_archives(list(map(str, paths)))
+    with pytest.raises(InputError) as error:
+        check_same_data(runs)
+    assert {"10", "4"} <= set(re.findall(r"\b\d+\b", str(error.value)))
+    check_same_data(runs[:1] * 2)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "[]", '{"data": []}'])

@@ -207,6 +207,14 @@ def difference_in_data(one: EvaluatedSet, other: EvaluatedSet) -> str:
     for identity, here, there in zip(one.ids, one.gold, other.gold):
         if here != there:
             return f"the right answer to {identity} is {here} in one, {there} in the other"
+    # (Which archives know without the right answers: true positives and false negatives.)
+    for metric in one.scores.keys() & other.scores.keys():
+        both = [of.scores[metric] for of in (one, other)]
+        if all(counts.ndim == 2 for counts in both):
+            n, m = (counts[:, 0] + counts[:, 2] for counts in both)
+            if (n != m).any():
+                k = int((n != m).argmax())
+                return f"example {k + 1} has {n[k]:.0f} right answers in one, {m[k]:.0f} in the other"
     if one.sha256 != other.sha256:
         return f"the content of the examples differs (fingerprints {one.sha256[:8]}, {other.sha256[:8]})"
     for rule, setting in one.rules.items():
