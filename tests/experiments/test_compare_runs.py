@@ -15,8 +15,9 @@ from utils.core.errors import InputError
 from utils.core.files import write_json, write_json_lines
 from utils.evaluation.answers import answer_scores
 from utils.evaluation.entities import entity_scores
-from utils.experiments.comparison import comparison_table
+from utils.experiments.comparison import comparison_table, find_baselines
 from utils.experiments.finished_runs import read_runs
+from utils.experiments.run_archives import read_runs_and_archives, write_archive
 from utils.parallel.aligners.registry import ALIGNERS, AlignerArguments
 
 
@@ -492,6 +493,57 @@ def test_what_changes_the_links_is_a_hyperparameter():
     named = set(hyperparameters(AlignerArguments))
     assert {setting for spec in ALIGNERS.values() for setting in spec.settings} <= named
     assert {"aligner", "min_link_score", "reverse_links"} <= named
+
+
+# Settings with which a model can be measured otherwise: of a model with this value, and of its baseline.
+MEASURED = {
+    "max_seq_length": (16, 128), "doc_stride": (32, 128), "max_question_length": (16, 64), "max_answer_length": (3, 30),
+    "null_score_diff_threshold": (5.0, 0.0), "bf16": (True, False), "fp16_full_eval": (True, False), "dtype": ("bfloat16", "float32"),
+}  # fmt: skip
+
+
+def notes_on_measuring(runs, archive):
+    """The notes that name both values, of the runs and of their archive, which must be the same."""
+    write_archive(runs, archive)
+    archived = read_runs_and_archives([str(archive)])
+    assert [run.evaluation for run in archived] == [run.evaluation for run in runs]
+    tables = [comparison_table(of, find_baselines("plain", of), n_resamples=100) for of in (runs, archived)]
+    notes = [[note for note in table.notes if "(" in note and "baseline" in note] for table in tables]
+    assert len(notes[0]) == len(notes[1])
+    return notes[0]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_is_measured_otherwise_than_its_baseline_is_noted(tmp_path, name):
+    measured = []
+    for regime, value in zip((CONTINUAL, {}), MEASURED[name]):
+        trained = write_nli(tmp_path / f"trained{value}", [1, 0] * 60, **regime)
+        options = {"base_model": trained, "arguments": {"do_train": False, name: value}}
+        measured.append(write_nli(tmp_path / str(value), [1, 0] * 60, **options))
+    runs = read_runs(list(map(str, measured)))
+    (note,) = notes_on_measuring(runs, tmp_path / "a.runs.jsonl.gz")
+    here, there = MEASURED[name]
+    assert f"{name} ({here}, {there})" in note
+
+
+def test_what_the_training_says_is_said_once(tmp_path):
+    """Trained and measured with other lengths than the baseline."""
+    folders = []
+    for number, regime in enumerate((CONTINUAL, {})):
+        arguments = {**regime.get("arguments", {}), "max_seq_length": 64 * (number + 1)}
+        folders.append(write_nli(tmp_path / str(number), [1, 0] * 60, **{**regime, "arguments": arguments}))
+    (note,) = notes_on_measuring(read_runs(list(map(str, folders))), tmp_path / "a.runs.jsonl.gz")
+    assert "max_seq_length (64, 128)" in note
+
+
+def test_seeds_that_were_measured_otherwise_are_noted(tmp_path):
+    folders = []
+    for seed, value in enumerate((16, 128)):
+        trained = write_nli(tmp_path / f"trained{seed}", [1, 0] * 60, seed=seed)
+        options = {"base_model": trained, "arguments": {"do_train": False, "max_seq_length": value}}
+        folders.append(write_nli(tmp_path / str(seed), [1, 0] * 60, **options))
+    table = comparison_table(read_runs(list(map(str, folders))))
+    assert [note for note in table.notes if "max_seq_length (16, 128)" in note and "seed" in note]
 
 
 def test_too_few_resamples_for_so_many_comparisons_are_named(compared, tmp_path, capsys):

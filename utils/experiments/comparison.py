@@ -12,7 +12,7 @@ import numpy as np
 from utils.core.errors import InputError
 from utils.core.progress import progress
 from utils.experiments.evaluated_sets import TITLES
-from utils.experiments.finished_runs import FinishedRun, System, differing_settings
+from utils.experiments.finished_runs import FinishedRun, System, differing_evaluation, differing_settings
 from utils.experiments.significance import (
     MIN_SEEDS,
     Bootstrap,
@@ -325,12 +325,15 @@ def _notes_on_settings(rows: Sequence[Row], compared: Sequence[tuple[Row, Compar
         first, *others = of_system.values()
         for run in others:
             found = [differing_settings(one, other) for one, other in zip(first.history, run.history)]
-            if different := ", ".join(filter(None, found)):
+            if different := ", ".join(filter(None, [*found, differing_evaluation(first, run)])):
                 yield f"Runs of {system} differ in more than the seed: {different} ({first.folder}, {run.folder})."
     pairs = {(row.task, row.system): (row, comparison.baseline) for row, comparison in compared}
     for row, baseline in pairs.values():
-        if different := differing_settings(*(next(iter(one.runs.values())).settings for one in (row, baseline))):
+        both = [next(iter(one.runs.values())) for one in (row, baseline)]
+        if different := differing_settings(*(run.settings for run in both)):
             yield f"{row.system} differs from its baseline {baseline.system} in: {different}."
+        if different := differing_evaluation(*both):
+            yield f"{row.system} was not measured as its baseline {baseline.system}: {different}."
 
 
 def _by_task(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:

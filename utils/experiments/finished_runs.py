@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +32,9 @@ from utils.models.lineage import lineage
 
 # Settings of retrieval that a regime does not name.
 _USUAL = {"pooling": "mean", "distance": "cosine", "word_pooling": "avg"}
+# Arguments that say how a model is measured, beside the rules of a metric and the representation.
+_OF_EVALUATION = ("max_seq_length", "max_question_length", "doc_stride", "max_answer_length", "n_best_size", "null_score_diff_threshold",
+                  "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "dtype")  # fmt: skip
 # What an alignment learns from: arguments that name it.
 _SOURCES = {
     "parallel data": ("parallel_dataset", "parallel_config", "parallel_split", "parallel_file"),
@@ -92,6 +95,9 @@ class FinishedRun:
     original: Original | None = None
     steps: tuple[Step, ...] = ()  # the trainings, the last one first
     title: str = ""  # the arm of a grid, which also distinguishes systems where no record does
+    evaluation: dict[str, Any] = field(
+        default_factory=dict
+    )  # how it was measured; empty in archives from before it was kept
 
     @property
     def adjustments(self) -> tuple[Step, ...]:
@@ -173,6 +179,15 @@ def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     )
 
 
+def differing_evaluation(one: FinishedRun, other: FinishedRun) -> str:
+    """What differs in how two runs were measured, unless their trainings differ in the same way (see `differing_settings`)."""
+    both = (one, other)
+    told = [name for name in one.evaluation if all(run.evaluation.get(name) == run.settings.get(name) for run in both)]
+    return differing_settings(
+        *({name: run.evaluation[name] for name in run.evaluation if name not in told} for run in both)
+    )
+
+
 def _with_folders_of_models(folders: Sequence[str]) -> Iterator[Path]:
     """The folders, each once; for a run of `run_xsr.py` with several models, the folder of each model."""
     seen = set()
@@ -235,7 +250,21 @@ def _finished_run(folder: Path) -> FinishedRun:
     settings: dict[str, Any] = next((one for one, step in zip(history, steps) if step.kind == task), {})
     seed = steps[0].seed if steps else None
     at_chance = bool(records[0].get("at_chance"))
-    return FinishedRun(str(folder), task, System("", ""), seed, sets, settings, history, at_chance, original, steps)
+    arguments = records[0]["arguments"]
+    evaluation = {name: arguments[name] for name in _OF_EVALUATION if name in arguments}
+    return FinishedRun(
+        str(folder),
+        task,
+        System("", ""),
+        seed,
+        sets,
+        settings,
+        history,
+        at_chance,
+        original,
+        steps,
+        evaluation=evaluation,
+    )
 
 
 def _trained(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ _TEXTS = ("ids", "gold")
 # What is computed again differs by less than this from what was written.
 _ROUNDING = 1e-6
 # What rows of older archives do not have: they have the name of their system instead.
-_LATER = ("original", "steps", "title")
+_LATER = ("original", "steps", "title", "evaluation")
 
 
 def read_runs_and_archives(paths: Sequence[str]) -> list[FinishedRun]:
@@ -126,11 +126,11 @@ def _run(row: dict[str, Any]) -> FinishedRun:
     if row.get("original") is None:  # of an archive from before the original was kept
         if later := [name for name in _LATER if row.pop(name, None)]:
             raise ValueError(f"it has {later[0]} without original")
-        row |= {"original": None, "steps": [], "title": ""}
+        row |= {"original": None, "steps": [], "title": "", "evaluation": {}}
     elif "system" in row:
         raise ValueError("it has both system and original")
     else:
-        row |= {"system": System("", "")._asdict()}
+        row = {"evaluation": {}, **row, "system": System("", "")._asdict()}  # (kept later than the original)
     run: FinishedRun = _built(FinishedRun, row, "it")
     if run.task not in TITLES or not run.sets:
         raise ValueError("it has an unknown task, or nothing was evaluated")
