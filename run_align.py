@@ -156,23 +156,18 @@ class Arguments:
 
 
 def check_arguments(args: Arguments) -> None:
-    """Decide whether to train, find the models, and raise `InputError` if arguments contradict each other."""
-    model, data, training = args.model, args.data, args.training
-    assumed = {"--model": MBERT} if model.model_name_or_path == MBERT else {}
+    """Raise `InputError` if arguments of different groups contradict each other."""
+    model, data, training, alignment = args.model, args.data, args.training, args.alignment
     if training.do_predict:
         raise InputError(
             "--do_predict does nothing in an adjustment; leave it out, or measure held-out pairs by --do_eval."
         )
-    # (An --eval_strategy turns do_eval on.)
-    training.do_train = training.do_train or not training.do_eval or training.eval_strategy != "no"
-    if not args.alignment.weights.losses():
+    if not alignment.weights.losses():
         raise InputError(
             "--alignment_weight and --regularization_weight are both 0; nothing can be learned or measured."
         )
-    args.alignment.check_sampling(
-        list(data.directions), args.alignment.weights.losses(), training.train_sampling_strategy
-    )
-    if training.do_train and model.dtype != "float32" and not args.lora.use_lora:
+    alignment.check_sampling(list(data.directions), alignment.weights.losses(), training.train_sampling_strategy)
+    if training.trains and model.dtype != "float32" and not args.lora.use_lora:
         raise InputError(
             f"--dtype {model.dtype} would round small steps of training away; add --use_lora, which freezes the weights, or "
             "use --bf16, which only computes in bfloat16."
@@ -180,19 +175,24 @@ def check_arguments(args: Arguments) -> None:
     if training.do_eval != bool(data.held_out_by):
         given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
         raise InputError(f"{given[0]} does nothing without {missing}; give both (held-out pairs: --validation_file).")
+    check_romanized(data.romanize, data.languages)
+    check_realigning(alignment.realign_every, args.links, bool(training.trains and alignment.weights.alignment))
+    if not (alignment.needs_links or training.do_eval):
+        check_unused(args.links, "alignment_unit word")
+    args.lora.check_embeddings(alignment.freeze_embeddings)
+    check_links_to_write(args.links, list(data.directions), data.overwrite_output_dir)
+
+
+def complete_arguments(args: Arguments) -> None:
+    """Decide what the command line does not say, announce it, and find the models."""
+    model, data, training = args.model, args.data, args.training
+    training.do_train = training.trains
+    assumed = {"--model": MBERT} if model.model_name_or_path == MBERT else {}
     if not (data.parallel_dataset or data.parallel_file) and (training.do_train or not data.validation_file):
         data.parallel_dataset = assumed["--parallel_dataset"] = WIKIMATRIX
     to_anchor = [] if data.anchor_language == ENGLISH else ["to", data.anchor_language]
     assumed |= training.assume_output_dir("-".join([nickname(model.model_name_or_path), *data.languages, *to_anchor]))
     announce(assumed)
-    check_romanized(data.romanize, data.languages)
-    check_realigning(
-        args.alignment.realign_every, args.links, bool(training.do_train and args.alignment.weights.alignment)
-    )
-    if not (args.alignment.needs_links or training.do_eval):
-        check_unused(args.links, "alignment_unit word")
-    args.lora.check_embeddings(args.alignment.freeze_embeddings)
-    check_links_to_write(args.links, list(data.directions), data.overwrite_output_dir)
     model.model_name_or_path = model.find(model.model_name_or_path)
     if model.reference_model:
         model.reference_model = model.find(model.reference_model, "main")
@@ -287,8 +287,13 @@ def next_commands(args: Arguments) -> list[Command]:
 
 def main() -> None:
     # --- Arguments ---
-    args = Arguments(*parse_arguments(*get_type_hints(Arguments).values(), description=__doc__))
-    check_arguments(args)
+    groups = parse_arguments(
+        *get_type_hints(Arguments).values(),
+        description=__doc__,
+        check=lambda *groups: check_arguments(Arguments(*groups)),
+    )
+    args = Arguments(*groups)
+    complete_arguments(args)
     data, alignment, training = args.data, args.alignment, args.training
     checkpoint = checkpoint_to_resume(training, data.overwrite_output_dir)
     check_push(training)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import replicate
+from helpers.paths import PROJECT
 from utils.core.checked_commands import refusals
 from utils.core.errors import InputError
 from utils.core.kept_help import CODE
@@ -65,6 +66,36 @@ def test_what_is_wrong_is_refused(found, group):
     said = [why for why in found[group] if why]
     assert said
     assert all(next(iter(settings)) in why or "cosine" in why for why in said)
+
+
+def test_arguments_that_contradict_each_other_are_refused():
+    """Which each group of arguments by itself would take."""
+    pairs, training = ["--language", "hi", "--parallel_file", "p.tsv"], ["--do_train", "--output_dir", "out"]
+    continual = ["run_ner.py", *training, "--continual", *pairs]
+    wrong = {
+        "--links_file": [*continual, "--alignment_unit", "sentence", "--links_file", "p.links"],
+        "--do_train": ["run_pos.py", "--do_eval", "--use_lora", "--output_dir", "out"],
+        "--parallel_file": ["run_nli.py", *training, "--parallel_file", "p.tsv"],
+        "--alignment_weight": ["run_align.py", *pairs, "--alignment_weight", "0", "--regularization_weight", "0"],
+        "--validation_file": ["run_align.py", *pairs, "--do_train", "--do_eval"],
+        "--freeze_embeddings": ["run_qa.py", *continual[1:], "--use_lora", "--freeze_embeddings", "true"],
+    }
+    said = refusals([[str(CODE / script), *words] for script, *words in [*wrong.values(), continual]])
+    assert all(why and name in why for name, why in zip(wrong, said))
+    assert said[-1] is None
+
+
+GRIDS = [path for pattern in ("replicate*.yaml", "grids/*.yaml", "docs/*.yaml") for path in PROJECT.glob(pattern)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [*([path] for path in GRIDS), [PROJECT / "grids" / "scripts.yaml", "--joint", "false"]],
+    ids=lambda words: words[0].name + "-".join(words[1:]),
+)
+def test_the_grids_of_this_project_are_taken(run, monkeypatch, tmp_path, words):
+    monkeypatch.setattr("data.sample_model.sample_model", lambda *_: "m")
+    run(replicate.main, *words, "--seeds", 1, "--output_dir", tmp_path / "out", "--dry_run")
 
 
 @pytest.mark.parametrize("dry", [["--dry_run"], []])

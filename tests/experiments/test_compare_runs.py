@@ -281,7 +281,7 @@ def test_continual_learning_in_several_languages_is_told_apart(compared, tmp_pat
 def test_an_adjusted_model_is_known_by_its_record(compared, tmp_path, monkeypatch):
     """Where the run found it, or beside the run if both were moved; its own seed is no other system."""
     for seed in (1, 2):
-        write_alignment(tmp_path / "runs" / f"aligned-{seed}", seed)
+        write_alignment(tmp_path / "runs" / f"aligned-{seed}", seed, output_dir=f"elsewhere/aligned-{seed}")
     write_nli(tmp_path / "runs" / "nli-1", [1, 0] * 60, base_model=tmp_path / "runs" / "aligned-1", seed=1)
     write_nli(tmp_path / "runs" / "nli-2", [1, 0] * 60, base_model="elsewhere/aligned-2", seed=2)
     write_nli(tmp_path / "runs" / "original", [1, 0] * 60)

@@ -244,7 +244,12 @@ def _explained(options: Mapping[str, Any], bounds: Mapping[str, float]) -> str:
     return f"{text} ({'; '.join(notes).replace('%', '%%')})" if notes else text
 
 
-def parse_arguments(*dataclasses: type, description: str | None = None, positional: str | None = None) -> Any:
+def parse_arguments(
+    *dataclasses: type,
+    description: str | None = None,
+    positional: str | None = None,
+    check: Callable[..., object] | None = None,
+) -> Any:
     """Parse `sys.argv` into one object per dataclass.
 
     A first argument that ends in `.json`, `.yaml` or `.yml` is read as a file of settings; the arguments after it
@@ -254,6 +259,8 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
         dataclasses: the first line of a docstring is the title of its arguments in `--help`.
         description: text that `--help` begins with.
         positional: name of an argument whose values may also come first, without the name.
+        check: called with the objects; raises InputError if they contradict each other. (replicate.py asks for this before its
+            first run, so it must not need a model, data or a connection.)
 
     Raises:
         InputError: if an argument is unknown or out of range, or if the settings file is missing or not a mapping.
@@ -292,6 +299,8 @@ def parse_arguments(*dataclasses: type, description: str | None = None, position
         check_ranges(group)
         check_languages(group)
     check_outputs(parsed)
+    if check:
+        check(*parsed)
     if os.environ.get(ONLY_READ):
         raise ArgumentsRead
     return tuple(parsed)

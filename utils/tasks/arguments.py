@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from utils.alignment.language_sampling import LanguageSamplingArguments
@@ -40,6 +41,11 @@ class FineTuningArguments(ScriptTrainingArguments):
             # Only a checkpoint that was both saved and evaluated can be the best one.
             self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
         super().__post_init__()
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model is trained: also if the command line does not say what to do (see `assume_actions`)."""
+        return self.do_train or not (self.do_eval or self.do_predict)
 
     def assume_actions(self) -> dict[str, str]:
         """Train, evaluate and predict if the command line does not say what to do; returns what was assumed."""
@@ -166,22 +172,20 @@ def parse_task_arguments(
         InputError: for arguments that contradict each other, or a model, checkpoint or repository that cannot be used.
     """
     shared = (ModelArguments, ContinualArguments, ContinualDataArguments, AlignerArguments, TrackingArguments)
-    groups = parse_arguments(data, *shared, LoraArguments, training, description=description)
-    args: TaskArguments[DataT] = TaskArguments(task_spec(task), *groups)
+    together = partial(TaskArguments[DataT], task_spec(task))
+    groups = parse_arguments(
+        data,
+        *shared,
+        LoraArguments,
+        training,
+        description=description,
+        check=lambda *groups: _check_together(together(*groups)),
+    )
+    args = together(*groups)
     assumed = args.training.assume_actions()
-    do_train = args.training.do_train
-    of_training = {"continual": args.continual, "select_on": args.data, "few_shot": args.data, "use_lora": args.lora}
-    for name, group in of_training.items() if not do_train else ():
-        if getattr(group, name):
-            raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
-    if args.data.baseline_run and not (args.training.do_eval or args.training.do_predict):
-        raise InputError("--baseline_run has no effect without --do_eval or --do_predict; add one of them.")
-    _check_continual(args)
-    args.lora.check_embeddings(args.continual.freeze_embeddings)
-    args.tracking.check(args.parallel, do_train)
     given = args.model.model_name_or_path
     args.model.model_name_or_path = args.model.find(given)
-    if not do_train:
+    if not args.training.do_train:
         model = lineage(args.model.model_name_or_path, **args.model.hub_options())[0]
         args.data.take_training_languages(model.record or {})
     if args.data.assumes_languages:
@@ -201,6 +205,20 @@ def parse_task_arguments(
     args.checkpoint = checkpoint_to_resume(args.training, args.data.overwrite_output_dir)
     check_push(args.training)
     return args
+
+
+def _check_together(args: TaskArguments) -> None:
+    """Raise `InputError` if arguments of different groups contradict each other."""
+    do_train = args.training.trains
+    of_training = {"continual": args.continual, "select_on": args.data, "few_shot": args.data, "use_lora": args.lora}
+    for name, group in of_training.items() if not do_train else ():
+        if getattr(group, name):
+            raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
+    if args.data.baseline_run and args.training.do_train and not (args.training.do_eval or args.training.do_predict):
+        raise InputError("--baseline_run has no effect without --do_eval or --do_predict; add one of them.")
+    _check_continual(args)
+    args.lora.check_embeddings(args.continual.freeze_embeddings)
+    args.tracking.check(args.parallel, do_train)
 
 
 def _check_continual(args: TaskArguments) -> None:

@@ -165,3 +165,8 @@ class AlignTrainingArguments(ScriptTrainingArguments):
     max_grad_norm: float = arg(0.0, help="Clip gradients to this norm (0: do not clip).")
     lr_scheduler_type: str = arg("constant_with_warmup", help="Schedule of the learning rate.")
     warmup_steps: float = arg(0.1, help="Linear warm-up: steps, or below 1 a share of all.")
+
+    @property
+    def trains(self) -> bool:
+        """Whether the encoder is trained: unless the command line only asks to measure. (An --eval_strategy turns do_eval on.)"""
+        return self.do_train or not self.do_eval or self.eval_strategy != "no"
