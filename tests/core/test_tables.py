@@ -275,3 +275,10 @@ def test_what_cannot_be_read_twice(tmp_path):
     for path, problem in ((tmp_path, "is a folder"), (tmp_path / "x", "There is no file")):
         with pytest.raises(InputError, match=problem):
             check_file(path)
+
+
+@pytest.mark.parametrize("values", [["x.tsv"], ["hi=x.tsv"], ["x=y", "z"]])
+def test_files_of_languages_without_a_language(values):
+    with pytest.raises(InputError, match="--language"):
+        paths_by_language(values, [], "--write_links")
+    assert paths_by_language(None, [], "--write_links") == {}

@@ -169,9 +169,12 @@ def variant_names(arguments: Any, only: Collection[str]) -> list[str]:
         name, value = item.metadata.get("variant"), getattr(arguments, item.name)
         if name and value != _default(item) and item.name in only:
             values = value if isinstance(value, list) else [value]
-            words = (str(one).lower() if isinstance(one, bool) else str(one) for one in values)
-            names.append(name(value) if callable(name) else " ".join([item.name, *words]))
+            names.append(name(value) if callable(name) else " ".join([item.name, *map(_word, values)]))
     return [name for name in names if name]
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _default(item: Field) -> Any:
@@ -245,10 +248,7 @@ def _explained(options: Mapping[str, Any], bounds: Mapping[str, float]) -> str:
 
 
 def parse_arguments(
-    *dataclasses: type,
-    description: str | None = None,
-    positional: str | None = None,
-    check: Callable[..., object] | None = None,
+    *dataclasses: type, description: str | None = None, positional: str | None = None, check: Callable | None = None
 ) -> Any:
     """Parse `sys.argv` into one object per dataclass.
 
@@ -259,8 +259,7 @@ def parse_arguments(
         dataclasses: the first line of a docstring is the title of its arguments in `--help`.
         description: text that `--help` begins with.
         positional: name of an argument whose values may also come first, without the name.
-        check: called with the objects; raises InputError if they contradict each other. (replicate.py asks for this before its
-            first run, so it must not need a model, data or a connection.)
+        check: called with the objects; raises InputError if they contradict each other, without a model, data or a connection.
 
     Raises:
         InputError: if an argument is unknown or out of range, or if the settings file is missing or not a mapping.
@@ -288,9 +287,9 @@ def parse_arguments(
             arguments, return_remaining_strings=True, look_for_args_file=False
         )
     if unknown:
-        remedy = parser.nearest(unknown[0])
-        if positional and not unknown[0].startswith("-"):
-            remedy = f"write {positional} before everything else, or after --{positional}."
+        is_value = positional and not unknown[0].startswith("-")
+        first = f"write {positional} before everything else, or after --{positional}."
+        remedy = first if is_value else parser.nearest(unknown[0])
         raise InputError(f"There is no argument {unknown[0]}; {remedy}")
     given = {parser.spellings.get(word.partition("=")[0]) for word in arguments if word.startswith("--")}
     for group in parsed:
@@ -373,10 +372,7 @@ _KINDS = {"int": "a whole number", "float": "a number", "string_to_bool": "true 
 
 
 def check_unused(arguments: Any, switch: str, but: Collection[str] = ()) -> None:
-    """Raise an `InputError` if a field of a dataclass is not at its default but has no effect without `--{switch}`.
-
-    `but` names the fields that have an effect without it.
-    """
+    """Raise an `InputError` if a field of a dataclass is not at its default and does nothing without `--{switch}`, `but` for these."""
     for item in fields(arguments):
         usual, value = _default(item), getattr(arguments, item.name)
         if value != usual and item.name not in but:
@@ -392,11 +388,8 @@ def announce(assumed: Mapping[str, Any], why: str = "") -> None:
     """Say in one line which arguments the command line does not name, what was assumed for them, and why (`for …`)."""
     if assumed:
         values = {name: value if isinstance(value, list) else [value] for name, value in assumed.items()}
-        words = [
-            " ".join([name, *(str(one).lower() if isinstance(one, bool) else str(one) for one in of_name)])
-            for name, of_name in values.items()
-        ]
-        logger.info("Not given, so assumed%s: %s.", f" {why}" if why else "", ", ".join(map(str.strip, words)))
+        words = (" ".join([name, *map(_word, of_name)]).strip() for name, of_name in values.items())
+        logger.info("Not given, so assumed%s: %s.", f" {why}" if why else "", ", ".join(words))
 
 
 def require(value: object, arguments: Sequence[str], why: str) -> None:

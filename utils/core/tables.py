@@ -35,6 +35,10 @@ def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], ar
 
     With one language its code is optional. Raises `InputError` for an unknown or missing language.
     """
+    if values and not languages:
+        raise InputError(
+            f"--language is missing: {argument} {values[0]} is the file of a language, which must be named."
+        )
     paths: dict[str, list[str]] = {}
     for value in values or []:
         language, equals, path = value.partition("=")

@@ -95,9 +95,8 @@ class ParallelCorpus:
                 splitting[language] = _word_splitting(data.word_splitting, sides, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
             source, anchor = source_language(sides[0], data.romanize), sides[1]
-            name = splitting[language]
-            if name == "subword" and tokenizer:
-                name += f" {tokenizer_fingerprint(tokenizer)}"
+            of_subwords = f" {tokenizer_fingerprint(tokenizer)}" if tokenizer and word_pooling == "token" else ""
+            name = splitting[language] + of_subwords
             if files:
                 columns = sentence_columns(data, source, anchor)
                 pairs[language] = read_bitext(

@@ -114,7 +114,7 @@ def run_identity(trainer: Trainer, **parts: Any) -> dict[str, Any]:
         "seed",
         "data_seed",
     )
-    settings = {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name, None) for name in names}  # (plain TrainingArguments have not all of them)
     trained = [(name, *parameter.shape) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if isinstance(model, PeftModel):
         adapter: Any = model.peft_config["default"]
