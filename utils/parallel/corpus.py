@@ -95,8 +95,7 @@ class ParallelCorpus:
                 splitting[language] = _word_splitting(data.word_splitting, sides, links.get(language), word_pooling)
             split = word_splitter(splitting[language], tokenizer)
             source, anchor = source_language(sides[0], data.romanize), sides[1]
-            of_subwords = f" {tokenizer_fingerprint(tokenizer)}" if tokenizer and word_pooling == "token" else ""
-            name = splitting[language] + of_subwords
+            name = _name_of_split(splitting[language], tokenizer)
             if files:
                 columns = sentence_columns(data, source, anchor)
                 pairs[language] = read_bitext(
@@ -306,6 +305,11 @@ class ChosenPairs:
             }
             for language, pairs in self.pairs.items()
         }
+
+
+def _name_of_split(splitting: str, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """A name for the cache of how sentences are split; subwords are those of a certain tokenizer."""
+    return f"{splitting} {tokenizer_fingerprint(tokenizer)}" if splitting == "subword" and tokenizer else splitting
 
 
 def _part(bitext: Bitext, share: float, held_out: bool) -> Bitext:
