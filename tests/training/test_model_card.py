@@ -124,9 +124,9 @@ def test_the_example_that_the_readme_shows():
     """The card of a quickstart run, as produced: valid, and of the same make as the cards of today."""
     example = ModelCard.load(DATA.parent / "docs" / "example_card.md")
     again = ModelCardData(**example.data.to_dict(), ignore_metadata_errors=False)
-    assert len(again.eval_results) == 8
+    assert len(again.eval_results) == 10
     assert {result.metric_type for result in again.eval_results} == {"word_retrieval_accuracy"}
-    assert again.language == ["en", "es", "hi", "ru", "vi"]
+    assert again.language == ["en", "es", "hi", "hi-Latn", "ru", "vi"]
     record = record_of(ALIGNMENT, train_data={"hi": {"pairs": 10}}, regime=None)
     headings = re.findall(r"^## .*", model_card("contrastive", record, {}, "."), re.MULTILINE)
     assert re.findall(r"^## .*", example.text, re.MULTILINE) == headings
