@@ -69,8 +69,7 @@ def _record_of(name: str, revision: str, beside: Path | None, **hub_options: Any
 
 def _was_written_to(name: str, path: Path) -> bool:
     """Whether a record says that its run wrote to the folder of this name (which a Hub id `org/model` is not, only for its end)."""
-    arguments = (read_record(path, "repeat the run") or {}).get("arguments")
-    written = arguments.get("output_dir") if isinstance(arguments, dict) else None
+    written = (read_record(path, "repeat the run").get("arguments") or {}).get("output_dir")
     if not isinstance(written, str):
         return False
     place, wanted = Path(os.path.normpath(written)), Path(os.path.normpath(name))
