@@ -8,6 +8,7 @@ encoder (data/sample_model.py), and prints one table of their results: means ove
 and Hindi in Latin letters, which it can hardly read.
 """
 
+import argparse
 import json
 import os
 import shlex
@@ -47,6 +48,8 @@ the translation. With 100 sentences per language, differences of a few points me
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+
     # --- Data: 300 pairs per language to adjust, 100 held-out pairs to measure ---
     languages = [*LANGUAGES, UNREAD]
     model = sample_model()

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -64,6 +65,29 @@ def full_help(script: str, monkeypatch, capsys) -> str:
     with pytest.raises(SystemExit):
         importlib.import_module(script).main()
     return capsys.readouterr().out
+
+
+COMMANDS = sorted(
+    str(path.relative_to(PROJECT))
+    for folder in (PROJECT, PROJECT / "grids", PROJECT / "benchmarks", PROJECT / "data")
+    for path in folder.glob("*.py")
+    if "__main__" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("argument", ["--help", "--no_such_argument"])
+def test_every_command_shows_help_and_refuses_an_unknown_argument_before_it_works(name, argument, monkeypatch, capsys):
+    def work(*_, **__):
+        raise AssertionError(f"{name} {argument} began to work")
+
+    monkeypatch.setattr(subprocess, "Popen", work)
+    monkeypatch.setattr(sys, "argv", [name, argument])
+    monkeypatch.setattr(sys, "path", [str(PROJECT), str((PROJECT / name).parent), *sys.path])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(PROJECT / name), run_name="__main__")
+    assert bool(end.value.code) == (argument != "--help")
+    assert capsys.readouterr().out.startswith("usage: ") == (argument == "--help")
 
 
 def test_every_script_that_needs_torch_shows_the_kept_help():
