@@ -29,7 +29,7 @@ from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.parallel.sides import ENGLISH, directions
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity
-from utils.training.precision import warn_if_bf16_is_slower
+from utils.training.precision import Autocast
 from utils.training.relinking import Relinker
 from utils.training.used_embeddings import used_rows_only
 
@@ -58,6 +58,7 @@ class AlignmentTrainer(ComponentTrainer):
     """
 
     model: PreTrainedModel
+    row_name = "pairs"
     save_weights = staticmethod(save_encoder)
 
     def __init__(
@@ -120,17 +121,10 @@ class AlignmentTrainer(ComponentTrainer):
         if self.relinker:
             self.relinker.forget()
         with used_rows_only(self, self.train_dataset):
-            if self.args.bf16 and self.args.device.type == "cpu" and isinstance(self.train_dataset, Dataset):
-                batch = self._usual_batch(self.train_dataset)
-                warn_if_bf16_is_slower(self.model, self.alignment_loss, batch, self.accelerator.autocast)
             return super().train(*args, **kwargs)
 
-    def _usual_batch(self, rows: Dataset) -> dict[str, Tensor]:
-        """A batch of pairs of medium length."""
-        size = min(self.args.train_batch_size, len(rows))
-        order = np.argsort(column_array(rows, "length").sum(axis=1), kind="stable")
-        begin = (len(rows) - size) // 2
-        return self.data_collator([rows[k] for k in order[begin : begin + size].tolist()])
+    def _loss_alone(self, batch: Mapping[str, Tensor], autocast: Autocast) -> Tensor:
+        return self.alignment_loss.weights.total(self.alignment_loss(self.model, batch, autocast).means())
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """With --language_sampling, batches of languages in other shares than the numbers of their pairs."""

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from utils.core.files import RESULTS, read_json_object, set_aside, write_json
 from utils.models.adapters import save_adapter
 from utils.training.checkpoints import RUN_FILE, own_checkpoint, run_identity
 from utils.training.language_losses import LanguageLosses
+from utils.training.precision import Autocast, warn_if_bf16_is_slower
 from utils.training.step_progress import StepProgress
 
 
@@ -76,6 +78,8 @@ class ComponentTrainer(Trainer):
     # Of the pairs that are aligned, and the loss that is logged for each.
     languages: Sequence[str] = ()
     loss_of_language = "alignment_loss"
+    # What a row of the training data is called in messages.
+    row_name = "examples"
     # With --language_sampling ucb, what draws the language of each step.
     bandit: LanguageBandit | None = None
 
@@ -105,7 +109,27 @@ class ComponentTrainer(Trainer):
         if resume_from_checkpoint:
             resume_from_checkpoint = own_checkpoint(resume_from_checkpoint, self.args, self._identity)
             self._continue_from(Path(resume_from_checkpoint, RUN_FILE))
+        if self.args.bf16 and self.args.device.type == "cpu":
+            self._compare_precisions()
         return super().train(resume_from_checkpoint, **kwargs)
+
+    def _compare_precisions(self) -> None:
+        """Warn if bfloat16 is slower here than fp32, for a batch of medium length."""
+        rows = self.train_dataset
+        if not isinstance(rows, Dataset) or "length" not in rows.column_names:
+            return
+        size = min(self.args.train_batch_size, len(rows))
+        order = np.argsort(column_array(rows, "length").reshape(len(rows), -1).sum(axis=1), kind="stable")
+        begin = (len(rows) - size) // 2
+        collate = self._get_collator_with_removed_columns(self.data_collator)
+        batch = collate([rows[k] for k in order[begin : begin + size].tolist()])
+        loss = partial(self._loss_alone, batch)
+        warn_if_bf16_is_slower(self.model, loss, self.accelerator.autocast, f"{size} {self.row_name}")
+
+    def _loss_alone(self, batch: Mapping[str, torch.Tensor], autocast: Autocast) -> torch.Tensor:
+        """The loss of a batch, outside of training."""
+        with autocast():
+            return self.model(**batch).loss
 
     def _continue_from(self, file: Path) -> None:
         """Read back what `_save` has kept of this trainer in a checkpoint."""
