@@ -121,15 +121,17 @@ class ComponentTrainer(Trainer):
         size = min(self.args.train_batch_size, len(rows))
         order = np.argsort(column_array(rows, "length").reshape(len(rows), -1).sum(axis=1), kind="stable")
         begin = (len(rows) - size) // 2
+        model: Any = self.model
         collate = self._get_collator_with_removed_columns(self.data_collator)
         batch = collate([rows[k] for k in order[begin : begin + size].tolist()])
         loss = partial(self._loss_alone, batch)
-        warn_if_bf16_is_slower(self.model, loss, self.accelerator.autocast, f"{size} {self.row_name}")
+        warn_if_bf16_is_slower(model, loss, self.accelerator.autocast, f"{size} {self.row_name}")
 
     def _loss_alone(self, batch: Mapping[str, torch.Tensor], autocast: Autocast) -> torch.Tensor:
         """The loss of a batch, outside of training."""
+        model: Any = self.model
         with autocast():
-            return self.model(**batch).loss
+            return model(**batch).loss
 
     def _continue_from(self, file: Path) -> None:
         """Read back what `_save` has kept of this trainer in a checkpoint."""
