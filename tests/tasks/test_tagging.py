@@ -1,6 +1,7 @@
 """Tagged sentences: CoNLL-U files, examples, configurations of XTREME."""
 
 import gzip
+import re
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
@@ -82,7 +83,7 @@ def words_of(path, *sentences) -> list[list[str]]:
     return [row["tokens"] for _, row in read_rows(str(path), readers_of_tags("ner_tags"))]
 
 
-@pytest.mark.parametrize("prefix", ["en:", "zh-min-nan:", "sr-latn:", "hi:"])
+@pytest.mark.parametrize("prefix", ["en:", "zh-min-nan:", "sr-latn:", "simple:"])
 @given(st.lists(st.lists(st.sampled_from(["Anna", ":", "10:30", "en:", "ftp:x", "a b"]), min_size=1), min_size=1))
 def test_the_language_before_every_word_of_a_file_is_dropped(tmp_path_factory, prefix, sentences):
     assume(len({word for words in sentences for word in words}) > 1)
@@ -171,14 +172,17 @@ def test_sentences_with_a_word_per_line_by_their_marks(tmp_path_factory, mark, s
     assert found == [{"tokens": words, "ner_tags": ["B-PER"] * len(words)} for words in sentences]
 
 
+# What begins a sentence, the number of its first word, and a line.
 NUMBERED = {
     "Universal NER": (
         "# sent_id = s\n# text = words\n",
+        1,
         lambda k, word, tag: f"{k}\t{word}\t{tag}" + "\t-\tann" * (tag != "O"),
     ),
-    "WikiNEuRal": ("", lambda k, word, tag: f"{k}\t{word}\t{tag}"),
-    "GermEval": ("#\thttp://example.org [2009-10-17]\n", lambda k, word, tag: f"{k}\t{word}\t{tag}\tO"),
-    "blanks": ("", lambda k, word, tag: f"{k} {word} {tag} O"),
+    "WikiNEuRal": ("", 0, lambda k, word, tag: f"{k}\t{word}\t{tag}"),
+    "GermEval": ("#\thttp://example.org [2009-10-17]\n", 1, lambda k, word, tag: f"{k}\t{word}\t{tag}\tO"),
+    "documents": ("-DOCSTART- -X- O\n", 0, lambda k, word, tag: f"{k}\t{word}\t{tag}"),
+    "blanks": ("", 1, lambda k, word, tag: f"{k} {word} {tag} O"),
 }
 
 
@@ -197,18 +201,55 @@ NUMBERED = {
 def test_a_column_that_numbers_the_words(tmp_path_factory, how, end, suffix, sentences):
     """Also where no blank line separates the sentences. (A file of single words may be a text of ones.)"""
     assume(any(len(words) > 1 for words in sentences))
-    begin, line = NUMBERED[how]
+    begin, first, line = NUMBERED[how]
     path = tmp_path_factory.getbasetemp() / f"numbered.{suffix}"
-    lines = (
-        begin + "".join(line(k, *word) + "\n" for k, word in enumerate(words, start=1)) + end for words in sentences
-    )
+    for counts_on in (False, True) if end or begin else (False,):
+        path.write_text(numbered(sentences, begin, first, line, end, counts_on), encoding="utf-8")
+        found = [run_ner.read_sentence(row, where) for where, row in read_rows(str(path), readers_of_tags("ner_tags"))]
+        assert [list(zip(row["tokens"], row["ner_tags"])) for row in found] == sentences
+
+
+def numbered(sentences, begin, first, line, end="\n", counts_on=False) -> str:
+    text, number = "", first
+    for words in sentences:
+        number = number if counts_on else first
+        text += begin + "".join(line(k, *word) + "\n" for k, word in enumerate(words, start=number)) + end
+        number += len(words)
+    return text
+
+
+@pytest.mark.parametrize("how", NUMBERED)
+@pytest.mark.parametrize("wrong", ["twice", "left out", "no number", "no tag", "begins with 2"])
+@given(st.lists(st.integers(4, 6), min_size=3, max_size=4), st.data())
+def test_a_column_that_numbers_most_words_is_refused(tmp_path_factory, how, wrong, lengths, data):
+    """Its numbers would be read as words."""
+    begin, first, line = NUMBERED[how]
+    sentences = [[("Anna", "B-PER")] * length for length in lengths]
+    lines = numbered(sentences, begin, first, line).splitlines(keepends=True)
+    of_words = [k for k, text in enumerate(lines) if text[0].isdigit()]
+    inner = [k for k in of_words if int(lines[k].split()[0]) > first]
+    place = data.draw(st.sampled_from([k for k in inner if k + 1 in inner]))
+    if wrong == "twice":
+        lines.insert(place, lines[place])
+    elif wrong == "left out":
+        del lines[place]
+    elif wrong == "no number":
+        lines[place] = "Anna\tNN\tO\n"
+    elif wrong == "no tag":
+        lines[place] = " ".join(lines[place].split()[:2]) + "\n"
+    else:
+        lines = numbered([sentences[0]] * 3, begin, 2, line).splitlines(keepends=True)
+    path = tmp_path_factory.getbasetemp() / "misnumbered.conllu"
     path.write_text("".join(lines), encoding="utf-8")
-    found = [run_ner.read_sentence(row, where) for where, row in read_rows(str(path), readers_of_tags("ner_tags"))]
-    assert [list(zip(row["tokens"], row["ner_tags"])) for row in found] == sentences
+    with pytest.raises(InputError) as refused:
+        list(read_rows(str(path), readers_of_tags("ner_tags")))
+    assert str(path) in str(refused.value)
+    assert re.search(r"line \d", str(refused.value))
 
 
 @pytest.mark.parametrize(
-    "sentences", [[["1"], ["1"]], [["1", "2"], ["3", "4"]], [["1", "2"], ["Anna"]], [["1", "3"]], [["2", "3"]]]
+    "sentences",
+    [[["1"], ["1"]], [["1"], ["2"], ["3"]], [["1", "2"], ["Anna"]], [["1", "3"]], [["2", "3"]], [["0", "0"]]],
 )
 def test_words_that_are_numbers(tmp_path, sentences):
     assert words_of(tmp_path / "a.conll", *sentences) == sentences
@@ -233,6 +274,26 @@ def test_a_file_without_ends_of_sentences(tmp_path, suffix, n_parts):
                 list(rows)
         else:
             assert [row["tokens"] for _, row in rows] == sentences
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u202f", "\x1f", "\x85"])
+@pytest.mark.parametrize("between", ["\t", " ", "  "])
+@given(st.lists(st.sampled_from(["{}", "10{}000", "1{}000", "{}a", "a{}"]), min_size=1), st.booleans())
+def test_only_blanks_and_tabs_are_between_columns(tmp_path_factory, space, between, words, is_numbered):
+    words = [word.format(space) for word in ["Anna", *words]]
+    path = tmp_path_factory.getbasetemp() / "spaces.conll"
+    lines = (f"{k}{between}" * is_numbered + f"{word}{between}O\n" for k, word in enumerate(words))
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+    assert [row["tokens"] for _, row in read_rows(str(path), readers_of_tags("ner_tags"))] == [words]
+
+
+def test_the_comments_of_multiconer(tmp_path):
+    path = tmp_path / "a.conll"
+    mark = "# id 5239d808-f300-46ea-aa3b-5093040213a3\tdomain=en\n"
+    path.write_text(f"{mark}the _ _ O\nEU _ _ B-CORP\n\n\n{mark}# _ _ O\n{mark}# id O\n")
+    found = [row for _, row in read_rows(str(path), readers_of_tags("ner_tags"))]
+    assert [row["tokens"] for row in found] == [["the", "EU"], ["#"], ["#"]]
+    assert [row["ner_tags"] for row in found] == [["O", "B-CORP"], ["O"], ["O"]]
 
 
 @pytest.mark.parametrize("text", ["Anna B-PER\nswims\n", "tokens\n", "Anna B-PER\n\nswims\n"])

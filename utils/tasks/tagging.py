@@ -17,14 +17,21 @@ from utils.tasks.reader import Readers
 
 # The loss ignores this label: of all tokens of a word but the first, and of special tokens.
 IGNORED = -100
-# Lines that begin a sentence and are no word: comments of CoNLL-U, and in files with a word per line also that of CoNLL-2003.
-_COMMENT = r"#\s*(sent_id|text)\s*="
-_NO_WORD = rf"{_COMMENT}|-DOCSTART-(\s|$)"
-# The same in a file whose words are numbered; also the ranges and empty nodes of CoNLL-U are no words there.
-_NUMBERED_NO_WORD = r"#|[0-9]+[-.][0-9]+\s"
-_NUMBERED_BEGIN = r"#|1\s"
+# Lines that begin a sentence and are no word: comments of CoNLL-U and MultiCoNER, and in files with a word per line also that of
+# CoNLL-2003.
+_COMMENT = r"#\s*(sent_id|text)\s*=|# id [0-9a-f]{8}-[0-9a-f-]+(\s|$)"
+_DOCUMENT = r"-DOCSTART-(\s|$)"
+_NO_WORD = rf"{_COMMENT}|{_DOCUMENT}"
+# The same in a file whose words are numbered; also the ranges and empty nodes of CoNLL-U are no words there. (A no-break space is
+# part of a word.)
+_NUMBERED_NO_WORD = rf"#|{_DOCUMENT}|[0-9]+[-.][0-9]+[ \t]"
+_NUMBERED_BEGIN = rf"#|{_DOCUMENT}|{{first}}[ \t]"
+# Lines after which a file is no longer searched for numbers, if most of them have none.
+_NUMBERS_SOUGHT = 1000
 # Words of the longest sentence. (The models of the paper read 512 tokens.)
 _LONGEST = 500
+# What stands between the columns.
+_BLANKS = " \t"
 
 
 def tagged_features(column: str) -> Features:
@@ -89,41 +96,67 @@ def _check_lengths(sentences: Rows, path: str) -> Rows:
 def read_conll(path: str, column: str) -> Rows:
     """The sentences of a file with a word per line: the word first, its tag last, between tabs or blanks.
 
-    So are CoNLL-2003, PAN-X and the files of XTREME. If the first column numbers the words of every sentence from 1, the word is
-    the second and its tag the third, as in Universal NER, WikiNEuRal and GermEval 2014 (whose fourth is that of inner entities).
-    Sentences are separated by blank lines, or begin with `-DOCSTART-`, `# sent_id = …`, `# text = …` or with number 1. A line
-    without a tag raises `InputError`.
+    So are CoNLL-2003, PAN-X and the files of XTREME. If the first column numbers the words, the word is the second and its tag the
+    third, as in Universal NER and GermEval 2014 (numbers from 1; the fourth column of GermEval is that of inner entities), and in
+    WikiNEuRal (from 0). Sentences are separated by blank lines, or begin with `-DOCSTART-`, `# sent_id = …`, `# text = …`, the
+    `# id …` of MultiCoNER, or with the first number. A line without a tag, or whose number does not fit, raises `InputError`.
     """
     return _check_lengths(_sentences_of_conll(path, column), path)
 
 
 def _sentences_of_conll(path: str, column: str) -> Rows:
     begin, no_word, word, tag, prefix = _NO_WORD, _NO_WORD, 0, -1, _language_prefix(path)
-    if _is_numbered(path):
-        begin, no_word, word, tag = _NUMBERED_BEGIN, _NUMBERED_NO_WORD, 1, 2
+    if first := _first_number(path):
+        begin, no_word, word, tag = _NUMBERED_BEGIN.format(first=first), _NUMBERED_NO_WORD, 1, 2
     for block in _blocks(path, begin, rf"(?!{no_word})"):
         words = [(number, _fields(line)) for number, line in block if not re.match(no_word, line)]
         if untagged := [number for number, fields in words if len(fields) < 2]:
             raise InputError(f"Line {untagged[0]} of {path} has no tag; write word and tag, a tab between them.")
         if words:
-            tokens, tags = ([fields[k].strip() for _, fields in words] for k in (word, tag))
-            tokens = [token.removeprefix(prefix) for token in tokens]
+            tokens = [fields[word].strip(_BLANKS).removeprefix(prefix) for _, fields in words]
+            tags = [fields[tag].strip() for _, fields in words]
             yield f"The sentence at line {words[0][0]} of {path}", {"tokens": tokens, column: tags}
 
 
-def _is_numbered(path: str) -> bool:
-    """Whether the first column numbers the words of every sentence from 1, before at least two others."""
-    is_numbered = False
-    for block in _blocks(path, _NUMBERED_BEGIN, rf"(?!{_NUMBERED_NO_WORD})"):
-        words = [_fields(line) for _, line in block if not re.match(_NUMBERED_NO_WORD, line)]
-        if any(fields[0] != str(k) or len(fields) < 3 for k, fields in enumerate(words, start=1)):
-            return False
-        is_numbered = is_numbered or len(words) > 1
-    return is_numbered
+def _first_number(path: str) -> str:
+    """0 or 1, if the first column numbers the words from there, before at least two others; an empty text if it does not.
+
+    Every sentence begins with that number, or counts on from the one before it. A column that looks like that but for some lines
+    raises `InputError`: its numbers would be taken for words.
+    """
+    lines = (line for _, line in read_lines(path) if line.strip() and not re.match(_NUMBERED_NO_WORD, line))
+    first = "0" if _number(_fields(next(lines, ""))) == 0 else "1"
+    n_lines = n_numbers = n_fitting = 0
+    last, counts, misfit = int(first) - 1, False, ""
+    for block in _blocks(path, _NUMBERED_BEGIN.format(first=first), rf"(?!{_NUMBERED_NO_WORD})"):
+        words = [(number, _fields(line)) for number, line in block if not re.match(_NUMBERED_NO_WORD, line)]
+        for k, (number, fields) in enumerate(words):
+            found = _number(fields)
+            fits = found == last + 1 or (k == 0 and found == int(first))
+            counts = counts or (fits and k > 0)
+            misfit = misfit or ("" if fits else f"line {number} begins with {shown(fields[0])}")
+            n_lines, n_numbers, n_fitting = n_lines + 1, n_numbers + (found is not None), n_fitting + fits
+            last = last + 1 if found is None else found
+        # (Where a quarter of the words are none, numbers are those of the text.)
+        if n_lines >= _NUMBERS_SOUGHT and 4 * n_numbers < 3 * n_lines:
+            return ""
+    if counts and misfit and 4 * n_numbers >= 3 * n_lines and 2 * n_fitting > n_lines:
+        raise InputError(
+            f"The first column of {path} seems to number the words, but {misfit}; number the words of every sentence from 0 or "
+            "from 1, with word and tag in the next columns, or remove the numbers."
+        )
+    return first if counts and not misfit else ""
+
+
+def _number(fields: Sequence[str]) -> int | None:
+    """The number of a word, if a line has one, the word and its tag."""
+    is_number = len(fields) > 2 and re.fullmatch("[0-9]{1,9}", fields[0])
+    return int(fields[0]) if is_number else None
 
 
 def _fields(line: str) -> list[str]:
-    return line.split("\t") if "\t" in line else line.split()
+    # (Not at every white space: a no-break space is part of a word.)
+    return line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
 
 
 def _language_prefix(path: str) -> str:
@@ -134,8 +167,8 @@ def _language_prefix(path: str) -> str:
     prefix, distinct = "", set()
     for _, line in read_lines(path):
         if line.strip() and not re.match(_NO_WORD, line):
-            word = _fields(line)[0].strip()
-            found = re.match("[a-z]{2,3}(-[a-z]+)*:", word)
+            word = _fields(line)[0].strip(_BLANKS)
+            found = re.match("([a-z]{2,3}(-[a-z]+)*|simple):", word)
             if not found or found[0] != (prefix := prefix or found[0]):
                 return ""
             distinct.add(word)
