@@ -6,9 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, get_dataset_config_names, load_dataset, load_from_disk
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset, Features, IterableDataset, get_dataset_config_names, load_dataset, load_from_disk
+from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, snapshot_download
 
+from utils.core.columns import class_names
 from utils.core.errors import InputError, first_line
 from utils.core.hub import hub_problem
 
@@ -80,6 +84,8 @@ def load_split(
                 _fetch(name, tuple(files), revision=Path(folder).name, **hub_options)
             # (Other splits, whose sizes the card names, are not there.)
             parts = load_dataset(folder, config, data_files={split: files}, verification_mode="no_checks")
+            # (Given files, `datasets` forgets what the card says about their columns.)
+            parts[split] = _with_class_names(parts[split], _features_in_card(folder, config))
         else:
             parts = load_dataset(folder, config, **hub_options)
     except InputError:
@@ -146,6 +152,32 @@ def _splits_in_card(folder: str) -> dict[str, dict[str, list[str]]]:
             split: [path] if isinstance(path, str) else path for split, path in paths.items()
         }
     return found
+
+
+def _features_in_card(folder: str, config: str) -> Features:
+    """The columns of a configuration, as far as the card of a data set describes them."""
+    infos = DatasetInfosDict.from_dataset_card_data(DatasetCard.load(Path(folder, "README.md")).data)
+    return (infos[config].features if config in infos else None) or Features()
+
+
+def _with_class_names(rows: Dataset, described: Features) -> Dataset:
+    """The rows, with the names that a description has for numbers of classes which are plain numbers in the files."""
+    names = class_names(described)
+    for column, kind in described.items():
+        if column not in names or column not in rows.column_names or column in class_names(rows.features):
+            continue
+        values = rows.select_columns([column]).with_format("arrow")[:][column]
+        while pyarrow.types.is_nested(values.type):
+            values = pyarrow.compute.list_flatten(values)
+        is_number = pyarrow.types.is_integer(values.type) or pyarrow.types.is_floating(values.type)
+        # (Names stay as they are, also those that the card lacks, such as `-` for none.)
+        if is_number or (pyarrow.types.is_string(values.type) and _are_numbers(values)):
+            rows = rows.cast_column(column, kind)
+    return rows
+
+
+def _are_numbers(texts: pyarrow.ChunkedArray) -> bool:
+    return bool(pyarrow.compute.any(pyarrow.compute.match_substring_regex(texts, "^[0-9]+$")).as_py())
 
 
 def _first_offered(wanted: Sequence[str], offered: Sequence[str], language: str, lacks: str, argument: str) -> str:
