@@ -653,6 +653,21 @@ def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
     ]
 
 
+def test_two_processes_that_resume_in_an_epoch_go_on_as_before(tmp_path, words):
+    """The epoch's last step has one row, which its copies in the other batch do not change."""
+    folder = tmp_path / "encoder"
+    tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(folder)
+    tiny.pair_tokenizer().save_pretrained(folder)
+    how = ("--do_train", "--max_train_samples", 17, "--per_device_train_batch_size", 4, "--optim", "sgd", "--learning_rate", 0.1,
+           "--num_train_epochs", 1, "--save_strategy", "steps", "--save_steps", 1)  # fmt: skip
+    whole = command("ner", folder, tmp_path / "whole", words, *how)
+    run_process(whole, tmp_path / "log", environment(tmp_path), tmp_path, 2)
+    first = tmp_path / "whole" / "checkpoint-1"
+    resumed = command("ner", folder, tmp_path / "resumed", words, *how, "--resume_from_checkpoint", first)
+    run_process(resumed, tmp_path / "log", environment(tmp_path), tmp_path, 2)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "resumed"))
+
+
 def test_a_run_that_is_interrupted_goes_on(tmp_path, model, words):
     """Ctrl-C in a terminal, SIGTERM from a scheduler: a checkpoint, a sentence, and the same weights in the end."""
     how = ("--do_train", "--do_eval", "--eval_languages", "en", "--num_train_epochs", 12, "--logging_steps", 1,

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
 from accelerate.state import GradientState
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
@@ -43,20 +43,36 @@ def test_two_half_batches_equal_one_whole(tmp_path):
 
 
 @pytest.mark.parametrize("split", [False, True])
-@given(n_rows=st.integers(1, 40), size=st.integers(1, 5), n_processes=st.integers(1, 4))
-def test_processes_together_keep_each_row_of_an_epoch_once(split, n_rows, size, n_processes):
-    """Accelerate fills the last batches with rows from the epoch's beginning."""
+@given(n_rows=st.integers(1, 40), size=st.integers(1, 5), n_processes=st.integers(1, 4), n_skipped=st.integers(0, 9))
+def test_processes_together_keep_each_row_of_an_epoch_once(split, n_rows, size, n_processes, n_skipped):
+    """Accelerate fills the last batches with rows from the epoch's beginning; an epoch may be resumed in its middle."""
     kept = {}
     for process in range(n_processes):
         batches = BatchSampler(range(n_rows), size * (n_processes if split else 1), drop_last=False)
-        shard = BatchSamplerShard(batches, n_processes, process, split_batches=split)
-        loader = DataLoaderShard(list(range(n_rows)), batch_sampler=shard)
+        if n_processes > 1:
+            batches = BatchSamplerShard(batches, n_processes, process, split_batches=split)
+        loader = DataLoaderShard(list(range(n_rows)), batch_sampler=batches)
+        assume(n_skipped < len(loader))
+        loader = skip_first_batches(loader, n_skipped) if n_skipped else loader
         accelerator = SimpleNamespace(gradient_state=GradientState(), num_processes=n_processes, process_index=process)
         for number, batch in enumerate(loader):
             n_own = ComponentTrainer._n_own_rows(SimpleNamespace(accelerator=accelerator))
             assert len(batch) == size or n_processes == 1
             kept[number, process] = batch.tolist()[:n_own]
-    assert [row for place in sorted(kept) for row in kept[place]] == list(range(n_rows))
+    rows = list(range(n_rows))[n_skipped * size * n_processes :]
+    assert [row for place in sorted(kept) for row in kept[place]] == rows
+
+
+@pytest.mark.parametrize("options", [{"drop_last": True}, {"even_batches": False}])
+@given(n_rows=st.integers(1, 40), size=st.integers(1, 5), n_skipped=st.integers(0, 9))
+def test_where_no_rows_are_appended_none_is_taken_away(options, n_rows, size, n_skipped):
+    for process in range(2):
+        batches = BatchSampler(range(n_rows), size, drop_last=options.get("drop_last", False))
+        shard = BatchSamplerShard(batches, 2, process, even_batches=options.get("even_batches", True))
+        loader = skip_first_batches(DataLoaderShard(list(range(n_rows)), batch_sampler=shard), n_skipped)
+        accelerator = SimpleNamespace(gradient_state=GradientState(), num_processes=2, process_index=process)
+        for _ in loader:
+            assert ComponentTrainer._n_own_rows(SimpleNamespace(accelerator=accelerator)) is None
 
 
 def test_the_step_is_the_paper_s(tmp_path):

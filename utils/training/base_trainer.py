@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import DataLoaderShard
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, SkipBatchSampler
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
@@ -154,11 +154,18 @@ class ComponentTrainer(Trainer):
         """
         state = self.accelerator.gradient_state
         loader: Any = state.active_dataloader
-        if not state.end_of_dataloader or state.remainder <= 0 or not isinstance(loader, DataLoaderShard):
+        if not state.end_of_dataloader or not isinstance(loader, DataLoaderShard):
             return None
-        size = loader.total_batch_size // self.accelerator.num_processes
-        n_rows = min(max(state.remainder - self.accelerator.process_index * size, 0), size)
-        return None if n_rows == size else n_rows
+        # (Not by the state's `remainder`: in an epoch that is resumed in its middle it is unknown.)
+        batches: Any = loader.batch_sampler
+        while isinstance(batches, SkipBatchSampler):
+            batches = batches.batch_sampler
+        if not isinstance(batches, BatchSamplerShard) or batches.drop_last or not batches.even_batches:
+            return None
+        size = batches.batch_size // (batches.num_processes if batches.split_batches else 1)
+        n_last = len(batches.batch_sampler.sampler) % (size * batches.num_processes)
+        n_rows = min(max(n_last - batches.process_index * size, 0), size)
+        return None if not n_last or n_rows == size else n_rows
 
     def _check_rows(self) -> None:
         """Raise `InputError` if --dataloader_drop_last leaves no batch."""
