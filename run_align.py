@@ -175,6 +175,10 @@ def check_arguments(args: Arguments) -> None:
     if training.do_eval != bool(data.held_out_by):
         given, missing = data.held_out_by or ["--do_eval"], "held-out pairs" if training.do_eval else "--do_eval"
         raise InputError(f"{given[0]} does nothing without {missing}; give both (held-out pairs: --validation_file).")
+    if args.lora.merge_adapter and not training.trains:
+        raise InputError(
+            "--merge_adapter merges an adapter that was trained, and nothing is; add --do_train, or omit it."
+        )
     check_romanized(data.romanize, data.languages)
     check_realigning(alignment.realign_every, args.links, bool(training.trains and alignment.weights.alignment))
     if not (alignment.needs_links or training.do_eval):

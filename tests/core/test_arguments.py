@@ -297,6 +297,10 @@ class Paths:
     language: str | None = arg(None, help="Not a path.")
     do_eval: bool = arg(False, help="Evaluate.")
 
+    @property
+    def trains(self):
+        return not self.do_eval
+
 
 @pytest.fixture
 def paths(run, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def encoder_from(tmp_path, **changes):
 
 def alignment_trainer_for(
     tmp_path, output="run", n_pairs=24, objective=None, weights=ADJUSTMENT, eval_dataset=None, dropout=0.0,
-    languages=(), sampling=BY_SIZE, relinker=None, **arguments
+    languages=(), sampling=BY_SIZE, relinker=None, eval_layers=(), **arguments
 ):  # fmt: skip
     """`languages` has the language of each pair, if there are several."""
     encoder = encoder_from(tmp_path, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
@@ -51,6 +51,7 @@ def alignment_trainer_for(
         eval_dataset=eval_dataset,
         sampling=sampling,
         relinker=relinker,
+        eval_layers=eval_layers,
         processing_class=TOKENIZER,
     )
 

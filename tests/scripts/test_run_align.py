@@ -367,6 +367,7 @@ BAD_ARGUMENTS = {
     "--languages hi hi": "name each once",
     "--languages en": "not en",
     "--parallel_dataset data/parallel --parallel_file x.tsv": "are both given; leave one out",
+    "--do_eval --validation_split_percentage 50 --use_lora --merge_adapter": "--merge_adapter",
     "--do_predict": "--do_predict does nothing",
     "--streaming": "--streaming needs --parallel_dataset",
     "--parallel_dataset data/parallel --streaming --aligner statistical": "--aligner statistical needs the whole corpus",
@@ -512,6 +513,20 @@ def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
     one_metrics, two_metrics = results(tmp_path / "one"), results(tmp_path / "two")
     for name in ("eval_alignment_loss", "eval_regularization_loss", "eval_links", "train_loss"):
         assert two_metrics[name] == pytest.approx(one_metrics[name], rel=1e-4)
+
+
+def test_two_processes_that_resume_in_an_epoch_go_on_as_before(tmp_path, bitext):
+    """The epoch's last step is not full: one process has one pair, the other none, and copies are not counted."""
+    model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    how = ("--max_train_pairs", 13, "--per_device_train_batch_size", 3, "--optim", "sgd", "--learning_rate", 0.1,
+           "--save_strategy", "steps", "--save_steps", 1, "--num_train_epochs", 1)  # fmt: skip
+    words = command(model, bitext, tmp_path / "whole", *how)
+    run_process(words, tmp_path / "log", environment(tmp_path), n_processes=2)
+    first = tmp_path / "whole" / "checkpoint-1"
+    resumed = command(model, bitext, tmp_path / "resumed", *how, "--resume_from_checkpoint", first)
+    run_process(resumed, tmp_path / "log", environment(tmp_path), n_processes=2)
+    whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_two_processes_draw_the_languages_of_one(tmp_path, bitext):

@@ -337,10 +337,11 @@ def test_dropping_the_last_batch_must_leave_one(tmp_path):
         aligned(tmp_path, dataloader_drop_last=True, per_device_train_batch_size=32).train()
 
 
-@pytest.mark.parametrize("name", ["foo", "hi_accuracy", "ru-en_word_retrieval_accuracy", "layer1_loss"])
+@pytest.mark.parametrize("name", ["foo", "hi_accuracy", "ru-en_word_retrieval_accuracy", "layer1_loss",
+                                  "layer1_word_retrieval_accuracy", "en-hi_layer0_word_retrieval_accuracy"])  # fmt: skip
 def test_an_unknown_metric_is_refused_before_the_training(tmp_path, name):
     with pytest.raises(InputError, match=f"--metric_for_best_model {name}"):
-        aligned(tmp_path, eval_dataset={"hi": None}, metric_for_best_model=name)
+        aligned(tmp_path, eval_dataset={"hi": None}, metric_for_best_model=name, eval_layers=(1,))
 
 
 @pytest.mark.parametrize(
@@ -348,4 +349,4 @@ def test_an_unknown_metric_is_refused_before_the_training(tmp_path, name):
     ["eval_loss", "alignment_loss", "hi-en_word_retrieval_accuracy", "eval_en-hi_layer1_word_retrieval_accuracy"],
 )
 def test_known_metrics_are_not(tmp_path, name):
-    aligned(tmp_path, eval_dataset={"hi": None}, metric_for_best_model=name)
+    aligned(tmp_path, eval_dataset={"hi": None}, metric_for_best_model=name, eval_layers=(1,))

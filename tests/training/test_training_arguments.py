@@ -7,6 +7,7 @@ import pytest
 from utils.core.arguments import parse_arguments
 from utils.core.errors import InputError
 from utils.core.records import run_record
+from utils.models.hub import ModelArguments
 from utils.tasks.arguments import FineTuningArguments
 from utils.training.arguments import AlignTrainingArguments
 
@@ -29,7 +30,10 @@ def parse(run, tmp_path):
         ["--accelerator_config", "nosuch.json"], ["--batch_eval_metrics", "true"], ["--prediction_loss_only", "true"],
         ["--label_names", "foo"], ["--eval_do_concat_batches", "false"], ["--dataloader_prefetch_factor", "2"],
         ["--learning_rate", "nan"], ["--learning_rate", "-1"], ["--hub_strategy", "nosuch"], ["--on_nonfinite", "nosuch"],
-        ["--label_smoothing_factor", "0.1"],
+        ["--label_smoothing_factor", "0.1"], ["--auto_find_batch_size", "true"], ["--include_num_input_tokens_seen", "true"],
+        ["--include_num_input_tokens_seen", "non_padding"], ["--bf16_full_eval", "true"], ["--fp16_full_eval", "true"],
+        ["--eval_accumulation_steps", "2"], ["--eval_use_gather_object", "true"], ["--include_for_metrics", "inputs"],
+        ["--length_column_name", "size"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -72,6 +76,7 @@ def test_optimizers_that_are_not_installed(parse, monkeypatch, name):
         [], ["--report_to", "none"], ["--report_to", "tensorboard"], ["--report_to", "all"], ["--optim", "sgd"],
         ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 1e-6}'],
         ["--activation_checkpointing", "--activation_checkpointing_kwargs", '{"use_reentrant": false}'],
+        ["--length_column_name", "length"], ["--auto_find_batch_size", "false"], ["--include_num_input_tokens_seen", "false"],
         ["--learning_rate", "0"], ["--max_steps", "-1"], ["--warmup_steps", "0.1"],
     ],
     ids=" ".join,
@@ -129,3 +134,28 @@ def test_labels_are_smoothed_where_there_are_some(tmp_path, script, kind, works)
     else:
         with pytest.raises(InputError, match="--label_smoothing_factor"):
             arguments(**how)
+
+
+@pytest.mark.parametrize("words", ["auto_find_batch_size true", "include_for_metrics loss", "length_column_name size"])
+def test_what_cannot_work_in_tasks(run, tmp_path, words):
+    with pytest.raises(InputError, match=words.split()[0]):
+        run(lambda: parse_arguments(FineTuningArguments), "--output_dir", tmp_path / "out", *f"--{words}".split())
+
+
+@pytest.mark.parametrize("kind", [AlignTrainingArguments, FineTuningArguments])
+@pytest.mark.parametrize("do_train", [False, True])
+@pytest.mark.parametrize("do_eval", [False, True])
+@pytest.mark.parametrize("strategy", ["no", "epoch"])
+def test_a_run_that_trains_is_not_written_over_its_model(tmp_path, run, kind, do_train, do_eval, strategy):
+    """There is one definition of what trains."""
+    tiny_model = tmp_path / "model"
+    tiny_model.mkdir()
+    words = ["--use_cpu", "--report_to", "none", "--eval_strategy", strategy, "--eval_steps", 1]
+    words += ["--do_train"] * do_train + ["--do_eval"] * do_eval
+    (training,) = run(lambda: parse_arguments(kind), *words, "--output_dir", tmp_path / "out")
+    in_place = [*words, "--output_dir", tiny_model, "--model", tiny_model]
+    if training.trains:
+        with pytest.raises(InputError, match="would overwrite"):
+            run(lambda: parse_arguments(ModelArguments, kind), *in_place)
+    else:
+        run(lambda: parse_arguments(ModelArguments, kind), *in_place)

@@ -118,11 +118,11 @@ def is_language(name: object) -> bool:
 def check_outputs(groups: Sequence[Any]) -> None:
     """Raise an `InputError` if arguments name a file or folder that is read and written, or written twice.
 
-    The names of arguments say which are which. A model may be evaluated in its own folder, but not trained there.
+    The names of arguments say which are which. A model may be evaluated in its own folder, but not trained there (`trains`
+    of a group says which; without it, all is written anew).
     """
     named = [(item.name, getattr(group, item.name)) for group in groups for item in fields(group)]
-    on = {name for name, value in named if name in ("do_train", "do_eval", "do_predict") and value}
-    trains = "do_train" in on or not on
+    trains = next((group.trains for group in groups if hasattr(group, "trains")), True)
     written = [(name, path) for name, value in named if _WRITTEN.fullmatch(name) for path in _paths_in(value)]
     read = [(name, path) for name, value in named if _READ.fullmatch(name) for path in _paths_in(value)]
     for number, (output, path) in enumerate(written):
@@ -167,7 +167,7 @@ def variant_names(arguments: Any, only: Collection[str]) -> list[str]:
     names = []
     for item in fields(arguments):
         name, value = item.metadata.get("variant"), getattr(arguments, item.name)
-        if name and value != _default(item) and item.name in only:
+        if name and value != default_of(item) and item.name in only:
             values = value if isinstance(value, list) else [value]
             names.append(name(value) if callable(name) else " ".join([item.name, *map(_word, values)]))
     return [name for name in names if name]
@@ -177,7 +177,8 @@ def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _default(item: Field) -> Any:
+def default_of(item: Field) -> Any:
+    """The default of a field of a dataclass."""
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
@@ -374,7 +375,7 @@ _KINDS = {"int": "a whole number", "float": "a number", "string_to_bool": "true 
 def check_unused(arguments: Any, switch: str, but: Collection[str] = ()) -> None:
     """Raise an `InputError` if a field of a dataclass is not at its default and does nothing without `--{switch}`, `but` for these."""
     for item in fields(arguments):
-        usual, value = _default(item), getattr(arguments, item.name)
+        usual, value = default_of(item), getattr(arguments, item.name)
         if value != usual and item.name not in but:
             raise InputError(f"--{item.name} {value} does nothing without --{switch} (default: {usual}); add it.")
 

@@ -100,8 +100,15 @@ class AlignmentTrainer(ComponentTrainer):
         of_languages = [f"{name}_{language}" for name in losses for language in languages if len(languages) > 1]
         known = ["loss", *losses, *of_languages, *(f"{way}word_retrieval_accuracy" for way in ("", *ways))]
         wanted = str(self.args.metric_for_best_model or "loss").removeprefix("eval_")
-        if re.sub(r"_layer\d+_", "_", wanted) not in known:
-            raise InputError(f"--metric_for_best_model {wanted} is not measured; choose one of {', '.join(known)}.")
+        *lower, last = self.alignment_loss.layers
+        layers = {*lower, *self.eval_layers} - {last}
+        if wanted in (*known, *(f"{way}layer{layer}_word_retrieval_accuracy" for way in ways for layer in layers)):
+            return
+        # (The highest aligned layer is named without its number.)
+        if (found := re.search(r"_layer(\d+)_", wanted)) and (plain := wanted.replace(found[0], "_")) in known:
+            remedy = f"it is {plain}" if int(found[1]) == last else f"add --eval_layers {int(found[1])}"
+            raise InputError(f"--metric_for_best_model {wanted} is not measured; {remedy}.")
+        raise InputError(f"--metric_for_best_model {wanted} is not measured; choose one of {', '.join(known)}.")
 
     @property
     def _measured_losses(self) -> list[str]:

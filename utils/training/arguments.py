@@ -12,7 +12,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.training_args import ParallelMode
 from transformers.utils import is_liger_kernel_available
 
-from utils.core.arguments import arg, check_ranges
+from utils.core.arguments import arg, check_ranges, default_of
 from utils.core.checked_commands import ONLY_READ
 from utils.core.errors import InputError
 
@@ -31,10 +31,20 @@ class ScriptTrainingArguments(TrainingArguments):
     )  # fmt: skip
 
     # Arguments of `TrainingArguments` that the scripts cannot honor, and why.
-    WITHOUT_USE: ClassVar = dict.fromkeys(
-        ("batch_eval_metrics", "prediction_loss_only", "label_names", "eval_do_concat_batches"),
-        "predictions of all examples are scored at once",
-    )
+    WITHOUT_USE: ClassVar = {
+        **dict.fromkeys(
+            (
+                "batch_eval_metrics",
+                "prediction_loss_only",
+                "label_names",
+                "eval_do_concat_batches",
+                "include_for_metrics",
+            ),
+            "predictions of all examples are scored at once",
+        ),
+        "auto_find_batch_size": "a run has one batch size, which is recorded, compared and resumed",
+        "length_column_name": "rows have a column `length` of their own",
+    }
 
     # The ranges of inherited numbers.
     BOUNDS: ClassVar = {
@@ -105,7 +115,7 @@ class ScriptTrainingArguments(TrainingArguments):
         """Raise an error now for what `Trainer` would refuse only after the data are read."""
         check_ranges(self)
         for item in fields(self):
-            if item.name in self.WITHOUT_USE and getattr(self, item.name) != item.default:
+            if item.name in self.WITHOUT_USE and getattr(self, item.name) != default_of(item):
                 raise InputError(f"--{item.name} does not work here: {self.WITHOUT_USE[item.name]}; omit it.")
         for callback in get_reporting_integration_callbacks(self.report_to):
             callback()
@@ -154,6 +164,14 @@ class AlignTrainingArguments(ScriptTrainingArguments):
     WITHOUT_USE: ClassVar = {
         **ScriptTrainingArguments.WITHOUT_USE,
         "label_smoothing_factor": "an adjustment has no labels",
+        "include_num_input_tokens_seen": "an input has two sides, of which Trainer counts neither",
+        **dict.fromkeys(
+            ("bf16_full_eval", "fp16_full_eval"), "held-out pairs are measured as the model is trained (--bf16)"
+        ),
+        **dict.fromkeys(
+            ("eval_accumulation_steps", "eval_use_gather_object"),
+            "vectors are taken from the device after every batch",
+        ),
     }
 
     learning_rate: float = arg(5e-5, help="Peak learning rate.")
