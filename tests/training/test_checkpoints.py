@@ -3,11 +3,15 @@
 import json
 import logging
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub.utils import filter_repo_objects
 
+from helpers.pairs import WORD_TOKENIZER, some_pairs
 from helpers.trainers import (
     StopAt,
     alignment_for,
@@ -19,6 +23,7 @@ from helpers.trainers import (
 )
 from utils.alignment.losses import AlignmentLoss
 from utils.alignment.objectives import ContrastiveObjective, LossWeights
+from utils.alignment.pairs import encode_pairs
 from utils.core.errors import InputError
 from utils.models.adapters import LoraArguments, with_lora
 from utils.training.alignment_trainer import AlignmentTrainer
@@ -154,6 +159,50 @@ def test_what_changes_nothing_is_not_compared(tmp_path, stopped):
     assert trainer.state.global_step == 6
 
 
+def selecting(tmp_path, n_rows=6, **changes):
+    """A run that keeps the best of its checkpoints."""
+    rows = encode_pairs(some_pairs(n_rows), WORD_TOKENIZER)
+    how = {
+        "load_best_model_at_end": True,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "metric_for_best_model": "alignment_loss",
+    }
+    return aligned(tmp_path, eval_dataset={"hi": rows}, **{**how, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"metric_for_best_model": "word_retrieval_accuracy"}, "metric_for_best_model eval_alignment_loss, now"),
+        ({"metric_for_best_model": "hi-en_word_retrieval_accuracy"}, "metric_for_best_model"),
+        ({"greater_is_better": True}, "greater_is_better False, now True"),
+        ({"n_rows": 5}, "another evaluation data"),
+    ],
+    ids=str,
+)
+def test_what_the_best_checkpoint_is_found_by_counts(tmp_path, changes, difference):
+    trainer = selecting(tmp_path)
+    trainer.add_callback(StopAt(4))
+    trainer.train()
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    with pytest.raises(InputError, match=difference):
+        selecting(tmp_path, **changes).train(resume_from_checkpoint=str(checkpoint))
+    state = json.loads((checkpoint / RUN_FILE).read_text())
+    for name in ("metric_for_best_model", "greater_is_better", "evaluation data"):
+        del state["run"][name]
+    (checkpoint / RUN_FILE).write_text(json.dumps(state))  # as before these were kept
+    selecting(tmp_path, **changes).train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_where_none_is_the_best_it_does_not(tmp_path, stopped):
+    """A checkpoint of a run that looked for no best one has no best value either, and a run that looks for none needs none."""
+    selecting(tmp_path).train(resume_from_checkpoint=str(stopped / "checkpoint-4"))
+    checkpoint = str(tmp_path / "run" / "checkpoint-6")
+    selecting(tmp_path, metric_for_best_model="eval_alignment_loss").train(resume_from_checkpoint=checkpoint)
+    aligned(tmp_path).train(resume_from_checkpoint=checkpoint)
+
+
 def test_true_takes_the_last_one_of_this_run_and_says_what_it_passes_over(tmp_path, stopped, caplog):
     identity = json.loads((stopped / "checkpoint-2" / RUN_FILE).read_text())["run"]
     (stopped / "checkpoint-4" / RUN_FILE).unlink()
@@ -256,6 +305,42 @@ def test_earlier_results_are_moved_aside_when_there_are_new_ones(tmp_path, stopp
     assert {path.name for path in stopped.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4", "checkpoint-6"}
     assert "train_loss" in json.loads((stopped / "all_results.json").read_text())
     assert not (stopped / "eval_results.json").exists()
+
+
+@pytest.fixture
+def pushed(monkeypatch):
+    """The names of the files of every push while a run trains, of a Hub that takes everything."""
+    pushes = []
+
+    class Api:
+        def upload_folder(self, folder_path, ignore_patterns=None, **_):
+            files = (
+                file.relative_to(folder_path).as_posix() for file in Path(folder_path).rglob("*") if file.is_file()
+            )
+            pushes.append(set(filter_repo_objects(files, ignore_patterns=ignore_patterns)))
+            return SimpleNamespace(is_done=lambda: True, done=lambda: True, result=lambda *_: None)
+
+    monkeypatch.setattr("transformers.trainer.hf_api", Api)
+    monkeypatch.setattr(
+        "transformers.Trainer.init_hf_repo", lambda self, *_: vars(self).update(hub_model_id="me/mine")
+    )
+    return pushes
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_nothing_of_an_earlier_run_is_pushed_beside_new_weights(tmp_path, stopped, pushed, resumes):
+    left = ("all_results.json", "run.json", "README.md", "report.html", "losses.png", "predictions/hi.jsonl")
+    for name in left:
+        (stopped / name).parent.mkdir(exist_ok=True)
+        (stopped / name).write_text("{}")
+    trainer = aligned(tmp_path, push_to_hub=True, hub_model_id="me/mine")
+    trainer.push_in_progress = None
+    trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-4") if resumes else None)
+    assert len(pushed) == (1 if resumes else 3)
+    for files in pushed:
+        assert "model.safetensors" in files
+        assert not files & set(left)
+    assert {path.name for path in (stopped / "_earlier-1").rglob("*.*")} >= {"report.html", "hi.jsonl"}
 
 
 def test_a_resumed_run_keeps_its_checkpoints(tmp_path, stopped):

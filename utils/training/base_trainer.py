@@ -19,7 +19,7 @@ from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import ProgressCallback, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
 from utils.alignment.language_sampling import LanguageBandit
 from utils.alignment.sampler import LengthGroupedBatches
@@ -94,7 +94,8 @@ class ComponentTrainer(Trainer):
         self._results: dict[str, float] = {}
         # Of the steps before the checkpoint from which this run resumes: their number, and the sum of their losses.
         self._steps_before, self._loss_before = 0, 0.0
-        self._is_first_save = False
+        # The names of what the first checkpoint moves aside of earlier runs.
+        self._left_by_others: list[str] = []
 
     def identity_parts(self) -> dict[str, Any]:
         """What the losses add to the `run_identity` of checkpoints."""
@@ -105,7 +106,10 @@ class ComponentTrainer(Trainer):
         self._meter = LossMeter()
         self._by_language = LanguageLosses(self.languages, self.accelerator, self.loss_of_language)
         self._identity = run_identity(self, **self.identity_parts())
-        self._is_first_save, self._steps_before, self._loss_before = not resume_from_checkpoint, 0, 0.0
+        # (Results are else kept until there are others. But a push would put them beside the new weights.)
+        pushes = self.args.push_to_hub and self.args.hub_strategy != HubStrategy.END
+        self._left_by_others = ["checkpoint-*"] * (not resume_from_checkpoint) + [*RESULTS] * pushes
+        self._steps_before, self._loss_before = 0, 0.0
         if resume_from_checkpoint:
             resume_from_checkpoint = own_checkpoint(resume_from_checkpoint, self.args, self._identity)
             self._continue_from(Path(resume_from_checkpoint, RUN_FILE))
@@ -239,10 +243,10 @@ class ComponentTrainer(Trainer):
             write_json(Path(str(self.args.output_dir), TRAINER_STATE_NAME), asdict(self.state))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if self._is_first_save and Path(output_dir or "").name.startswith(PREFIX_CHECKPOINT_DIR):
-            self._is_first_save = False
+        if self._left_by_others and Path(output_dir or "").name.startswith(PREFIX_CHECKPOINT_DIR):
             if self.args.should_save:
-                set_aside(Path(str(self.args.output_dir)), ["checkpoint-*"])
+                set_aside(Path(str(self.args.output_dir)), self._left_by_others)
+            self._left_by_others = []
             self.accelerator.wait_for_everyone()  # before others write into the folder
         self._by_language.collect()
         super().save_model(output_dir, _internal_call)

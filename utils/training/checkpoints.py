@@ -27,6 +27,10 @@ from utils.training.whole_checkpoints import RUN_FILE, is_whole, step_checkpoint
 
 logger = logging.getLogger(__name__)
 
+# The parts of `run_identity` by which the best checkpoint is found. (A run that looks for none, and earlier ones, have not kept
+# them: then there is nothing to compare.)
+_OF_SELECTION = ("metric_for_best_model", "greater_is_better", "evaluation data")
+
 
 def checkpoint_to_resume(training: TrainingArguments, overwrite_output_dir: bool) -> str | None:
     """The checkpoint of `--resume_from_checkpoint`: a folder, or for `true` the last complete one in the output folder.
@@ -98,7 +102,8 @@ def _differences(checkpoint: Path, identity: Mapping[str, Any]) -> str:
     then = read_json_object(checkpoint / RUN_FILE, "remove that checkpoint").get("run")
     if not isinstance(then, dict):
         return f"its {RUN_FILE} is damaged"
-    names = [name for name in identity if then.get(name) != identity[name]]
+    compared = [name for name in identity if name in then or name not in _OF_SELECTION]
+    names = [name for name in compared if then.get(name) != identity[name]]
     # (Names with spaces are of hashes.)
     return "; ".join(
         f"another {name}" if " " in name else f"{name} {then.get(name)}, now {identity[name]}" for name in names[:2]
@@ -126,9 +131,21 @@ def run_identity(trainer: Trainer, **parts: Any) -> dict[str, Any]:
             "base model": _hash(model_sums(encoder_of(model)), type(model).__name__),
             "set of trained parameters": _hash(trained),
             "training data": rows_hash(trainer.train_dataset),
+            **_selection(trainer),
             **parts,
         }
     )
+
+
+def _selection(trainer: Trainer) -> dict[str, Any]:
+    """By what checkpoints are compared, if they are (also by a schedule that waits for a plateau): the best so far is kept."""
+    args, data = trainer.args, trainer.eval_dataset
+    if args.metric_for_best_model is None:
+        return {}
+    # (Trainer reads both names.)
+    metric = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+    hashes = {name: rows_hash(rows) for name, rows in data.items()} if isinstance(data, dict) else rows_hash(data)
+    return dict(zip(_OF_SELECTION, (metric, args.greater_is_better, hashes)))
 
 
 def loss_identity(loss: AlignmentLoss) -> dict[str, Any]:

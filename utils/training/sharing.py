@@ -79,7 +79,7 @@ def recorded_results(folder: Path) -> dict[str, Any]:
 def push(folder: Path, repository: str, revision: str | None = None, token: str | None = None) -> None:
     """Upload a model's folder, without checkpoints, the report and files that begin with `_`, to a branch (the main one).
 
-    Files that the repository has already are not uploaded again.
+    Files that the repository has already are not uploaded again; a report there, and Trainer's pickle, are removed.
 
     Raises:
         InputError: if it fails, with the command that pushes the folder later.
@@ -91,7 +91,7 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
             revision=revision,
             commit_message="Upload model",
             ignore_patterns=_NOT_PUSHED,
-            delete_patterns=_PICKLE,
+            delete_patterns=[_PICKLE, REPORT],
         )
     except Exception as error:  # the client raises many types; for all of them nothing is lost
         raise InputError(
