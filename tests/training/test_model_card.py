@@ -151,6 +151,52 @@ def test_the_card_says_what_the_objective_does():
         assert "Nothing was measured" in text
 
 
+@pytest.mark.parametrize("unit", ["word", "sentence", "both"])
+@pytest.mark.parametrize("aligned", [0, 1])
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("task", [ALIGNMENT, "text-classification"])
+def test_the_card_says_nothing_of_a_loss_of_weight_0(unit, aligned, kept, task):
+    data = {"hi": {"pairs": 10}} if task == ALIGNMENT else {"examples": 10}
+    if task == ALIGNMENT and not (aligned or kept):
+        return  # (which is refused)
+    record = record_of(task, train_data=data)
+    record["arguments"] |= {"alignment_weight": aligned, "regularization_weight": kept, "alignment_unit": unit}
+    first = model_card("adjusted", record, {}, ".").partition("## Use")[0].partition("# adjusted")[2]
+    assert ("pulled together" in first) == bool(aligned and task == ALIGNMENT)
+    assert ("alignment loss" in first) == bool(aligned and task != ALIGNMENT)
+    assert ("transfer better" in first) == bool(aligned and task == ALIGNMENT)
+    assert ("*cross-lingual adjustment*" in first) == bool(aligned and task == ALIGNMENT)
+    assert ("close to those of the original encoder" in first) == bool(kept and (task == ALIGNMENT or not aligned))
+    assert "  " not in first
+    assert " ." not in first
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "prefix", "found"),
+    [
+        (ALIGNMENT, {"validation_file": ["x.tsv"]}, "eval", ("local data", None)),
+        (ALIGNMENT, {"validation_split": None}, "eval", ("Helsinki-NLP/opus-100", None)),
+        (ALIGNMENT, {"parallel_dataset": None, "parallel_file": ["x.tsv"]}, "eval", ("local data", None)),
+        ("token-classification", {"validation_file": ["hi=x"]}, "eval", ("local data", None)),
+        ("token-classification", {"validation_file": ["hi=x"]}, "predict", ("facebook/xnli", "test")),
+        ("token-classification", {"test_file": ["hi=x"]}, "predict", ("local data", None)),
+        ("token-classification", {"test_file": ["hi=x"]}, "eval", ("facebook/xnli", "validation")),
+        ("token-classification", {"eval_dataset_name": "a/b"}, "eval", ("a/b", "validation")),
+        ("token-classification", {"eval_dataset_name": "./b"}, "eval", ("local data", "validation")),
+        ("token-classification", {"dataset_name": None, "train_file": "x"}, "eval", ("local data", None)),
+    ],
+    ids=str,
+)
+def test_scores_are_said_of_the_data_that_they_are_of(task, given, prefix, found):
+    """Local files are not the data set that was trained on, nor its parallel sentences."""
+    record = record_of(task, **{"train_data": None, "eval_data": {}, f"{prefix}_data": {"hi": {}}})
+    record["arguments"] |= given
+    name = f"{prefix}_hi-en_word_retrieval_accuracy" if task == ALIGNMENT else f"{prefix}_hi_accuracy"
+    (result,) = card_of(record, {name: 0.5}).data.eval_results
+    assert (result.dataset_type, result.dataset_split) == found
+    assert result.dataset_name.startswith(f"{found[0]} (hi")
+
+
 def test_local_models_and_data_are_not_named(tmp_path):
     """The chain says that there was a local folder, and goes on to the model behind it that has a name."""
     folder = tmp_path / "secret-project"
@@ -320,6 +366,7 @@ def test_the_report_which_quotes_the_data_is_not_pushed(hub, tmp_path, monkeypat
     monkeypatch.setattr(utils.training.sharing.HfApi, "upload_folder", lambda self, **options: given.update(options))
     push(tmp_path, "me/mine")
     assert {"report.html", "checkpoint-*", "_*"} <= set(given["ignore_patterns"])
+    assert {"report.html", "training_args.bin"} <= set(given["delete_patterns"])
 
 
 def test_what_would_prevent_the_push_is_known_before_the_work(hub, tmp_path):

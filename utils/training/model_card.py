@@ -24,6 +24,9 @@ _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 # What the sets are called whose results begin with these words.
 _SETS = {"predict": "test", "eval": "validation"}
 
+# Data in files and folders of this machine: others do not know where they are.
+_LOCAL = "local data"
+
 _Json = Mapping[str, Any]
 
 
@@ -68,6 +71,8 @@ def model_card(name: str, record: _Json, results: _Json, folder: str | Path, **h
         is_adjustment=is_adjustment,
         anchor=None if _anchor(record) == EACH else anchor_name(_anchor(record)),
         objectives=OBJECTIVES,
+        aligned=arguments.get("alignment_weight", 1) > 0,
+        kept=arguments.get("regularization_weight", 1) > 0,
         unit=UNITS[arguments.get("alignment_unit", "word")].description,
         continual=continual,
         evaluated=list(dict.fromkeys(label for _, _, label, *_ in found)),
@@ -134,20 +139,27 @@ def _measured(record: _Json, results: _Json) -> list[tuple[str, float, str, str,
 
 
 def _eval_result(record: _Json, key: str, value: float, label: str, metric: str, prefix: str) -> EvalResult:
-    arguments = record["arguments"]
-    names = map(arguments.get, ("eval_dataset_name", "dataset_name", "parallel_dataset"))
-    name = next(filter(None, names), ".")
-    name = "local data" if _is_folder(name) else name
+    name, split = _evaluated(record, _SETS[prefix])
     return EvalResult(
         task_type="translation-retrieval" if record["task"] == ALIGNMENT else record["task"],
         dataset_type=name,
         dataset_name=f"{name} ({label})",
         dataset_config=label,
-        dataset_split=arguments.get(f"{_SETS[prefix]}_split"),
+        dataset_split=split,
         metric_type=metric,
         metric_value=value,
         metric_name=key,
     )
+
+
+def _evaluated(record: _Json, kind: str) -> tuple[str, str | None]:
+    """What the data of a set (`validation`, `test`) are called that others may find, and its split there."""
+    arguments = record["arguments"]
+    sources = ("parallel_dataset",) if record["task"] == ALIGNMENT else ("eval_dataset_name", "dataset_name")
+    name = next(filter(None, map(arguments.get, sources)), None)
+    if arguments.get(f"{kind}_file") or not name:
+        return _LOCAL, None
+    return _LOCAL if _is_folder(name) else name, arguments.get(f"{kind}_split")
 
 
 def _data_table(data_sets: Sequence[str], token: str | None) -> str:
@@ -156,7 +168,7 @@ def _data_table(data_sets: Sequence[str], token: str | None) -> str:
         card = _card_of_data(name, token)
         shown = f"[{name}](https://huggingface.co/datasets/{name})"
         if _is_folder(name):  # what it calls itself, not where it is
-            shown = f"{card.get('pretty_name', 'local data')} (a local folder)"
+            shown = f"{card.get('pretty_name', _LOCAL)} (a local folder)"
         rows.append((shown, card.get("license") or "see its page"))
     return _markdown(["data", "license"], rows, n_text_columns=2)
 
