@@ -27,10 +27,11 @@ from utils.core.records import run_record
 from utils.core.redaction import redact
 from utils.core.settings import parse_yaml
 from utils.experiments.grid import SETTINGS, Grid, GridArguments
+from utils.experiments.marks import find_to_do
 from utils.experiments.plan import plan
 from utils.experiments.report import write_report
 from utils.experiments.results import read_results
-from utils.experiments.runner import alone_in, as_typed, carry_out, check_commands, check_done, command
+from utils.experiments.runner import alone_in, as_typed, carry_out, check_commands, command
 
 
 @dataclass
@@ -94,7 +95,7 @@ def main() -> None:
 
     # --- Plan ---
     runs = plan(grid)
-    to_do = [] if args.report_only else [run for run in runs if not check_done(run, output_dir)]
+    to_do = [] if args.report_only else find_to_do(runs, output_dir)
     check_commands(to_do, output_dir)
     if args.dry_run:
         for run in to_do:

@@ -16,11 +16,11 @@ from utils.evaluation.entities import entity_scores
 from utils.experiments.arms import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, MEASURED, ORIGINAL, TRANSLATED
 from utils.experiments.comparison import compare
 from utils.experiments.grid import _USUAL_REPRESENTATION, Grid
+from utils.experiments.marks import mark_done
 from utils.experiments.plan import plan
 from utils.experiments.report import write_report
 from utils.experiments.results import PARTS, read_results
 from utils.experiments.run_archives import read_runs_and_archives
-from utils.experiments.runner import mark_done
 from utils.parallel.aligners.registry import AlignerArguments
 from utils.parallel.arguments import ParallelDataArguments
 

@@ -5,10 +5,12 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 import yaml
@@ -26,11 +28,12 @@ from helpers.paths import PROJECT
 from helpers.processes import ScriptProcess
 from utils.core.errors import InputError
 from utils.core.files import write_json
-from utils.experiments import runner
+from utils.experiments import marks, runner
 from utils.experiments.arms import ABLATION, ADJUSTED, ORIGINAL, PAPER_REGIMES, TRANSLATED
 from utils.experiments.grid import Grid
+from utils.experiments.marks import check_done, find_done, find_to_do, mark_done
 from utils.experiments.plan import Run, plan
-from utils.experiments.runner import carry_out, check_done, command
+from utils.experiments.runner import carry_out, command
 from utils.tasks.registry import TASKS
 
 
@@ -391,7 +394,7 @@ def test_runs_of_another_precision_or_batch_are_refused(tmp_path, name, value):
     usual, other = launched(), launched(**{name: value})
     for number, (then, now) in enumerate(((usual, other), (other, usual))):
         out = tmp_path / str(number)
-        runner.mark_done(then, out)
+        mark_done(then, out)
         assert check_done(then, out) is True
         with pytest.raises(InputError) as error:
             check_done(now, out)
@@ -406,7 +409,7 @@ def test_runs_of_another_precision_or_batch_are_refused(tmp_path, name, value):
      ("num_cpu_threads_per_process", 2), ("log_dir", "logs")],
 )  # fmt: skip
 def test_a_grid_goes_on_at_another_place(tmp_path, name, value):
-    runner.mark_done(launched(), tmp_path)
+    mark_done(launched(), tmp_path)
     run = launched(**{name: value})
     assert check_done(run, tmp_path) is True
     words = command(run, grid(settings={"launch": {name: value}}), tmp_path)
@@ -421,7 +424,18 @@ def test_an_older_mark_stands_for_the_launch_of_now(tmp_path):
 
 @pytest.mark.parametrize(
     "damage",
-    ["{", {"arguments": None}, {"arguments": [1]}, {"launch": None}, {"launch": [1]}, {"launch": "no"}, {"done": 1}],
+    [
+        "{",
+        {"arguments": None},
+        {"arguments": [1]},
+        {"launch": None},
+        {"launch": [1]},
+        {"launch": "no"},
+        {"done": 1},
+        {"needs": []},
+        {"needs": {"a": 1}},
+        {"made": 1},
+    ],
     ids=str,
 )
 def test_a_damaged_mark_is_not_guessed_at(monkeypatch, tmp_path, damage):
@@ -449,6 +463,129 @@ def test_what_fails_is_told_and_the_rest_goes_on(monkeypatch, tmp_path, capfd):
     assert "nli/a3: done in" in capfd.readouterr().err
     fake(monkeypatch, {})
     assert carry_out(runs, grid(), tmp_path) == {}
+
+
+# A stand-in for a script: its "model" is the text of its name, its settings, and the models that it started from.
+_MODELS = """
+import os, pathlib, sys
+out, run, rate, *needs = sys.argv[1:]
+folder = pathlib.Path(out, run)
+from_which = [(pathlib.Path(out, need) / "model.safetensors").read_text() for need in needs]
+(folder / "all_results.json").write_text(f"{run} {rate} {from_which}")
+if (folder / "checkpoint-1" / "state").exists():
+    (folder / "all_results.json").write_text("went on from a checkpoint of another model")
+(folder / "model.safetensors").write_text((folder / "all_results.json").read_text())
+(folder / "times").open("a").write("x")
+"""
+
+
+def chained(rate: str = "1", n_chains: int = 1, depth: int = 3) -> list[Run]:
+    """Chains like align → ner → forgetting; the first run of the first chain has a setting."""
+    runs = []
+    for chain in range(n_chains):
+        for level in range(depth):
+            kind = ("align", "ner", "forgetting")[min(level, 2)]
+            rates = ["--learning_rate", rate] if level == chain == 0 else []
+            needs = [runs[-1].name] if level else []
+            runs.append(Run(f"{kind}/c{chain}-{level}", "run_ner.py", rates, needs, kind))
+    return runs
+
+
+@pytest.fixture
+def models(monkeypatch):
+    def program(run, grid, output_dir, n_threads=None):
+        rate = run.arguments[-1] if run.arguments else ""
+        return [sys.executable, "-c", _MODELS, str(output_dir), run.name, rate, *run.needs]
+
+    monkeypatch.setattr(runner, "command", program)
+    monkeypatch.setattr(runner, "as_typed", lambda words: "a small program")
+
+
+def results_by_name(runs, out) -> dict[str, str]:
+    return {run.name: (out / run.name / "all_results.json").read_text() for run in runs}
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("keep_models", [True, False])
+def test_what_needs_a_repeated_run_is_repeated(tmp_path, keep_models):
+    """Follows the advice of the error message; what does not need the removed run stays as it is."""
+    runs, out = chained(n_chains=2), tmp_path / "out"
+    assert carry_out(runs, grid(), out, keep_models=keep_models) == {}
+    changed = chained("2", n_chains=2)
+    with pytest.raises(InputError) as error:
+        find_to_do(changed, out)
+    assert str(out / "align/c0-0") in str(error.value)
+    shutil.rmtree(out / "align/c0-0")
+    assert [run.name for run in find_to_do(changed, out)] == ["align/c0-0", "ner/c0-1", "forgetting/c0-2"]
+    assert find_done(changed, out) == {"align/c1-0", "ner/c1-1", "forgetting/c1-2"}
+    assert carry_out(changed, grid(), out, keep_models=keep_models) == {}
+    assert find_to_do(changed, out) == []
+    carry_out(changed, grid(), tmp_path / "afresh")
+    assert results_by_name(changed, out) == results_by_name(changed, tmp_path / "afresh")
+    assert [(out / run.name / "times").read_text() for run in changed] == ["x", "xx", "xx", "x", "x", "x"]
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("seed", range(4))
+def test_after_any_runs_were_removed_the_results_are_of_one_grid(tmp_path, seed):
+    """Random chains, of which some folders are removed and some runs are interrupted: nothing old is kept by what is new."""
+    random = Random(seed)
+    runs = chained(n_chains=2, depth=random.choice([2, 3, 4]))
+    keep_models = random.random() < 0.5
+    carry_out(runs, grid(), tmp_path, keep_models=keep_models)
+    for run in random.sample(runs, 2):
+        shutil.rmtree(tmp_path / run.name)
+    # What stays done starts from models of the same making as those that are there.
+    to_do = {run.name for run in find_to_do(runs, tmp_path)}
+    for run in runs:
+        assert run.name in to_do or to_do.isdisjoint(run.needs)
+    assert find_done(runs, tmp_path).isdisjoint(run.name for run in runs if not (tmp_path / run.name).exists())
+    assert carry_out(runs, grid(), tmp_path, keep_models=keep_models) == {}
+    found = {run.name: json.loads((tmp_path / run.name / "replicate.json").read_text()) for run in runs}
+    for run in runs:
+        assert found[run.name]["needs"] == {name: found[name]["made"] for name in run.needs}
+    assert find_to_do(runs, tmp_path) == []
+
+
+@pytest.mark.usefixtures("models")
+def test_a_model_whose_weights_were_removed_is_made_again_for_a_run_that_needs_it(tmp_path):
+    *before, last = chained()
+    carry_out(before, grid(), tmp_path)
+    assert not (tmp_path / "ner/c0-1/model.safetensors").exists()
+    assert find_done([*before, last], tmp_path) == {run.name for run in before}  # (its results still count)
+    assert [run.name for run in find_to_do([*before, last], tmp_path)] == ["ner/c0-1", last.name]
+    assert carry_out([*before, last], grid(), tmp_path) == {}
+
+
+@pytest.mark.usefixtures("models")
+def test_no_checkpoint_of_an_earlier_model_is_gone_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(marks, "TASKS", {})
+    monkeypatch.setattr("utils.training.whole_checkpoints.is_whole", lambda checkpoint: True)
+    runs = chained(depth=2)
+    carry_out(runs, grid(), tmp_path)
+    mark_done(runs[1], tmp_path, done=False)
+    (tmp_path / "ner/c0-1/checkpoint-1").mkdir()
+    (tmp_path / "ner/c0-1/checkpoint-1/state").touch()
+    assert "--resume_from_checkpoint" in command(runs[1], grid(), tmp_path)
+    shutil.rmtree(tmp_path / "align/c0-0")
+    assert "--resume_from_checkpoint" not in command(runs[1], grid(), tmp_path)
+    carry_out(runs, grid(), tmp_path)
+    assert "checkpoint" not in results_by_name(runs, tmp_path)["ner/c0-1"]
+
+
+@pytest.mark.usefixtures("models")
+def test_marks_from_before_stand_for_what_was_made_before(tmp_path):
+    runs = chained()
+    carry_out(runs, grid(), tmp_path, keep_models=True)
+    for run in runs:
+        path = tmp_path / run.name / "replicate.json"
+        kept = {name: one for name, one in json.loads(path.read_text()).items() if name not in ("made", "needs")}
+        write_json(path, kept)
+    assert find_to_do(runs, tmp_path) == []
+    shutil.rmtree(tmp_path / "ner/c0-1")
+    assert [run.name for run in find_to_do(runs, tmp_path)] == ["ner/c0-1", "forgetting/c0-2"]
+    carry_out(runs[:2], grid(), tmp_path, keep_models=True)
+    assert [run.name for run in find_to_do(runs, tmp_path)] == ["forgetting/c0-2"]
 
 
 def test_never_more_runs_at_a_time_than_allowed(monkeypatch, tmp_path):

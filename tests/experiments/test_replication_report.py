@@ -21,12 +21,13 @@ from utils.experiments.claims import CLAIMS, place, verdict_on
 from utils.experiments.comparison import comparison_table
 from utils.experiments.figures import plot_differences
 from utils.experiments.grid import SETTINGS, Grid
+from utils.experiments.marks import mark_done
 from utils.experiments.plan import plan
 from utils.experiments.predictors import gains
 from utils.experiments.report import as_html, write_report
 from utils.experiments.results import read_results
 from utils.experiments.run_archives import read_runs_and_archives
-from utils.experiments.runner import alone_in, mark_done
+from utils.experiments.runner import alone_in
 
 
 SEEDS = [1, 2, 3]

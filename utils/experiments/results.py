@@ -28,8 +28,8 @@ from utils.experiments.comparison_tables import metric_name
 from utils.experiments.evaluated_sets import RETRIEVAL, TITLES, is_number
 from utils.experiments.finished_runs import FinishedRun, System, check_same_data, read_runs
 from utils.experiments.grid import Grid
+from utils.experiments.marks import check_done, find_done
 from utils.experiments.plan import Run
-from utils.experiments.runner import check_done
 from utils.parallel.sides import ENGLISH
 from utils.tasks.registry import TASKS
 
@@ -105,9 +105,13 @@ def read_results(
 ) -> Results:
     """Read the runs of a plan that are done, and compare them; `missing` names those that failed, and why."""
     results = Results(grid, dict(missing), n_resamples)
-    done = [run for run in runs if check_done(run, output_dir)]
-    not_run = {run.name for run in runs} - {run.name for run in done} - missing.keys()
-    results.missing |= dict.fromkeys(not_run, "not run yet")
+    names = find_done(runs, output_dir)
+    done = [run for run in runs if run.name in names]
+    for run in runs:
+        if run.name not in names and run.name not in missing:
+            # (What is marked as done all the same is older than what it needs.)
+            again = "to be repeated, since a run that it needs has been, or will be"
+            results.missing[run.name] = again if check_done(run, output_dir) else "not run yet"
     for task in grid.tasks:
         planned = [run for run in done if run.task in _KINDS.get(task, (task,))]
         if not planned:

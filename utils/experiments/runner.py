@@ -20,12 +20,13 @@ from filelock import FileLock, Timeout
 
 from utils.core.checked_commands import refusals
 from utils.core.errors import InputError
-from utils.core.files import is_locked, read_json_object, write_json, write_text
+from utils.core.files import is_locked, write_text
 from utils.core.kept_help import CODE
 from utils.core.next_steps import PART_OF_SERIES
 from utils.core.progress import progress
 from utils.core.redaction import redact
 from utils.experiments.grid import Grid
+from utils.experiments.marks import WEIGHTS, changed_needs, find_to_do, mark_done
 from utils.experiments.plan import LAUNCH, Run, as_words
 from utils.tasks.registry import TASKS
 from utils.training.whole_checkpoints import step_checkpoints, whole_checkpoints
@@ -36,10 +37,6 @@ logger = logging.getLogger(__name__)
 # What asks a run to stop, and what ends it. (On Windows, Ctrl-C has reached the runs by itself, and nothing else lets them save
 # a checkpoint: there, the first is not a signal.)
 _ASK, _KILL = (signal.SIGTERM, signal.SIGKILL) if hasattr(os, "killpg") else (0, signal.SIGTERM)
-# The file in the folder of a run that says whether it is done.
-_MARK = "replicate.json"
-# The weights of a run, beside its checkpoints.
-_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
 def command(run: Run, grid: Grid, output_dir: Path, n_threads: int | None = None) -> list[str]:
@@ -56,7 +53,7 @@ def _script_words(run: Run, output_dir: Path) -> list[str]:
         str(output_dir / word[1:-1]) if word[:1] == "{" and word[1:-1] in run.needs else word for word in run.arguments
     ]
     words += ["--output_dir", str(folder), "--overwrite_output_dir"]
-    if whole_checkpoints(folder):
+    if whole_checkpoints(folder) and not changed_needs(run, output_dir):
         words += ["--resume_from_checkpoint", "true"]
     return [str(CODE / run.script), *words]
 
@@ -75,65 +72,13 @@ def as_typed(words: Sequence[str]) -> str:
     return f"accelerate launch {shlex.join(redact(words[3:]))}".replace(f"{CODE}{os.sep}", "")
 
 
-def check_done(run: Run, output_dir: Path) -> bool:
-    """Whether a run is done; InputError if it was done, or started, with other settings than those of this grid."""
-    mark = output_dir / run.name / _MARK
-    if not mark.exists():
-        return False
-    remedy = "remove its folder, and the run will be repeated"
-    now = _settings(run)
-    # (Marks from before `launch` was kept do not say it. The same command goes on with a grid, so they stand for that of now.)
-    found: dict[str, Any] = {"launch": now["launch"], **read_json_object(mark, remedy)}
-    done = found.get("done")
-    before: dict[str, Any] = {name: found.get(name) for name in now}
-    if not isinstance(done, bool) or not all(map(_is_command, before.values())):
-        raise InputError(f"The file {mark} is damaged; {remedy}.")
-    if different := next(filter(None, (_difference(before[name], now[name]) for name in now)), ""):
-        raise InputError(
-            f"The run {output_dir / run.name} was made with other settings ({different}); choose "
-            "another --output_dir, or remove that folder, and it will be repeated."
-        )
-    return done
-
-
-def _is_command(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
-
-
-def mark_done(run: Run, output_dir: Path, done: bool = True) -> None:
-    """Record that a run is done (or only started), and with which settings."""
-    write_json(output_dir / run.name / _MARK, {**_settings(run), "done": done})
-
-
-def _settings(run: Run) -> dict[str, list[str]]:
-    """What a run must have in common with one that was made before, as a mark has it."""
-    return {"launch": redact(run.launch), "arguments": redact(run.arguments)}
-
-
-def _difference(before: Sequence[str], now: Sequence[str]) -> str:
-    """The first argument that two commands do not have in common, as it was and as it is; empty if there is none."""
-    then, after = map(_by_argument, (before, now))
-    name = next((name for name in {**after, **then} if then.get(name) != after.get(name)), None)
-    return f"then: {then.get(name, f'no {name}')}, now: {after.get(name, f'no {name}')}" if name else ""
-
-
-def _by_argument(words: Sequence[str]) -> dict[str, str]:
-    """Name of an argument → the argument with its values, of a command."""
-    found: dict[str, str] = {}
-    name = ""
-    for word in words:
-        name = word if word.startswith("--") else name
-        found[name] = f"{found[name]} {word}" if name in found else word
-    return found
-
-
 def _drop_weights(runs: Sequence[Run], done: Container[str], output_dir: Path) -> None:
     """Remove the weights of fine-tuned models that no run needs any more. (A run that failed will be repeated.)"""
     needed = {name for run in runs if run.name not in done for name in run.needs}
     for run in runs:
         if run.task in TASKS and run.name in done and run.name not in needed:
             folder = output_dir / run.name
-            for path in chain(step_checkpoints(folder), *map(folder.glob, _WEIGHTS)):
+            for path in chain(step_checkpoints(folder), *map(folder.glob, WEIGHTS)):
                 _remove(path)
 
 
@@ -188,12 +133,11 @@ def carry_out(
     Raises:
         InputError: if a run was done with other settings.
     """
-    done = {run.name for run in runs if check_done(run, output_dir)}
-    waiting = [run for run in runs if run.name not in done]
     failed: dict[str, str] = {}
     started: list[_Started] = []
-    bar = progress(description="Grid", total=len(runs), initial=len(done), unit="runs", delay=0)
-    with alone_in(output_dir), bar:
+    # (What is to be done is known when nobody else works here any more.)
+    with alone_in(output_dir), _shown(runs, waiting := find_to_do(runs, output_dir)) as bar:
+        done = {run.name for run in runs} - {run.name for run in waiting}
         try:
             while waiting or started:
                 for run in list(waiting):
@@ -226,6 +170,11 @@ def carry_out(
     return failed
 
 
+def _shown(runs: Sequence[Run], waiting: Sequence[Run]) -> Any:
+    """The progress of a grid, of which some runs are done."""
+    return progress(description="Grid", total=len(runs), initial=len(runs) - len(waiting), unit="runs", delay=0)
+
+
 def _is_at_work(folder: Path) -> bool:
     """Whether a run that a killed replicate.py has left behind still works in a folder; says so once."""
     if locked := is_locked(folder):
@@ -249,6 +198,12 @@ def _start(run: Run, grid: Grid, output_dir: Path, n_jobs: int, slot: int) -> _S
         visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % n_gpus]
     words = command(run, grid, output_dir, max(1, cores // (n_jobs * processes)))
+    if changed := changed_needs(run, output_dir):
+        logger.warning(
+            f"{run.name} is repeated from the start, since it needs {changed[0]}, which has been made again."
+        )
+        for checkpoint in step_checkpoints(output_dir / run.name):  # (which go on from the earlier one)
+            _remove(checkpoint)
     mark_done(run, output_dir, done=False)  # (so that nobody resumes it with other settings)
     path = output_dir / "logs" / f"{run.name.replace('/', '.')}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
