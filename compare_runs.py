@@ -14,16 +14,17 @@ GPU is needed.
 The columns for every system but the baseline:
 
     mean ± sd    over seeds (there is no sd of one seed)
-    difference   from the baseline, in percentage points; * if significant, (*) if significant but too few seeds or examples,
-                 or too much variation between seeds, to support a claim about the method
-    interval     95 % percentile interval of the difference, by the paired bootstrap
+    difference   from the baseline, in percentage points; * if significant, (*) if significant over examples, but with too few
+                 seeds or examples, or too much variation between seeds, to support a claim about the method
+    interval     95 % percentile interval of the difference, by the paired bootstrap: of these models, on other examples
     p            of the paired bootstrap: over examples; for tags of words over sentences
-    p (Holm)     the same, adjusted for the number of comparisons in the whole table: the one that counts
+    p (seeds)    of a t-test that adds the variation over seeds to that over examples
+    p (Holm)     the larger one of both, adjusted for the number of comparisons in the whole table: the one that counts
     t-test       p of the paired t-test over examples, as in Efimov et al. (ECIR 2023)
     McNemar      p of McNemar's test (mid-p), for single runs that are right or wrong
 
-All tests pair examples and average seeds first: they say whether *these* models would differ on other examples, not
-whether other seeds would give the same result. For that look at the sd, and use three seeds or more.
+The tests of examples pair them, and average seeds first: they say whether *these* models would differ on other examples.
+Whether other seeds would give the same result says p (seeds). Use three seeds or more; with five, smaller differences are found.
 """
 
 import os

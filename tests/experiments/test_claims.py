@@ -12,7 +12,7 @@ from utils.experiments.significance import Bootstrap
 
 
 def compared(difference, p_holm, cautions=()):
-    bootstrap = Bootstrap(difference, difference - 0.01, difference + 0.01, p_holm)
+    bootstrap = Bootstrap(difference, difference - 0.01, difference + 0.01, p_holm, 0.005)
     return Comparison(SimpleNamespace(), difference, bootstrap=bootstrap, p_holm=p_holm, cautions=list(cautions))
 
 

@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import json
+import re
 
 import pytest
+from scipy import stats
 
 import compare_runs
 from helpers.paths import PROJECT
@@ -92,7 +94,12 @@ def test_means_differences_and_p_values(grid, compared, tmp_path):
     assert float(continual["low"]) == pytest.approx(0.1 - 1.96 * 0.0182, abs=0.003)
     assert float(continual["high"]) == pytest.approx(0.1 + 1.96 * 0.0182, abs=0.003)
     assert float(continual["p_t_test"]) < 1e-6
-    assert float(continual["p_bootstrap"]) == float(continual["p_holm"]) == pytest.approx(1 / 10_001)  # one comparison
+    assert float(continual["p_bootstrap"]) == float(continual["p_holm_examples"]) == pytest.approx(1 / 10_001)
+    # Over seeds, the standard error is 0.05 / √3, with two degrees of freedom; one comparison needs no correction.
+    of_seeds = 0.05**2 / 3
+    degrees = (0.0182**2 + of_seeds) ** 2 / (of_seeds**2 / 2)
+    p_seeds = 2 * stats.t.sf(0.1 / (0.0182**2 + of_seeds) ** 0.5, degrees)
+    assert float(continual["p_seeds"]) == float(continual["p_holm"]) == pytest.approx(p_seeds, rel=0.02)
     assert continual["p_mcnemar"] == ""  # of several runs there is no such test
     assert (continual["mark"], continual["cautions"]) == ("*", "")
 
@@ -125,9 +132,34 @@ def test_what_seeds_alone_may_make_carries_no_claim(compared, tmp_path, capsys):
             write_nli(tmp_path / f"b{seed}", [1] * (100 + more) + [0] * (100 - more), seed=seed, **CONTINUAL)
         )
     *_, row = compared(*folders, "--baseline", "plain")
-    assert float(row["p_holm"]) < 0.001
-    assert (row["mark"], row["cautions"]) == ("(*)", "a difference of less than twice its standard error over seeds")
-    assert "- Natural language inference (hi): a difference of less than twice" in capsys.readouterr().out
+    assert float(row["p_holm_examples"]) < 0.001
+    assert float(row["p_holm"]) == float(row["p_seeds"]) > 0.2
+    assert (row["mark"], bool(row["cautions"])) == ("(*)", True)
+    assert "- Natural language inference (hi): significant over examples" in capsys.readouterr().out
+
+
+def test_seeds_count_in_the_correction_for_many_comparisons(compared, tmp_path):
+    """Four systems gain 8, 13 and 18 of 200: each alone would be significant, also over seeds; of four none is."""
+    folders = [write_nli(tmp_path / f"a{seed}", [1] * 100 + [0] * 100, seed=seed) for seed in range(3)]
+    for model in "bcde":
+        for seed, more in enumerate((8, 13, 18)):
+            right = [1] * (100 + more) + [0] * (100 - more)
+            folders.append(write_nli(tmp_path / f"{model}{seed}", right, seed=seed, base_model=model))
+    rows = [row for row in compared(*folders, "--baseline", "mbert") if row["difference"]]
+    assert len(rows) == 4
+    for row in rows:
+        assert float(row["p_seeds"]) < 0.05 < float(row["p_holm"])
+        assert float(row["p_holm"]) == pytest.approx(4 * float(row["p_seeds"]))
+        assert row["mark"] == "(*)"
+
+
+def test_a_classifier_that_was_only_evaluated_is_one_fine_tuning(compared, tmp_path):
+    rights = {"a": 200, "b": 260}
+    folders = [write_nli(tmp_path / name, [1] * right + [0] * (400 - right), base_model=name, arguments={"do_train": False})
+               for name, right in rights.items()]  # fmt: skip
+    *_, row = compared(*folders, "--baseline", folders[0])
+    assert float(row["p_holm"]) < 0.01
+    assert (row["seeds"], row["mark"], bool(row["cautions"])) == ("", "(*)", True)
 
 
 @pytest.mark.parametrize("regime", ["plain", "continual"])
@@ -352,12 +384,12 @@ def test_tables(grid, run, tmp_path, capsys):
     lines = [" ".join(line.split()) for line in markdown.splitlines()]
     assert lines[0] == "## Natural language inference: accuracy (%)"
     assert lines[2] == (
-        "| language | model | regime | seeds | mean ± sd | difference | 95 % interval | p | p (Holm) | t-test |"
+        "| language | model | regime | seeds | mean ± sd | difference | 95 % interval | p | p (seeds) | p (Holm) | t-test |"
     )
-    assert lines[4] == "| en | mbert | continual, alignment_weight 0 | 1 | 50.0 | – | – | – | – | – |"
-    assert lines[5] == "| hi | mbert | plain | 3 | 50.0 ± 0.0 | baseline | – | – | – | – |"
+    assert lines[4] == "| en | mbert | continual, alignment_weight 0 | 1 | 50.0 | – | – | – | – | – | – |"
+    assert lines[5] == "| hi | mbert | plain | 3 | 50.0 ± 0.0 | baseline | – | – | – | – | – |"
     assert lines[6].startswith("| hi | mbert | continual | 3 | 60.0 ± 5.0 | +10.0 * | [+6.")
-    assert lines[6].endswith("| < 0.001 | < 0.001 | < 0.001 |")
+    assert re.search(r"\| < 0.001 \| (0.04\d) \| \1 \| < 0.001 \|$", lines[6])
     assert (
         "- Natural language inference (en): there is no run of mbert, plain; nothing to compare with: mbert, continual, "
         "alignment_weight 0."

@@ -8,7 +8,6 @@ from statsmodels.stats import contingency_tables, multitest, power
 from utils.evaluation.entities import entity_scores
 from utils.experiments.comparison import Comparison
 from utils.experiments.significance import (
-    Bootstrap,
     SeedScores,
     cautions,
     corpus_f1,
@@ -19,7 +18,7 @@ from utils.experiments.significance import (
     paired_bootstrap,
     paired_t_test,
     seed_scores,
-    seeds_may_make,
+    with_seeds,
 )
 
 
@@ -344,23 +343,56 @@ def test_cautions():
     assert cautions(3, 500, 9) == ["fewer than 10 examples on which the two differ"]
 
 
-def test_what_seeds_alone_may_make():
-    """Standard deviations of 2 and 1 over four seeds each: the difference has the standard error √(4/4 + 1/4) = 1.118."""
-    system, near, far = seed_scores([68, 69, 71, 72]), seed_scores([68, 69]), seed_scores([60])
-    assert system.sd == pytest.approx(np.sqrt(10 / 3))
-    assert seeds_may_make(SeedScores(72.3, 2.0, 4), SeedScores(70, 1.0, 4)) is False
-    assert seeds_may_make(SeedScores(72.2, 2.0, 4), SeedScores(70, 1.0, 4)) is True
-    assert seeds_may_make(SeedScores(67.8, 2.0, 4), SeedScores(70, 1.0, 4)) is True  # whichever is better
-    assert seeds_may_make(system, near) is True
-    assert seeds_may_make(system, far) is False  # (its own seeds unknown)
-    assert seeds_may_make(far, seed_scores([60.5])) is False
+def test_the_error_of_seeds_alone_is_welch_s():
+    """Without an error over examples, p is that of Welch's t-test of the seeds' scores."""
+    generator = np.random.default_rng(3)
+    for n, n_baseline in ((3, 3), (5, 3), (2, 4)):
+        one, other = generator.normal(0.7, 0.02, n), generator.normal(0.66, 0.01, n_baseline)
+        scores = seed_scores(one), seed_scores(other)
+        p_value = with_seeds(0.0, *scores).p_value(scores[0].mean - scores[1].mean)
+        assert p_value == pytest.approx(stats.ttest_ind(one, other, equal_var=False).pvalue)
+
+
+def test_the_error_over_examples_and_seeds():
+    """Standard deviations of 2 and 1 over four seeds each, and an error of 0.5 over examples: √(4/4 + 1/4 + 1/4)."""
+    found = with_seeds(0.5, SeedScores(72, 2.0, 4), SeedScores(70, 1.0, 4))
+    assert found.error == pytest.approx(np.sqrt(1.5))
+    assert found.degrees == pytest.approx(1.5**2 / (1 / 3 + 0.25**2 / 3))
+    assert found.p_value(2) == pytest.approx(2 * stats.t.sf(2 / np.sqrt(1.5), found.degrees))
+    assert found.p_value(-2) == found.p_value(2)
+    # A single run, or equal ones, add nothing: what is left is the error over examples.
+    for one in (seed_scores([0.6]), seed_scores([0.6, 0.6])):
+        alone = with_seeds(0.5, one, one)
+        assert (alone.error, alone.degrees) == (0.5, np.inf)
+        assert alone.p_value(0.98) == pytest.approx(0.05, abs=0.0005)
+    none = with_seeds(0.0, seed_scores([0.6]), seed_scores([0.6]))
+    assert (none.p_value(0.1), none.p_value(0.0)) == (0, 1)
+
+
+@pytest.mark.parametrize(("n_seeds", "n_tests"), [(3, 1), (5, 1), (3, 8), (5, 8), (5, 20)])
+@pytest.mark.parametrize("sd", [0.2, 1.0])
+def test_a_family_of_comparisons_has_a_false_claim_as_often_as_promised(n_seeds, n_tests, sd):
+    """No difference, an error of 1 over examples, and a standard deviation `sd` over seeds."""
+    generator, n_families = np.random.default_rng(7), 1000
+    examples = generator.normal(0, 1, (n_families, n_tests))
+    seeds = generator.normal(0, sd, (2, n_families, n_tests, n_seeds))
+    n_false = 0
+    for of_examples, one, other in zip(examples, *seeds):
+        p_values = []
+        for error, scores, baseline in zip(of_examples, one, other):
+            found = with_seeds(1.0, seed_scores(scores), seed_scores(baseline))
+            p_values.append(found.p_value(error + scores.mean() - baseline.mean()))
+        n_false += min(holm(p_values)) <= 0.05
+    assert 0.02 < n_false / n_families < 0.08
 
 
 def test_the_difference_that_would_be_seen():
     """At 5 % and a power of 80 % it is 2.8 standard errors, and such a true difference is significant in 80 % of samples."""
-    comparison = Comparison(None, 0.0, Bootstrap(0.0, -0.196, 0.196, 1.0))
+    comparison = Comparison(None, 0.0, error=with_seeds(0.1, seed_scores([0.5]), seed_scores([0.5])))
     assert comparison.detectable(0.05) == pytest.approx(0.280, abs=5e-4)
     assert comparison.detectable(0.05 / 20) > comparison.detectable(0.05)
     assert Comparison(None, 0.0).detectable(0.05) is None
     differences = np.random.default_rng(0).normal(comparison.detectable(0.05), 0.1, 20_000)
     assert (np.abs(differences) > 1.96 * 0.1).mean() == pytest.approx(0.8, abs=0.02)
+    of_seeds = Comparison(None, 0.0, error=with_seeds(0.1, SeedScores(0.5, 0.2, 3), SeedScores(0.5, 0.2, 3)))
+    assert of_seeds.detectable(0.05) > 2 * comparison.detectable(0.05)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from utils.experiments.significance import (
     MIN_SEEDS,
     Bootstrap,
     SeedScores,
+    StandardError,
     cautions,
     discordant_pairs,
     f1_bootstrap,
@@ -25,9 +25,10 @@ from utils.experiments.significance import (
     paired_bootstrap,
     paired_t_test,
     seed_scores,
-    seeds_may_make,
+    with_seeds,
 )
 from utils.parallel.sides import ENGLISH
+from utils.tasks.registry import TASKS
 
 
 # The metrics of tables, unless the user chooses others.
@@ -59,8 +60,8 @@ class Row:
 
     @property
     def n_seeds(self) -> int | None:
-        """None for a model that was not trained by these scripts."""
-        return None if set(self.runs) == {None} else len(self.runs)
+        """None for a model that these scripts did not train, where nothing else was trained either (as in retrieval)."""
+        return None if set(self.runs) == {None} and self.task not in TASKS else len(self.runs)
 
 
 @dataclass(eq=False)
@@ -72,25 +73,26 @@ class Comparison:
     bootstrap: Bootstrap | None = None  # None without predictions
     p_t_test: float | None = None  # for means over examples
     p_mcnemar: float | None = None  # for single runs that are right or wrong
-    p_holm: float | None = None  # the bootstrap's p-value, adjusted for all tests of the table
+    error: StandardError | None = None  # over examples and seeds
+    p_seeds: float | None = None  # of examples and seeds; None if neither system has several seeds
+    p_holm: float | None = None  # `p_value`, adjusted for all tests of the table
+    p_holm_examples: float | None = None  # the same of the bootstrap alone
     cautions: list[str] = field(default_factory=list)  # why the difference cannot support a claim, as short phrases
 
-    def detectable(self, alpha: float, power: float = 0.8) -> float | None:
-        """The true difference that a test at level `alpha` would find significant with this power; None without predictions.
+    @property
+    def p_value(self) -> float | None:
+        """The larger one of the p-values of examples alone, and of examples and seeds; None without predictions."""
+        return max(self.bootstrap.p_value, self.p_seeds or 0.0) if self.bootstrap else None
 
-        Of the normal approximation, with the standard error that the interval of the bootstrap implies (at 95 %).
-        """
-        if self.bootstrap is None:
-            return None
-        quantile = NormalDist().inv_cdf
-        error = (self.bootstrap.high - self.bootstrap.low) / (2 * quantile(0.975))
-        return (quantile(1 - alpha / 2) + quantile(power)) * error
+    def detectable(self, alpha: float, power: float = 0.8) -> float | None:
+        """The true difference that a test at level `alpha` would find significant with this power; None without predictions."""
+        return self.error.detectable(alpha, power) if self.error else None
 
     def mark(self, alpha: float) -> str:
-        """`*` for a significant difference, `(*)` for one that is significant but cannot support a claim."""
-        if self.p_holm is None or self.p_holm > alpha:
-            return ""
-        return "(*)" if self.cautions else "*"
+        """`*` for a significant difference, `(*)` for one that is so over examples, but cannot support a claim."""
+        if self.p_holm is not None and self.p_holm <= alpha:
+            return "(*)" if self.cautions else "*"
+        return "(*)" if self.p_holm_examples is not None and self.p_holm_examples <= alpha else ""
 
 
 @dataclass
@@ -173,9 +175,11 @@ def judge(tables: Sequence[ComparisonTable]) -> int:
     What can be claimed depends on all comparisons that are reported together, so that this comes once, after the last of
     them. Returns how many were tested.
     """
-    tested = [(one, one.bootstrap.p_value) for table in tables for _, one in table.compared if one.bootstrap]
-    for (one, _), p_value in zip(tested, holm([p_value for _, p_value in tested])):
-        one.p_holm = p_value
+    tested = [(one, one.bootstrap) for table in tables for _, one in table.compared if one.bootstrap]
+    of_all = holm([one.p_value or 0.0 for one, _ in tested])
+    of_examples = holm([bootstrap.p_value for _, bootstrap in tested])
+    for (one, _), p_value, p_examples in zip(tested, of_all, of_examples):
+        one.p_holm, one.p_holm_examples = p_value, p_examples
     for table in tables:
         for row, comparison in table.compared:
             comparison.cautions += _cautions(row, comparison, table.alpha)
@@ -189,8 +193,8 @@ def _cautions(row: Row, comparison: Comparison, alpha: float) -> Iterator[str]:
     both = (row, comparison.baseline)
     if any(run.at_chance for one in both for run in one.runs.values()):
         yield "a run that has not learned its task (at chance in the training language)"
-    if comparison.mark(alpha) and seeds_may_make(row.score, comparison.baseline.score):
-        yield "a difference of less than twice its standard error over seeds"
+    if comparison.mark(alpha) and (comparison.p_holm or 0) > alpha:
+        yield "significant over examples, but not over examples and seeds"
     adjusted = [one.adjusted for one in both]
     # (Of the same adjusted models, nothing is said of the adjustment.)
     if adjusted[0] != adjusted[1] and any(
@@ -274,6 +278,10 @@ def _comparison(row: Row, baseline: Row, n_resamples: int, seed: int, level: flo
             if len(scores) == len(others) == 1 and np.isin([scores, others], (0, 1)).all():
                 discordant = discordant_pairs(scores[0], others[0])
                 found.p_mcnemar, n_discordant = mcnemar(*discordant), sum(discordant)
+    if found.bootstrap:
+        found.error = with_seeds(found.bootstrap.error, row.score, baseline.score)
+        if row.score.sd is not None or baseline.score.sd is not None:
+            found.p_seeds = found.error.p_value(found.difference)
     n_seeds = min((one.n_seeds for one in (row, baseline) if one.n_seeds is not None), default=None)
     found.cautions = cautions(n_seeds, row.n_examples, n_discordant)
     return found
@@ -288,10 +296,10 @@ def _order(row: Row) -> tuple[Any, ...]:
 def _notes_on_tests(n_tests: int, n_resamples: int, alpha: float) -> Iterator[str]:
     if n_tests:
         yield (
-            f"`*`: significant, p (Holm) at most {alpha:g}; `(*)`: significant, but it cannot support a claim (see below). p "
-            f"and interval by {n_resamples:,} paired bootstrap resamples (of examples; of sentences for F1 of entities and "
-            f"accuracy over words), scores averaged over seeds first; p (Holm) is adjusted for all {n_tests} comparisons. They "
-            "are about these trained models on other examples of the same kind, not about other seeds."
+            f"`*`: significant, p (Holm) at most {alpha:g}; `(*)`: significant over examples, but it cannot support a claim (see "
+            f"below). p and interval by {n_resamples:,} paired bootstrap resamples (of examples; of sentences for F1 of entities and "
+            "accuracy over words), scores averaged over seeds first: about these trained models on other examples. p (seeds) also counts "
+            f"how the scores vary over seeds; p (Holm) is the larger one of both, adjusted for all {n_tests} comparisons."
         )
     if too_few := note_on_resamples(n_tests, n_resamples, alpha):
         yield too_few

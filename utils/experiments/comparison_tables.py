@@ -57,7 +57,9 @@ def _values(table: ComparisonTable, row: Row) -> dict[str, Any]:
         "low": bootstrap and bootstrap.low,
         "high": bootstrap and bootstrap.high,
         "p_bootstrap": bootstrap and bootstrap.p_value,
+        "p_seeds": comparison and comparison.p_seeds,
         "p_holm": comparison and comparison.p_holm,
+        "p_holm_examples": comparison and comparison.p_holm_examples,
         "p_t_test": comparison and comparison.p_t_test,
         "p_mcnemar": comparison and comparison.p_mcnemar,
         "mark": comparison.mark(table.alpha) if comparison else "",
@@ -73,7 +75,7 @@ def metric_name(metric: str) -> str:
 def _sections(table: ComparisonTable) -> Iterator[tuple[str, ResultTable]]:
     """Title and table of every task and metric, in percent, without columns in which all values are missing."""
     columns = ["language", "model", "regime", "seeds", "mean ± sd", "gap", "difference"]
-    columns += [f"{100 * (1 - table.alpha):g} % interval", "p", "p (Holm)", "t-test", "McNemar"]
+    columns += [f"{100 * (1 - table.alpha):g} % interval", "p", "p (seeds)", "p (Holm)", "t-test", "McNemar"]
     for (task, metric), rows in groupby(table.rows, lambda row: (row.task, row.metric)):
         cells = ResultTable(columns, [_cells(table, row) for row in rows], n_text_columns=3)
         yield f"{TITLES[task]}: {metric_name(metric)} (%)", cells.without_empty_columns()
@@ -88,12 +90,12 @@ def _cells(table: ComparisonTable, row: Row) -> list[Any]:
         None if row.gap is None else f"{100 * row.gap:.1f}",
     ]
     if (comparison := row.comparison) is None:
-        return [*cells, "baseline" if row.is_baseline else None, *[None] * 5]
+        return [*cells, "baseline" if row.is_baseline else None, *[None] * 6]
     bootstrap = comparison.bootstrap
     difference = f"{points(comparison.difference)} {comparison.mark(table.alpha)}".strip()
     interval = f"[{points(bootstrap.low)}, {points(bootstrap.high)}]" if bootstrap else None
     p_value = bootstrap.p_value if bootstrap else None
-    p_values = (p_value, comparison.p_holm, comparison.p_t_test, comparison.p_mcnemar)
+    p_values = (p_value, comparison.p_seeds, comparison.p_holm, comparison.p_t_test, comparison.p_mcnemar)
     return [*cells, difference, interval, *map(_p, p_values)]
 
 
