@@ -10,6 +10,7 @@ import pytest
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 import run_qa
 from helpers import tiny
@@ -507,3 +508,35 @@ def test_a_folder_that_is_called_like_squad_is_evaluated_itself(tmp_path, monkey
     (tmp_path / "squad").mkdir()
     monkeypatch.chdir(tmp_path)
     assert run_qa.QaDataArguments(dataset_name="squad").eval_dataset_name is None
+
+
+# --- Marks that a tokenizer takes off its letters ---
+
+MARKED = ["Jose\u0301", "cafe\u0301", "a\u0323\u0302", "हिं", "São", "plain"]
+
+
+def tokenizer_without_marks():
+    made = tiny.pair_tokenizer("wordpiece")
+    made.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    return made
+
+
+@pytest.mark.parametrize("strips", [True, False])
+@settings(max_examples=12)
+@given(st.lists(st.sampled_from(MARKED), min_size=1, max_size=6), st.data())
+def test_an_answer_keeps_the_marks_of_its_last_letter(strips, words, data):
+    """In decomposed text, whether the tokenizer has them or not; also at the end of a window."""
+    first = data.draw(st.integers(0, len(words) - 1))
+    last = data.draw(st.integers(first, len(words) - 1))
+    context, answer = " ".join(words), " ".join(words[first : last + 1])
+    start = len(" ".join(words[:first])) + (first > 0)
+    row = {"id": "a", "context": context, "question": "plain", "answers": {"text": [answer], "answer_start": [start]}}
+    pair = tokenizer_without_marks() if strips else tiny.pair_tokenizer("wordpiece")
+    sizes = {"max_length": 99, "stride": 4, "max_question_length": 8, "keep_offsets": True}
+    found = encoded(Dataset.from_list([row], features=FEATURES), partial(encode_windows, tokenizer=pair, **sizes))
+    begin, end = (found.rows[f"{name}_positions"][0] for name in ("start", "end"))
+    assert 0 < begin <= end
+    logits = np.zeros((2, 1, len(found.rows["input_ids"][0])), np.float32)
+    logits[0, 0, begin] = logits[1, 0, end] = 9
+    (best,) = find_answers(found, *logits, max_answer_length=99)
+    assert best.text == answer

@@ -5,6 +5,7 @@ window with the highest sum of start and end logit.
 """
 
 import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -115,12 +116,27 @@ def _tokens_of(answers: Mapping[str, list], offsets: np.ndarray, first: int) -> 
     """
     for begin, text in zip(answers["answer_start"][:1], answers["text"]):
         end = begin + len(text)
-        if len(offsets) and begin >= offsets[0, 0] and end <= offsets[-1, 1]:
+        if len(offsets) and begin >= offsets[0, 0] and end <= _after_marks(text, offsets[-1, 1], begin):
             start_token = int(np.searchsorted(offsets[:, 1], begin, side="right"))
             end_token = int(np.searchsorted(offsets[:, 0], end, side="left")) - 1
             if start_token <= end_token:
                 return first + start_token, first + end_token
     return 0, 0
+
+
+def _after_marks(text: str, end: int, shift: int = 0) -> int:
+    """The end of a token, after the marks that follow it, in a text that begins at `shift`.
+
+    Where a tokenizer takes the accent off a letter, what is left ends before the accent, if that is a character of its own.
+    """
+    while 0 <= end - shift < len(text) and _is_mark(text[end - shift]):
+        end += 1
+    return end
+
+
+def _is_mark(character: str) -> bool:
+    # (Not `combining`: vowel signs of Indic scripts are marks that do not combine.)
+    return unicodedata.category(character).startswith("M")
 
 
 @dataclass
@@ -218,4 +234,5 @@ def _answer(context: str, spans: Mapping[_Span, float], n_best: int, null: float
     if not best or (threshold is not None and difference > threshold):
         return Answer("", float(shares[-1]), difference)
     begin, end = best[0][0]
+    end = _after_marks(context, end)
     return Answer(context[begin:end].strip(), float(shares[0]), difference)
