@@ -311,3 +311,17 @@ def test_a_table_of_blank_lines_is_empty(tmp_path, text):
     (tmp_path / "a.tsv").write_text(text)
     with pytest.raises(InputError, match="blank lines|is empty"):
         read(tmp_path / "a.tsv", language="hi")
+
+
+@pytest.mark.parametrize("others", [["ids"], ["xml"], ["scores", "ids"], ["README"], []])
+@pytest.mark.parametrize("names", ["W.en-es.{}", "x/W.v1.es-en.{}", "es/{}.{}"])
+def test_an_archive_with_more_than_both_sides(tmp_path, others, names):
+    """OPUS puts the alignment of the documents beside them."""
+    files = {"en": ENGLISH, "es": FOREIGN["es"], **{other: ["en/1.xml es/1.xml"] for other in others}}
+    for order in (list(files), list(files)[::-1]):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for code in order:
+                archive.writestr(names.replace("{}.{}", f"{code}.{code}").format(code), "\n".join(files[code]))
+        found = read_bitext([str(tmp_path / "a.zip")], "es", split_on_spaces, "space")
+        assert [" ".join(words) for words in found["english"]] == ENGLISH
+        assert [" ".join(words) for words in found["source"]] == FOREIGN["es"]

@@ -24,6 +24,7 @@ from utils.parallel.sides import (
     check_not_exchanged,
     in_order,
     language_of_file,
+    same_language,
 )
 
 
@@ -112,7 +113,12 @@ def words_of(text: object, split: Split, splitting: str) -> list[str]:
 def _sides_of_zip(path: str, language: str, anchor: str) -> list[str]:
     """The files of both languages in an archive of OPUS; the archive if it has one of another kind."""
     members = zip_members(path)
-    sides = [member for member in members if language_of_file(member, language, anchor)]
+    # (Beside `W.en-hi.hi` there may be `W.en-hi.ids` and `W.en-hi.xml`.)
+    codes = [bare_path(member).suffix.removeprefix(".") for member in members]
+    named = [
+        member for member, code in zip(members, codes) if any(same_language(code, one) for one in (language, anchor))
+    ]
+    sides = named if len(named) > 1 else [member for member in members if language_of_file(member, language, anchor)]
     if len(sides) > 1:
         return sides
     if len(members) > 1 and bare_path(path).suffix not in (*READERS, *MOSES):
