@@ -39,6 +39,9 @@ from utils.tasks.windows import encode_windows, find_answers, window_sizes
 from utils.tasks.zero_shot_trainer import ZeroShotTrainer
 
 
+# What the head gives every token, start and end, by the names that models for QA have in their configuration. (An encoder that was
+# made for classification has other ones, and another number of them.)
+LOGITS = ("LABEL_0", "LABEL_1")
 # Models that are trained on these are evaluated on XQuAD.
 SQUAD = ("rajpurkar/squad", "rajpurkar/squad_v2")
 
@@ -177,7 +180,7 @@ def main() -> None:
     data.choose_normalization(reader.evaluated)
 
     # --- Model ---
-    model, tokenizer = load_model(args)
+    model, tokenizer = load_model(args, LOGITS)
 
     # --- Features: windows of the contexts ---
     max_length = length_limit(data.max_seq_length, 384, tokenizer, model)
