@@ -9,6 +9,7 @@ import run_nli
 import run_qa
 from helpers import tiny
 from utils.core.errors import InputError
+from utils.core.romanization import files_by_source
 from utils.tasks.arguments import parse_task_arguments
 from utils.tasks.registry import TASKS
 from utils.tasks.steps import known_labels, length_limit
@@ -91,3 +92,67 @@ def test_named_classes_keep_their_order(parse, tmp_path):
     assert known_labels(args, ["e", "n", "c"]) == ["c", "e", "n"]  # every row of the head keeps its class
     for others in (["n", "e"], ["n", "N", "c", "e"], ["c", "e", "n", "x"]):
         assert known_labels(args, others) == others
+
+
+ACTIONS = ("do_train", "do_eval", "do_predict")
+FILES = {"do_train": "--train_file", "do_eval": "--validation_file", "do_predict": "--test_file"}
+
+
+@pytest.fixture
+def parse_without_action(monkeypatch, tmp_path):
+    def parse(*words):
+        given = ["--model", tiny.checkpoint(tmp_path / "model"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+        monkeypatch.setattr(sys, "argv", ["run.py", *given, *words])
+        return parse_task_arguments("nli", *SCRIPTS["nli"], description=None)
+
+    return parse
+
+
+def done(args) -> list[str]:
+    return [name for name in ACTIONS if getattr(args.training, name)]
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_without_an_action_only_what_files_are_for(parse_without_action, number):
+    """Files alone do not ask for the usual data set; a data set that is named does."""
+    wanted = [name for k, name in enumerate(ACTIONS) if number >> k & 1]
+    files = [word for name in wanted for word in (FILES[name], f"{name}.jsonl")]
+    languages = ("--eval_languages", "en")
+    assert done(parse_without_action(*files, *languages)) == (wanted or list(ACTIONS))
+    for name in ("--dataset_name", "--eval_dataset_name"):
+        assert done(parse_without_action(*files, *languages, name, "data/nli")) == list(ACTIONS)
+    assert done(parse_without_action(*files, *languages, *(f"--{name}" for name in ACTIONS))) == list(ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("argument", "action"),
+    [
+        ("--validation_file en=x", "do_eval"),
+        ("--max_eval_samples 3", "do_eval"),
+        ("--test_file en=x", "do_predict"),
+        ("--max_predict_samples 3", "do_predict"),
+    ],
+)
+def test_data_that_would_not_be_read_is_refused(parse_without_action, argument, action):
+    words = (*argument.split(), "--eval_languages", "en")
+    for others in [["--do_train"], ["--train_file", "t.jsonl"], [f"--{name}" for name in ACTIONS if name != action]]:
+        if others[0] == "--train_file" and "_file" in argument:
+            continue  # (the file itself asks for it)
+        with pytest.raises(InputError, match=f"{words[0]} has no effect without --{action}"):
+            parse_without_action(*words, *others)
+    assert done(parse_without_action(*words, f"--{action}")) == [action]
+
+
+@pytest.mark.parametrize("name", ["lr=1/dev.json", "hi=x", "a/lr=1/dev=2.json", "=", "runs=dev.json"])
+def test_a_path_with_an_equals_sign_names_no_language(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / name).touch()
+    for path in (name, str(tmp_path / name)):
+        data = run_nli.NliDataArguments(validation_file=[path])
+        data.assume_languages(["sw"])
+        assert data.eval_languages == ["en", "sw"]
+        data = run_nli.NliDataArguments(validation_file=[f"ru={path}", f"hi={path}"])
+        data.assume_languages(["sw"])
+        assert data.eval_languages == ["ru", "hi"]
+        assert files_by_source([f"hi={path}"], ["hi-Latn"], ["hi-Latn"])[-1] == f"hi-Latn={path}"

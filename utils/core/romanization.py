@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from utils.core.cache import cache_key
 from utils.core.errors import InputError
+from utils.core.tables import named_language
 
 
 Text = TypeVar("Text", str, list[str])  # a sentence, or its words
@@ -65,14 +66,14 @@ def files_by_source(
     """The values LANGUAGE=FILE of an argument, so that hi-Latn has the file of hi if it has none of its own."""
     if values is None:
         return None
-    given = dict.fromkeys(value.partition("=")[0] for value in values if "=" in value)
+    given = dict.fromkeys(map(named_language, values))
     found = list(values)
     for language in languages:
         source = source_language(language, romanized)
         if language not in given and source in given:
-            found += [f"{language}={value.partition('=')[2]}" for value in values if value.startswith(f"{source}=")]
+            found += [f"{language}={value.partition('=')[2]}" for value in values if named_language(value) == source]
     others = {source_language(language, romanized) for language in languages} - set(languages)
-    return [value for value in found if "=" not in value or value.partition("=")[0] not in others]
+    return [value for value in found if named_language(value) not in others]
 
 
 def romanize_columns(rows: Dataset, columns: Sequence[str], language: str, num_proc: int | None = None) -> Dataset:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from utils.core.arguments import is_language
 from utils.core.columns import class_names, with_class_names
 from utils.core.errors import InputError
 from utils.core.text_files import (
@@ -28,6 +29,12 @@ from utils.core.text_files import (
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 csv.field_size_limit(LONGEST_LINE)
+
+
+def named_language(value: str) -> str:
+    """The language that a value LANGUAGE=FILE names; empty for a file alone, whose path may contain "="."""
+    language, equals, _ = value.partition("=")
+    return language if equals and is_language(language) and not os.path.exists(value) else ""
 
 
 def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], argument: str) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from utils.alignment.language_sampling import LanguageSamplingArguments
 from utils.alignment.objectives import CONTINUAL, AlignmentArguments
-from utils.core.arguments import announce, arg, check_unused, parse_arguments, require
+from utils.core.arguments import announce, arg, check_unused, is_given, parse_arguments, require
 from utils.core.errors import InputError
 from utils.core.romanization import check_romanized
 from utils.models.adapters import LoraArguments
@@ -42,17 +42,26 @@ class FineTuningArguments(ScriptTrainingArguments):
             self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
         super().__post_init__()
 
-    @property
-    def trains(self) -> bool:
-        """Whether a model is trained: also if the command line does not say what to do (see `assume_actions`)."""
-        return self.do_train or not (self.do_eval or self.do_predict)
+    def actions(self, data: TaskDataArguments) -> list[str]:
+        """Which of do_train, do_eval and do_predict the run does: all, if the command line does not say it.
 
-    def assume_actions(self) -> dict[str, str]:
-        """Train, evaluate and predict if the command line does not say what to do; returns what was assumed."""
+        If it names files, and no data set, only what these are for: nobody asked for the usual data set.
+        """
+        files = {"do_train": data.train_file, "do_eval": data.validation_file, "do_predict": data.test_file}
+        if given := [name for name in files if getattr(self, name)]:
+            return given
+        if is_given(data, "dataset_name") or is_given(data, "eval_dataset_name"):
+            return list(files)
+        return [name for name, of_name in files.items() if of_name] or list(files)
+
+    def assume_actions(self, data: TaskDataArguments) -> dict[str, str]:
+        """Set the `actions` if the command line does not say what to do; returns what was assumed."""
         if self.do_train or self.do_eval or self.do_predict:
             return {}
-        self.do_train = self.do_eval = self.do_predict = True
-        return {"--do_train --do_eval --do_predict": ""}
+        self.do_train, self.do_eval, self.do_predict = (
+            name in self.actions(data) for name in ("do_train", "do_eval", "do_predict")
+        )
+        return {" ".join(f"--{name}" for name in ("do_train", "do_eval", "do_predict") if getattr(self, name)): ""}
 
 
 @dataclass
@@ -182,7 +191,7 @@ def parse_task_arguments(
         check=lambda *groups: _check_together(together(*groups)),
     )
     args = together(*groups)
-    assumed = args.training.assume_actions()
+    assumed = args.training.assume_actions(args.data)
     given = args.model.model_name_or_path
     args.model.model_name_or_path = args.model.find(given)
     if not args.training.do_train:
@@ -207,13 +216,23 @@ def parse_task_arguments(
     return args
 
 
+# What is only read with another argument.
+_NEEDED = {
+    "validation_file": "do_eval", "max_eval_samples": "do_eval", "test_file": "do_predict", "max_predict_samples": "do_predict",
+}  # fmt: skip
+
+
 def _check_together(args: TaskArguments) -> None:
     """Raise `InputError` if arguments of different groups contradict each other."""
-    do_train = args.training.trains
+    actions = args.training.actions(args.data)
+    do_train = "do_train" in actions
     of_training = {"continual": args.continual, "select_on": args.data, "few_shot": args.data, "use_lora": args.lora}
     for name, group in of_training.items() if not do_train else ():
         if getattr(group, name):
             raise InputError(f"--{name} has no effect without --do_train; add it or omit --{name}.")
+    for name, action in _NEEDED.items():
+        if getattr(args.data, name) and action not in actions:
+            raise InputError(f"--{name} has no effect without --{action}; add it or omit --{name}.")
     if args.data.baseline_run and args.training.do_train and not (args.training.do_eval or args.training.do_predict):
         raise InputError("--baseline_run has no effect without --do_eval or --do_predict; add one of them.")
     _check_continual(args)

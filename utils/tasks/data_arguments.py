@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from utils.core.arguments import arg, is_language
 from utils.core.errors import InputError
+from utils.core.tables import named_language
 from utils.parallel.sides import ENGLISH
 
 
@@ -110,7 +111,7 @@ class TaskDataArguments:
         """Set `eval_languages` if the command line does not name them; `adjusted_to` are those of the model."""
         if self.assumes_languages:
             files = self.validation_file or self.test_file or []
-            of_files = [value.partition("=")[0] for value in files if "=" in value]
+            of_files = [language for value in files if (language := named_language(value))]
             self.eval_languages = of_files or [self.train_language, *(adjusted_to or self.USUAL_LANGUAGES)]
             self.eval_languages = list(dict.fromkeys(self.eval_languages))
 
@@ -119,6 +120,10 @@ class TaskDataArguments:
         if self.eval_dataset_name is None:
             return self.dataset_name, self.eval_dataset_config_name or self.dataset_config_name
         return self.eval_dataset_name, self.eval_dataset_config_name
+
+    def limit(self, purpose: str) -> int | None:
+        """How many examples of each language are used for `validation` or `test`; None for all."""
+        return self.max_eval_samples if purpose == "validation" else self.max_predict_samples
 
     def set_names(self) -> list[str]:
         """Names of the evaluated sets, as in metrics and files."""

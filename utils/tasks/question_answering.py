@@ -31,6 +31,22 @@ CONFIGS = ("plain_text", "{language}", "xquad.{language}", "XQuAD.{language}", "
            "secondary_task", "squad_v2")  # fmt: skip
 
 
+# With these begin the ids of TyDi QA, whose files and configurations hold all languages.
+TYDI = {
+    "arabic",
+    "bengali",
+    "english",
+    "finnish",
+    "indonesian",
+    "japanese",
+    "korean",
+    "russian",
+    "swahili",
+    "telugu",
+    "thai",
+}
+
+
 def read_squad(path: str) -> Rows:
     """The questions of a JSON file: articles as in SQuAD, or rows with a context each.
 
@@ -123,8 +139,9 @@ def _locate(context: str, answer: str, start: int, where: str) -> int:
 
 
 def only_tydi_language(rows: Dataset, language: str) -> Dataset:
-    """The rows of a language, if the ids begin with the language's name as in TyDi QA; all rows of other data sets."""
-    if "id" not in rows.column_names or str(rows[0]["id"]).split("-")[0] not in LANGUAGES.values():
+    """The rows of a language, if all ids begin with the name of a language as in TyDi QA; all rows of other data sets."""
+    names = {str(identity).partition("-")[0] for identity in rows["id"]} if "id" in rows.column_names else set()
+    if not names or not names <= TYDI:
         return rows
     prefix = f"{LANGUAGES.get(language, language)}-"
     return rows.filter(lambda identity: identity.startswith(prefix), input_columns=["id"])
@@ -163,10 +180,12 @@ class CrossLingualReader(TaskReader):
 
         def read(question: str, context: str) -> Dataset:
             config = template.replace("{question_language}", question).replace("{context_language}", context)
-            examples = self.evaluation(purpose, context, config=config if names_both else None)
             if question == context or names_both:
-                return examples
-            return _with_questions_of(self.evaluation(purpose, question), examples, pair_name(question, context))
+                return self.evaluation(purpose, context, config=config if names_both else None)
+            # (Limited after they are joined: the first questions of one set need not be among the first of the other.)
+            contexts, questions = (self.evaluation(purpose, one, limited=False) for one in (context, question))
+            joined = _with_questions_of(questions, contexts, pair_name(question, context))
+            return joined.select(range(min(data.limit(purpose) or len(joined), len(joined))))
 
         return self._offered({pair_name(*pair): partial(read, *pair) for pair in self.pairs})
 

@@ -42,7 +42,7 @@ class TaskReader:
             the language's code, `{language_name}` for its name.
         readers: by suffix, what reads a file (see `utils.core.tables.read_rows`).
         language_names: code of a language → what `{language_name}` stands for.
-        select_language: selects the rows of a language in a configuration that holds several.
+        select_language: selects the rows of a language in a configuration, or a file, that holds several; gives others as they are.
         hub_options: `cache_dir`, `token`.
         romanized: languages whose texts are written in Latin letters (`utils.core.romanization`).
         texts: columns with these texts; if there are none, as where labels are places in a text, they stay as they are.
@@ -111,7 +111,12 @@ class TaskReader:
         return self._in_latin(_chosen(examples, data.max_train_samples), data.train_language)
 
     def evaluation(
-        self, purpose: str, language: str, labels: Sequence[str] | None = None, config: str | None = None
+        self,
+        purpose: str,
+        language: str,
+        labels: Sequence[str] | None = None,
+        config: str | None = None,
+        limited: bool = True,
     ) -> Dataset:
         """The examples of a language.
 
@@ -120,6 +125,7 @@ class TaskReader:
             language: code of the language.
             labels: names of the classes that the model knows; any other one raises.
             config: configuration of the data set; by default that of the arguments.
+            limited: no more of them than the arguments say.
         """
         data, validates = self.arguments, purpose == "validation"
         # (A dictionary, in which a label is found at once however many there are.)
@@ -139,8 +145,7 @@ class TaskReader:
                 f"The examples in {language} of --{purpose}_{'file' if files else 'split'} ({path if files else split}) are those of the "
                 "training; give others, or train on others."
             )
-        wanted = data.max_eval_samples if validates else data.max_predict_samples
-        return self._in_latin(_chosen(examples, wanted), language)
+        return self._in_latin(_chosen(examples, data.limit(purpose) if limited else None), language)
 
     def evaluation_sets(self, purpose: str, labels: Sequence[str] | None = None) -> dict[str, Dataset]:
         """The examples of all `--eval_languages`, by language; arguments as for `evaluation`."""
@@ -190,12 +195,20 @@ class TaskReader:
         return romanize_columns(examples, self.texts, language, self.num_proc)
 
     def _from_file(self, path: str, language: str, read_example: ReadExample) -> Dataset:
-        self._claim((os.path.realpath(path),), language, f"the file {path}", "give each language a file of its own")
         skip = self.arguments.skip_unlabeled
         key = cache_key(read_example, *self.readers.values(), _read_file, read_example=read_example, skip=skip)
         how = {"path": path, "readers": self.readers, "read_example": read_example, "skip": skip}
         examples = dataset_from_files([path], _read_file, self.features, key, **how)
-        return _not_empty(examples, f"The file {path}", skip)
+        rows = self.select_language(examples, language) if self.select_language else examples
+        if rows is examples:
+            self._claim(
+                (os.path.realpath(path),), language, f"the file {path}", "give each language a file of its own"
+            )
+        elif not len(rows):
+            raise InputError(
+                f"There is nothing in {language} in the file {path}; give another file, or omit {language}."
+            )
+        return _not_empty(rows, f"The file {path}", skip)
 
     def _from_dataset(
         self, purpose: str, language: str, name: str | None, config: str | None, split: str, read_example: ReadExample
