@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from utils.core.arguments import is_language
 from utils.core.columns import class_names, with_class_names
 from utils.core.errors import InputError
 from utils.core.text_files import (
@@ -33,6 +32,10 @@ csv.field_size_limit(LONGEST_LINE)
 
 def named_language(value: str) -> str:
     """The language that a value LANGUAGE=FILE names; empty for a file alone, whose path may contain "="."""
+    from utils.core.arguments import (
+        is_language,
+    )  # (with Transformers, which scripts that read tables alone start without)
+
     language, equals, _ = value.partition("=")
     return language if equals and is_language(language) and not os.path.exists(value) else ""
 
