@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from datasets import Dataset
+from scipy import stats
 
 from utils.evaluation.answers import answer_scores
 from utils.evaluation.intervals import confidence_interval
@@ -104,7 +105,44 @@ def test_the_interval_is_that_of_the_bootstrap(kind):
 
 
 def test_intervals_at_the_ends():
-    assert confidence_interval([1.0] * 9) == (1.0, 1.0)
-    assert confidence_interval([0.0] * 9) == (0.0, 0.0)
+    """They have a width there, which goes with the number of examples: Wilson's is n / (n + 1.96²) of one success or failure."""
+    for n in (1, 9, 100, 2000):
+        reach = 1.96**2 / (n + 1.96**2)
+        assert confidence_interval([1.0] * n) == pytest.approx((1 - reach, 1.0), abs=1e-4)
+        assert confidence_interval([0.0] * n) == pytest.approx((0.0, reach), abs=1e-4)
+        assert confidence_interval([(0, 1, 0)] * n) == pytest.approx((0.0, reach), abs=1e-4)
+        assert confidence_interval([(2, 0, 0)] * n + [(0, 0, 0)]) == pytest.approx((1 - reach, 1.0), abs=1e-4)
     assert confidence_interval([(0, 0, 0)] * 9) == (0.0, 0.0)
-    assert confidence_interval([(0, 3, 2), (0, 0, 1)]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("n", "right"), [(20, 1), (20, 10), (100, 99), (500, 8), (1, 1), (3, 0)])
+def test_intervals_of_shares_are_wilsons(n, right):
+    scores = [1.0] * right + [0.0] * (n - right)
+    expected = stats.binomtest(right, n).proportion_ci(method="wilson")
+    assert confidence_interval(scores) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "share"), [(100, 0.99), (100, 0.9), (500, 0.995), (498, 0.016), (20, 0.8), (1000, 0.5)])
+def test_the_interval_covers_what_it_says(n, share):
+    """In 95 % of samples: of shares exactly, by the probabilities of all numbers of successes."""
+    covered = 0.0
+    for right in range(n + 1):
+        if (probability := stats.binom.pmf(right, n, share)) > 1e-7:
+            low, high = confidence_interval([1.0] * right + [0.0] * (n - right))
+            covered += probability * (low <= share <= high)
+    assert 0.91 < covered < 0.985
+
+
+@pytest.mark.parametrize(("n", "share"), [(100, 0.98), (300, 0.9), (300, 0.03)])
+def test_the_interval_of_f1_covers_what_it_says(n, share):
+    """Also where the entities of a sentence are right or wrong together."""
+    random = np.random.default_rng(0)
+    true = 2 * share / (2 * share + (1 - share) + (1 - share))  # what is missed is found elsewhere
+    covered = 0
+    for _ in range(400):
+        sizes, right = random.integers(1, 4, n), random.random(n) < share
+        low, high = confidence_interval(
+            [(int(k), 0, 0) if one else (0, int(k), int(k)) for k, one in zip(sizes, right)]
+        )
+        covered += low <= true <= high
+    assert 0.91 < covered / 400 <= 1
