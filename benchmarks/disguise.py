@@ -70,14 +70,25 @@ def new_order(n: int, window: int, random: np.random.Generator) -> list[int]:
 def linked_pair(words: Sequence[str], window: int, wrong_links: float, random: np.random.Generator) -> dict[str, list]:
     """A pair for `encode_pairs`: the words as source, in a `new_order`, and as English, and links to the same word.
 
-    A share `wrong_links` of the links lead to another position instead.
+    A share `wrong_links` of the links lead to another position instead. In a short sentence it is met on average only, since
+    links change places in a cycle of two or more; a single word has no wrong link.
     """
     order = new_order(len(words), window, random)
     target = np.array(order, int)
-    wrong = random.permutation(len(words))[: round(wrong_links * len(words))]
+    wrong = random.permutation(len(words))[: _how_many(wrong_links * len(words), len(words), random)]
     target[wrong] = target[np.roll(wrong, 1)]
     links = [[i, int(j)] for i, j in enumerate(target)]
     return {"source": [words[j] for j in order], "english": list(words), "links": links}
+
+
+def _how_many(wanted: float, n: int, random: np.random.Generator) -> int:
+    """A number of wrong links among n: none, or two to n; in the mean as many as are wanted."""
+    # (What is whole and possible is not drawn, so that nothing else is drawn differently.)
+    if wanted != int(wanted) or wanted == 1:
+        low = 0 if wanted < 2 else int(wanted)
+        high = 2 if wanted < 2 else low + 1
+        wanted = low + (high - low) * (random.random() < (wanted - low) / (high - low))
+    return min(int(wanted), n) if n > 1 else 0
 
 
 def reordered(row: Mapping[str, Any], tags: str, window: int, random: np.random.Generator) -> dict[str, list]:

@@ -68,6 +68,19 @@ def test_links_lead_to_the_same_word_except_the_wrong_share(window, wrong, rando
     assert [i for i, _ in pair["links"]] == sorted(j for _, j in pair["links"]) == list(range(20))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.1, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("longest", [3, 6, 30])
+def test_the_share_of_wrong_links_is_met_over_a_corpus(share, longest, random):
+    """However short its sentences are."""
+    wrong = n = 0
+    for length in random.integers(2, longest + 1, 3000):
+        links = linked_pair([f"w{k}" for k in range(length)], 0, share, random)["links"]
+        wrong += sum(i != j for i, j in links)
+        n += length
+    assert wrong / n == pytest.approx(share, abs=0.02)
+    assert linked_pair(["w"], 0, share, random)["links"] == [[0, 0]]
+
+
 @pytest.mark.parametrize("window", [0, 3, -1])
 def test_entities_move_as_a_whole(window, random):
     row = {"tokens": list("abcdefgh"), "ner_tags": ["B-PER", "I-PER", "O", "B-LOC", "B-LOC", "I-LOC", "I-LOC", "O"]}
