@@ -30,7 +30,7 @@ from utils.experiments.arms import (
     by_script,
     language_of,
 )
-from utils.experiments.claims import CLAIMS, decisive, place, verdict_on
+from utils.experiments.claims import CLAIMS, NOT_TESTED, decisive, kind_of, place, verdict_on
 from utils.experiments.comparison import Comparison, note_on_resamples
 from utils.experiments.comparison_tables import mean_and_sd, write_tables
 from utils.experiments.grid import Grid
@@ -119,13 +119,16 @@ def _report(
 
 
 def _summary(verdicts: Sequence[str]) -> str:
-    """One sentence: how many of the paper's claims were seen, not seen, or remain undecided."""
+    """One sentence: how many of the paper's claims were seen, not seen, or remain undecided. Those that nobody tested do not count."""
     if not verdicts:
         return "Nothing yet: no two regimes of a task are done."
     names = {"yes": "seen", "partly": "seen in part", "no": "not seen"}
-    kinds = [names.get(kind, kind) for kind in (re.split("[:,]", verdict)[0] for verdict in verdicts)]
+    found = [kind_of(verdict) for verdict in verdicts]
+    kinds = [names.get(kind, kind) for kind in found if kind != NOT_TESTED]
+    if not kinds:
+        return "No claim of the paper could be tested: there are no predictions of single examples. The table gives the differences."
     counts = "; ".join(f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
-    return f"Of {len(verdicts)} claims of the paper that could be tested: {counts}. The table gives the details."
+    return f"Of {len(kinds)} claims of the paper that could be tested: {counts}. The table gives the details."
 
 
 _CLAIM_COLUMNS = ["The paper's claim", "In", "Here", "Seen?", "Decided by"]
@@ -145,7 +148,7 @@ def _claims(results: Results) -> Iterator[_ClaimRow]:
                 compared = {name: one for name, one in found.items() if language_of(name) in languages}
                 if verdict := verdict_on(compared, claim, results.alpha):
                     named = None if len(groups) == 1 else script or "own script"
-                    cells = (named, _differences(results, compared), verdict, decisive(compared, claim))
+                    cells = (named, _differences(results, compared), verdict, decisive(compared, claim, results.alpha))
                     yield (claim.words + of_variant, *cells), claim.is_the_papers
         if FORGETTING not in results.scores:
             yield from _claims_on_forgetting(results, variant, of_variant)
@@ -163,8 +166,9 @@ def _claims_on_forgetting(results: Results, variant: str, of_variant: str) -> It
         if changes := {language: after[language][1] - before[language][1] for language in before if language in after}:
             n = sum(change * expected > 0 for change in changes.values())
             here = ", ".join(f"{language} {points(change)}" for language, change in sorted(changes.items()))
-            kind = "yes" if n == len(changes) else "partly" if n else "no"
-            yield (words, None, here, f"{kind}, in {n} of {len(changes)} (first seed)", None), True
+            # (Of single words nothing is kept there. The task `forgetting` tests it.)
+            verdict = f"{NOT_TESTED}: {'higher' if expected > 0 else 'lower'} in {n} of {len(changes)} (first seed)"
+            yield (words, None, here, verdict, None), True
 
 
 def _differences(results: Results, compared: Mapping[str, Comparison]) -> str:
