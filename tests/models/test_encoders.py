@@ -1,5 +1,8 @@
 """An adjusted checkpoint is the original one in everything but the weights that were trained."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -9,6 +12,7 @@ from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForTokenClassification,
     BertForPreTraining,
     BertModel,
 )
@@ -23,6 +27,7 @@ from utils.models.encoders import (
     load_encoder_weights,
     load_task_model,
     save_encoder,
+    save_task_model,
     weights_checksum,
 )
 from utils.models.layers import (
@@ -319,3 +324,63 @@ def test_an_adapter_on_the_encoder_of_a_model_with_a_decoder(tmp_path, architect
         torch.testing.assert_close(other, state, rtol=1e-4, atol=1e-5)
     save_encoder(merged, tmp_path / "merged")
     AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
+
+
+# --- Models that bring their own code ---
+
+
+@pytest.fixture
+def with_code(tmp_path):
+    """A folder with a model whose classes are in modules of their own, one for each head."""
+    folder = Path(tiny.checkpoint(tmp_path / "original"))
+    (folder / "configuration_x.py").write_text(
+        "from transformers import BertConfig\nclass XConfig(BertConfig):\n    model_type = 'xbert'\n"
+    )
+    (folder / "parts_x.py").write_text("from .configuration_x import XConfig\n")
+    for head in ("Model", "ForTokenClassification"):
+        code = f"from transformers import Bert{head}\nfrom .parts_x import XConfig\n"
+        code += f"class X{head}(Bert{head}):\n    config_class = XConfig\n"
+        (folder / f"modeling_{head.lower()}.py").write_text(code)
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoModel": "Model", "AutoModelForTokenClassification": "ForTokenClassification"}
+    code = {name: f"modeling_{head.lower()}.X{head}" for name, head in names.items()}
+    config |= {"model_type": "xbert", "auto_map": {"AutoConfig": "configuration_x.XConfig", **code}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.mark.parametrize("adjusts", [True, False])
+def test_the_code_of_a_model_is_saved_with_it(tmp_path, with_code, adjusts):
+    """All of it: an adjusted encoder is fine-tuned, and the encoder of a task model is measured."""
+    if adjusts:
+        save_encoder(load_encoder(with_code, trust_remote_code=True), tmp_path / "saved")
+    else:
+        made, _ = load_task_model(AutoModelForTokenClassification, with_code, ["a", "b"], trust_remote_code=True)
+        save_task_model(made, tmp_path / "saved")
+    saved = str(tmp_path / "saved")
+    for kind, name in ((AutoModel, "XModel"), (AutoModelForTokenClassification, "XForTokenClassification")):
+        assert type(kind.from_pretrained(saved, trust_remote_code=True)).__name__ == name
+    assert type(load_encoder(saved, trust_remote_code=True)).__name__ == "XModel"
+
+
+def test_its_weights_come_back_without_its_code(tmp_path, with_code):
+    """A checkpoint of a run needs no permission for code: its model is there already."""
+    encoder = load_encoder(with_code, trust_remote_code=True)
+    save_encoder(encoder, tmp_path / "saved")
+    before = {name: weight.clone() for name, weight in encoder.state_dict().items() if "pooler" not in name}
+    for weight in encoder.parameters():
+        weight.data += 1
+    load_encoder_weights(encoder, tmp_path / "saved")
+    assert all(torch.equal(encoder.state_dict()[name], weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize(("damage", "message"), [("lacks", "lack encoder"), ("nan", "NaN")])
+def test_damaged_weights_do_not_come_back(tmp_path, damage, message):
+    encoder = load_encoder(tiny.checkpoint(tmp_path / "original"))
+    save_encoder(encoder, tmp_path / "saved")
+    stored = load_file(tmp_path / "saved" / "model.safetensors")
+    name = next(name for name in stored if "encoder.layer.1" in name)
+    stored.update({name: stored.pop(name) * float("nan")} if damage == "nan" else {name: None})
+    save_file({k: v for k, v in stored.items() if v is not None}, tmp_path / "saved" / "model.safetensors")
+    with pytest.raises(InputError, match=message):
+        load_encoder_weights(encoder, tmp_path / "saved")

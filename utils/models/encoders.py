@@ -31,6 +31,7 @@ from utils.models.checkpoints import (
     weight_files,
     wrapped_name,
 )
+from utils.models.code import save_code
 from utils.models.files import file_of
 from utils.models.layers import encoder_of
 from utils.models.loading import load_config, loading, without_permission
@@ -250,20 +251,27 @@ def save_encoder(encoder: PreTrainedModel, output_dir: str | Path, state_dict: T
     """Write an encoder of `load_encoder`, with its own weights or `state_dict`, and every other weight of its checkpoint."""
     layout = layout_of(encoder)
     state = encoder.state_dict() if state_dict is None else state_dict
-    names = {name: layout.shared.get(name, f"{layout.prefix}{name}") for name in state if name not in layout.missing}
-    own = {stored: state[name].detach().cpu().contiguous() for name, stored in names.items()}
+    own = {stored: state[name].detach().cpu().contiguous() for name, stored in _stored_names(encoder, state).items()}
     config = copy.deepcopy(layout.config or encoder.config)
     config.architectures = layout.architectures or [type(encoder).__name__]
     config.dtype = "float32"
     with atomic_model_write(output_dir) as folder:
         save_torch_state_dict({**layout.carried, **own}, folder, metadata={"format": "pt"})
+        save_code(encoder, folder, config)
         config.save_pretrained(folder)
+
+
+def _stored_names(encoder: PreTrainedModel, names: Iterable[str]) -> dict[str, str]:
+    """What the encoder's tensors are called in its checkpoint; without those that the checkpoint lacks."""
+    layout = layout_of(encoder)
+    return {name: layout.shared.get(name, f"{layout.prefix}{name}") for name in names if name not in layout.missing}
 
 
 def save_task_model(model: PreTrainedModel, output_dir: str | Path, state_dict: dict | None = None) -> None:
     """Write a task model, with its own weights or `state_dict`, as a checkpoint, over an earlier one."""
     with atomic_model_write(output_dir) as folder:
         model.save_pretrained(folder, state_dict=state_dict)
+        save_code(model, folder)
 
 
 def check_same_kind(encoder: PreTrainedModel, reference: PreTrainedModel) -> None:
@@ -278,10 +286,22 @@ def check_same_kind(encoder: PreTrainedModel, reference: PreTrainedModel) -> Non
 
 
 def load_encoder_weights(encoder: PreTrainedModel, folder: str | Path) -> None:
-    """Put the weights of a checkpoint of `save_encoder` into an encoder of the same architecture, in place."""
-    saved = load_encoder(str(folder))
-    present = {k: v for k, v in saved.state_dict().items() if k not in layout_of(saved).missing}
-    encoder.load_state_dict(present, strict=False)
+    """Put the weights of a checkpoint of `save_encoder` into the encoder that was saved, in place.
+
+    Raises:
+        InputError: if the checkpoint is damaged.
+    """
+    names, state = _stored_names(encoder, own := encoder.state_dict()), dict[str, torch.Tensor]()
+    remedy = "the checkpoint is damaged; remove it, or name another one"
+    with loading(str(folder)):  # (without building a model: its code might need a permission)
+        stored = dict(stored_tensors(weight_files(str(folder)), set(names.values())))
+        state = {name: tensor for name, key in names.items() if (tensor := stored.get(key)) is not None}
+        tied = {own[name].data_ptr() for name in state}  # (of tensors that are one, the files have one)
+        if lacking := [name for name in names if name not in state and own[name].data_ptr() not in tied]:
+            raise InputError(f"The weights of {folder} lack {min(lacking)}: {remedy}.")
+        if damaged := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+            raise InputError(f"The weights of {folder} have NaN or infinity in {min(damaged)}: {remedy}.")
+        encoder.load_state_dict(state, strict=False)
 
 
 def weights_checksum(encoder: nn.Module) -> list[float]:
