@@ -15,7 +15,7 @@ from helpers.figures import inked
 from helpers.runs import write_alignment, write_nli, write_xsr
 from utils.core.errors import InputError
 from utils.core.files import write_json
-from utils.experiments import figures, predictors
+from utils.experiments import figures
 from utils.experiments.arms import ABLATION, ADJUSTED, ADJUSTED_CONTINUAL, ORIGINAL
 from utils.experiments.claims import CLAIMS, place, verdict_on
 from utils.experiments.comparison import comparison_table
@@ -23,7 +23,7 @@ from utils.experiments.figures import plot_differences
 from utils.experiments.grid import SETTINGS, Grid
 from utils.experiments.marks import mark_done
 from utils.experiments.plan import plan
-from utils.experiments.predictors import gains
+from utils.experiments.predictors import Point, gains
 from utils.experiments.report import as_html, write_report
 from utils.experiments.results import read_results
 from utils.experiments.run_archives import read_runs_and_archives
@@ -141,13 +141,12 @@ def test_variants_have_rows_and_comparisons_of_their_own(tmp_path, monkeypatch):
     assert [point.gain for point in found["word retrieval before (%)"]] == pytest.approx([10, 25])
     assert {point.predictor for point in found["word retrieval before (%)"]} == {50.0}
     assert {point.predictor for point in found["change of word retrieval (points)"]} == {0.0}
-    assert "What predicts" not in report  # of two points
-    monkeypatch.setattr(predictors, "_FEWEST", 2)
-    write_nli(tmp_path / "nli" / "adjusted-mse-seed1", [1] * 10 + [0] * 190, seed=1)
-    write_alignment(tmp_path / "align" / "mse-hi-seed1", seed=1, accuracy=0.1)
-    report = unpadded(write_report(results_of(tmp_path, grid), tmp_path, {}))
-    assert "| Natural language inference | change of word retrieval (points) | +1.00 [" in report
-    assert "word retrieval before (%) |" not in report  # the same everywhere
+    assert "What predicts" not in report  # of one language
+    of_languages = [Point(f"l{k}", float(k), float(k % 4)) for k in range(6)]
+    monkeypatch.setattr("utils.experiments.report.gains", lambda _: {"NLI": {"change": of_languages}})
+    report = unpadded(write_report(results, tmp_path, {}))
+    assert re.search(r"\| NLI \| change \| \+0\.\d\d \[−0\.\d\d, \+0\.\d\d\] \| 6 \|", report)
+    assert (tmp_path / "predictors.png").exists()
 
 
 def write_forgetting(out):

@@ -16,9 +16,8 @@ from utils.parallel.sides import directions
 from utils.tasks.registry import TASKS
 
 
-# With fewer points a correlation means nothing.
+# With fewer languages a correlation means nothing.
 _FEWEST = 6
-_N_RESAMPLES = 2000
 _VOCABULARY = {"subwords_per_word": "subwords per word", "unknown_words": "unknown words"}
 
 
@@ -26,18 +25,19 @@ _VOCABULARY = {"subwords_per_word": "subwords per word", "unknown_words": "unkno
 class Point:
     """A language under an arm: the number that may predict something, and what was gained on a task, in points."""
 
+    language: str
     predictor: float
     gain: float
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of a predictor with the gain, with the 95 % percentile interval over points."""
+    """Spearman's rank correlation of a predictor with the gain over languages, with its 95 % interval."""
 
     rho: float
     low: float
     high: float
-    n_points: int
+    n_languages: int
 
 
 def gains(results: Results) -> dict[str, dict[str, list[Point]]]:
@@ -53,7 +53,7 @@ def gains(results: Results) -> dict[str, dict[str, list[Point]]]:
             adjusted = Arm(ADJUSTED, arm.variant).name
             for language, one in compared.items():
                 for predictor, value in _predictors(results, adjusted, language):
-                    point = Point(value, 100 * one.difference)
+                    point = Point(language, value, 100 * one.difference)
                     found.setdefault(PARTS[part][0], {}).setdefault(predictor, []).append(point)
     return found
 
@@ -78,15 +78,26 @@ def _word_retrieval(results: Results, arm: str, language: str) -> float | None:
     return mean(found) if found else None
 
 
-def correlate(points: Sequence[Point], seed: int = 0) -> Correlation | None:
-    """Spearman's ρ of predictor and gain; None for fewer than six points, or if one of both is the same everywhere."""
-    pairs = np.array([(point.predictor, point.gain) for point in points]).reshape(-1, 2)
-    if len(pairs) < _FEWEST or (pairs == pairs[0]).all(axis=0).any():
+def correlate(points: Sequence[Point]) -> Correlation | None:
+    """Spearman's ρ of predictor and gain over languages, each with its means over arms.
+
+    What is known of a language before the adjustment is the same under all arms, and gains of a language resemble each other:
+    so the languages are what is independent, not their points. The interval is Fisher's with the standard error of Bonett
+    and Wright (Psychometrika 2000), √((1 + ρ²/2) / (n - 3)).
+
+    Returns:
+        None for fewer than six languages, or if predictor or gain is the same in all.
+    """
+    of_languages: dict[str, list[tuple[float, float]]] = {}
+    for point in points:
+        of_languages.setdefault(point.language, []).append((point.predictor, point.gain))
+    means = np.array([np.mean(found, axis=0) for found in of_languages.values()]).reshape(-1, 2)
+    n = len(means)
+    if n < _FEWEST or (means == means[0]).all(axis=0).any():
         return None
-    drawn = pairs[np.random.default_rng(seed).integers(len(pairs), size=(_N_RESAMPLES, len(pairs)))]
-    ranks = scipy.stats.rankdata(drawn, axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    lengths = np.sqrt((ranks**2).sum(axis=1)).prod(axis=1)
-    rhos = (ranks.prod(axis=2).sum(axis=1) / np.where(lengths, lengths, 1))[lengths > 0]
-    low, high = np.quantile(rhos, (0.025, 0.975))
-    return Correlation(float(scipy.stats.spearmanr(*pairs.T).statistic), float(low), float(high), len(pairs))
+    rho = float(scipy.stats.spearmanr(*means.T).statistic)
+    if abs(rho) > 1 - 1e-9:
+        return Correlation(round(rho), round(rho), round(rho), n)
+    reach = scipy.special.ndtri(0.975) * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
+    return Correlation(rho, float(low), float(high), n)

@@ -236,7 +236,7 @@ def _predictors(results: Results, output_dir: Path) -> str:
     """How the gain goes with what was known before: a row per task and predictor; the figure is written beside the report."""
     found = gains(results)
     rows = [
-        [task, predictor, f"{one.rho:+.2f} [{one.low:+.2f}, {one.high:+.2f}]".replace("-", "−"), one.n_points]
+        [task, predictor, f"{one.rho:+.2f} [{one.low:+.2f}, {one.high:+.2f}]".replace("-", "−"), one.n_languages]
         for task, of_task in found.items()
         for predictor, points_of in of_task.items()
         if (one := correlate(points_of))
@@ -246,7 +246,7 @@ def _predictors(results: Results, output_dir: Path) -> str:
     from utils.experiments.figures import plot_gains
 
     plot_gains(found, output_dir / "predictors")
-    return ResultTable(["task", "predictor", "Spearman's ρ [95 % interval]", "points"], rows, 2).markdown()
+    return ResultTable(["task", "predictor", "Spearman's ρ [95 % interval]", "languages"], rows, 2).markdown()
 
 
 def _alignment(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
