@@ -183,6 +183,7 @@ def check_arguments(args: Arguments) -> None:
     check_realigning(alignment.realign_every, args.links, bool(training.trains and alignment.weights.alignment))
     if not (alignment.needs_links or training.do_eval):
         check_unused(args.links, "alignment_unit word")
+    args.links.check_links_files(data.validation_links_file, bool(training.trains and alignment.needs_links))
     args.lora.check_embeddings(alignment.freeze_embeddings)
     check_links_to_write(args.links, list(data.directions), data.overwrite_output_dir)
 

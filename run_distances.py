@@ -108,10 +108,11 @@ class HeldOutArguments(ParallelDataArguments):
 def main() -> None:
     # --- Arguments ---
     args, data, links = parse_arguments(DistanceArguments, HeldOutArguments, AlignerArguments, description=__doc__)
+    links.check_links_files()
     assumed, models = args.assume_output_dir("distances"), args.find_models()
-    if not data.languages and (adjusted_to := args.languages_of(models)):
-        data.languages = adjusted_to
-        assumed["--languages"] = " ".join(adjusted_to)
+    if not data.languages:
+        data.languages = languages_of_files(data.parallel_file) or args.languages_of(models)
+        assumed |= {"--languages": " ".join(data.languages)} if data.languages else {}
     if data.anchor_language == EACH:
         raise InputError("--anchor_language each is for training; name one anchor, and run once for each.")
     announce(assumed)

@@ -747,6 +747,23 @@ def test_a_setting_of_another_aligner_is_refused(aligner, of, setting):
     assert one_sentence(str(error.value), f"--{next(iter(setting))}", f"--aligner {of}")
 
 
+@pytest.mark.parametrize("arguments", [{"aligner": "file"}, {"reverse_links": True}])
+def test_links_of_a_file_that_is_not_named(arguments):
+    """Pairs that are only measured may have links of their own; what is learned from needs others."""
+    for of_held_out in (None, []):
+        with pytest.raises(InputError) as error:
+            AlignerArguments(**arguments).check_links_files(of_held_out)
+        assert one_sentence(str(error.value), f"--{next(iter(arguments))}", "--links_file")
+    AlignerArguments(**arguments).check_links_files(["held.links"])
+    AlignerArguments(**arguments, links_file=["hi=x"]).check_links_files(trains=True)
+
+
+def test_links_of_held_out_pairs_are_not_those_of_training():
+    with pytest.raises(InputError, match="--links_file"):
+        AlignerArguments("file").check_links_files(["held.links"], trains=True)
+    AlignerArguments(reverse_links=True).check_links_files(["held.links"], trains=True)
+
+
 def test_a_limit_of_scores_that_do_not_exist(dictionary):
     with pytest.raises(InputError) as error:
         make_aligner("dictionary", inputs(dictionary_file=str(dictionary), min_link_score=0.5))

@@ -212,6 +212,8 @@ BAD_ARGUMENTS = {
     "--models a/b": "There is no model a/b",
     "--parallel_file nowhere.tsv": "There is no file nowhere.tsv",
     "--links_file nowhere.links": "nowhere.links",
+    "--aligner file": "--aligner file .*--links_file",
+    "--reverse_links": "--reverse_links .*--links_file",
     "--validation_split_percentage 100": "--validation_split_percentage 100",
     "--validation_split_percentage 0.0001": "None of the 24 pairs of hi is held out",
     "--validation_split_percentage 0.0001 --aligner statistical": "None of the 24 pairs of hi is held out",

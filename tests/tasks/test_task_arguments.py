@@ -65,6 +65,17 @@ def test_a_metric_that_is_measured(parse, task, prefix):
         parse(task, *EVALUATE, f"{prefix}hi_best_f1", "--version_2_with_negative")
 
 
+@pytest.mark.parametrize("argument", [("--aligner", "file"), ("--reverse_links",)])
+def test_links_of_a_file_that_is_not_named(parse, argument):
+    pairs = ("--language", "hi", "--parallel_file", "p.tsv", "--eval_languages", "en")
+    tracked = ("--track_alignment_every", "5", "--tracking_file", "t.tsv", "--tracking_links_file", "t.links")
+    for others in (("--continual",), ("--track_alignment_every", "5")):
+        with pytest.raises(InputError, match=f"{argument[0]} .*--links_file"):
+            parse("ner", *pairs, *argument, *others)
+    parse("ner", *pairs, *argument, "--continual", "--links_file", "p.links")
+    parse("ner", *pairs, *argument, *tracked)
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 def test_special_tokens_alone_are_no_input(length):
     with pytest.raises(InputError, match="--max_seq_length"):

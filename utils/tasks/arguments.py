@@ -255,6 +255,8 @@ def _check_continual(args: TaskArguments) -> None:
         for group in (parallel, args.links, args.continual):
             # (Workers also prepare examples, which may be romanized.)
             check_unused(group, "continual", but=["preprocessing_num_workers", "romanize", *used])
+    learns_from_links = args.continual.continual and args.continual.needs_links
+    args.links.check_links_files(args.tracking.tracking_links_file, learns_from_links)
 
 
 def _choose_best_checkpoint_by(task: TaskSpec, data: TaskDataArguments, training: FineTuningArguments) -> None:

@@ -83,6 +83,7 @@ class ProjectionArguments:
 def main() -> None:
     # --- Arguments ---
     args, model, links = parse_arguments(ProjectionArguments, ModelArguments, AlignerArguments, description=__doc__)
+    links.check_links_files()
     check_links_to_write(links, [args.language], args.overwrite)
 
     # --- Sentences and their translations, linked ---

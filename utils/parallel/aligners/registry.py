@@ -129,6 +129,19 @@ class AlignerArguments:
         """What links the words, also where it is not named: `file` or an aligner."""
         return aligner_name(self, has_links=bool(self.links_file))
 
+    def check_links_files(self, of_held_out: Sequence[str] | None = None, trains: bool = False) -> None:
+        """Raise `InputError` if links of a file are asked for, but no argument names one.
+
+        Args:
+            of_held_out: the links files of pairs that are only measured, if they have an argument of their own.
+            trains: whether other pairs are linked as well, to learn from them. (One of their languages needs a file; the
+                others have the links of the encoder.)
+        """
+        if self.aligner == "file" and not self.links_file and (trains or not of_held_out):
+            raise InputError("--aligner file reads --links_file, which is missing; add it, or leave --aligner out.")
+        if self.reverse_links and not (self.links_file or of_held_out):
+            raise InputError("--reverse_links has no effect without --links_file; give both.")
+
     def _check_settings(self) -> None:
         """Raise `InputError` for a setting of another aligner than the one in use (also beside links files: not every
         language, and not every part of a corpus, needs to have one)."""
