@@ -32,6 +32,7 @@ from utils.core.files import check_output_dir, write_json
 from utils.core.next_steps import command, say_where
 from utils.core.records import run_record
 from utils.core.romanization import check_romanized
+from utils.core.tables import languages_of_files
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.distance_report import (
     Measured,

@@ -27,7 +27,7 @@ from utils.core.files import check_output_dir, write_json, write_json_lines
 from utils.core.next_steps import Command, command, say_where
 from utils.core.records import run_record
 from utils.core.romanization import HELP, check_romanized, files_by_source, source_language
-from utils.core.tables import one_path_each, paths_by_language
+from utils.core.tables import languages_of_files, one_path_each, paths_by_language
 from utils.evaluation.arguments import EvaluationArguments, by_label
 from utils.evaluation.figures import plot_accuracy_by_layer
 from utils.evaluation.neighbors import RETRIEVAL_DISTANCES
@@ -57,7 +57,8 @@ class XsrArguments(EvaluationArguments):
 
     eval_languages: list[str] = arg(
         default_factory=list,
-        help="Languages paired with English, by code. Default: those that the models were adjusted to, else es ru vi hi.",
+        help="Languages paired with English, by code. Default: those of the files, else those that the models were "
+        "adjusted to, else es ru vi hi.",
     )
     dataset_name: str = arg(
         "google/xtreme",
@@ -123,7 +124,8 @@ def main() -> None:
     (args,) = parse_arguments(XsrArguments, description=__doc__)
     assumed, models = args.assume_output_dir("xsr"), args.find_models()
     if not args.eval_languages:
-        args.eval_languages = args.languages_of(models) or ["es", "ru", "vi", "hi"]
+        of_files = languages_of_files(args.parallel_file or args.source_file or args.target_file)
+        args.eval_languages = of_files or args.languages_of(models) or ["es", "ru", "vi", "hi"]
         assumed["--eval_languages"] = " ".join(args.eval_languages)
     announce(assumed)
     check_romanized(args.romanize, args.eval_languages)

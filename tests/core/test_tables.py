@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from utils.core import tables, text_files
 from utils.core.errors import InputError
-from utils.core.tables import READERS, one_path_each, paths_by_language, read_csv, read_rows
+from utils.core.tables import READERS, languages_of_files, one_path_each, paths_by_language, read_csv, read_rows
 from utils.core.text_files import ARCHIVES, check_file, read_lines, zip_members
 
 
@@ -214,11 +214,19 @@ def test_paths_by_language(tmp_path):
     assert paths_by_language(["a.hi", "a.en"], ["hi"], "--f") == {"hi": ["a.hi", "a.en"]}
     assert paths_by_language(["hi=a", "ru=b,c"], ["hi", "ru"], "--f") == {"hi": ["a"], "ru": ["b", "c"]}
     for values in (["a"], ["es=a"]):
-        with pytest.raises(InputError, match="--f .* languages hi ru"):
+        with pytest.raises(InputError, match="--f .* languages hi ru.* LANGUAGE=FILE") as error:
             paths_by_language(values, ["hi", "ru"], "--f")
+        assert "hi=" not in str(error.value)  # (whose file it is, is not known)
     assert one_path_each(["hi=a", "ru=b"], ["hi", "ru"], "--f") == {"hi": "a", "ru": "b"}
     with pytest.raises(InputError, match="--f .* hi"):
         one_path_each(["a", "b"], ["hi"], "--f")
+
+
+def test_languages_of_files(tmp_path):
+    assert languages_of_files(["hi=a", "en=b", "hi=c", "d"]) == ["hi", "en"]
+    assert languages_of_files(["data/run=1/a.tsv"]) == languages_of_files(None) == []
+    (tmp_path / "run=1").write_text("")
+    assert languages_of_files([str(tmp_path / "run=1")]) == []
 
 
 def test_paths_with_commas(tmp_path):

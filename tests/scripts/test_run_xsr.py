@@ -229,6 +229,17 @@ def test_parallel_files_give_the_same(xsr, files, tmp_path, kind):
     assert {**found, "hi_dataset": None} == {**expected, "hi_dataset": None}
 
 
+@pytest.mark.parametrize("kind", ["parallel", "source"])
+def test_the_languages_are_those_of_the_files(run, tmp_path, files, kind):
+    given = {
+        "parallel": ["--parallel_file", f"hi={files['hi.hi']},{files['hi.en']}", f"ru={files['ru.ru']},{files['ru.en']}"],
+        "source": ["--source_file", f"hi={files['hi.hi']}", f"ru={files['ru.ru']}",
+                   "--target_file", f"hi={files['hi.en']}", f"ru={files['ru.en']}"],
+    }  # fmt: skip
+    run(run_xsr.main, "--model", MODEL, *given[kind], "--output_dir", tmp_path / "out")
+    assert read(tmp_path / "out", "run.json")["arguments"]["eval_languages"] == ["hi", "ru"]
+
+
 def test_the_fit_of_the_vocabulary_is_recorded(xsr, files):
     """Subwords per word and unknown words of both sides, counted by hand."""
     tokenizer = load_tokenizer(MODEL)

@@ -59,9 +59,14 @@ def paths_by_language(values: Sequence[str] | None, languages: Sequence[str], ar
         else:
             raise InputError(
                 f"{argument} {value} belongs to none of the languages {' '.join(languages)}; "
-                f"write it as {argument} {languages[0]}=PATH."
+                f"write it as {argument} LANGUAGE=FILE, with one of them."
             )
     return paths
+
+
+def languages_of_files(values: Sequence[str] | None) -> list[str]:
+    """The languages that the values LANGUAGE=FILE of an argument name, each once."""
+    return list(dict.fromkeys(filter(None, map(named_language, values or []))))
 
 
 def _listed_paths(text: str) -> list[str]:

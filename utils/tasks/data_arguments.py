@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from utils.core.arguments import arg, is_language
 from utils.core.errors import InputError
-from utils.core.tables import named_language
+from utils.core.tables import languages_of_files
 from utils.parallel.sides import ENGLISH
 
 
@@ -110,8 +110,7 @@ class TaskDataArguments:
     def assume_languages(self, adjusted_to: Sequence[str]) -> None:
         """Set `eval_languages` if the command line does not name them; `adjusted_to` are those of the model."""
         if self.assumes_languages:
-            files = self.validation_file or self.test_file or []
-            of_files = [language for value in files if (language := named_language(value))]
+            of_files = languages_of_files(self.validation_file or self.test_file)
             self.eval_languages = of_files or [self.train_language, *(adjusted_to or self.USUAL_LANGUAGES)]
             self.eval_languages = list(dict.fromkeys(self.eval_languages))
 
