@@ -103,7 +103,7 @@ def _report(
         tasks=[PARTS[task][0][:1].lower() + PARTS[task][0][1:] for task in grid.tasks if task not in (XSR, WORDS)],
         summary=_summary([row[3] for row, is_the_papers in claims if is_the_papers]),
         smallest_set=min((n for of_part in results.n_examples.values() for n in of_part.values()), default=0),
-        claims=ResultTable(_CLAIM_COLUMNS, [row for row, _ in claims], 5).without_empty_columns().markdown(),
+        claims=_claims_table([row for row, _ in claims]),
         figures=figures,
         too_few_resamples=note_on_resamples(results.n_comparisons, results.n_resamples, results.alpha),
         sections=[_section(results, part) for part in results.scores],
@@ -121,7 +121,7 @@ def _report(
 def _summary(verdicts: Sequence[str]) -> str:
     """One sentence: how many of the paper's claims were seen, not seen, or remain undecided. Those that nobody tested do not count."""
     if not verdicts:
-        return "Nothing yet: no two regimes of a task are done."
+        return "These runs test no claim of the paper; that takes two of its regimes of a task."
     names = {"yes": "seen", "partly": "seen in part", "no": "not seen"}
     found = [kind_of(verdict) for verdict in verdicts]
     kinds = [names.get(kind, kind) for kind in found if kind != NOT_TESTED]
@@ -134,6 +134,10 @@ def _summary(verdicts: Sequence[str]) -> str:
 _CLAIM_COLUMNS = ["The paper's claim", "In", "Here", "Seen?", "Decided by"]
 # Claim, script (if the grid has several), differences, verdict, the comparison that decides; and whether the paper makes it.
 _ClaimRow = tuple[tuple[str, str | None, str, str, str | None], bool]
+
+
+def _claims_table(rows: Sequence[tuple]) -> str:
+    return ResultTable(_CLAIM_COLUMNS, rows, 5).without_empty_columns().markdown() if rows else ""
 
 
 def _claims(results: Results) -> Iterator[_ClaimRow]:
