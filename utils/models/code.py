@@ -15,10 +15,11 @@ def save_code(model: PreTrainedModel, folder: str | Path, config: PreTrainedConf
     config names in a repository of the Hub stays there.
     """
     if config is not None and model.is_remote_code():
-        custom_object_save(model, folder, config=config)
+        custom_object_save(model, folder, config=config)  # type: ignore[arg-type]  # (a config is what it takes)
     for name in _modules(model.config):
-        source = Path(model.name_or_path, f"{name}.py")
-        for file in map(Path, [source, *get_relative_import_files(source)] if source.is_file() else []):
+        source = Path(model.name_or_path or "", f"{name}.py")
+        files = [str(source), *map(str, get_relative_import_files(source))] if source.is_file() else []
+        for file in map(Path, files):
             if not (copy := Path(folder, file.name)).exists():
                 shutil.copyfile(file, copy)
 
