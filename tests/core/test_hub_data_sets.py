@@ -95,8 +95,9 @@ def test_what_was_read_once_is_read_without_the_hub(hub, tmp_path, monkeypatch, 
     if trouble == "offline":
         assert len(hub.requests) == before
     for split in ("train", "validation"):  # not fetched before
-        with pytest.raises(InputError, match="xnli"):
+        with pytest.raises(InputError, match="xnli") as error:
             load(tmp_path, "hi", split)
+        assert ("HF_HUB_OFFLINE=1 is set: unset it" in str(error.value)) == (trouble == "offline")
 
 
 def test_a_download_that_was_cut_off_is_not_read_as_a_whole(hub, tmp_path, monkeypatch):

@@ -35,6 +35,7 @@ from utils.models.layers import (
     is_causal,
     only_layers_below,
 )
+from utils.models.loading import load_config
 from utils.models.tokenizers import load_tokenizer
 
 
@@ -171,8 +172,11 @@ def test_what_cannot_be_loaded(tmp_path):
     with pytest.raises(InputError, match="There is no model no/where"):
         load_tokenizer("no/where")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no model that can be loaded"):
-        load_encoder(str(tmp_path / "empty"))
+    for load in (load_encoder, load_tokenizer, load_config):
+        with pytest.raises(
+            InputError, match="empty holds no model that can be loaded: it has no config.json.* resume"
+        ):
+            load(str(tmp_path / "empty"))
 
 
 def test_a_failed_save_leaves_the_good_one(tmp_path, monkeypatch):

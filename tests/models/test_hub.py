@@ -117,6 +117,18 @@ def test_what_was_tried_is_told(hub, model):
         find_model("bob/open")
 
 
+def test_offline_is_said_to_be_the_reason(hub, model, monkeypatch, tmp_path):
+    publish(hub, model, "bob/open", "bob")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    training = run_nli.NliTrainingArguments(output_dir=str(tmp_path / "mine"), push_to_hub=True, use_cpu=True)
+    for refused in (lambda: find_model("bob/open"), lambda: load_encoder("bob/open"), lambda: check_push(training),
+                    lambda: push(model, "bob/open")):  # fmt: skip
+        with pytest.raises(InputError, match="HF_HUB_OFFLINE=1 is set.* unset it") as error:
+            refused()
+        assert "hf auth login" not in str(error.value)
+        assert "…" not in str(error.value)  # (nothing is cut off)
+
+
 def test_a_repository_without_a_model(hub, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("nothing")

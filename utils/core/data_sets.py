@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard, snapshot_download
 
 from utils.core.columns import class_names
 from utils.core.errors import InputError, first_line
-from utils.core.hub import hub_problem
+from utils.core.hub import OFFLINE, hub_problem
 
 
 # Names from before the Hub had owners, as in papers and older code.
@@ -92,8 +92,9 @@ def load_split(
         raise
     except Exception as error:  # files of other people, and cards, can be wrong in every way
         reason = hub_problem(error, f"datasets/{name}") or _reason(error)
-        remedy = "check its files, or name one of them instead" if local else "check its name"
-        raise InputError(f"{where} cannot be loaded ({reason}); {remedy}.") from None
+        remedy = "; check its files, or name one of them instead" if local else "; check its name"
+        remedy = "" if reason == OFFLINE else remedy
+        raise InputError(f"{where} cannot be loaded ({reason}){remedy}.") from None
     split = _first_offered(splits, list(parts), language, f"{where} has no split", arguments["split"])
     if not streaming and not len(parts[split]):
         raise InputError(f"{where} has nothing in its split {split}; choose one with {arguments['split']}.")

@@ -11,11 +11,21 @@ def hub_problem(error: Exception, page: str, revision: str = "main") -> str | No
         page: the repository's page without the address of the Hub, for example `datasets/facebook/xnli`.
         revision: branch, tag or commit that was asked for.
     """
+    if is_offline() and isinstance(error, (errors.LocalEntryNotFoundError, ConnectionError)):
+        return OFFLINE
     for kind, problem in _PROBLEMS.items():
         if isinstance(error, kind):
             status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else ""
             return problem.format(page=f"{constants.ENDPOINT}/{page}", status=status, revision=revision)
     return None
+
+
+OFFLINE = "not in the cache, and HF_HUB_OFFLINE=1 is set: unset it, or name a local file or folder"
+
+
+def is_offline() -> bool:
+    """Whether the user has forbidden connections to the Hub (`HF_HUB_OFFLINE=1`)."""
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 # The more particular ones first.

@@ -10,6 +10,10 @@ from typing import Any
 from transformers.utils.hub import cached_file
 
 
+# Every folder or repository with a model has one of these files.
+MARKS = ("config.json", "adapter_config.json")
+
+
 def file_of(name: str, file: str, **hub_options: Any) -> str | None:
     """The path of a file of a Hub repository or a folder; None if there is no such file or no such model."""
     try:

@@ -13,11 +13,8 @@ from huggingface_hub import HfApi, constants, errors, hf_hub_download, try_to_lo
 from utils.core.arguments import arg
 from utils.core.errors import InputError
 from utils.core.hub import hub_problem
+from utils.models.files import MARKS
 from utils.models.lineage import lineage
-
-
-# Every repository with a model has one of these files.
-_MARKS = ("config.json", "adapter_config.json")
 
 
 def find_model(name: str, revision: str = "main", cache_dir: str | None = None, token: str | None = None) -> str:
@@ -43,14 +40,14 @@ def find_model(name: str, revision: str = "main", cache_dir: str | None = None, 
 def _problem_with(repository: str, revision: str, cache_dir: str | None, token: str | None) -> str | None:
     """Why a repository cannot be used; None if it can."""
     problem = None
-    for mark in _MARKS:
+    for mark in MARKS:
         try:
             hf_hub_download(repository, mark, revision=revision, cache_dir=cache_dir, token=token)
             return None
         except errors.LocalEntryNotFoundError as error:
             problem = hub_problem(error, repository, revision)
         except errors.EntryNotFoundError:
-            problem = f"it holds no model: neither {' nor '.join(_MARKS)}"
+            problem = f"it holds no model: neither {' nor '.join(MARKS)}"
         except (errors.HfHubHTTPError, errors.HFValidationError) as error:
             return hub_problem(error, repository, revision)
     return problem
@@ -95,7 +92,7 @@ class HubArguments:
 
     def commit(self, name: str) -> str | None:
         """The commit of a repository in the cache at `--model_revision`; None for a folder."""
-        for mark in [] if os.path.isdir(name) else _MARKS:
+        for mark in [] if os.path.isdir(name) else MARKS:
             path = try_to_load_from_cache(name, mark, cache_dir=self.cache_dir, revision=self.model_revision)
             if isinstance(path, str):
                 return Path(path).parent.name

@@ -10,7 +10,9 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from utils.core.errors import InputError, first_line
+from utils.core.hub import OFFLINE, is_offline
 from utils.models.adapters import adapter_config, base_of
+from utils.models.files import MARKS
 
 
 def load_config(name: str, **hub_options: Any) -> PreTrainedConfig:
@@ -68,6 +70,11 @@ def loading(name: str) -> Iterator[None]:
 def _not_found(name: str, error: Exception) -> InputError:
     reason = first_line(error)
     if os.path.isdir(name):
+        if not any(os.path.exists(os.path.join(name, mark)) for mark in MARKS):
+            return InputError(
+                f"The folder {name} holds no model that can be loaded: it has no config.json, so that its run has not finished; "
+                "resume that run (--resume_from_checkpoint true), or name another model."
+            )
         return InputError(f"The folder {name} holds no model that can be loaded ({reason})")
     if not isinstance(error, (OSError, HTTPError)):  # it exists, but this version of transformers cannot load it
         return InputError(f"The model {name} cannot be loaded ({reason})")
@@ -76,6 +83,10 @@ def _not_found(name: str, error: Exception) -> InputError:
     if isinstance(cause, HTTPError) and not absent or reason.startswith("Consistency check failed"):
         reason = str(cause).partition(" for url")[0].partition(" (")[0].rstrip(".")
         return InputError(f"The model {name} could not be downloaded ({reason}); run the same command again.")
+    if is_offline():
+        return InputError(
+            f"There is no model {name}: neither a folder of that name nor a model that is whole ({OFFLINE})."
+        )
     return InputError(
         f"There is no model {name}: neither a folder of that name nor a repository on the Hub that you can see; check the "
         "spelling, and `hf auth login` if it is private."

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from utils.core.errors import InputError, first_line
 from utils.core.files import write_json, write_text
+from utils.core.hub import is_offline
 from utils.core.page import Section
 from utils.core.redaction import redact
 from utils.core.result_tables import shorten
@@ -29,6 +30,11 @@ def check_push(training: TrainingArguments) -> None:
     """With --push_to_hub, create the repository before the training: InputError if the Hub refuses or cannot be reached."""
     if not training.push_to_hub or not training.should_save:
         return
+    if is_offline():
+        raise InputError(
+            "--push_to_hub needs the Hub, but HF_HUB_OFFLINE=1 is set; unset it, or leave --push_to_hub out and push later with "
+            "`hf upload`."
+        )
     repository = training.hub_model_id or Path(training.output_dir or ".").absolute().name
     try:
         api = HfApi(token=training.hub_token)
@@ -102,5 +108,7 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
 
 def _reason(error: Exception) -> str:
     """The first line of an error and of what caused it, in short: a message also has to name the remedy."""
+    if is_offline():
+        return "HF_HUB_OFFLINE=1 is set: unset it"
     lines = dict.fromkeys(map(first_line, filter(None, (error, error.__cause__))))
     return shorten("; ".join(lines), 70)
