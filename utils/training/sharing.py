@@ -11,7 +11,6 @@ from transformers import Trainer, TrainingArguments
 
 from utils.core.errors import InputError, first_line
 from utils.core.files import write_json, write_text
-from utils.core.hub import is_offline
 from utils.core.page import Section
 from utils.core.redaction import redact
 from utils.core.result_tables import shorten
@@ -30,18 +29,18 @@ def check_push(training: TrainingArguments) -> None:
     """With --push_to_hub, create the repository before the training: InputError if the Hub refuses or cannot be reached."""
     if not training.push_to_hub or not training.should_save:
         return
-    if is_offline():
-        raise InputError(
-            "--push_to_hub needs the Hub, but HF_HUB_OFFLINE=1 is set; unset it, or leave --push_to_hub out and push later with "
-            "`hf upload`."
-        )
     repository = training.hub_model_id or Path(training.output_dir or ".").absolute().name
     try:
         api = HfApi(token=training.hub_token)
         made = api.create_repo(repository, private=training.hub_private_repo, exist_ok=True)
         # (It is not an error for `create_repo` if the repository exists and belongs to somebody else.)
         api.auth_check(made.repo_id, write=True)
-    except (HTTPError, OSError, OfflineModeIsEnabled, ValueError) as error:
+    except OfflineModeIsEnabled:
+        raise InputError(
+            "--push_to_hub needs the Hub, but HF_HUB_OFFLINE=1 is set; unset it, or leave --push_to_hub out and push later with "
+            "`hf upload`."
+        ) from None
+    except (HTTPError, OSError, ValueError) as error:
         raise InputError(
             f"The finished model could not be pushed to {repository} ({_reason(error)}); `hf auth login` with a token that "
             "may write, or leave --push_to_hub out and push later with `hf upload`."
@@ -108,7 +107,7 @@ def push(folder: Path, repository: str, revision: str | None = None, token: str 
 
 def _reason(error: Exception) -> str:
     """The first line of an error and of what caused it, in short: a message also has to name the remedy."""
-    if is_offline():
+    if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE=1 is set: unset it"
     lines = dict.fromkeys(map(first_line, filter(None, (error, error.__cause__))))
     return shorten("; ".join(lines), 70)
