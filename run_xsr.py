@@ -24,7 +24,7 @@ from utils.alignment.vocabulary import Fits, text_vocabulary_fit
 from utils.core.arguments import announce, arg, parse_arguments, require
 from utils.core.errors import InputError, run_script
 from utils.core.files import check_output_dir, write_json, write_json_lines
-from utils.core.next_steps import Command, command, say_where
+from utils.core.next_steps import Command, command, free_folder, say_where
 from utils.core.records import run_record
 from utils.core.romanization import HELP, check_romanized, files_by_source, source_language
 from utils.core.tables import languages_of_files, one_path_each, paths_by_language
@@ -137,7 +137,10 @@ def main() -> None:
         data = read_data(args)
         tokenizers = {label: load_tokenizer(name, **args.hub_options()) for label, name in models.items()}
         texts = {pairs.language: pairs.source for pairs in data} | {ENGLISH: data[0].english}
-        fits = {label: text_vocabulary_fit(tokenizer, texts) for label, tokenizer in tokenizers.items()}
+        fits = {
+            label: text_vocabulary_fit(tokenizer, texts, label if len(models) > 1 else "")
+            for label, tokenizer in tokenizers.items()
+        }
         n_layers = {label: load_config(name, **args.hub_options()).num_hidden_layers for label, name in models.items()}
     layers = {label: parse_layers(args.layers, n_layers[label]) for label in models}
     usual = {label: usual_layer(n_layers[label]) for label in models}
@@ -190,7 +193,7 @@ def next_commands(args: XsrArguments, models: Mapping[str, str]) -> list[Command
     """Test differences; or measure the original as well, or adjust it."""
     first, folder = next(iter(models)), str(args.output_dir)
     if len(models) > 1:
-        comparison = ["--output_dir", f"{folder}-comparison"]
+        comparison = ["--output_dir", free_folder(f"{folder}-comparison")]
         return [command("compare_runs", folder, "--baseline", Path(folder, first), *comparison)]
     original, _ = original_model(models[first], **args.hub_options())
     if original != models[first]:

@@ -10,7 +10,7 @@ import run_align
 from helpers import tiny
 from helpers.paths import DATA
 from helpers.task_scripts import CONTINUAL, QUICK
-from utils.alignment.vocabulary import sentence_fit, task_vocabulary_fit, vocabulary_fit
+from utils.alignment.vocabulary import sentence_fit, task_vocabulary_fit, text_vocabulary_fit, vocabulary_fit
 from utils.alignment.words import WordTokenizer, split_on_punctuation
 
 
@@ -46,6 +46,12 @@ def test_subwords_per_word(kind, pooling, caplog):
         assert fit["xx"]["unknown_words"] == fit["en"]["unknown_words"] == 0
         assert not warnings(caplog)
     assert sum("Subwords per word" in record.message for record in caplog.records) == 1
+
+
+def test_the_line_of_one_of_several_models_names_it(caplog):
+    with caplog.at_level("INFO"):
+        text_vocabulary_fit(tiny.tokenizer(), {"en": tiny.TEXT}, "adjusted")
+    assert any("Subwords per word (adjusted): " in record.message for record in caplog.records)
 
 
 @pytest.mark.parametrize("kind", tiny.TOKENIZERS)

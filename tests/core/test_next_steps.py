@@ -4,7 +4,7 @@ import sys
 
 from helpers.paths import PROJECT
 from utils.core import next_steps
-from utils.core.next_steps import as_typed, command, same_command, say_where
+from utils.core.next_steps import as_typed, command, free_folder, same_command, say_where
 from utils.tasks.registry import TASKS
 
 
@@ -27,6 +27,17 @@ def test_words_are_quoted_as_the_system_wants(monkeypatch):
     assert "hf_abc" not in typed
     monkeypatch.setattr(next_steps.os, "name", "nt")
     assert '"my models/it\'s"' in as_typed(words)
+
+
+def test_commands_write_into_free_folders(tmp_path):
+    folder = tmp_path / "run"
+    assert free_folder(folder) == str(folder)
+    folder.mkdir()
+    assert free_folder(folder) == str(folder)
+    (folder / "run.json").write_text("{}")
+    assert free_folder(folder) == f"{folder}-2"
+    (tmp_path / "run-2").write_text("")
+    assert free_folder(str(folder)) == f"{folder}-3"
 
 
 def test_the_scripts_of_tasks_are_launched():

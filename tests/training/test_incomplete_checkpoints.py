@@ -125,6 +125,14 @@ def test_what_a_killed_process_was_writing_is_no_result(tmp_path):
     check_output_dir(tmp_path)
 
 
+def test_a_finished_run_is_not_to_be_resumed(tmp_path):
+    write(tmp_path / "checkpoint-2")
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a finished run.*--overwrite_output_dir") as refused:
+        resume(tmp_path, None)
+    assert "resume" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "name", ["checkpoint-best", "checkpoint-", "checkpoint-6-old", "checkpoint--6", "checkpoint-²"]
 )

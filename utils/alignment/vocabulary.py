@@ -53,14 +53,16 @@ def task_vocabulary_fit(words: WordTokenizer, examples: Mapping[str, Dataset]) -
     return sentence_fit(words, sentences)
 
 
-def text_vocabulary_fit(tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]]) -> Fits:
-    """The `sentence_fit` of sentences that are not yet split into words, by language."""
+def text_vocabulary_fit(
+    tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]], model: str = ""
+) -> Fits:
+    """The `sentence_fit` of sentences that are not yet split into words, by language; `model` is named where there are several."""
     samples = {language: some[:: max(1, len(some) // _SAMPLE)] for language, some in texts.items()}
     sentences = {language: list(map(split_on_punctuation, sample)) for language, sample in samples.items()}
-    return sentence_fit(WordTokenizer(tokenizer, "avg"), sentences)
+    return sentence_fit(WordTokenizer(tokenizer, "avg"), sentences, model)
 
 
-def sentence_fit(words: WordTokenizer, sentences: Mapping[str, Sentences]) -> Fits:
+def sentence_fit(words: WordTokenizer, sentences: Mapping[str, Sentences], model: str = "") -> Fits:
     """By language `subwords_per_word` (fertility) and `unknown_words`, the share of words with an [UNK].
 
     It is logged in one line, with a warning per language of which more than 3 % of the words, or half of the words of a
@@ -69,7 +71,8 @@ def sentence_fit(words: WordTokenizer, sentences: Mapping[str, Sentences]) -> Fi
     fits = {language: _fit(words, language, some) for language, some in sentences.items()}
     subwords = ", ".join(f"{fit['subwords_per_word']:.2f} ({language})" for language, fit in fits.items())
     unknown = ", ".join(f"{fit['unknown_words']:.1%} ({language})" for language, fit in fits.items())
-    logger.info(f"Subwords per word: {subwords}. Unknown words: {unknown}.")
+    of_model = f" ({model})" if model else ""
+    logger.info(f"Subwords per word{of_model}: {subwords}. Unknown words: {unknown}.")
     return fits
 
 

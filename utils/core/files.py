@@ -112,6 +112,8 @@ def check_output_dir(
     names = (file.name for file in folder.iterdir())
     found = min((name for name in names if name != _LOCK and name[0] != "." and name not in but), default=None)
     if found and not overwrite:
+        if (folder / "run.json").is_file():  # (written last: there is nothing to go on with)
+            found, remedy = "a finished run", ""
         raise InputError(
             f"The folder --output_dir {folder} is not empty (it holds {found}); {remedy}{', ' * bool(remedy)}choose another one, or "
             "add --overwrite_output_dir to write into it."

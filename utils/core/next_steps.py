@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeAlias
 
@@ -76,6 +77,12 @@ def same_command(script: str, model: str, output_dir: str, *others: object) -> l
             kept = word[2:].partition("=")[0].replace("-", "_") not in _OF_ONE_RUN
         words += [word] if kept else []
     return command(script, *words, "--model", model, "--output_dir", output_dir, *others)
+
+
+def free_folder(folder: str | Path) -> str:
+    """The name of a folder that holds nothing: this one, or it with a number. A command must not write over an earlier run."""
+    names = chain([str(folder)], (f"{folder}-{number}" for number in count(2)))
+    return next(name for name in names if not os.path.exists(name) or (os.path.isdir(name) and not os.listdir(name)))
 
 
 def as_typed(words: Command) -> str:

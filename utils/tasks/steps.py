@@ -15,7 +15,7 @@ from utils.core.columns import content_fingerprint
 from utils.core.data_sets import full_name
 from utils.core.errors import InputError
 from utils.core.files import write_json_lines
-from utils.core.next_steps import Command, command, same_command, say_where
+from utils.core.next_steps import Command, command, free_folder, same_command, say_where
 from utils.core.page import Section
 from utils.core.records import run_record
 from utils.core.romanization import in_place
@@ -220,14 +220,15 @@ def _next_commands(args: TaskArguments) -> Iterator[Command]:
     if not args.training.do_train or not foreign:
         return
     if original != model:
-        run, baseline = out, Path(f"{out}-original")
-        yield same_command(script, original, str(baseline), *evaluated)
+        run, baseline = str(out), free_folder(f"{out}-original")
+        yield same_command(script, original, baseline, *evaluated)
     else:
-        adjusted = f"runs/{nickname(model)}-{'-'.join(foreign)}"
-        run, baseline = Path(f"{out}-adjusted"), out
+        adjusted = free_folder(f"runs/{nickname(model)}-{'-'.join(foreign)}")
+        run, baseline = free_folder(f"{out}-adjusted"), str(out)
         yield command("run_align", "--model", model, "--languages", *foreign, "--output_dir", adjusted)
-        yield same_command(script, adjusted, str(run), *evaluated)
-    yield command("compare_runs", run, baseline, "--baseline", baseline, "--output_dir", f"{out}-comparison")
+        yield same_command(script, adjusted, run, *evaluated)
+    comparison = free_folder(f"{out}-comparison")
+    yield command("compare_runs", run, baseline, "--baseline", baseline, "--output_dir", comparison)
 
 
 def _report_sections(trainer: ZeroShotTrainer, args: TaskArguments, examples: TaskExamples) -> list[Section]:
