@@ -131,6 +131,8 @@ def test_the_example_that_the_readme_shows():
     headings = re.findall(r"^## .*", model_card("contrastive", record, {}, "."), re.MULTILINE)
     assert re.findall(r"^## .*", example.text, re.MULTILINE) == headings
     assert "(losses.png)" in example.text
+    of_folders = model_card("./contrastive", {**record, "base_model": "./sample-model"}, {}, ".")
+    assert re.findall(r"^\d\. .*", example.text, re.MULTILINE) == re.findall(r"^\d\. .*", of_folders, re.MULTILINE)
     assert "| Parallel sentences for cross-lingual adjustment (a local folder) | cc0-1.0 |" in rows_of(example.text)
 
 
@@ -197,17 +199,16 @@ def test_scores_are_said_of_the_data_that_they_are_of(task, given, prefix, found
     assert result.dataset_name.startswith(f"{found[0]} (hi")
 
 
-def test_local_models_and_data_are_not_named(tmp_path):
-    """The chain says that there was a local folder, and goes on to the model behind it that has a name."""
-    folder = tmp_path / "secret-project"
+def test_of_local_models_and_data_the_place_is_not_said(tmp_path):
+    """The chain names the folder, but not where it is, and goes on to the model behind it that others can load."""
+    folder = tmp_path / "adjusted"
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps({"base_model": BASE}))
     record = record_of(base_model=str(folder))
     record["arguments"]["dataset_name"] = str(tmp_path)
     card = card_of(record)
     assert card.data.base_model == BASE
-    assert "secret-project" not in str(card)
-    assert "a model in a local folder (not published)" in card.text
+    assert "`adjusted` (a local folder, not published)" in card.text
     assert str(tmp_path) not in str(card)
 
 

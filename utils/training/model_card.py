@@ -107,7 +107,10 @@ def _is_folder(model: str) -> bool:
 
 
 def _shown(model: str) -> str:
-    return "a model in a local folder (not published)" if _is_folder(model) else f"`{_in_code(model)}`"
+    """A model as text; of a folder its name alone, as where it is on this machine does not concern others."""
+    if not _is_folder(model):
+        return f"`{_in_code(model)}`"
+    return f"`{_in_code(Path(model).absolute().name)}` (a local folder, not published)"
 
 
 def _in_code(name: str) -> str:
