@@ -71,7 +71,7 @@ def is_missing(label: object) -> bool:
 def value_in(row: Mapping[str, Any], column: str, where: str) -> Any:
     """The value in a column of a row; raises `InputError` if the column is missing."""
     if column not in row:
-        others = f", only {', '.join(map(str, row))}; rename it" if row else "; add it"
+        others = f", only {', '.join(map(str, row))}; rename the one that holds it to {column}" if row else "; add it"
         raise InputError(f"{where} has no column {column}{others}.")
     return row[column]
 

@@ -89,6 +89,15 @@ class ScriptTrainingArguments(TrainingArguments):
     )
     logging_nan_inf_filter: bool = arg(False, help="Log the mean of other steps instead of a loss that is not finite.")
     logging_steps: float = arg(50, help="Log every N steps.")
+    resume_from_checkpoint: str | None = arg(
+        None,
+        help="Go on with a run that was stopped: `true` takes the last complete checkpoint in --output_dir, or begins at the "
+        "beginning if there is none; or name the folder of a checkpoint.",
+    )
+    eval_on_start: bool = arg(
+        False,
+        help="Also evaluate before the first step: the numbers before training, for --do_eval or an --eval_strategy.",
+    )
     dataloader_num_workers: int | None = arg(  # type: ignore[assignment]  # (an int after __post_init__)
         None,
         help="Processes that make batches while the device works. Default: two beside an accelerator, none on a CPU.",
