@@ -1,4 +1,4 @@
-"""Whether a model has learned its task: its score beside that of the best strategy that does not look at the input."""
+"""Whether a model has learned its task: its score beside that of the best baseline that ignores the input."""
 
 from collections import Counter
 from collections.abc import Callable
