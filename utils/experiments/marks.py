@@ -72,7 +72,7 @@ def check_done(run: Run, output_dir: Path) -> bool:
     if different := next(filter(None, (_difference(before[name], now[name]) for name in now)), ""):
         raise InputError(
             f"The run {output_dir / run.name} was made with other settings ({different}); choose another --output_dir, or remove "
-            "that folder: it will be repeated, and so will all runs that need it."
+            "that folder to repeat it and all that need it."
         )
     return found["done"]
 

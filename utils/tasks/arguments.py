@@ -221,10 +221,8 @@ def parse_task_arguments(
     return args
 
 
-# What is only read with another argument.
-_NEEDED = {
-    "validation_file": "do_eval", "max_eval_samples": "do_eval", "test_file": "do_predict", "max_predict_samples": "do_predict",
-}  # fmt: skip
+# Data that is only read with another argument. (Limits without data do no harm, and may stand in settings of many runs.)
+_NEEDED = {"validation_file": "do_eval", "test_file": "do_predict"}
 
 
 def _check_together(args: TaskArguments) -> None:
