@@ -153,6 +153,32 @@ def test_seeds_count_in_the_correction_for_many_comparisons(compared, tmp_path):
         assert row["mark"] == "(*)"
 
 
+def test_seeds_that_are_good_for_both_systems_are_compared_by_seed(compared, tmp_path, capsys):
+    """Seeds differ by 40 of 200 examples, always in both systems: a gain of 12 is certain, but not from other seeds."""
+
+    def p_value(seeds_of_continual):
+        folders = []
+        for language in ("hi", "ru", "vi"):
+            for index, right in enumerate((90, 110, 130)):
+                name, gain = f"{language}-{index}-{seeds_of_continual[0]}", 12 + (index == 1)
+                plain, continual = [1] * right + [0] * (200 - right), [1] * (right + gain) + [0] * (200 - right - gain)
+                folders.append(write_nli(tmp_path / f"a-{name}", plain, language, seed=index))
+                seed = seeds_of_continual[index]
+                folders.append(write_nli(tmp_path / f"b-{name}", continual, language, seed=seed, **CONTINUAL))
+        rows = [
+            row
+            for row in compared(*folders, "--baseline", "plain", out=f"out{seeds_of_continual[0]}")
+            if row["difference"]
+        ]
+        assert len(rows) == 3
+        return max(float(row["p_holm"]) for row in rows)
+
+    assert p_value((0, 1, 2)) < 0.01
+    assert "correlation over seeds 1.00" in capsys.readouterr().out
+    assert p_value((3, 4, 5)) > 0.5
+    assert "correlation over seeds" not in capsys.readouterr().out
+
+
 def test_a_classifier_that_was_only_evaluated_is_one_fine_tuning(compared, tmp_path):
     rights = {"a": 200, "b": 260}
     folders = [write_nli(tmp_path / name, [1] * right + [0] * (400 - right), base_model=name, arguments={"do_train": False})

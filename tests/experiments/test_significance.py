@@ -17,6 +17,7 @@ from utils.experiments.significance import (
     mcnemar,
     paired_bootstrap,
     paired_t_test,
+    seed_correlation,
     seed_scores,
     with_seeds,
 )
@@ -384,6 +385,77 @@ def test_a_family_of_comparisons_has_a_false_claim_as_often_as_promised(n_seeds,
             p_values.append(found.p_value(error + scores.mean() - baseline.mean()))
         n_false += min(holm(p_values)) <= 0.05
     assert 0.02 < n_false / n_families < 0.08
+
+
+def test_what_both_systems_share_by_their_seeds_is_no_error():
+    """Standard deviations of 2 and 1 over four seeds, which go together by 0.5: half of the variance of 4/4 + 1/4 is left."""
+    alone, together = (with_seeds(0.0, SeedScores(72, 2.0, 4), SeedScores(70, 1.0, 4), shared) for shared in (0, 0.5))
+    assert together.error == pytest.approx(np.sqrt(0.625))
+    assert together.degrees == pytest.approx(alone.degrees)
+    # With the whole correlation and equal variances nothing is left but the error over examples.
+    same = with_seeds(0.5, SeedScores(72, 2.0, 4), SeedScores(70, 2.0, 4), 1.0)
+    assert (same.error, same.degrees) == (0.5, np.inf)
+
+
+def by_seed(generator, correlation, n_languages, n_seeds=3, n_systems=2, sd=1.0):
+    """Scores over seeds [systems, seeds] and of the baseline [seeds] by language, without a difference."""
+    for _ in range(n_languages):
+        common, *own = generator.normal(0, sd, (n_systems + 2, n_seeds))
+        baseline, *systems = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * np.stack(own)
+        yield systems, baseline
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_the_correlation_over_seeds_is_estimated_cautiously(correlation):
+    generator = np.random.default_rng(5)
+    found = [
+        seed_correlation([[(one, other) for one in systems] for systems, other in by_seed(generator, correlation, 8)])
+        for _ in range(500)
+    ]
+    assert 0 <= min(found) <= max(found) <= 1
+    assert np.mean(np.array(found) <= correlation) > 0.7
+    assert correlation - 0.35 < np.median(found) <= correlation
+
+
+def test_the_correlation_of_one_language_or_of_equal_scores_is_not_known():
+    one, other = np.array([0.1, 0.2, 0.4]), np.array([0.2, 0.3, 0.5])
+    same = np.full(3, 0.5)
+    assert seed_correlation([]) == seed_correlation([[(one, other)]]) == seed_correlation([[(same, same)]] * 3) == 0
+    # (Two languages that disagree: the standard error is as large as the estimate.)
+    assert seed_correlation([[(one, one)], [(one, -one)]]) == 0
+    assert seed_correlation([[(one, other)], [(other, one)]]) == pytest.approx(1)
+    assert seed_correlation([[(one, -other)], [(other, -one)]]) == 0
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+@pytest.mark.parametrize("sd", [0.5, 2.0])
+def test_a_family_of_comparisons_by_seed_has_a_false_claim_as_often_as_promised(n_seeds, correlation, sd):
+    """Four languages, two systems each, no difference; an error of 1 over examples, and `sd` over seeds."""
+    generator, n_families = np.random.default_rng(11), 500
+    n_false = 0
+    for _ in range(n_families):
+        languages = list(by_seed(generator, correlation, 4, n_seeds, sd=sd))
+        shared = seed_correlation([[(one, other) for one in systems] for systems, other in languages])
+        p_values = []
+        for systems, other in languages:
+            for one in systems:
+                found = with_seeds(1.0, seed_scores(one), seed_scores(other), shared)
+                p_values.append(found.p_value(generator.normal() + one.mean() - other.mean()))
+        n_false += min(holm(p_values)) <= 0.05
+    assert n_false / n_families < (0.12 if n_seeds == 3 else 0.08)
+
+
+def test_a_difference_shows_by_seed_that_is_smaller_than_the_variation_of_seeds():
+    """Seeds differ by 2 points, always by the same in both systems: a difference of 1 point is certain."""
+    generator = np.random.default_rng(3)
+    languages = list(by_seed(generator, 0.99, 4, 5, sd=2.0))
+    shared = seed_correlation([[(one + 1, other) for one in systems] for systems, other in languages])
+    (one, _), other = languages[0]
+    scores = seed_scores(one + 1), seed_scores(other)
+    difference = scores[0].mean - scores[1].mean
+    assert with_seeds(0.1, *scores, shared).p_value(difference) < 0.01
+    assert with_seeds(0.1, *scores).p_value(difference) > 0.2
 
 
 def test_the_difference_that_would_be_seen():

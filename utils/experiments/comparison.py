@@ -24,6 +24,7 @@ from utils.experiments.significance import (
     mcnemar,
     paired_bootstrap,
     paired_t_test,
+    seed_correlation,
     seed_scores,
     with_seeds,
 )
@@ -73,6 +74,7 @@ class Comparison:
     bootstrap: Bootstrap | None = None  # None without predictions
     p_t_test: float | None = None  # for means over examples
     p_mcnemar: float | None = None  # for single runs that are right or wrong
+    seed_correlation: float = 0.0  # of both systems' scores; 0 for other seeds
     error: StandardError | None = None  # over examples and seeds
     p_seeds: float | None = None  # of examples and seeds; None if neither system has several seeds
     p_holm: float | None = None  # `p_value`, adjusted for all tests of the table
@@ -83,6 +85,16 @@ class Comparison:
     def p_value(self) -> float | None:
         """The larger one of the p-values of examples alone, and of examples and seeds; None without predictions."""
         return max(self.bootstrap.p_value, self.p_seeds or 0.0) if self.bootstrap else None
+
+    def by_seed(self, row: Row) -> tuple[np.ndarray, np.ndarray] | None:
+        """The scores of the system in `row` and of the baseline, [seeds] each, if both have the same two seeds or more."""
+        both, seeds = (row, self.baseline), set(row.runs)
+        if len(seeds) < 2 or seeds != set(self.baseline.runs):
+            return None
+        scores, others = (
+            np.array([one.runs[seed].sets[row.language].results[row.metric] for seed in row.runs]) for one in both
+        )
+        return scores, others
 
     def detectable(self, alpha: float, power: float = 0.8) -> float | None:
         """The true difference that a test at level `alpha` would find significant with this power; None without predictions."""
@@ -175,6 +187,7 @@ def judge(tables: Sequence[ComparisonTable]) -> int:
     What can be claimed depends on all comparisons that are reported together, so that this comes once, after the last of
     them. Returns how many were tested.
     """
+    _count_seeds([pair for table in tables for pair in table.compared])
     tested = [(one, one.bootstrap) for table in tables for _, one in table.compared if one.bootstrap]
     of_all = holm([one.p_value or 0.0 for one, _ in tested])
     of_examples = holm([bootstrap.p_value for _, bootstrap in tested])
@@ -185,8 +198,26 @@ def judge(tables: Sequence[ComparisonTable]) -> int:
             comparison.cautions += _cautions(row, comparison, table.alpha)
         n_tests = len(tested) if any(one.bootstrap for _, one in table.compared) else 0
         table.notes += _notes_on_tests(n_tests, table.n_resamples, table.alpha)
+        table.notes += _notes_on_seeds(table.compared)
         table.notes += [*_notes_on_claims(table.compared), *_notes_on_settings(table.rows, table.compared)]
     return len(tested)
+
+
+def _count_seeds(compared: Sequence[tuple[Row, Comparison]]) -> None:
+    """Set the error over examples and seeds, and its p-value; what seeds share is estimated from all comparisons of a task."""
+    groups: dict[tuple[str, str], dict[str, list[tuple[np.ndarray, np.ndarray]]]] = {}
+    for row, comparison in compared:
+        if pair := comparison.by_seed(row):
+            groups.setdefault((row.task, row.metric), {}).setdefault(row.language, []).append(pair)
+    correlations = {of: seed_correlation(by_language.values()) for of, by_language in groups.items()}
+    for row, comparison in compared:
+        scores = row.score, comparison.baseline.score
+        if comparison.by_seed(row):
+            comparison.seed_correlation = correlations[row.task, row.metric]
+        if comparison.bootstrap:
+            comparison.error = with_seeds(comparison.bootstrap.error, *scores, comparison.seed_correlation)
+            if any(score.sd is not None for score in scores):
+                comparison.p_seeds = comparison.error.p_value(comparison.difference)
 
 
 def _cautions(row: Row, comparison: Comparison, alpha: float) -> Iterator[str]:
@@ -278,10 +309,6 @@ def _comparison(row: Row, baseline: Row, n_resamples: int, seed: int, level: flo
             if len(scores) == len(others) == 1 and np.isin([scores, others], (0, 1)).all():
                 discordant = discordant_pairs(scores[0], others[0])
                 found.p_mcnemar, n_discordant = mcnemar(*discordant), sum(discordant)
-    if found.bootstrap:
-        found.error = with_seeds(found.bootstrap.error, row.score, baseline.score)
-        if row.score.sd is not None or baseline.score.sd is not None:
-            found.p_seeds = found.error.p_value(found.difference)
     n_seeds = min((one.n_seeds for one in (row, baseline) if one.n_seeds is not None), default=None)
     found.cautions = cautions(n_seeds, row.n_examples, n_discordant)
     return found
@@ -303,6 +330,15 @@ def _notes_on_tests(n_tests: int, n_resamples: int, alpha: float) -> Iterator[st
         )
     if too_few := note_on_resamples(n_tests, n_resamples, alpha):
         yield too_few
+
+
+def _notes_on_seeds(compared: Sequence[tuple[Row, Comparison]]) -> Iterator[str]:
+    found = {(row.task, row.metric): one.seed_correlation for row, one in compared if one.seed_correlation}
+    for (task, metric), correlation in found.items():
+        yield (
+            f"{TITLES[task]}, {metric}: with the same seed, the scores of two systems go together (correlation over seeds "
+            f"{correlation:.2f}, estimated over all languages, less a standard error), and p (seeds) counts that."
+        )
 
 
 def note_on_resamples(n_tests: int, n_resamples: int, alpha: float) -> str:

@@ -5,7 +5,7 @@ trained models on other examples of the same kind. `with_seeds` also counts how 
 if the two systems were not scored on the same examples, or on none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,23 +175,52 @@ def cautions(n_seeds: int | None, n_examples: int | None = None, n_discordant: i
     return [f"fewer than {least} {what}" for n, least, what in lacking if n is not None and n < least]
 
 
-def with_seeds(error: float, score: SeedScores, baseline: SeedScores) -> StandardError:
+def with_seeds(error: float, score: SeedScores, baseline: SeedScores, correlation: float = 0.0) -> StandardError:
     """The standard error of a difference of means over seeds, which counts examples *and* seeds.
 
     The squared errors are added: that over examples, and those over the seeds of both systems (a single run adds nothing,
-    because its variation is not known). The degrees of freedom are those of Welch and Satterthwaite (Biometrics
-    Bulletin 1946): few where the seeds decide, many where the examples do. In simulations of the level of 5 % after Holm's
-    correction, 3 to 6 % of families of one or eight comparisons have a false claim. Where seeds vary as much as examples, or twice
-    as much, it is with three seeds 4 to 9 % of eight comparisons, 8 to 19 % of a hundred and 10 to 31 % of four hundred; with five
-    seeds 4 to 5 %, 5 to 13 % and 6 to 9 %.
+    because its variation is not known), less what both share by their seeds. The degrees of freedom are those of Welch and
+    Satterthwaite (Biometrics Bulletin 1946): few where the seeds decide, many where the examples do.
+
+    How many families of comparisons have a false claim at the level of 5 % after Holm's correction, in simulations with an error over
+    seeds as large as that over examples, or twice as large, and correlations of 0 to 0.9: with three seeds 4 to 9 % of eight comparisons, 3 to 20 %
+    of a hundred, 3 to 33 % of four hundred; with five seeds 4 to 6 %, 4 to 8 % and 4 to 12 %. Where the correlation is 0.9 in half of the
+    languages and 0 in the others: 6 to 8 %, 9 to 19 %, 15 to 37 %, and 5 to 6 %, 8 to 11 %, 12 to 22 %.
 
     Args:
         error: over examples, of the means over seeds.
+        correlation: of both systems' scores over the same seeds, from `seed_correlation`.
     """
     of_seeds = [(one.sd**2 / one.n, one.n - 1) for one in (score, baseline) if one.sd]
-    variance = error**2 + sum(part for part, _ in of_seeds)
-    uncertain = sum(part**2 / degrees for part, degrees in of_seeds)
+    own = 1 - correlation
+    variance = error**2 + own * sum(part for part, _ in of_seeds)
+    uncertain = own**2 * sum(part**2 / degrees for part, degrees in of_seeds)
     return StandardError(float(np.sqrt(variance)), float(variance**2 / uncertain) if uncertain else float("inf"))
+
+
+def seed_correlation(groups: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]]) -> float:
+    """How much two systems' scores over the same seeds go together, 0 to 1: a cautious estimate for all comparisons of a task.
+
+    Runs with the same seed see the same order of data and begin with the same classifier, so that a good seed is often good
+    for both systems, and their difference varies less than that of two independent means. Three or five seeds of one comparison
+    cannot say how much less (with a paired t-test of each comparison, up to three times as many families have a false claim);
+    all comparisons of a task together can: twice the sum of the covariances, by the sum of all variances. One standard error over
+    the groups is subtracted (that of a ratio: Cochran, Sampling Techniques, 1977, section 6.4).
+
+    Args:
+        groups: one for each language: pairs of scores (system, baseline), [seeds] each, with the same seeds in the same order.
+            Fewer than two groups have no standard error, and give 0.
+    """
+    covariances = [sum(np.cov(*pair) for pair in group) for group in groups]  # [2, 2] each
+    together = np.array([2 * one[0, 1] for one in covariances])
+    variances = np.array([np.trace(one) for one in covariances])
+    n_groups = len(variances)
+    if n_groups < 2 or not variances.sum():
+        return 0.0
+    correlation = together.sum() / variances.sum()
+    squares = ((together - correlation * variances) ** 2).sum()
+    error = np.sqrt(squares * n_groups / (n_groups - 1)) / variances.sum()
+    return float(np.clip(correlation - error, 0, 1))
 
 
 def _bootstrap(
