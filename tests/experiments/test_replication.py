@@ -172,6 +172,25 @@ def test_every_variant_is_adjusted_and_fine_tuned():
     assert "--do_train" not in named(runs, "words/original").arguments
 
 
+def test_some_of_the_variants_can_be_run():
+    """Their runs are the same ones as in the whole grid, so that the others can follow later."""
+
+    def runs(**options):
+        settings = {"variants": dict(VARIANTS), "align": {"do_eval": True}}
+        of = grid(joint=True, tasks=["words", "nli"], seeds=[1], settings=settings, **options)
+        return {run.name: run.arguments for run in plan(of)}
+
+    whole, front, none = runs(), runs(only_variants=["front"]), runs(only_variants=[])
+    assert front == {name: arguments for name, arguments in whole.items() if "mse" not in name}
+    assert any("front" in name for name in front)
+    assert none == whole
+    for unknown in (["back"], ["front", "back"]):
+        with pytest.raises(InputError, match="mse, front"):
+            runs(only_variants=unknown)
+    with pytest.raises(InputError):
+        grid(only_variants=["front"])
+
+
 def test_training_in_the_language_is_a_run_of_each():
     settings = {
         "nli": {"train_file": "en.jsonl"},

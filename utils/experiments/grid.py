@@ -79,6 +79,9 @@ class GridArguments:
         help=f"Regimes, of {', '.join(REGIMES)}. {ABLATION} is the ablation; {TRANSLATED} trains on data in the language, the "
         "ceiling.",
     )
+    only_variants: list[str] | None = arg(
+        None, help="Run these of the variants in the file, by name. (default: all of them)"
+    )
     joint: bool = arg(
         False,
         help="Adjust one model to all languages at once, instead of the paper's one model for each: less than a third of "
@@ -136,6 +139,12 @@ class Grid(GridArguments):
             str(variant): {name: self._checked(name, value) for name, value in settings.items()}
             for variant, settings in variants.items()
         }
+        for name in self.only_variants or ():
+            if name not in self.variants:
+                known = f"choose from {', '.join(self.variants)}" if self.variants else "the file has no variants"
+                raise InputError(f"--only_variants {name} is unknown; {known}.")
+        if self.only_variants:
+            self.variants = {name: one for name, one in self.variants.items() if name in self.only_variants}
         of_groups = [of_group for of_group in self.settings.values() if isinstance(of_group, dict)]
         tokens = {str(of_group.pop(name)) for of_group in of_groups for name in list(of_group) if is_secret(name)}
         note_secrets({"token": list(tokens)})
