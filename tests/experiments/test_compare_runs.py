@@ -456,6 +456,13 @@ def test_the_transfer_gap_is_that_of_the_means(compared, tmp_path, capsys):
     assert any(line.split("|")[1:2] == [" language "] and " gap " in line for line in printed.splitlines())
 
 
+def test_a_language_that_is_better_than_english_has_a_minus_as_everywhere(compared, tmp_path, capsys):
+    compared(write_languages(tmp_path / "one", 1, en=5, hi=9, ru=7))
+    printed = capsys.readouterr().out
+    assert "ru −20.0, hi −40.0" in printed
+    assert "-40.0" not in printed
+
+
 def test_the_same_table_every_time_whatever_the_order(grid, compared):
     assert compared(*grid, "--baseline", "plain") == compared(*grid[::-1], "--baseline", "plain", out="again")
     other = compared(*grid, "--baseline", "plain", "--seed", 7, "--alpha", 0.2, "--n_resamples", 500, out="other")

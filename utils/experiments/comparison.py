@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.core.errors import InputError
 from utils.core.progress import progress
+from utils.core.result_tables import points
 from utils.experiments.evaluated_sets import TITLES
 from utils.experiments.finished_runs import FinishedRun, System, differing_evaluation, differing_settings
 from utils.experiments.significance import (
@@ -272,7 +273,7 @@ def _measure_gaps(rows: Sequence[Row]) -> Iterator[str]:
 
 def _by_gap(rows: Sequence[Row]) -> str:
     gaps = sorted((-(row.gap or 0), row.language) for row in rows)
-    return ", ".join(f"{language} {-100 * gap:.1f}" for gap, language in gaps)
+    return ", ".join(f"{language} {points(-gap, sign=False)}" for gap, language in gaps)
 
 
 def _compare_rows(

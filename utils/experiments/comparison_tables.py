@@ -87,7 +87,7 @@ def _cells(table: ComparisonTable, row: Row) -> list[Any]:
         *row.system,
         row.n_seeds,
         mean_and_sd(row.score),
-        None if row.gap is None else f"{100 * row.gap:.1f}",
+        None if row.gap is None else points(row.gap, sign=False),
     ]
     if (comparison := row.comparison) is None:
         return [*cells, "baseline" if row.is_baseline else None, *[None] * 6]
