@@ -60,7 +60,7 @@ class EvaluationArguments(ModelsArguments):
         help="Folder for results and figures. Default: one in runs/ that is named after the script and the models.",
     )
     overwrite_output_dir: bool = arg(
-        False, help="Write into --output_dir even if it is not empty (and over files of --write_links)."
+        False, help="Write into --output_dir even if it is not empty, and over files that exist."
     )
 
     def assume_output_dir(self, script: str) -> dict[str, str]:

@@ -84,8 +84,8 @@ class GridArguments:
     )
     joint: bool = arg(
         False,
-        help="Adjust one model to all languages at once, instead of the paper's one model for each: less than a third of "
-        "the runs.",
+        help="Adjust one model to all languages at once, instead of the paper's one model for each: about a third of the "
+        "runs.",
     )
     cross_lingual: list[str] = arg(
         default_factory=list,

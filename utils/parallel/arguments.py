@@ -31,7 +31,7 @@ class ParallelDataArguments:
     parallel_config: str | None = arg(
         None,
         help="Its configuration; {language} stands for the language. Default: the first of en-{language}, "
-        "{language}-en, {language} that the data set has (of uk-ru, ru-uk with --anchor_language ru).",
+        "{language}-en, {language} that the data set has (with --anchor_language ru, for uk: ru-uk, uk-ru).",
     )
     parallel_split: str = arg("train", help="Its split.")
     streaming: bool = arg(
