@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.alignment.words import split_on_punctuation
 from utils.core.arguments import arg, parse_arguments
-from utils.core.errors import run_script
+from utils.core.errors import InputError, run_script
 from utils.core.files import write_json_lines
 from utils.core.next_steps import command, say_next
 from utils.core.tables import one_path_each, read_rows
@@ -48,9 +48,13 @@ def main() -> None:
         if (folder / f"pairs.{language}.tsv").exists():
             continue
         rows = [{"en": row["en"], language: row[language]} for _, row in islice(read_rows(path), args.max_pairs)]
+        cut = len(rows) - args.held_out
+        if cut < 1:
+            raise InputError(
+                f"{path} has {len(rows):,} pairs; give more, or a --held_out of fewer than {args.held_out:,}."
+            )
         source, english = ([split_on_punctuation(row[side]) for row in rows] for side in (language, "en"))
         links = StatisticalAligner().align(source, english)
-        cut = len(rows) - args.held_out
         for name, part in (("pairs", slice(cut)), ("held", slice(cut, None))):
             write_json_lines(folder / f"{name}.{language}.jsonl", rows[part])
             header = {"word_splitting": "punctuation", "aligner": "statistical", "pairs": len(rows[part])}

@@ -295,11 +295,6 @@ class Paths:
     parallel_dataset: str | None = arg(None, help="Folder.")
     model_name_or_path: str | None = arg(None, help="Folder.")
     language: str | None = arg(None, help="Not a path.")
-    do_eval: bool = arg(False, help="Evaluate.")
-
-    @property
-    def trains(self):
-        return not self.do_eval
 
 
 @pytest.fixture
@@ -326,7 +321,7 @@ def paths(run, tmp_path, monkeypatch):
      "--write_links ru=x hi=link.hi --parallel_file hi=a.hi,a.en", "--write_links hard.en --parallel_file hi=a.hi,a.en",
      "--write_links data/hi.tsv --parallel_dataset data", "--write_links hi=new ru=./new", "--output_dir data --parallel_dataset data",
      "--output_dir model --model_name_or_path ./model", "--parallel_file out/predictions/hi.jsonl",
-     "--parallel_file out/all_results.json", "--output_dir x --write_links x", "--output_dir data --parallel_dataset data --do_eval"],
+     "--parallel_file out/all_results.json", "--output_dir x --write_links x"],
 )  # fmt: skip
 def test_an_output_onto_what_is_read_is_refused(paths, tmp_path, words):
     before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
@@ -339,7 +334,7 @@ def test_an_output_onto_what_is_read_is_refused(paths, tmp_path, words):
     "words",
     ["--write_links b.hi --parallel_file a.hi", "--write_links hi=x ru=y --parallel_file hi=a.hi,a.en", "--language out",
      "--output_dir . --parallel_file a.hi", "--write_links data/new --parallel_dataset data", "--model_name_or_path out/checkpoint-1",
-     "--output_dir model --model_name_or_path model --do_eval", "--output_dir model/new --model_name_or_path model"],
+     "--output_dir model/new --model_name_or_path model"],
 )  # fmt: skip
 def test_other_outputs_are_not(paths, words):
     paths(words)

@@ -469,6 +469,11 @@ def test_the_same_table_every_time_whatever_the_order(grid, compared):
     assert float(other[1]["p_bootstrap"]) == pytest.approx(1 / 501)
 
 
+def test_a_metric_that_is_named_twice_is_compared_once(grid, compared):
+    once = compared(*grid, "--baseline", "plain", "--metric", "accuracy")
+    assert compared(*grid, "--baseline", "plain", "--metric", "accuracy", "accuracy", out="twice") == once
+
+
 def test_without_a_baseline_there_are_means(grid, compared, capsys):
     rows = compared("--runs", *grid)
     assert [(row["regime"], row["difference"]) for row in rows] == [("continual", ""), ("plain", "")]

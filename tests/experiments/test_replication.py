@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from random import Random
 
@@ -842,3 +843,13 @@ def test_killed_at_any_moment_it_gives_the_same_report(tmp_path, model):
     assert str(tmp_path) not in (tmp_path / "whole" / "report.md").read_text(encoding="utf-8")
     assert "report.html" in whole.text
     assert not list((tmp_path / "killed").rglob("checkpoint-*"))
+
+
+def test_data_of_a_grid_need_pairs_that_are_not_held_out(run, tmp_path):
+    prepare = SourceFileLoader("prepare_data", str(PROJECT / "grids" / "prepare_data.py")).load_module()
+    pairs = tmp_path / "en-hi.jsonl"
+    pairs.write_text('{"en": "one", "hi": "ek"}\n' * 20, encoding="utf-8")
+    for held_out in (20, 30):
+        with pytest.raises(InputError, match="en-hi.jsonl"):
+            run(prepare.main, f"hi={pairs}", "--output_dir", tmp_path / "out", "--held_out", held_out)
+    assert not (tmp_path / "out").exists()

@@ -99,9 +99,11 @@ def model_for(head: str, architecture: str = "Bert", dropout: float = 0.0):
     return tiny.model(architecture, head, seed=1, **changes, **dict.fromkeys(names, dropout))
 
 
-def alignment_for(architecture: str = "Bert", weights: LossWeights = CONTINUAL, **settings) -> ContinualAlignment:
+def alignment_for(
+    architecture: str = "Bert", weights: LossWeights = CONTINUAL, objective=None, **settings
+) -> ContinualAlignment:
     reference = tiny.model(architecture, "", seed=5)
-    loss = AlignmentLoss(MeanSquaredError(), reference, weights=weights)
+    loss = AlignmentLoss(objective or MeanSquaredError(), reference, weights=weights)
     return ContinualAlignment(
         encode_pairs(some_pairs(12), WORD_TOKENIZER), loss, COLLATOR, **{"batch_size": 4, **settings}
     )

@@ -235,3 +235,14 @@ def test_sampling_is_exact_random_and_repeatable():
 def test_fingerprint_tells_content_apart():
     one, same, other = (datasets.Dataset.from_dict({"source": [["a", w]]}) for w in ("b", "b", "c"))
     assert content_fingerprint(one) == content_fingerprint(same) != content_fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    "names", [("one.tsv", "two.tsv"), ("one.jsonl", "two.jsonl"), ("one.csv.gz", "two.txt"), ("es.txt", "two.parquet")]
+)
+def test_two_tables_are_not_two_sides(tmp_path, names):
+    """Line by line their columns would be words: shards of equal length were read so, without an error."""
+    for name in names:
+        (tmp_path / name).write_bytes(b"es\ten\nuno\tone\n")
+    with pytest.raises(InputError, match="is a table"):
+        read(*(tmp_path / name for name in names))

@@ -477,6 +477,16 @@ def test_the_encoder_comes_back_as_it_was():
     assert all(parameter.grad is None and parameter.requires_grad for parameter in encoder.parameters())
 
 
+def test_cosines_are_compared_in_full_precision_also_under_autocast(pairs):
+    """(view_links.py --bf16: of eight bits many cosines are equal.)"""
+    aligner = EncoderAligner(ENCODER, WordTokenizer(MADE["wordpiece"], max_length=64), 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        links, _ = aligner.score_with_similarities(*pairs)
+    scores = [score for of_pair in links for score in of_pair.values()]
+    assert len(scores) > 10
+    assert any(torch.tensor(score).bfloat16().item() != score for score in scores)
+
+
 def test_half_precision_encoder():
     sentences = [split_on_punctuation(text) for text in TEXT]
     encoder = model(head="").to(torch.bfloat16)

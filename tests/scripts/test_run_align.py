@@ -518,15 +518,20 @@ def test_two_processes_give_the_model_of_one(tmp_path, bitext, divided):
         assert two_metrics[name] == pytest.approx(one_metrics[name], rel=1e-4)
 
 
-def test_two_processes_that_resume_in_an_epoch_go_on_as_before(tmp_path, bitext):
-    """The epoch's last step is not full: one process has one pair, the other none, and copies are not counted."""
+@pytest.mark.parametrize("sampling", ["size", "uniform", "ucb"])
+def test_two_processes_that_resume_in_an_epoch_go_on_as_before(tmp_path, bitext, sampling):
+    """In the second epoch, whose last step is not full: one process has one pair, the other none, and copies are not counted."""
     model = tiny.checkpoint(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     how = ("--max_train_pairs", 13, "--per_device_train_batch_size", 3, "--optim", "sgd", "--learning_rate", 0.1,
-           "--save_strategy", "steps", "--save_steps", 1, "--num_train_epochs", 1)  # fmt: skip
+           "--save_strategy", "steps", "--save_steps", 1, "--num_train_epochs", 2)  # fmt: skip
+    if sampling != "size":
+        files = (f"hi={bitext}", f"ru={of_another_language(bitext, tmp_path / 'ru.tsv')}")
+        how += ("--languages", "hi", "ru", "--parallel_file", *files, "--language_sampling", sampling)
     words = command(model, bitext, tmp_path / "whole", *how)
     run_process(words, tmp_path / "log", environment(tmp_path), n_processes=2)
-    first = tmp_path / "whole" / "checkpoint-1"
-    resumed = command(model, bitext, tmp_path / "resumed", *how, "--resume_from_checkpoint", first)
+    last = max(int(folder.name.partition("-")[2]) for folder in (tmp_path / "whole").glob("checkpoint-*"))
+    within = tmp_path / "whole" / f"checkpoint-{last // 2 + 1}"
+    resumed = command(model, bitext, tmp_path / "resumed", *how, "--resume_from_checkpoint", within)
     run_process(resumed, tmp_path / "log", environment(tmp_path), n_processes=2)
     whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)

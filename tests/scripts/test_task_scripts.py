@@ -654,16 +654,16 @@ def test_two_processes_give_the_model_of_one(tmp_path, words, task, divided):
 
 
 def test_two_processes_that_resume_in_an_epoch_go_on_as_before(tmp_path, words):
-    """The epoch's last step has one row, which its copies in the other batch do not change."""
+    """In the second epoch, whose last step has one row, which its copies in the other batch do not change."""
     folder = tmp_path / "encoder"
     tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(folder)
     tiny.pair_tokenizer().save_pretrained(folder)
     how = ("--do_train", "--max_train_samples", 17, "--per_device_train_batch_size", 4, "--optim", "sgd", "--learning_rate", 0.1,
-           "--num_train_epochs", 1, "--save_strategy", "steps", "--save_steps", 1)  # fmt: skip
+           "--num_train_epochs", 2, "--save_strategy", "steps", "--save_steps", 1)  # fmt: skip
     whole = command("ner", folder, tmp_path / "whole", words, *how)
     run_process(whole, tmp_path / "log", environment(tmp_path), tmp_path, 2)
-    first = tmp_path / "whole" / "checkpoint-1"
-    resumed = command("ner", folder, tmp_path / "resumed", words, *how, "--resume_from_checkpoint", first)
+    within = tmp_path / "whole" / "checkpoint-4"
+    resumed = command("ner", folder, tmp_path / "resumed", words, *how, "--resume_from_checkpoint", within)
     run_process(resumed, tmp_path / "log", environment(tmp_path), tmp_path, 2)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "resumed"))
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from run_nli import NliDataArguments
 from utils.tasks import steps
-from utils.tasks.data_arguments import TaskDataArguments
 from utils.tasks.published import PUBLISHED, note_on_published
 from utils.tasks.registry import TASKS
 
@@ -51,7 +51,7 @@ def of_run(**changes):
     of_training = {"do_train": True, "max_steps": -1}
     training = {name: changes.pop(name, value) for name, value in of_training.items()}
     parallel = SimpleNamespace(romanize=changes.pop("romanize", []))
-    data = TaskDataArguments(dataset_name="xnli", **changes)
+    data = NliDataArguments(**{"dataset_name": "xnli", **changes})
     model = SimpleNamespace(model_name_or_path=HUB_MBERT, hub_options=dict)
     training = SimpleNamespace(**training)
     return SimpleNamespace(task=TASKS["nli"], model=model, data=data, parallel=parallel, training=training)
@@ -61,7 +61,8 @@ def of_run(**changes):
     "changes",
     [{"do_train": False}, {"max_steps": 3}, {"max_train_samples": 10}, {"max_eval_samples": 10}, {"train_file": "a.jsonl"},
      {"max_predict_samples": 10}, {"test_file": ["hi=a.jsonl"]}, {"eval_dataset_name": "data/nli"}, {"train_language": "hi"}, {"few_shot": ["hi=9"]},
-     {"romanize": ["hi"]}],
+     {"romanize": ["hi"]}, {"dataset_name": "snli"}, {"dataset_name": "snli", "eval_dataset_name": "xnli"}, {"test_split": "validation"},
+     {"train_split": "train[:10]"}, {"dataset_config_name": "hi"}],
 )  # fmt: skip
 def test_only_a_whole_run_on_the_usual_data_is_compared(changes, monkeypatch):
     monkeypatch.setattr(steps, "original_model", lambda name, **_: (name, "main"))

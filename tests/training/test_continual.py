@@ -32,7 +32,7 @@ from helpers.trainers import (
     weights_of,
 )
 from utils.alignment.losses import AlignmentLoss
-from utils.alignment.objectives import ADJUSTMENT, LossWeights, MeanSquaredError
+from utils.alignment.objectives import ADJUSTMENT, ContrastiveObjective, LossWeights, MeanSquaredError
 from utils.core.errors import Interrupted
 from utils.training.continual_trainer import ContinualTrainer, _first_rows
 from utils.training.interruption import SaveWhenInterrupted, train_and_save
@@ -226,13 +226,19 @@ def test_mixed_precision_reaches_the_pairs(tmp_path):
     assert all(np.isfinite(logged(trainer, "loss")))
 
 
-@pytest.mark.parametrize("continual", [False, True])
-def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path, continual):
+@pytest.mark.parametrize("objective", [None, MeanSquaredError, ContrastiveObjective])
+@pytest.mark.parametrize("n_accumulated", [1, 2])
+def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path, objective, n_accumulated):
+    """(With accumulated batches, pairs of the contrastive objective are first passed without gradient, with the same dropout.)"""
     arguments = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 4, "dropout": 0.2}
+    arguments |= {"per_device_train_batch_size": 8 // n_accumulated, "gradient_accumulation_steps": n_accumulated}
 
     def fresh(output):
         return continual_trainer_for(
-            tmp_path, output, alignment=alignment_for(batch_size=3) if continual else None, **arguments
+            tmp_path,
+            output,
+            alignment=alignment_for(batch_size=3, objective=objective()) if objective else None,
+            **arguments,
         )
 
     whole = fresh("whole")

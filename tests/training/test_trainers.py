@@ -228,10 +228,20 @@ def test_every_aligned_layer_is_measured(tmp_path):
         assert together[name] == pytest.approx((highest[name] + lower[name]) / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("objective", [MeanSquaredError, ContrastiveObjective])
 @pytest.mark.parametrize("sampling", ["random", "group_by_length"])
-def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path, sampling):
-    arguments = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 4, "dropout": 0.2}
+@pytest.mark.parametrize("n_accumulated", [1, 2])
+def test_resume_in_the_middle_of_the_second_epoch_is_exact(tmp_path, sampling, objective, n_accumulated):
+    """(With accumulated batches, those of the contrastive objective are first passed without gradient, with the same dropout.)"""
+    arguments = {
+        "num_train_epochs": 3,
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "dropout": 0.2,
+        "objective": objective(),
+    }
     arguments["train_sampling_strategy"] = sampling
+    arguments |= {"per_device_train_batch_size": 8 // n_accumulated, "gradient_accumulation_steps": n_accumulated}
     whole = alignment_trainer_for(tmp_path, "whole", **arguments)
     whole.train()
     stopped = alignment_trainer_for(tmp_path, "stopped", **arguments)

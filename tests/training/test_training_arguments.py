@@ -146,16 +146,13 @@ def test_what_cannot_work_in_tasks(run, tmp_path, words):
 @pytest.mark.parametrize("do_train", [False, True])
 @pytest.mark.parametrize("do_eval", [False, True])
 @pytest.mark.parametrize("strategy", ["no", "epoch"])
-def test_a_run_that_trains_is_not_written_over_its_model(tmp_path, run, kind, do_train, do_eval, strategy):
-    """There is one definition of what trains."""
+def test_nothing_is_written_over_the_model_not_even_a_measurement(tmp_path, run, kind, do_train, do_eval, strategy):
+    """Its record says how it was made, which later runs follow."""
     tiny_model = tmp_path / "model"
     tiny_model.mkdir()
     words = ["--use_cpu", "--report_to", "none", "--eval_strategy", strategy, "--eval_steps", 1]
     words += ["--do_train"] * do_train + ["--do_eval"] * do_eval
-    (training,) = run(lambda: parse_arguments(kind), *words, "--output_dir", tmp_path / "out")
-    in_place = [*words, "--output_dir", tiny_model, "--model", tiny_model]
-    if training.trains:
-        with pytest.raises(InputError, match="would overwrite"):
-            run(lambda: parse_arguments(ModelArguments, kind), *in_place)
-    else:
-        run(lambda: parse_arguments(ModelArguments, kind), *in_place)
+    model = ["--model", tiny_model]
+    run(lambda: parse_arguments(ModelArguments, kind), *words, *model, "--output_dir", tmp_path / "out")
+    with pytest.raises(InputError, match="would overwrite"):
+        run(lambda: parse_arguments(ModelArguments, kind), *words, *model, "--output_dir", tiny_model)

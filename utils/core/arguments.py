@@ -118,17 +118,15 @@ def is_language(name: object) -> bool:
 def check_outputs(groups: Sequence[Any]) -> None:
     """Raise an `InputError` if arguments name a file or folder that is read and written, or written twice.
 
-    The names of arguments say which are which. A model may be evaluated in its own folder, but not trained there (`trains`
-    of a group says which; without it, all is written anew).
+    The names of arguments say which are which. A model is not measured in its own folder either: the record of how it was made
+    is there, which later runs follow.
     """
     named = [(item.name, getattr(group, item.name)) for group in groups for item in fields(group)]
-    trains = next((group.trains for group in groups if hasattr(group, "trains")), True)
     written = [(name, path) for name, value in named if _WRITTEN.fullmatch(name) for path in _paths_in(value)]
     read = [(name, path) for name, value in named if _READ.fullmatch(name) for path in _paths_in(value)]
     for number, (output, path) in enumerate(written):
         for name, other in [*read, *written[:number]]:
-            in_place = "model" in name and output == "output_dir" and not trains
-            if _overwrites(path, other, output != "output_dir") and not in_place:
+            if _overwrites(path, other, output != "output_dir"):
                 raise InputError(f"--{output} {path} would overwrite --{name} {other}; choose another {output}.")
 
 

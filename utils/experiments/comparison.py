@@ -170,7 +170,7 @@ def compare(
     Raises:
         InputError: for two runs of the same system with the same seed, or a metric that no run has.
     """
-    rows = list(_rows(runs, metrics or _USUAL_METRICS))
+    rows = list(_rows(runs, list(dict.fromkeys(metrics or _USUAL_METRICS))))
     if not rows:
         known = sorted({metric for run in runs for one in run.sets.values() for metric in one.results})
         raise InputError(f"No run has the metric {' or '.join(metrics or ())}; there are {', '.join(known)}.")

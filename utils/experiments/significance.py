@@ -211,7 +211,7 @@ def seed_correlation(groups: Iterable[Sequence[tuple[np.ndarray, np.ndarray]]]) 
         groups: one for each language: pairs of scores (system, baseline), [seeds] each, with the same seeds in the same order.
             Fewer than two groups have no standard error, and give 0.
     """
-    covariances = [sum(np.cov(*pair) for pair in group) for group in groups]  # [2, 2] each
+    covariances = [np.sum([np.cov(*pair) for pair in group], axis=0) for group in groups]  # [2, 2] each
     together = np.array([2 * one[0, 1] for one in covariances])
     variances = np.array([np.trace(one) for one in covariances])
     n_groups = len(variances)

@@ -78,6 +78,10 @@ def pair_files(paths: Sequence[str], columns: SentenceColumns) -> Sequence[str]:
         raise InputError(
             f"{' '.join(paths)} are {len(paths)} files for {columns.language}; give one, or two that are aligned."
         )
+    if len(paths) == 2 and (table := next((path for path in paths if bare_path(path).suffix in READERS), None)):
+        raise InputError(
+            f"{table} is a table, which holds both sides; give one such file for {columns.language}, or two text files that are aligned."
+        )
     return paths
 
 

@@ -42,11 +42,6 @@ class FineTuningArguments(ScriptTrainingArguments):
             self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
         super().__post_init__()
 
-    @property
-    def trains(self) -> bool:
-        """Whether a model may be trained, as far as these arguments say it: in its own folder it would be lost."""
-        return self.do_train or not (self.do_eval or self.do_predict)
-
     def actions(self, data: TaskDataArguments) -> list[str]:
         """Which of do_train, do_eval and do_predict the run does: all, if the command line does not say it.
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from utils.alignment.causal import assume_for_causal
 from utils.alignment.vocabulary import task_vocabulary_fit
 from utils.alignment.words import WordTokenizer
+from utils.core.arguments import default_of
 from utils.core.columns import content_fingerprint
 from utils.core.data_sets import full_name
 from utils.core.errors import InputError
@@ -151,6 +153,9 @@ def _published(args: TaskArguments, prefix: str, names: Sequence[str], metrics: 
     limits = (data.train_file, data.validation_file, data.test_file, data.max_train_samples, data.max_eval_samples)
     in_english_alone = training.do_train and data.trained_languages() == [ENGLISH]
     others = data.max_predict_samples or in_place(args.parallel.romanize)
+    for item in fields(data):
+        if item.name in ("dataset_name", "dataset_config_name", "train_split", "validation_split", "test_split"):
+            others = others or full_name(str(getattr(data, item.name))) != full_name(str(default_of(item)))
     if not in_english_alone or training.max_steps > 0 or any(limits) or others:
         return ""
     data_set = full_name(str(data.eval_dataset_name or data.dataset_name))

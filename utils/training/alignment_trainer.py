@@ -13,14 +13,14 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, speed_metrics
 
 from utils.alignment.language_sampling import BY_SIZE, LanguageBandit, LanguageSampling
 from utils.alignment.losses import AlignmentLoss, count_terms, side_vectors
 from utils.alignment.pairs import SPECIAL_TOKEN, first_pairs
-from utils.alignment.sampler import MixedLanguages, OneLanguageAtATime
+from utils.alignment.sampler import LengthGroupedBatches, MixedLanguages, OneLanguageAtATime
 from utils.core.columns import column_array
 from utils.core.errors import InputError
 from utils.core.progress import progress
@@ -133,11 +133,11 @@ class AlignmentTrainer(ComponentTrainer):
     def _loss_alone(self, batch: Mapping[str, Tensor], autocast: Autocast) -> Tensor:
         return self.alignment_loss.weights.total(self.alignment_loss(self.model, batch, autocast).means())
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+    def _own_sampler(self) -> LengthGroupedBatches | None:
         """With --language_sampling, batches of languages in other shares than the numbers of their pairs."""
         rows = self.train_dataset
         if self.sampling.name == "size" or not isinstance(rows, Dataset):
-            return super()._get_train_sampler(train_dataset)
+            return super()._own_sampler()
         numbers = {language: number for number, language in enumerate(self.languages)}
         languages = np.array([numbers[language] for language in column_array(rows, "language")])
         per_block = {} if self.args.train_sampling_strategy == "group_by_length" else {"batches_per_block": 1}

@@ -17,7 +17,7 @@ from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, SkipBatch
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import Sampler
-from transformers import ProgressCallback, Trainer
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 
@@ -63,6 +63,16 @@ class LossMeter:
         return {**means, **(pace if self._n_pairs else {})}
 
 
+class EpochOfSampler(TrainerCallback):
+    """Tells a sampler the epoch: where several processes resume within one, `Trainer` does not reach it."""
+
+    def __init__(self, sampler: LengthGroupedBatches) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
+
+
 class ComponentTrainer(Trainer):
     """A `Trainer` of a loss that is a sum of others, each logged under its own name.
 
@@ -94,6 +104,8 @@ class ComponentTrainer(Trainer):
         self._results: dict[str, float] = {}
         # Of the steps before the checkpoint from which this run resumes: their number, and the sum of their losses.
         self._steps_before, self._loss_before = 0, 0.0
+        # The checkpoint whose random states are still to be set.
+        self._resumed_from: str | None = None
         # The names of what the first checkpoint moves aside of earlier runs.
         self._left_by_others: list[str] = []
 
@@ -110,8 +122,11 @@ class ComponentTrainer(Trainer):
         pushes = self.args.push_to_hub and self.args.hub_strategy != HubStrategy.END
         self._left_by_others = ["checkpoint-*"] * (not resume_from_checkpoint) + [*RESULTS] * pushes
         self._steps_before, self._loss_before = 0, 0.0
+        self._resumed_from = resume_from_checkpoint
         if resume_from_checkpoint:
-            resume_from_checkpoint = own_checkpoint(resume_from_checkpoint, self.args, self._identity)
+            self._resumed_from = resume_from_checkpoint = own_checkpoint(
+                resume_from_checkpoint, self.args, self._identity
+            )
             self._continue_from(Path(resume_from_checkpoint, RUN_FILE))
         if self.args.bf16 and self.args.device.type == "cpu":
             self._compare_precisions()
@@ -280,10 +295,30 @@ class ComponentTrainer(Trainer):
         return {"by_language": self._by_language} | ({"bandit": self.bandit} if self.bandit else {})
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """With `--train_sampling_strategy group_by_length`, by the training rows' column `length`."""
-        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(self.train_dataset, Dataset):
+        self.remove_callback(EpochOfSampler)
+        sampler = self._own_sampler()
+        if sampler is None:
             return super()._get_train_sampler(train_dataset)
+        self.add_callback(EpochOfSampler(sampler))
+        return sampler
+
+    def _own_sampler(self) -> LengthGroupedBatches | None:
+        """With `--train_sampling_strategy group_by_length`, by the training rows' column `length`; else None."""
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(self.train_dataset, Dataset):
+            return None
         return LengthGroupedBatches(*self._lengths_and_batches())
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
+        """As `Trainer`'s; after it, random numbers go on where the checkpoint was saved (`Trainer` sets them a little later)."""
+        found = super().get_batch_samples(*args, **kwargs)
+        self._load_rng_state(self._resumed_from)
+        return found
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Once for each resumed run."""
+        if self._resumed_from:
+            super()._load_rng_state(checkpoint)
+            self._resumed_from = None
 
     def _lengths_and_batches(self) -> tuple[np.ndarray, int, int]:
         """The lengths of the training rows, the rows of an optimizer step, and the seed of their order."""

@@ -35,7 +35,8 @@ class ContinualTrainer(ComponentTrainer):
 
     All are means over the *global* batch, over processes and accumulated batches: the task loss by its labels
     (those that are not -100), the others by links, pairs and English words. So a step equals that of one process with the
-    whole batch. (Trainer alone divides a token classifier's loss by the tokens of each part.) Without pairs, or with
+    whole batch. (Trainer alone divides a token classifier's loss by the tokens of each part. But heads for questions, as in
+    transformers, take their softmax over padding, too, so that their loss also depends on which rows are padded together.) Without pairs, or with
     both weights 0, a run in one process is bit-for-bit identical to `Trainer`'s; in several, where the rows fill every batch
     (accelerate repeats rows to fill the last one, which are not counted here).
 

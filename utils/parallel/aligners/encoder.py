@@ -159,7 +159,10 @@ class EncoderAligner(WordAligner):
             _by_sentence(word_vectors(self.model, batch, side, layers), [pair[f"{side}_words"] for pair in pairs])
             for side in ("source", "english")
         )
-        return [found(s @ e.transpose(1, 2), has_source, has_english) for s, e in zip(source, english)]
+        # (In half precision many cosines would be equal, and other words nearest.)
+        with torch.autocast(self.model.device.type, enabled=False):
+            cosines = [s.float() @ e.float().transpose(1, 2) for s, e in zip(source, english)]
+        return [found(of_layer, has_source, has_english) for of_layer in cosines]
 
 
 def _link(
@@ -167,7 +170,7 @@ def _link(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The links of a batch, as those of `mutual_argmax`, and their cosines [links]; on the CPU."""
     links = mutual_argmax(similarity, has_source, has_english)
-    return links, similarity.float().cpu()[tuple(links)]
+    return links, similarity.cpu()[tuple(links)]
 
 
 def _link_and_keep(
@@ -175,7 +178,7 @@ def _link_and_keep(
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
     """`_link`, and the cosines [batch, source words, English words], nan for words that do not exist; on the CPU."""
     exists = has_source.unsqueeze(2) & has_english.unsqueeze(1)
-    kept = similarity.float().masked_fill(~exists, float("nan")).cpu()
+    kept = similarity.masked_fill(~exists, float("nan")).cpu()
     return _link(similarity, has_source, has_english), kept
 
 
