@@ -47,6 +47,8 @@ class Ends:
 
 
 EndsByLoss = Mapping[str, Ends]  # by the name of the loss
+# Under this name a batch carries its `PartOfStep`.
+PART = "part_of_step"
 
 
 @dataclass

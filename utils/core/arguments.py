@@ -188,7 +188,6 @@ class _Parser(HfArgumentParser):
 
     def __init__(self, dataclasses: Sequence[Any], **options: Any) -> None:
         self.titles: dict[str, str] = {}
-        self.spellings: dict[str, str] = {}  # of every argument → its name
         self.bounds: dict[str, Mapping[str, float]] = {}
         self.actions: dict[str, Action] = {}  # by spelling
         # (Not by the types of the fields, which HfArgumentParser changes.)
@@ -205,7 +204,6 @@ class _Parser(HfArgumentParser):
         name = options.get("dest") or names[0].lstrip("-")
         if name not in self.titles:  # --help
             return super().add_argument(*names, **options)
-        self.spellings |= dict.fromkeys(names, name)
         if not self.groups:
             titles = sorted(dict.fromkeys(self.titles.values()), key=_INHERITED.__eq__)  # (inherited ones last)
             self.groups = {title: self.add_argument_group(title) for title in titles}
@@ -271,7 +269,7 @@ def parse_arguments(
         settings, arguments = _arguments_from(arguments[0], parser), arguments[1:]
     if positional and arguments and not arguments[0].startswith("-"):
         arguments = [f"--{positional}", *arguments]
-    named = [parser.spellings[word] for word in settings if word in parser.spellings]
+    named = [parser.actions[word].dest for word in settings if word in parser.actions]
     if twice := next((name for name in named if named.count(name) > 1), None):
         raise InputError(f"The settings file gives {twice} twice, by two names; leave one of them out.")
     arguments = [*settings, *map(_underscored, arguments)]
@@ -290,7 +288,8 @@ def parse_arguments(
         first = f"write {positional} before everything else, or after --{positional}."
         remedy = first if is_value else parser.nearest(unknown[0])
         raise InputError(f"There is no argument {unknown[0]}; {remedy}")
-    given = {parser.spellings.get(word.partition("=")[0]) for word in arguments if word.startswith("--")}
+    spelled = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    given = {parser.actions[spelling].dest for spelling in spelled & parser.actions.keys()}
     for group in parsed:
         group.given = given
         note_secrets(vars(group))

@@ -188,6 +188,5 @@ def _first_offered(wanted: Sequence[str], offered: Sequence[str], language: str,
         # Of the 183 configurations of google/xtreme only those of the same task are of interest.
         tasks = tuple(name.split(".")[0] + "." for name in wanted)
         named = ", ".join([name for name in offered if name.startswith(tasks)] or offered) or "none at all"
-        tried = " or ".join(name for name in wanted if not name.startswith("translation."))
-        raise NotOfferedError(f"{lacks} {tried}, only {named}; choose one with {argument}.")
+        raise NotOfferedError(f"{lacks} {' or '.join(wanted)}, only {named}; choose one with {argument}.")
     return found

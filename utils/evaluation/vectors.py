@@ -28,7 +28,7 @@ _BATCHES_OF_CHUNK = 64
 _CHECKED_AT_ONCE = 65_536
 # Indices of sentences with their token ids.
 _Chunk = list[tuple[int, list[int]]]
-# Makes the context of an encoder's passes (mixed precision).
+# Makes the context of a model's passes (mixed precision), as `Accelerator.autocast` does.
 Autocast = Callable[[], AbstractContextManager]
 
 

@@ -18,7 +18,6 @@ from utils.experiments.arms import (
     language_of,
 )
 from utils.experiments.comparison import Comparison
-from utils.experiments.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def place(grid: Grid, claim: Claim, variant: str) -> tuple[str, str, str]:
+def place(claim: Claim, variant: str) -> tuple[str, str, str]:
     """The key of the comparison that decides a claim."""
     arms = [Arm(of, variant if REGIMES[of].aligns else "") for of in (claim.regime, claim.baseline) if of != BEFORE]
     baseline = arms[0]._replace(is_before=True) if claim.baseline == BEFORE else arms[1]

@@ -147,7 +147,7 @@ def _claims(results: Results) -> Iterator[_ClaimRow]:
     for variant in grid.variants or [""]:
         of_variant = f" ({variant})" if variant else ""
         for claim in CLAIMS:
-            found = results.comparisons.get(place(grid, claim, variant), {})
+            found = results.comparisons.get(place(claim, variant), {})
             for script, languages in groups.items():
                 compared = {name: one for name, one in found.items() if language_of(name) in languages}
                 if verdict := verdict_on(compared, claim, results.alpha):

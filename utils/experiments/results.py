@@ -127,7 +127,7 @@ def read_results(
             for regime, baseline in arms_with_baselines(grid, part):
                 runs_of_both, baselines = _beside(found, regime, baseline)
                 if baselines and _measured_alike(runs_of_both):
-                    table = compare(runs_of_both, baselines, [metric], n_resamples)
+                    table = compare(runs_of_both, baselines, [metric], n_resamples, alpha=results.alpha)
                     results.tables.append(table)
                     results.comparisons[part, regime, baseline] = {row.language: one for row, one in table.compared}
                 elif baselines:

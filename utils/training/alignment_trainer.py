@@ -19,23 +19,20 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, speed_metrics
 
 from utils.alignment.language_sampling import BY_SIZE, LanguageBandit, LanguageSampling
 from utils.alignment.losses import AlignmentLoss, count_terms, side_vectors
+from utils.alignment.negatives import PART
 from utils.alignment.pairs import SPECIAL_TOKEN, first_pairs
 from utils.alignment.sampler import LengthGroupedBatches, MixedLanguages, OneLanguageAtATime
 from utils.core.columns import column_array
 from utils.core.errors import InputError
 from utils.core.progress import progress
 from utils.evaluation.neighbors import Retrieval, retrieve
+from utils.evaluation.vectors import Autocast
 from utils.models.encoders import load_encoder_weights, save_encoder
 from utils.parallel.sides import ENGLISH, directions
 from utils.training.base_trainer import ComponentTrainer
 from utils.training.checkpoints import loss_identity
-from utils.training.precision import Autocast
 from utils.training.relinking import Relinker
 from utils.training.used_embeddings import used_rows_only
-
-
-# Under this name a batch carries what its loss needs of the others of its optimizer step.
-_PART = "part_of_step"
 
 
 class AlignmentTrainer(ComponentTrainer):
@@ -164,7 +161,7 @@ class AlignmentTrainer(ComponentTrainer):
         if (n_own := self._n_own_rows()) is not None:
             batches[-1] = first_pairs(batches[-1], n_own)
         for batch, part in zip(batches, self.alignment_loss.parts(self.model_wrapped, batches, self.accelerator)):
-            batch[_PART] = part
+            batch[PART] = part
         counts = torch.tensor(count_terms(batches), dtype=torch.float32, device=device)
         return batches, self.accelerator.reduce(counts, "sum")
 
@@ -176,7 +173,7 @@ class AlignmentTrainer(ComponentTrainer):
         `num_items_in_batch` [3] has the links, English words and pairs of the global batch, by default this batch's own.
         With `return_outputs`, the losses by name as well.
         """
-        terms = self.alignment_loss(model, inputs, self.accelerator.autocast, inputs.pop(_PART, None))
+        terms = self.alignment_loss(model, inputs, self.accelerator.autocast, inputs.pop(PART, None))
         losses = terms.means(num_items_in_batch, self.accelerator.num_processes)
         loss = self.alignment_loss.weights.total(losses)
         if model.training:

@@ -26,10 +26,11 @@ from utils.alignment.sampler import LengthGroupedBatches
 from utils.core.columns import column_array
 from utils.core.errors import InputError, first_line, input_errors
 from utils.core.files import RESULTS, read_json_object, set_aside, write_json
+from utils.evaluation.vectors import Autocast
 from utils.models.adapters import save_adapter
 from utils.training.checkpoints import RUN_FILE, own_checkpoint, run_identity
 from utils.training.language_losses import LanguageLosses
-from utils.training.precision import Autocast, warn_if_bf16_is_slower
+from utils.training.precision import warn_if_bf16_is_slower
 from utils.training.step_progress import StepProgress
 
 

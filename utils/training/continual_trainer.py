@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from utils.alignment.continual import ContinualAlignment
 from utils.alignment.losses import count_terms
+from utils.alignment.negatives import PART
 from utils.core.errors import InputError
 from utils.models.encoders import save_task_model
 from utils.models.layers import encoder_of, in_evaluation_mode, parameters_behind
@@ -19,8 +20,6 @@ from utils.training.loss_gradients import LossGradients
 
 # Under this name a task's batch carries its share of the parallel pairs.
 _PAIRS = "parallel_pairs"
-# And under this one the pairs carry what their loss needs of the others of the optimizer step.
-_PART = "part_of_step"
 # Under this name a batch carries how many labels its loss is a mean over.
 _LABELS = "n_labels"
 
@@ -112,7 +111,7 @@ class ContinualTrainer(ComponentTrainer):
             parts = self.alignment.loss.parts(encoder, shares, self.accelerator, all_have_pairs)
             for batch, pairs, part in zip(batches, shares, parts):
                 if pairs:
-                    batch[_PAIRS] = {**pairs, _PART: part}
+                    batch[_PAIRS] = {**pairs, PART: part}
         return batches, self.accelerator.reduce(counts, "sum")
 
     def _begin_gradients(self, n_batches: int) -> LossGradients:
@@ -144,7 +143,7 @@ class ContinualTrainer(ComponentTrainer):
             losses = {"task_loss": loss}
             if self.alignment and pairs is not None:
                 encoder = encoder_of(self.accelerator.unwrap_model(model, keep_torch_compile=False))
-                terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast, pairs.pop(_PART, None))
+                terms = self.alignment.loss(encoder, pairs, self.accelerator.autocast, pairs.pop(PART, None))
                 losses |= terms.means(num_items_in_batch[1:], self.accelerator.num_processes)
                 self._by_language.add(terms, pairs)
                 loss = self.alignment.loss.weights.total(losses, loss)

@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
+from utils.evaluation.vectors import Autocast
+
 
 logger = logging.getLogger(__name__)
-
-# Makes the context of a model's passes, as `Accelerator.autocast` does.
-Autocast = Callable[[], AbstractContextManager]
 
 # Passes of each precision that are timed, after one that is not.
 _REPEATS = 2
