@@ -346,6 +346,25 @@ def test_parts_of_a_grid_are_compared_as_one(run, tmp_path):
         run(compare_runs.main, archives[0].parent, "--output_dir", tmp_path / "again")
 
 
+def test_an_original_that_two_grids_measured_in_other_languages_is_one(run, tmp_path):
+    """What both say of a language is said once, what only one says is added."""
+    archives = []
+    for part, languages in enumerate((["hi", "ru"], ["ru", "vi"])):
+        where = {"languages": languages, "word_pooling": "avg"}
+        folders = {
+            "original": write_alignment(tmp_path / f"words{part}", None, found=[1, 2] * 60, do_train=False, **where),
+            f"adjusted {part}": write_alignment(tmp_path / f"align{part}", 1, found=[2, 3] * 60, **where),
+        }
+        archives.append(tmp_path / "parts" / f"{part}.runs.jsonl.gz")
+        write_archive(
+            [replace(one, title=title) for title, folder in folders.items() for one in read_runs([str(folder)])],
+            archives[-1],
+        )
+    found = [sorted(one.sets) for one in read_runs_and_archives([str(tmp_path / "parts")]) if one.title == "original"]
+    assert found == [["en-hi", "en-ru", "hi-en", "ru-en"], ["en-vi", "vi-en"]]
+    run(compare_runs.main, tmp_path / "parts", "--baseline", "original", "--output_dir", tmp_path / "out")
+
+
 def test_half_an_archive_is_refused(folders, tmp_path):
     archive = tmp_path / "a.runs.jsonl.gz"
     write_archive(read_runs(folders[:2]), archive)

@@ -42,25 +42,30 @@ def read_runs_and_archives(paths: Sequence[str]) -> list[FinishedRun]:
 
 
 def _new(runs: Sequence[FinishedRun], known: Sequence[FinishedRun]) -> Iterator[FinishedRun]:
-    """The runs but those that say what an earlier or a known one says: archives of two parts of a grid have the same original."""
+    """The runs but the sets of which an earlier or a known one says the same: archives of two grids have the same original,
+    perhaps measured in other languages, too.
+    """
     places: dict[tuple[str, System, int | None], list[FinishedRun]] = {}
     for run in known:
         places.setdefault((run.task, run.system, run.seed), []).append(run)
     for run in runs:
         same = places.setdefault((run.task, run.system, run.seed), [])
-        if not any(_say_the_same(run, other) for other in same):
+        said = {
+            name for other in same for name in run.sets.keys() & other.sets.keys() if _say_the_same(run, other, name)
+        }
+        if said < run.sets.keys():
             same.append(run)
-            yield run
+            yield run.only(name for name in run.sets if name not in said)
 
 
-def _say_the_same(one: FinishedRun, other: FinishedRun) -> bool:
-    """Whether two runs of a system with the same seed have the same score for every example."""
-    return one.sets.keys() == other.sets.keys() and all(
+def _say_the_same(one: FinishedRun, other: FinishedRun, name: str) -> bool:
+    """Whether two runs of a system with the same seed have the same score for every example of a set."""
+    here, there = one.sets[name], other.sets[name]
+    return (
         not difference_in_data(replace(here, ids=[], gold=[]), there)
         and here.results == there.results
         and here.scores.keys() == there.scores.keys()
         and all(np.array_equal(here.scores[metric], there.scores[metric]) for metric in here.scores)
-        for here, there in ((one.sets[name], other.sets[name]) for name in one.sets)
     )
 
 
