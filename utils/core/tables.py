@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,11 @@ READERS: dict[str, Callable[[str], Rows]] = {
     ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
+
+
+def table_among(paths: Iterable[str]) -> str | None:
+    """The first file whose name is that of a table, where text with one sentence per line is expected; None if there is none."""
+    return next((path for path in paths if bare_path(path).suffix in READERS), None)
 
 
 def read_rows(path: str, readers: Mapping[str, Callable[[str], Rows]] = READERS) -> Rows:

@@ -8,8 +8,8 @@ from typing import Any
 
 from utils.core.errors import InputError
 from utils.core.romanization import romanize
-from utils.core.tables import READERS
-from utils.core.text_files import bare_path, check_file
+from utils.core.tables import table_among
+from utils.core.text_files import check_file
 from utils.parallel.data_sets import load_sentences
 from utils.parallel.formats import pair_files, read_aligned_lines, read_pairs
 from utils.parallel.sides import THREE_LETTERS, SentenceColumns, directions
@@ -63,7 +63,7 @@ class SentencePairs:
 def read_sentence_files(language: str, source_path: str, english_path: str) -> SentencePairs:
     """Read two text files, gzipped or not: line i of one translates line i of the other."""
     paths = source_path, english_path
-    if table := next((path for path in paths if bare_path(path).suffix in READERS), None):
+    if table := table_among(paths):
         raise InputError(f"{table} is a table, not one sentence per line; give it with --parallel_file.")
     for path in paths:
         check_file(path)

@@ -207,13 +207,14 @@ def judge(tables: Sequence[ComparisonTable]) -> int:
 def _count_seeds(compared: Sequence[tuple[Row, Comparison]]) -> None:
     """Set the error over examples and seeds, and its p-value; what seeds share is estimated from all comparisons of a task."""
     groups: dict[tuple[str, str], dict[str, list[tuple[np.ndarray, np.ndarray]]]] = {}
-    for row, comparison in compared:
-        if pair := comparison.by_seed(row):
+    by_seed = [comparison.by_seed(row) for row, comparison in compared]
+    for (row, _), pair in zip(compared, by_seed):
+        if pair:
             groups.setdefault((row.task, row.metric), {}).setdefault(row.language, []).append(pair)
     correlations = {of: seed_correlation(by_language.values()) for of, by_language in groups.items()}
-    for row, comparison in compared:
+    for (row, comparison), pair in zip(compared, by_seed):
         scores = row.score, comparison.baseline.score
-        if comparison.by_seed(row):
+        if pair:
             comparison.seed_correlation = correlations[row.task, row.metric]
         if comparison.bootstrap:
             comparison.error = with_seeds(comparison.bootstrap.error, *scores, comparison.seed_correlation)

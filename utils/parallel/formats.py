@@ -14,7 +14,7 @@ from datasets import Dataset, Features, List, Value
 
 from utils.core.cache import cache_key, dataset_from_files
 from utils.core.errors import InputError, shown
-from utils.core.tables import READERS, Rows, read_csv, read_rows, read_tsv
+from utils.core.tables import READERS, Rows, read_csv, read_rows, read_tsv, table_among
 from utils.core.text_files import bare_path, read_lines, split_member, zip_members
 from utils.parallel.sides import (
     ENGLISH,
@@ -78,7 +78,7 @@ def pair_files(paths: Sequence[str], columns: SentenceColumns) -> Sequence[str]:
         raise InputError(
             f"{' '.join(paths)} are {len(paths)} files for {columns.language}; give one, or two that are aligned."
         )
-    if len(paths) == 2 and (table := next((path for path in paths if bare_path(path).suffix in READERS), None)):
+    if len(paths) == 2 and (table := table_among(paths)):
         raise InputError(
             f"{table} is a table, which holds both sides; give one such file for {columns.language}, or two text files that are aligned."
         )

@@ -153,10 +153,13 @@ def _published(args: TaskArguments, prefix: str, names: Sequence[str], metrics: 
     limits = (data.train_file, data.validation_file, data.test_file, data.max_train_samples, data.max_eval_samples)
     in_english_alone = training.do_train and data.trained_languages() == [ENGLISH]
     others = data.max_predict_samples or in_place(args.parallel.romanize)
-    for item in fields(data):
-        if item.name in ("dataset_name", "dataset_config_name", "train_split", "validation_split", "test_split"):
-            others = others or full_name(str(getattr(data, item.name))) != full_name(str(default_of(item)))
-    if not in_english_alone or training.max_steps > 0 or any(limits) or others:
+    named = ("dataset_name", "dataset_config_name", "train_split", "validation_split", "test_split")
+    own_data = any(
+        full_name(str(getattr(data, item.name))) != full_name(str(default_of(item)))
+        for item in fields(data)
+        if item.name in named
+    )
+    if not in_english_alone or training.max_steps > 0 or any(limits) or others or own_data:
         return ""
     data_set = full_name(str(data.eval_dataset_name or data.dataset_name))
     original, _ = original_model(model.model_name_or_path, **model.hub_options())
